@@ -1,0 +1,214 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package route
+
+import (
+	"encoding/binary"
+	"iter"
+	"net/netip"
+	"slices"
+
+	"github.com/gaissmai/bart"
+
+	"github.com/viaduct-net/viaduct/dataplane/packet"
+)
+
+// table is the longest prefix match. Its values hold no pointers, so that the collector has less to follow.
+type table = bart.Fast[leaf]
+
+// leaf is one route: its group by number, so that a group is replaced for all of its routes at once.
+type leaf struct{ group, origin uint32 }
+
+// FIB is an immutable forwarding table. The zero value has no routes.
+type FIB struct {
+	table  *table
+	groups []*Group // by number; nil where a number is free
+	routes []int32  // routes of each group
+}
+
+// Lookup returns the group of the longest prefix that holds a, or nil when there is no route. It does not allocate.
+func (f *FIB) Lookup(a packet.Addr) *Group {
+	if f.table == nil {
+		return nil
+	}
+	l, ok := f.table.Lookup(native(a))
+	if !ok {
+		return nil
+	}
+	return f.groups[l.group]
+}
+
+// native is a as bart wants it: IPv4 as such.
+func native(a packet.Addr) netip.Addr {
+	if a.Hi == 0 && a.Lo>>32 == 0xffff {
+		var b [4]byte
+		binary.BigEndian.PutUint32(b[:], uint32(a.Lo))
+		return netip.AddrFrom4(b)
+	}
+	var b [16]byte
+	binary.BigEndian.PutUint64(b[:8], a.Hi)
+	binary.BigEndian.PutUint64(b[8:], a.Lo)
+	return netip.AddrFrom16(b)
+}
+
+// Get returns the route of exactly this prefix.
+func (f *FIB) Get(prefix netip.Prefix) (r Route, ok bool) {
+	if f.table == nil {
+		return Route{}, false
+	}
+	l, ok := f.table.Get(prefix)
+	if !ok {
+		return Route{}, false
+	}
+	return Route{prefix.Masked(), f.groups[l.group], l.origin}, true
+}
+
+// Size returns the number of routes of both families.
+func (f *FIB) Size() int {
+	if f.table == nil {
+		return 0
+	}
+	return f.table.Size()
+}
+
+// Route is one prefix of a FIB.
+type Route struct {
+	Prefix netip.Prefix
+	Group  *Group
+	Origin uint32 // index into the snapshot's origins
+}
+
+// All iterates over the routes: IPv4 first, then by address and length.
+func (f *FIB) All() iter.Seq[Route] {
+	return func(yield func(Route) bool) {
+		if f.table == nil {
+			return
+		}
+		for prefix, l := range f.table.AllSorted() {
+			if !yield(Route{prefix, f.groups[l.group], l.origin}) {
+				return
+			}
+		}
+	}
+}
+
+// Builder makes a FIB: a first one in bulk, or one from another at the cost of what changes. One goroutine uses it.
+type Builder struct {
+	fib     FIB
+	numbers map[*Group]uint32
+	free    []uint32
+	shared  bool // the table is another FIB's: change copies
+}
+
+// NewBuilder returns a builder of an empty FIB, for bulk loads.
+func NewBuilder() *Builder {
+	return &Builder{fib: FIB{table: new(table)}, numbers: map[*Group]uint32{}}
+}
+
+// Edit returns a builder that starts with the routes of f, which stays as it is. Each change then copies the few
+// nodes on its way.
+func (f *FIB) Edit() *Builder {
+	if f.table == nil {
+		return NewBuilder()
+	}
+	b := &Builder{
+		fib:     FIB{f.table, slices.Clone(f.groups), slices.Clone(f.routes)},
+		numbers: make(map[*Group]uint32, len(f.groups)),
+		shared:  true,
+	}
+	for i, g := range f.groups {
+		if g == nil {
+			b.free = append(b.free, uint32(i))
+			continue
+		}
+		b.numbers[g] = uint32(i)
+	}
+	return b
+}
+
+// Set adds the route of a prefix, or replaces it.
+func (b *Builder) Set(prefix netip.Prefix, g *Group, origin uint32) {
+	l := leaf{b.number(g), origin}
+	b.fib.routes[l.group]++
+	if b.shared {
+		if was, ok := b.fib.table.Get(prefix); ok {
+			b.release(was.group)
+		}
+		b.fib.table = b.fib.table.InsertPersist(prefix, l)
+		return
+	}
+	b.fib.table.Modify(prefix, func(was leaf, ok bool) (leaf, bool) {
+		if ok {
+			b.release(was.group)
+		}
+		return l, false
+	})
+}
+
+// Delete removes the route of a prefix and returns whether there was one.
+func (b *Builder) Delete(prefix netip.Prefix) bool {
+	was, ok := b.fib.table.Get(prefix)
+	if !ok {
+		return false
+	}
+	b.release(was.group)
+	if b.shared {
+		b.fib.table = b.fib.table.DeletePersist(prefix)
+	} else {
+		b.fib.table.Delete(prefix)
+	}
+	return true
+}
+
+// Replace leads every route of group from to group to, at a cost that does not depend on how many they are.
+func (b *Builder) Replace(from, to *Group) {
+	n, ok := b.numbers[from]
+	if !ok || from == to {
+		return
+	}
+	if _, ok := b.numbers[to]; !ok {
+		b.fib.groups[n] = to
+		delete(b.numbers, from)
+		b.numbers[to] = n
+		return
+	}
+	// Both have routes: the number stays an alias of to, and to's own number is where further routes go.
+	b.fib.groups[n] = to
+	delete(b.numbers, from)
+}
+
+// Build returns the FIB. The builder must not be used after it.
+func (b *Builder) Build() *FIB {
+	f := b.fib
+	b.fib = FIB{}
+	return &f
+}
+
+func (b *Builder) number(g *Group) uint32 {
+	if n, ok := b.numbers[g]; ok {
+		return n
+	}
+	if last := len(b.free) - 1; last >= 0 {
+		n := b.free[last]
+		b.free = b.free[:last]
+		b.fib.groups[n], b.numbers[g] = g, n
+		return n
+	}
+	n := uint32(len(b.fib.groups))
+	b.fib.groups = append(b.fib.groups, g)
+	b.fib.routes = append(b.fib.routes, 0)
+	b.numbers[g] = n
+	return n
+}
+
+// release takes one route from a group's number, and frees the number with the last one.
+func (b *Builder) release(n uint32) {
+	if b.fib.routes[n]--; b.fib.routes[n] > 0 {
+		return
+	}
+	if g := b.fib.groups[n]; b.numbers[g] == n {
+		delete(b.numbers, g)
+	}
+	b.fib.groups[n] = nil
+	b.free = append(b.free, n)
+}
