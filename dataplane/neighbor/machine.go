@@ -12,20 +12,27 @@ import (
 // (RFC 4861 4.4); Create says that the entry may be made.
 type How uint8
 
-// The flags of How, and the four ways of hearing that ARP and ND have. An ND advertisement is Solicited and Override
-// as its own flags say.
+// The flags of How.
 const (
 	Solicited How = 1 << iota // an answer to our solicitation: the neighbour is reachable
 	Override                  // replaces a MAC that differs
 	Create                    // makes the entry when there is none
+)
 
-	// Request is an ARP request for, or a solicitation of, an address of ours, with the sender's MAC: RFC 826's
-	// "add the triplet", RFC 4861 7.2.3. So is a router solicitation that carries a MAC (RFC 4861 6.2.6).
-	Request = Create | Override
-	// Reply is an ARP reply to us.
-	Reply = Solicited | Override
-	// Announcement is ARP that is not for an address of ours, such as gratuitous ARP: RFC 826's merge.
-	Announcement = Override
+// The ways of hearing that ARP and ND have.
+const (
+	// RequestSeen is an ARP request for, or a solicitation of, an address of ours, with the sender's MAC: RFC 826's
+	// "add the triplet", RFC 4861 7.2.3. So is a router solicitation that carries a MAC (6.2.6).
+	RequestSeen = Create | Override
+	// SolicitedOverride is an ARP reply to us, and an advertisement with both flags.
+	SolicitedOverride = Solicited | Override
+	// SolicitedReply is an advertisement that is solicited and says not to override, as an anycast's does.
+	SolicitedReply = Solicited
+	// UnsolicitedOverride is an announcement: gratuitous ARP and any other ARP that is not for an address of ours
+	// (RFC 826's merge), and an unsolicited advertisement with the override flag.
+	UnsolicitedOverride = Override
+	// Unsolicited is an advertisement with neither flag.
+	Unsolicited How = 0
 )
 
 const (

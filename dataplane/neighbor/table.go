@@ -218,29 +218,63 @@ func (t *Table) SetPermanent(port packet.PortID, addr packet.Addr, mac packet.MA
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	e := t.Lookup(port, addr)
+	t.setPermanent(Static{port, addr, mac})
+	return true
+}
+
+func (t *Table) setPermanent(s Static) *Entry {
+	e := t.Lookup(s.Port, s.Addr)
 	if e == nil {
-		e = t.insert(port, addr, 0)
+		e = t.insert(s.Port, s.Addr, 0)
+	}
+	if e.State() == Permanent && e.mac() == s.MAC {
+		return e
 	}
 	if e.State() != Permanent {
 		t.pin(e)
 	}
-	e.set(mac, Permanent)
 	t.stopTimer(e)
+	e.set(s.MAC, Permanent)
 	t.generation.Add(1)
-	return true
+	return e
 }
 
 // UnsetPermanent takes back SetPermanent; the neighbour is resolved again when it is asked for.
 func (t *Table) UnsetPermanent(port packet.PortID, addr packet.Addr) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	e := t.Lookup(port, addr)
-	if e == nil || e.State() != Permanent {
-		return
+	if e := t.Lookup(port, addr); e != nil && e.State() == Permanent {
+		t.unsetPermanent(e)
 	}
+}
+
+func (t *Table) unsetPermanent(e *Entry) {
 	e.set(packet.MAC{}, Unresolved)
 	t.unpin(e)
+}
+
+// Static is a configured neighbour.
+type Static struct {
+	Port packet.PortID
+	Addr packet.Addr
+	MAC  packet.MAC
+}
+
+// ReplacePermanent makes the permanent entries exactly these.
+func (t *Table) ReplacePermanent(statics []Static) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	wanted := make(map[*Entry]bool, len(statics))
+	for _, s := range statics {
+		if unicast(s.MAC) {
+			wanted[t.setPermanent(s)] = true
+		}
+	}
+	for i := len(t.entries) - 1; i >= 0; i-- {
+		if e := t.entries[i]; e.State() == Permanent && !wanted[e] {
+			t.unsetPermanent(e)
+		}
+	}
 }
 
 // DropPort forgets what is known of a port's neighbours, as when its device has gone. Pinned entries stay, and are

@@ -166,15 +166,15 @@ func (b *Builder) Replace(from, to *Group) {
 	if !ok || from == to {
 		return
 	}
-	if _, ok := b.numbers[to]; !ok {
-		b.fib.groups[n] = to
-		delete(b.numbers, from)
-		b.numbers[to] = n
-		return
+	for i, g := range b.fib.groups { // from has several numbers when it took another group's place before
+		if g == from {
+			b.fib.groups[i] = to
+		}
 	}
-	// Both have routes: the number stays an alias of to, and to's own number is where further routes go.
-	b.fib.groups[n] = to
 	delete(b.numbers, from)
+	if _, ok := b.numbers[to]; !ok {
+		b.numbers[to] = n
+	}
 }
 
 // Build returns the FIB. The builder must not be used after it.
