@@ -3,12 +3,6 @@
 // Package packet is the parsed view of one packet in UMEM: parsing, rewriting and building, without allocation.
 package packet
 
-import (
-	"net/netip"
-
-	"github.com/viaduct-net/viaduct/dataplane/verdict"
-)
-
 // PortID numbers a port: where packets enter and leave. 24 bits are used; zero is no port.
 type PortID uint32
 
@@ -22,6 +16,8 @@ const (
 	EtherTypeVLAN EtherType = 0x8100 // 802.1Q
 	EtherTypeIPv6 EtherType = 0x86dd
 	EtherTypeQinQ EtherType = 0x88a8 // 802.1ad
+
+	etherTypeQinQOld EtherType = 0x9100 // the outer tag of switches older than 802.1ad
 )
 
 // IPProto is an IP protocol number.
@@ -32,17 +28,17 @@ const (
 	ProtoICMP   IPProto = 1
 	ProtoTCP    IPProto = 6
 	ProtoUDP    IPProto = 17
+	ProtoESP    IPProto = 50
 	ProtoICMPv6 IPProto = 58
 	ProtoNoNext IPProto = 59
 	ProtoSCTP   IPProto = 132
+
+	protoHopByHop    IPProto = 0
+	protoRouting     IPProto = 43
+	protoFragment    IPProto = 44
+	protoAH          IPProto = 51
+	protoDestOptions IPProto = 60
 )
-
-// MAC is a 48-bit Ethernet address in wire order.
-type MAC [6]byte
-
-// Addr is an IP address of either family: IPv4 as IPv4-mapped IPv6 (RFC 4291 2.5.5.2), so that one code path serves
-// both. The zero value is no address (and IPv6's unspecified one).
-type Addr struct{ Hi, Lo uint64 }
 
 // Flags of a parsed packet.
 type Flags uint16
@@ -50,7 +46,8 @@ type Flags uint16
 const (
 	// IPv6 marks the family; clear means IPv4 (when L3 is IP at all).
 	IPv6 Flags = 1 << iota
-	// Fragment marks any fragment; ports are parsed only of the first.
+	// Fragment marks any fragment; ports are parsed only of the first. An IPv6 packet whose fragment header makes it
+	// the only fragment (RFC 6946) is whole, and not marked.
 	Fragment
 	// FirstFragment marks the fragment with offset 0.
 	FirstFragment
@@ -73,12 +70,12 @@ type Packet struct {
 	Tail  int    // bytes in further frames (multi-buffer), 0 for most packets
 
 	L3 int // offset of the IP or ARP header in Frame
-	L4 int // offset of the transport header in Frame; 0 where there is none (later fragments, ESP, ...)
+	L4 int // offset of the transport header in Frame, known or not; 0 where none is to be read (later fragments, ESP)
 
 	L3Len int // bytes of the IP packet, its header included; link padding excluded
 
 	Dst, Src           Addr // of the IP header; zero for ARP
-	SrcPort, DstPort   uint16
+	SrcPort, DstPort   uint16    // TCP, UDP, SCTP; of ICMP echoes both are the identifier
 	EtherType          EtherType // behind the tags
 	Proto              IPProto   // of the transport header, behind extension headers
 	TTL                uint8     // TTL or hop limit as received
@@ -87,7 +84,7 @@ type Packet struct {
 	Flags              Flags
 	VLANs              VLANs
 	In, Out            PortID
-	FlowHash           uint32
+	FlowHash           uint32 // the same for both directions of a flow
 }
 
 // VLANs is a packet's or a port's VLAN tags: the VLAN identifiers (1..4094), outer first, 0 for none.
@@ -99,11 +96,3 @@ func (p *Packet) Data() []byte { return p.Frame[p.Start:p.End] }
 
 // Len is the packet's length in bytes over all its frames, Ethernet header included.
 func (p *Packet) Len() int { return p.End - p.Start + p.Tail }
-
-// Parse reads the headers of the packet in Frame[Start:End] (and Tail bytes in further frames) into p. It never reads
-// outside Frame[Start:End]. It returns verdict.None when the packet is well formed as far as a router may care, or
-// the reason for which to drop it; fields read until then are set (EtherType, VLANs, Src, Dst) for the report.
-func (p *Packet) Parse() verdict.Reason { return verdict.None }
-
-// AddrFrom converts a netip.Addr; a zone is dropped.
-func AddrFrom(a netip.Addr) Addr { return Addr{} }
