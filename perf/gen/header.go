@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package gen
+
+import (
+	"encoding/binary"
+
+	"github.com/viaduct-net/viaduct/perf/bpf"
+)
+
+const (
+	ethernetSize = 14
+	ipv4Size     = 20
+	ipv6Size     = 40
+	udpSize      = 8
+	headerSize4  = ethernetSize + ipv4Size + udpSize
+	headerSize6  = ethernetSize + ipv6Size + udpSize
+
+	protocolUDP = 17
+	hopLimit    = 64
+)
+
+// program is the configuration as the program reads it: a header template and the sums over what does not change.
+func (c *Config) program() *bpf.GenGenConfig {
+	p := &bpf.GenGenConfig{
+		Prefixes: uint32(c.Prefixes),
+		Flows:    uint32(c.Flows),
+		Ifindex:  uint32(c.Interface),
+	}
+	if c.Timed {
+		p.Timed = 1
+	}
+	if c.Rate > 0 {
+		p.IntervalNs = max(1, uint64(float64(len(c.CPUs))*1e9/c.Rate))
+	}
+	copy(p.Header[0:6], c.DstMAC)
+	copy(p.Header[6:12], c.SrcMAC)
+	if c.Src.Is6() {
+		c.fill6(p)
+	} else {
+		c.fill4(p)
+	}
+	return p
+}
+
+func (c *Config) fill4(p *bpf.GenGenConfig) {
+	binary.BigEndian.PutUint16(p.Header[12:], 0x0800)
+	ip, udp := p.Header[ethernetSize:][:ipv4Size], p.Header[ethernetSize+ipv4Size:][:udpSize]
+	ip[0] = 0x45
+	binary.BigEndian.PutUint16(ip[2:], uint16(c.Size-ethernetSize))
+	ip[8], ip[9] = hopLimit, protocolUDP
+	src := c.Src.As4()
+	copy(ip[12:], src[:])
+	c.fillUDP(p, udp, src[:])
+	p.IpSum = sum(ip)
+
+	dst := c.Prefix.Masked().Addr().As4()
+	p.Destination = binary.BigEndian.Uint32(dst[:])
+	p.PrefixStride = 1 << (32 - c.Prefix.Bits())
+	if c.Prefix.Bits() < 32 {
+		p.Destination |= 1
+	}
+}
+
+func (c *Config) fill6(p *bpf.GenGenConfig) {
+	binary.BigEndian.PutUint16(p.Header[12:], 0x86dd)
+	ip, udp := p.Header[ethernetSize:][:ipv6Size], p.Header[ethernetSize+ipv6Size:][:udpSize]
+	ip[0] = 0x60
+	binary.BigEndian.PutUint16(ip[4:], uint16(c.Size-ethernetSize-ipv6Size))
+	ip[6], ip[7] = protocolUDP, hopLimit
+	src, dst := c.Src.As16(), c.Prefix.Masked().Addr().As16()
+	p.Destination = binary.BigEndian.Uint32(dst[4:])
+	p.PrefixStride = 1 << (64 - c.Prefix.Bits())
+	p.Ipv6 = 1
+	dst[15] |= 1
+	copy(ip[8:], src[:])
+	copy(ip[24:], dst[:])
+	clear(ip[28:32]) // the program's: bits 32 to 63
+	c.fillUDP(p, udp, ip[8:40])
+}
+
+// fillUDP writes the length and sums the pseudo-header (RFC 768, RFC 8200 section 8.1) without what the program adds.
+func (c *Config) fillUDP(p *bpf.GenGenConfig, udp, addresses []byte) {
+	length := uint16(c.Size - headerSize4 + udpSize)
+	if c.Src.Is6() {
+		length = uint16(c.Size - headerSize6 + udpSize)
+	}
+	binary.BigEndian.PutUint16(udp[4:], length)
+	var pseudo [4]byte
+	pseudo[1] = protocolUDP
+	binary.BigEndian.PutUint16(pseudo[2:], length)
+	p.UdpSum = sum(addresses) + sum(pseudo[:]) + sum(udp)
+}
+
+// sum adds 16-bit words in the order of this machine, as the program does: the one's complement sum is the same in
+// either order, but for its bytes' order (RFC 1071, section 2 B).
+func sum(b []byte) uint32 {
+	var s uint32
+	for i := 0; i+1 < len(b); i += 2 {
+		s += uint32(binary.NativeEndian.Uint16(b[i:]))
+	}
+	return s
+}
