@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package netlab
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+
+	"github.com/vishvananda/netlink"
+)
+
+// End is one end of a veth pair.
+type End struct {
+	In        *Namespace
+	Device    string         // its name, up to 15 bytes
+	MTU       int            // bytes, up to 65535; 0: 1500
+	Queues    int            // receive and transmit queues each; 0: 1
+	Addresses []netip.Prefix // with the length of their subnets
+	MAC       net.HardwareAddr
+}
+
+// Veth makes a pair of devices, each in its namespace from the start, gives them their addresses and brings them up.
+func (l *Lab) Veth(a, b End) error {
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name, attrs.MTU, attrs.HardwareAddr = a.Device, mtu(a), a.MAC
+	attrs.NumTxQueues, attrs.NumRxQueues = queues(a), queues(a)
+	veth := &netlink.Veth{
+		LinkAttrs: attrs, PeerName: b.Device, PeerHardwareAddr: b.MAC, PeerNamespace: netlink.NsFd(b.In.handle),
+		PeerMTU: uint32(mtu(b)), PeerNumTxQueues: uint32(queues(b)), PeerNumRxQueues: uint32(queues(b)),
+	}
+	if err := a.In.links.LinkAdd(veth); err != nil {
+		return fmt.Errorf("make veth pair %s and %s: %w", a.Device, b.Device, err)
+	}
+	l.links = append(l.links, ownedLink{a.In, veth})
+	for _, e := range []End{a, b} {
+		if err := e.configure(); err != nil {
+			return fmt.Errorf("set up %s in namespace %s: %w", e.Device, e.In.name, err)
+		}
+	}
+	return nil
+}
+
+func mtu(e End) int {
+	if e.MTU == 0 {
+		return 1500
+	}
+	return e.MTU
+}
+
+func queues(e End) int { return max(e.Queues, 1) }
+
+func (e End) configure() error {
+	link, err := e.In.links.LinkByName(e.Device)
+	if err != nil {
+		return err
+	}
+	for _, a := range e.Addresses {
+		addr := &netlink.Addr{IPNet: ipNet(a)}
+		if err := e.In.links.AddrAdd(link, addr); err != nil {
+			return fmt.Errorf("add address %s: %w", a, err)
+		}
+	}
+	return e.In.links.LinkSetUp(link)
+}
+
+// Address adds an address to a device.
+func (n *Namespace) Address(device string, a netip.Prefix) error {
+	link, err := n.links.LinkByName(device)
+	if err == nil {
+		err = n.links.AddrAdd(link, &netlink.Addr{IPNet: ipNet(a)})
+	}
+	if err != nil {
+		return fmt.Errorf("add address %s to %s in namespace %s: %w", a, device, n.name, err)
+	}
+	return nil
+}
+
+// Route adds a route by a gateway on a device. mtu is the path's in bytes, 0 for the device's.
+func (n *Namespace) Route(destination netip.Prefix, via netip.Addr, device string, mtu int) error {
+	link, err := n.links.LinkByName(device)
+	if err == nil {
+		err = n.links.RouteAdd(&netlink.Route{
+			LinkIndex: link.Attrs().Index, Dst: ipNet(destination.Masked()), Gw: via.AsSlice(), MTU: mtu,
+		})
+	}
+	if err != nil {
+		return fmt.Errorf("add route to %s by %s in namespace %s: %w", destination, via, n.name, err)
+	}
+	return nil
+}
+
+func ipNet(p netip.Prefix) *net.IPNet {
+	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
+}
