@@ -110,4 +110,4 @@ func unpackMAC(w uint64) (m packet.MAC) {
 }
 
 // unicast says whether m can be the address of one station (IEEE 802: group bit clear, not all zero).
-func unicast(m packet.MAC) bool { return m[0]&1 == 0 && m != packet.MAC{} }
+func unicast(m packet.MAC) bool { return !m.IsMulticast() && !m.IsZero() }

@@ -3,7 +3,6 @@
 package route
 
 import (
-	"encoding/binary"
 	"iter"
 	"net/netip"
 	"slices"
@@ -31,24 +30,11 @@ func (f *FIB) Lookup(a packet.Addr) *Group {
 	if f.table == nil {
 		return nil
 	}
-	l, ok := f.table.Lookup(native(a))
+	l, ok := f.table.Lookup(a.Netip())
 	if !ok {
 		return nil
 	}
 	return f.groups[l.group]
-}
-
-// native is a as bart wants it: IPv4 as such.
-func native(a packet.Addr) netip.Addr {
-	if a.Hi == 0 && a.Lo>>32 == 0xffff {
-		var b [4]byte
-		binary.BigEndian.PutUint32(b[:], uint32(a.Lo))
-		return netip.AddrFrom4(b)
-	}
-	var b [16]byte
-	binary.BigEndian.PutUint64(b[:8], a.Hi)
-	binary.BigEndian.PutUint64(b[8:], a.Lo)
-	return netip.AddrFrom16(b)
 }
 
 // Get returns the route of exactly this prefix.
@@ -125,6 +111,12 @@ func (f *FIB) Edit() *Builder {
 	}
 	return b
 }
+
+// Get returns the route of exactly this prefix, as built so far.
+func (b *Builder) Get(prefix netip.Prefix) (Route, bool) { return b.fib.Get(prefix) }
+
+// Size returns the number of routes built so far.
+func (b *Builder) Size() int { return b.fib.Size() }
 
 // Set adds the route of a prefix, or replaces it.
 func (b *Builder) Set(prefix netip.Prefix, g *Group, origin uint32) {

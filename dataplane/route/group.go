@@ -138,24 +138,27 @@ func (g *Group) correspond(prev *Group) []int {
 	return kept
 }
 
-// quotas shares n slots out by weight, at least one for each hop. Shares are rounded along the running total, so
-// that none is more than one off and they add up to n.
+// quotas shares n slots out by weight, at least one for each hop. Slots are awarded one by one, to the hop that has
+// the fewest for its weight (Sainte-Lague's divisors): unlike rounding of shares, that never takes a slot from a hop
+// because another one left.
 func quotas(hops []Hop, n int) []int {
-	total := 0
-	for i := range hops {
-		total += max(int(hops[i].Weight), 1)
-	}
 	q := make([]int, len(hops))
-	spare := n - len(hops)
-	sum, given := 0, 0
-	for i := range hops {
-		sum += max(int(hops[i].Weight), 1)
-		upTo := (sum*spare + total/2) / total
-		q[i] = 1 + upTo - given
-		given = upTo
+	for i := range q {
+		q[i] = 1
+	}
+	for range n - len(hops) {
+		next := 0
+		for i := range hops {
+			if hops[i].weight()*(2*q[next]+1) > hops[next].weight()*(2*q[i]+1) {
+				next = i
+			}
+		}
+		q[next]++
 	}
 	return q
 }
+
+func (h *Hop) weight() int { return max(int(h.Weight), 1) }
 
 // Hops returns the group's hops, not to be changed. A Local group has one, with the port whose address it is.
 func (g *Group) Hops() []Hop { return g.hops }

@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package tables
+
+import (
+	"net/netip"
+	"runtime"
+
+	"github.com/viaduct-net/viaduct/control/api"
+	"github.com/viaduct-net/viaduct/dataplane/neighbor"
+	"github.com/viaduct-net/viaduct/dataplane/packet"
+	"github.com/viaduct-net/viaduct/dataplane/route"
+)
+
+// Link is what the tables must know of a network device.
+type Link struct {
+	MAC   packet.MAC
+	MTU   int  // bytes of the largest IP packet, untagged: the device's MTU
+	Up    bool // administratively up, with a carrier
+	Index int  // small, from 0: the device's own for the life of the process, whether it is present or not
+}
+
+// Links looks a device up by name. It returns false for a device that does not exist at the moment; Index must be
+// right all the same.
+type Links func(device string) (Link, bool)
+
+// maxDevices bounds Link.Index, so that a wrong one cannot eat the memory.
+const maxDevices = 1 << 16
+
+type build struct {
+	snap  *api.Snapshot
+	prev  *Tables
+	links Links
+	t     *Tables
+	pins  []*neighbor.Entry
+}
+
+// Build makes the tables of a snapshot: all of it, or none and an *InvalidError. prev, which may be nil, is what was
+// in force: what has not changed is shared with it, so that the cost is mostly that of the change. A port's device
+// may be absent; Relink completes the port when it appears.
+//
+// A build that succeeds makes the snapshot's static neighbours n's permanent ones and forgets the neighbours of ports
+// that are gone; one that fails leaves n as it was.
+func Build(prev *Tables, snap *api.Snapshot, links Links, n *neighbor.Table) (*Tables, error) {
+	node := snap.GetNode()
+	if node == nil {
+		node = &api.NodeSettings{}
+	}
+	b := &build{snap: snap, prev: prev, links: links, t: &Tables{
+		Epoch: snap.GetEpoch(), Neighbors: n, Node: node, Origins: snap.GetOrigins(), ports: snap.GetPorts(),
+	}}
+	defer b.abandon()
+	if err := b.buildPorts(); err != nil {
+		return nil, err
+	}
+	statics, err := b.statics()
+	if err != nil {
+		return nil, err
+	}
+	if err := b.buildGroups(snap.GetGroups()); err != nil {
+		return nil, err
+	}
+	if err := b.buildRoutes(); err != nil {
+		return nil, err
+	}
+	n.ReplacePermanent(statics)
+	b.dropNeighbors()
+	return b.commit(), nil
+}
+
+// Relink makes tables like prev for devices whose MAC, MTU or state changed. Neighbours of ports whose device
+// vanished are forgotten. It fails only when the ports as such no longer fit their devices.
+func Relink(prev *Tables, links Links) (*Tables, error) {
+	b := &build{snap: &api.Snapshot{Origins: prev.Origins, Ports: prev.ports}, prev: prev, links: links, t: &Tables{
+		Epoch: prev.Epoch, Neighbors: prev.Neighbors, Node: prev.Node, Origins: prev.Origins, ports: prev.ports,
+	}}
+	defer b.abandon()
+	if err := b.buildPorts(); err != nil {
+		return nil, err
+	}
+	groups := make([]*api.NextHopGroup, 0, len(prev.groups))
+	for _, g := range prev.groups {
+		groups = append(groups, g.config)
+	}
+	if err := b.buildGroups(groups); err != nil {
+		return nil, err
+	}
+	for key := range prev.own {
+		b.ownGroup(key.kind, b.t.Port(key.port))
+	}
+	edit := prev.FIB.Edit()
+	b.replaceGroups(edit)
+	b.t.FIB = edit.Build()
+	b.dropNeighbors()
+	return b.commit(), nil
+}
+
+// dropNeighbors forgets the neighbours of ports that are gone, lost their device or moved to another.
+func (b *build) dropNeighbors() {
+	if b.prev == nil {
+		return
+	}
+	for i := range b.prev.Ports {
+		was := &b.prev.Ports[i]
+		if was.ID == 0 || !was.Present {
+			continue
+		}
+		is := b.t.Port(was.ID)
+		if is == nil || !is.Present || is.Device != was.Device || is.VLANs != was.VLANs {
+			b.t.Neighbors.DropPort(was.ID)
+		}
+	}
+}
+
+// commit ties the pins to the life of the tables.
+func (b *build) commit() *Tables {
+	n, pins := b.t.Neighbors, b.pins
+	b.pins = nil
+	if len(pins) > 0 {
+		runtime.AddCleanup(b.t, func(pins []*neighbor.Entry) { unpin(n, pins) }, pins)
+	}
+	return b.t
+}
+
+// abandon undoes the pins of a build that failed.
+func (b *build) abandon() { unpin(b.t.Neighbors, b.pins) }
+
+func unpin(n *neighbor.Table, pins []*neighbor.Entry) {
+	for _, e := range pins {
+		n.Unpin(e)
+	}
+}
+
+// address reads an address of a snapshot; it returns an invalid one for what is none. IPv6 forms of IPv4 addresses
+// are refused: they would be a second name of the same thing.
+func address(b []byte) netip.Addr {
+	a, ok := netip.AddrFromSlice(b)
+	if !ok || a.Is4In6() {
+		return netip.Addr{}
+	}
+	return a
+}
+
+// host says whether a can be one station's address on a link.
+func host(a netip.Addr) bool {
+	return a.IsValid() && !a.IsUnspecified() && !a.IsMulticast() && !a.IsLoopback() &&
+		!(a.Is4() && a.As4()[0] >= 240) && !(a.Is4() && a.As4()[0] == 0)
+}
+
+// broadcasts returns the two addresses of an IPv4 subnet that are no station's, if it has such: all zeros and all
+// ones (RFC 1122 3.2.1.3); subnets of 31 bits have none (RFC 3021).
+func broadcasts(p netip.Prefix) (zeros, ones netip.Addr, ok bool) {
+	if !p.Addr().Is4() || p.Bits() > 30 {
+		return netip.Addr{}, netip.Addr{}, false
+	}
+	zeros = p.Masked().Addr()
+	last := zeros.As4()
+	for bit := p.Bits(); bit < 32; bit++ {
+		last[bit/8] |= 0x80 >> (bit % 8)
+	}
+	return zeros, netip.AddrFrom4(last), true
+}
+
+// routable says whether a may be in the forwarding table: link-local addresses are on every port, so that only the
+// port that a packet is for tells them apart.
+func routable(a netip.Addr) bool { return !a.IsLinkLocalUnicast() }
+
+type group struct {
+	config *api.NextHopGroup
+	group  *route.Group
+}

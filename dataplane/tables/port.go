@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package tables
+
+import (
+	"net/netip"
+
+	"github.com/viaduct-net/viaduct/dataplane/packet"
+)
+
+// Port is where packets enter and leave.
+type Port struct {
+	ID          packet.PortID
+	Name        string
+	Device      string
+	DeviceIndex int // as the link lookup gave it
+	VLANs       packet.VLANs
+	MAC         packet.MAC // zero while the device is absent
+	MTU         int        // bytes of the largest IP packet: the configured one, and no more than the device takes
+
+	Prefixes []netip.Prefix // our addresses as configured, each with its subnet's length
+	Addrs    []packet.Addr  // our addresses: those of Prefixes, in order, and the link-local one
+	// LinkLocal is the IPv6 link-local address: the configured one, else the MAC's (RFC 4291 appendix A); zero while
+	// the device is absent.
+	LinkLocal packet.Addr
+	Source4   packet.Addr // to send IPv4 from when nothing else decides; zero where the port has no address
+	Source6   packet.Addr // the same for IPv6
+
+	Up      bool // the device is present, administratively up, and has a carrier
+	Present bool // the device exists
+
+	subnets []subnet // of Prefixes, in order
+}
+
+type subnet struct{ addr, mask packet.Addr }
+
+func (s subnet) holds(a packet.Addr) bool {
+	return a.Hi&s.mask.Hi == s.addr.Hi && a.Lo&s.mask.Lo == s.addr.Lo
+}
+
+func subnetOf(p netip.Prefix) subnet {
+	bits := p.Bits()
+	if p.Addr().Is4() {
+		bits += 96
+	}
+	var mask packet.Addr
+	mask.Hi = ^uint64(0) << max(64-bits, 0)
+	mask.Lo = ^uint64(0) << min(128-bits, 64) // a shift by 64 is 0
+	return subnet{packet.AddrFrom(p.Masked().Addr()), mask}
+}
+
+// linkLocal6 is fe80::/10 (RFC 4291 2.5.6), which is on every link.
+var linkLocal6 = subnet{packet.Addr{Hi: 0xfe80 << 48}, packet.Addr{Hi: 0xffc0 << 48}}
+
+// HasAddr says whether a is one of the port's own addresses.
+func (p *Port) HasAddr(a packet.Addr) bool {
+	for _, own := range p.Addrs {
+		if own == a {
+			return true
+		}
+	}
+	return false
+}
+
+// OnLink says whether a is an address of the port's link: in one of its subnets, or IPv6 link-local.
+func (p *Port) OnLink(a packet.Addr) bool {
+	if linkLocal6.holds(a) {
+		return true
+	}
+	for _, s := range p.subnets {
+		if s.holds(a) {
+			return true
+		}
+	}
+	return false
+}
+
+// Source returns the address of ours from which to speak to dst on the port's link: one of dst's subnet if there is
+// one, else the port's first of the family. It is zero when the port has none.
+func (p *Port) Source(dst packet.Addr) packet.Addr {
+	for i, s := range p.subnets {
+		if s.holds(dst) {
+			return p.Addrs[i]
+		}
+	}
+	switch {
+	case dst.Is4():
+		return p.Source4
+	case linkLocal6.holds(dst):
+		return p.LinkLocal
+	}
+	return p.Source6
+}
