@@ -1,0 +1,207 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package model
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"regexp"
+	"strings"
+
+	"sigs.k8s.io/yaml"
+)
+
+// MaxDocument is the size of the largest document that is read, in bytes; Kubernetes stores no larger objects.
+const MaxDocument = 3 << 20
+
+// kinds that are known, by apiVersion and kind, and whether they live in namespaces.
+var kinds = map[[2]string]bool{
+	{APIVersion, "NodeConfig"}:                false,
+	{APIVersion, "Route"}:                     false,
+	{"v1", "Namespace"}:                       false,
+	{"v1", "Node"}:                            false,
+	{"v1", "Pod"}:                             true,
+	{"v1", "Service"}:                         true,
+	{"discovery.k8s.io/v1", "EndpointSlice"}:  true,
+	{"networking.k8s.io/v1", "NetworkPolicy"}: true,
+	{"policy.networking.k8s.io/v1alpha2", "ClusterNetworkPolicy"}: false,
+}
+
+// header is what every object has.
+type header struct {
+	APIVersion string `json:"apiVersion"`
+	Kind       string `json:"kind"`
+	Metadata   struct {
+		Name      string            `json:"name"`
+		Namespace string            `json:"namespace"`
+		Labels    map[string]string `json:"labels"`
+	} `json:"metadata"`
+}
+
+// Decode reads a file of YAML documents, or of JSON, which is YAML. It returns the objects that are good, and one
+// error for each document that is not; empty documents are neither. A file that cannot be split into documents
+// gives the error alone for its rest.
+func Decode(file string, data []byte) ([]*Object, []*Error) {
+	var objects []*Object
+	var errs []*Error
+	for _, d := range split(file, data) {
+		o, err := d.decode()
+		switch {
+		case err != nil:
+			errs = append(errs, err)
+		case o != nil:
+			objects = append(objects, o)
+		}
+	}
+	return objects, errs
+}
+
+// document is the text of one object and where it stands.
+type document struct {
+	place Place
+	text  []byte
+}
+
+// split cuts at lines that begin with the document separator "---" (YAML 1.2, 9.1.2), so that a document that does
+// not parse costs only itself.
+func split(file string, data []byte) []document {
+	var docs []document
+	d := document{place: Place{File: file, Document: 1}}
+	first := 1 // the line on which the document's text begins
+	flush := func() {
+		if line, ok := contentLine(d.text); ok {
+			d.place.Line = first + line
+			docs = append(docs, d)
+			d.place.Document++
+		}
+		d.text = nil
+	}
+	for number := 1; len(data) > 0; number++ {
+		line := data
+		if i := bytes.IndexByte(data, '\n'); i >= 0 {
+			line = data[:i+1]
+		}
+		data = data[len(line):]
+		if rest, ok := separator(line); ok {
+			flush()
+			d.text, first = append([]byte(nil), rest...), number
+			continue
+		}
+		d.text = append(d.text, line...)
+	}
+	flush()
+	return docs
+}
+
+// separator says whether the line begins a document, and returns what stands behind the mark.
+func separator(line []byte) (rest []byte, ok bool) {
+	rest, ok = bytes.CutPrefix(line, []byte("---"))
+	if !ok || len(rest) > 0 && !bytes.ContainsRune([]byte(" \t\r\n"), rune(rest[0])) {
+		return nil, false
+	}
+	if len(rest) == 0 {
+		rest = []byte("\n")
+	}
+	return rest, true
+}
+
+// contentLine is the number of lines before the first that is neither empty, comment nor directive.
+func contentLine(text []byte) (int, bool) {
+	for i, line := range bytes.Split(text, []byte("\n")) {
+		line = bytes.TrimSpace(line)
+		if len(line) > 0 && line[0] != '#' && line[0] != '%' && !bytes.Equal(line, []byte("...")) {
+			return i, true
+		}
+	}
+	return 0, false
+}
+
+func (d *document) decode() (*Object, *Error) {
+	fail := func(k Key, field, reason string) (*Object, *Error) {
+		return nil, &Error{Place: d.place, Key: k, Field: field, Reason: reason}
+	}
+	if len(d.text) > MaxDocument {
+		return fail(Key{}, "", fmt.Sprintf("document of %d bytes, more than %d", len(d.text), MaxDocument))
+	}
+	text, err := yaml.YAMLToJSONStrict(d.text) // strict: a key may not be repeated
+	if err != nil {
+		return fail(Key{}, "", d.oneLine(err))
+	}
+	if string(text) == "null" {
+		return nil, nil
+	}
+	var h header
+	if err := json.Unmarshal(text, &h); err != nil {
+		return fail(Key{}, "", "not a Kubernetes object: "+strings.TrimPrefix(err.Error(), "json: "))
+	}
+	o := &Object{Place: d.place, Labels: h.Metadata.Labels}
+	o.Key = Key{Kind: h.Kind, Namespace: h.Metadata.Namespace, Name: h.Metadata.Name}
+	if field, reason := o.identify(&h); reason != "" {
+		return fail(o.Key, field, reason)
+	}
+	if field, reason := o.understand(h.APIVersion, text); reason != "" {
+		return fail(o.Key, field, reason)
+	}
+	return o, nil
+}
+
+// identify checks the header.
+func (o *Object) identify(h *header) (field, reason string) {
+	namespaced, known := kinds[[2]string{h.APIVersion, h.Kind}]
+	switch {
+	case h.APIVersion == "":
+		return "apiVersion", "must be said"
+	case h.Kind == "":
+		return "kind", "must be said"
+	case !known && h.APIVersion == APIVersion:
+		return "kind", fmt.Sprintf("there is no kind %q in %s", h.Kind, APIVersion)
+	case strings.HasPrefix(h.APIVersion, "viaduct.dev/") && !known:
+		return "apiVersion", fmt.Sprintf("%q is not known; %s is", h.APIVersion, APIVersion)
+	case h.Metadata.Name == "":
+		return "metadata.name", "must be said"
+	case len(h.Metadata.Name) > 253 || !printable(h.Metadata.Name) || strings.Contains(h.Metadata.Name, "/"):
+		return "metadata.name", fmt.Sprintf("%q is not a name", h.Metadata.Name)
+	case !known: // kinds of other groups may have the names of ours
+		group, _, _ := strings.Cut(h.APIVersion, "/")
+		o.Key.Kind += "." + group
+	case !namespaced:
+		o.Key.Namespace = ""
+	case o.Key.Namespace == "":
+		o.Key.Namespace = "default"
+	}
+	return "", ""
+}
+
+// understand decodes the spec of a kind of ours, and keeps any other object as it is.
+func (o *Object) understand(apiVersion string, text []byte) (field, reason string) {
+	c := &checker{path: []string{"spec"}}
+	switch [2]string{apiVersion, o.Key.Kind} {
+	case [2]string{APIVersion, "NodeConfig"}:
+		var s whole[nodeConfigSpec]
+		if field, reason := strict(text, &s); reason != "" {
+			return field, reason
+		}
+		o.Spec = s.Spec.build(c)
+	case [2]string{APIVersion, "Route"}:
+		var s whole[routeSpec]
+		if field, reason := strict(text, &s); reason != "" {
+			return field, reason
+		}
+		o.Spec = s.Spec.build(c)
+	default:
+		o.Spec = Raw(text)
+	}
+	return c.field, c.reason
+}
+
+var yamlLine = regexp.MustCompile(`^yaml: line (\d+): `)
+
+// oneLine words an error of the YAML parser, whose line numbers count from the document's beginning.
+func (d *document) oneLine(err error) string {
+	text := strings.TrimPrefix(err.Error(), "error converting YAML to JSON: ")
+	if m := yamlLine.FindStringSubmatch(text); m != nil {
+		text = fmt.Sprintf("line %s of the document: %s", m[1], text[len(m[0]):])
+	}
+	return strings.Join(strings.Fields(strings.TrimPrefix(text, "yaml: ")), " ")
+}

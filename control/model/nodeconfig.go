@@ -1,0 +1,189 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package model
+
+import (
+	"net"
+	"net/netip"
+)
+
+// NodeConfig is how one node is set up.
+type NodeConfig struct {
+	PodCIDRs   []netip.Prefix
+	MTU        uint32 // bytes; 0: found from the uplink
+	Workers    uint32 // 0: half of the cores, at least one
+	Offload    bool   // true when not said
+	OnAbsence  string // "drop" (when not said) or "pass"
+	Masquerade bool   // true when not said
+	Uplink     *Uplink
+	Ports      []Port
+}
+
+// Uplink is the device that leads to the other nodes.
+type Uplink struct {
+	Device string
+	Mode   string // "kernel" (when not said), "shared" or "owned"
+}
+
+// Port is a device, or a VLAN of one, that the dataplane owns.
+type Port struct {
+	Name      string
+	Device    string
+	Queues    []uint32       // empty: all
+	OuterVLAN uint16         // 1..4094, 0: untagged
+	InnerVLAN uint16         // 1..4094, 0: no second tag
+	Addresses []netip.Prefix // with host bits: our own addresses
+	MTU       uint32         // bytes; 0: the device's
+	Neighbors []Neighbor
+}
+
+// Neighbor is a neighbour with a configured link-layer address.
+type Neighbor struct {
+	Address netip.Addr
+	MAC     net.HardwareAddr // 6 bytes
+}
+
+// Limits of fields.
+const (
+	maxWorkers = 256
+	minMTU     = 68    // RFC 791: every link carries that much
+	maxMTU     = 65535 // the largest IP packet
+	maxVLAN    = 4094
+	maxQueue   = 4095
+	maxWeight  = 65535
+	maxName    = 63
+)
+
+// The wire forms: what YAML is decoded into before it is understood.
+type nodeConfigSpec struct {
+	PodCIDRs   []string    `json:"podCIDRs"`
+	MTU        int64       `json:"mtu"`
+	Workers    int64       `json:"workers"`
+	Offload    *bool       `json:"offload"`
+	OnAbsence  string      `json:"onAbsence"`
+	Masquerade *bool       `json:"masquerade"`
+	Uplink     *uplinkSpec `json:"uplink"`
+	Ports      []portSpec  `json:"ports"`
+}
+
+type uplinkSpec struct {
+	Device string `json:"device"`
+	Mode   string `json:"mode"`
+}
+
+type portSpec struct {
+	Name      string         `json:"name"`
+	Device    string         `json:"device"`
+	Queues    []int64        `json:"queues"`
+	VLAN      *int64         `json:"vlan"`
+	VLANs     []int64        `json:"vlans"`
+	Addresses []string       `json:"addresses"`
+	MTU       int64          `json:"mtu"`
+	Neighbors []neighborSpec `json:"neighbors"`
+}
+
+type neighborSpec struct {
+	Address string `json:"address"`
+	MAC     string `json:"mac"`
+}
+
+func (s *nodeConfigSpec) build(c *checker) *NodeConfig {
+	n := &NodeConfig{
+		MTU:        c.mtu("mtu", s.MTU),
+		Workers:    uint32(c.between("workers", s.Workers, 0, maxWorkers)),
+		Offload:    s.Offload == nil || *s.Offload,
+		OnAbsence:  c.oneOf("onAbsence", s.OnAbsence, "drop", "pass"),
+		Masquerade: s.Masquerade == nil || *s.Masquerade,
+	}
+	for i, text := range s.PodCIDRs {
+		n.PodCIDRs = append(n.PodCIDRs, c.prefix(index("podCIDRs", i), text))
+	}
+	if s.Uplink != nil {
+		c.within("uplink", func() { n.Uplink = s.Uplink.build(c) })
+	}
+	for i := range s.Ports {
+		c.within(index("ports", i), func() { n.Ports = append(n.Ports, s.Ports[i].build(c)) })
+	}
+	n.checkPorts(c)
+	return n
+}
+
+func (s *uplinkSpec) build(c *checker) *Uplink {
+	return &Uplink{Device: c.device("device", s.Device), Mode: c.oneOf("mode", s.Mode, "kernel", "shared", "owned")}
+}
+
+func (s *portSpec) build(c *checker) Port {
+	p := Port{
+		Name:   c.name("name", s.Name),
+		Device: c.device("device", s.Device),
+		MTU:    c.mtu("mtu", s.MTU),
+	}
+	seen := map[int64]bool{}
+	for i, q := range s.Queues {
+		p.Queues = append(p.Queues, uint32(c.between(index("queues", i), q, 0, maxQueue)))
+		c.check(!seen[q], index("queues", i), "queue %d is named twice", q)
+		seen[q] = true
+	}
+	p.OuterVLAN, p.InnerVLAN = s.vlans(c)
+	own := map[netip.Addr]bool{}
+	for i, text := range s.Addresses {
+		a := c.interfaceAddress(index("addresses", i), text)
+		c.check(!own[a.Addr()], index("addresses", i), "%s is named twice", a.Addr())
+		own[a.Addr()] = true
+		p.Addresses = append(p.Addresses, a)
+	}
+	for i, n := range s.Neighbors {
+		c.within(index("neighbors", i), func() {
+			address := c.unicast("address", n.Address)
+			c.check(!own[address], "address", "%s is the port's own or named twice", address)
+			own[address] = true
+			p.Neighbors = append(p.Neighbors, Neighbor{Address: address, MAC: c.mac("mac", n.MAC)})
+		})
+	}
+	return p
+}
+
+// vlans reads `vlan: 100` or `vlans: [outer, inner]`.
+func (s *portSpec) vlans(c *checker) (outer, inner uint16) {
+	c.check(s.VLAN == nil || s.VLANs == nil, "vlans", "vlan and vlans exclude each other")
+	c.check(len(s.VLANs) <= 2, "vlans", "at most two tags are carried, not %d", len(s.VLANs))
+	if s.VLAN != nil {
+		return uint16(c.between("vlan", *s.VLAN, 1, maxVLAN)), 0
+	}
+	var tags [2]uint16
+	for i := range min(len(s.VLANs), 2) {
+		tags[i] = uint16(c.between(index("vlans", i), s.VLANs[i], 1, maxVLAN))
+	}
+	return tags[0], tags[1]
+}
+
+// checkPorts refuses ports that could not be told apart.
+func (n *NodeConfig) checkPorts(c *checker) {
+	type wire struct {
+		device       string
+		outer, inner uint16
+	}
+	names, wires, addresses := map[string]bool{}, map[wire]string{}, map[netip.Addr]string{}
+	for i, p := range n.Ports {
+		field := index("ports", i)
+		c.check(!names[p.Name], field+".name", "two ports are named %q", p.Name)
+		names[p.Name] = true
+		w := wire{p.Device, p.OuterVLAN, p.InnerVLAN}
+		other, taken := wires[w]
+		c.check(!taken, field+".device", "port %q has the same device and VLAN tags", other)
+		wires[w] = p.Name
+		for j, a := range p.Addresses {
+			other, taken := addresses[a.Addr()]
+			// Link-local addresses are meant to recur: each is of its own link.
+			c.check(!taken || a.Addr().IsLinkLocalUnicast() || other == p.Name,
+				index(field+".addresses", j), "%s is port %q's too", a.Addr(), other)
+			addresses[a.Addr()] = p.Name
+		}
+	}
+	if n.Uplink != nil && n.Uplink.Mode == "kernel" {
+		for i, p := range n.Ports {
+			c.check(p.Device != n.Uplink.Device, index("ports", i)+".device",
+				"%s is the uplink, which the kernel keeps (uplink mode kernel)", p.Device)
+		}
+	}
+}
