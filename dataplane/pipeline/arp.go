@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package pipeline
+
+import (
+	"github.com/viaduct-net/viaduct/dataplane/neighbor"
+	"github.com/viaduct-net/viaduct/dataplane/packet"
+	"github.com/viaduct-net/viaduct/dataplane/tables"
+	"github.com/viaduct-net/viaduct/dataplane/verdict"
+)
+
+// arp learns from an ARP message whose sender is on the port's link, and answers requests for the port's addresses
+// (RFC 826).
+func (l *Pipeline) arp(p *packet.Packet, port *tables.Port) Decision {
+	a, r := packet.ParseARP(p)
+	if r != verdict.None {
+		return end(r)
+	}
+	if a.SenderIP.IsUnspecified() || port.HasAddr(a.SenderIP) { // a probe (RFC 5227), or someone who claims to be us
+		return l.answerARP(p, port, a)
+	}
+	if !port.OnLink(a.SenderIP) {
+		return end(verdict.MartianSource)
+	}
+	l.t.Neighbors.Learn(port.ID, a.SenderIP, a.SenderMAC, heard(a, port), l.now)
+	return l.answerARP(p, port, a)
+}
+
+// heard says how an ARP message names its sender: asking for us, answering us, or telling everybody.
+func heard(a packet.ARP, port *tables.Port) neighbor.How {
+	switch {
+	case !port.HasAddr(a.TargetIP):
+		return neighbor.UnsolicitedOverride
+	case a.Op == packet.ARPRequest:
+		return neighbor.RequestSeen
+	}
+	return neighbor.SolicitedOverride
+}
+
+func (l *Pipeline) answerARP(p *packet.Packet, port *tables.Port, a packet.ARP) Decision {
+	if a.Op != packet.ARPRequest || !port.HasAddr(a.TargetIP) {
+		return end(verdict.ARPConsumed)
+	}
+	if !l.limits.reply(port.ID, l.now) {
+		return end(verdict.ICMPRateLimited)
+	}
+	if !packet.BuildARPReply(p, port.MAC) {
+		return end(verdict.MalformedARP)
+	}
+	p.Out = port.ID
+	return Decision{Reason: verdict.ARPConsumed, Send: true}
+}

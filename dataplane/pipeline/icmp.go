@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package pipeline
+
+import (
+	"github.com/viaduct-net/viaduct/dataplane/packet"
+	"github.com/viaduct-net/viaduct/dataplane/route"
+	"github.com/viaduct-net/viaduct/dataplane/tables"
+	"github.com/viaduct-net/viaduct/dataplane/verdict"
+)
+
+// icmpError turns the packet into an ICMP error about itself, sent back to its source, unless the packet may not have
+// one or too many were sent already (RFC 1812 4.3.2, RFC 4443 2.4). mtu is the MTU to tell, in bytes, or 0.
+func (l *Pipeline) icmpError(
+	p *packet.Packet, in *tables.Port, kind packet.ErrorKind, mtu int, reason verdict.Reason,
+) Decision {
+	if !p.MayHaveError() {
+		return end(verdict.NoErrorAboutError)
+	}
+	src := l.errorSource(in, p.Flags&packet.IPv6 != 0)
+	if src.IsZero() || !l.limits.error(in.ID, p.Src, l.now) {
+		return end(verdict.ICMPRateLimited)
+	}
+	if !p.BuildICMPError(kind, src, uint32(mtu)) {
+		return end(verdict.NoErrorAboutError)
+	}
+	return l.answer(p, reason)
+}
+
+// errorSource is the address an error comes from: one of the port that the packet came in by, so that a traceroute
+// shows the way taken, or of any port when that one has none of the family.
+func (l *Pipeline) errorSource(in *tables.Port, ipv6 bool) packet.Addr {
+	if a := source(in, ipv6); !a.IsZero() {
+		return a
+	}
+	for i := range l.t.Ports {
+		if a := source(&l.t.Ports[i], ipv6); !a.IsZero() {
+			return a
+		}
+	}
+	return packet.Addr{}
+}
+
+func source(port *tables.Port, ipv6 bool) packet.Addr {
+	if ipv6 {
+		return port.Source6
+	}
+	return port.Source4
+}
+
+// answer sends a packet of our own, built in the frame of the one received, to its destination by the routes in
+// force; on the port the packet came in by when the destination is link-local.
+func (l *Pipeline) answer(p *packet.Packet, reason verdict.Reason) Decision {
+	hop := route.Hop{Port: p.In}
+	if !p.Dst.IsLinkLocal() {
+		group := l.t.FIB.Lookup(p.Dst)
+		if group == nil || group.Kind != route.Forward {
+			return end(reason)
+		}
+		hop = *group.Select(p.FlowHash)
+	}
+	out := l.t.Port(hop.Port)
+	if out == nil || !out.Up {
+		return end(reason)
+	}
+	n, solicit := l.nextHop(&hop, p.Dst)
+	if n == nil {
+		return end(reason)
+	}
+	mac, ok := n.MAC()
+	if !ok {
+		if n.Failed() && !solicit {
+			return end(reason)
+		}
+		return Decision{Reason: reason, Wait: n, Solicit: solicit}
+	}
+	if !p.SetEthernet(mac, out.MAC, out.VLANs) {
+		return end(reason)
+	}
+	p.Out = out.ID
+	return Decision{Reason: reason, Send: true}
+}

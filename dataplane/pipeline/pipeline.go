@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package pipeline judges packets: parse, ingress checks, local delivery, route, rewrite. It does no I/O and keeps
+// nothing of a packet; what it decides, the worker carries out.
+//
+// The file order is the packet's: pipeline.go (the steps), ingress.go (may it come in), arp.go and nd.go (neighbours),
+// local.go (addressed to us), route.go (where to), icmp.go (what the sender is told).
+package pipeline
+
+import (
+	"github.com/viaduct-net/viaduct/dataplane/neighbor"
+	"github.com/viaduct-net/viaduct/dataplane/packet"
+	"github.com/viaduct-net/viaduct/dataplane/tables"
+	"github.com/viaduct-net/viaduct/dataplane/verdict"
+)
+
+// Decision is what becomes of a packet.
+type Decision struct {
+	// Reason, and by it the verdict, of the packet as received.
+	Reason verdict.Reason
+	// Send says that the frame leaves by the packet's Out port, rewritten: as the packet itself when the verdict
+	// is Forwarded, as an answer of our own when it is Consumed.
+	Send bool
+	// Wait is the neighbour to wait for before the frame can leave, nil for none.
+	Wait *neighbor.Entry
+	// Solicit says that Wait has to be asked for its address at once.
+	Solicit bool
+	// FragmentMTU is the IP MTU in bytes to which a packet that is to be sent has to be fragmented, 0 for none.
+	FragmentMTU int
+}
+
+// Answer says that the frame no longer holds the packet received but an answer of our own to it.
+func (d Decision) Answer() bool { return d.Reason.Verdict() == verdict.Consumed }
+
+func end(r verdict.Reason) Decision { return Decision{Reason: r} }
+
+// Pipeline judges the packets of one worker. Its zero value is ready; it is not safe for concurrent use.
+type Pipeline struct {
+	t      *tables.Tables
+	now    int64 // nanoseconds, monotonic
+	limits limits
+}
+
+// Begin sets the tables in force and the time, in monotonic nanoseconds, for the packets judged until the next call.
+func (l *Pipeline) Begin(t *tables.Tables, now int64) {
+	l.t = t
+	l.now = now
+}
+
+// Judge decides about the packet received by device (an index as Tables.Demux takes). The caller has set Frame,
+// Start, End and Tail; Judge sets In, and Out where something is to be sent.
+func (l *Pipeline) Judge(p *packet.Packet, device int) Decision {
+	r := p.Parse()
+	p.In = l.t.Demux(device, p.VLANs)
+	if r != verdict.None {
+		return end(r)
+	}
+	port := l.t.Port(p.In)
+	if r := admit(p, port); r != verdict.None {
+		return end(r)
+	}
+	if p.EtherType == packet.EtherTypeARP {
+		return l.arp(p, port)
+	}
+	if r := martian(p); r != verdict.None {
+		return end(r)
+	}
+	if p.IsND() {
+		return l.nd(p, port)
+	}
+	return l.route(p, port)
+}
+
+// Resume judges again an answer of our own that was waiting for a neighbour.
+func (l *Pipeline) Resume(p *packet.Packet, reason verdict.Reason) Decision {
+	return l.answer(p, reason)
+}

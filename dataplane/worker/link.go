@@ -1,0 +1,210 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package worker
+
+import (
+	"errors"
+
+	"github.com/viaduct-net/viaduct/dataplane/ledger"
+	"github.com/viaduct-net/viaduct/dataplane/packet"
+	"github.com/viaduct-net/viaduct/dataplane/verdict"
+	"github.com/viaduct-net/viaduct/dataplane/xsk"
+)
+
+// maxFrames is the most frames one packet may have: linux/skbuff.h MAX_SKB_FRAGS (17) and the linear part.
+const maxFrames = 18
+
+// stageSize is how many descriptors wait on a link for the end of the pass before they are sent early.
+const stageSize = 1024
+
+// link is a device's queue and what is staged to leave by it.
+type link struct {
+	device   int // index as Tables.Demux takes
+	queue    xsk.Queue
+	checksum bool // the queue takes TX metadata for checksums
+	fill     int  // frames that the fill ring is to hold
+	offered  int  // frames in the fill and rx rings, at least; counted afresh every tick
+	gone     bool
+
+	staged  []xsk.Desc
+	packets []stagedPacket
+}
+
+// stagedPacket is what has to be put right in the ledger when a staged packet cannot be sent.
+type stagedPacket struct {
+	in, out packet.PortID
+	descs   uint16
+	bytes   uint32
+	kind    sentAs
+}
+
+type sentAs uint8
+
+const (
+	forwarded  sentAs = iota // the packet received
+	originated               // one of our own
+	fragment                 // a fragment of a packet received, not its first
+)
+
+// AddLink gives the worker a queue on a device. fill is how many frames its fill ring is to hold.
+func (w *Worker) AddLink(device int, q xsk.Queue, fill int) {
+	l := &link{device: device, queue: q, checksum: q.Info().TxChecksum, fill: fill,
+		staged: make([]xsk.Desc, 0, stageSize+maxFrames), packets: make([]stagedPacket, 0, stageSize+maxFrames)}
+	w.links = append(w.links, l)
+	for len(w.byDevice) <= device {
+		w.byDevice = append(w.byDevice, nil)
+	}
+	if w.byDevice[device] == nil {
+		w.byDevice[device] = l
+	}
+	w.refill(l)
+	w.watch(q.FD())
+}
+
+// RemoveDevice closes the worker's queues on a device and takes all their frames back. Packets received from it that
+// wait for a neighbour go on waiting: their frames are the worker's.
+func (w *Worker) RemoveDevice(device int) {
+	for _, l := range w.links {
+		if l.device == device {
+			l.gone = true
+		}
+	}
+	w.closeGone()
+	w.book.Publish()
+}
+
+// dropGone lets go of the links whose device vanished and tells the owner.
+func (w *Worker) dropGone() {
+	for _, l := range w.links {
+		if l.gone {
+			device := l.device
+			w.RemoveDevice(device)
+			if w.gone != nil {
+				w.gone(device)
+			}
+			return
+		}
+	}
+}
+
+func (w *Worker) closeGone() {
+	kept := w.links[:0]
+	for _, l := range w.links {
+		if !l.gone {
+			kept = append(kept, l)
+			continue
+		}
+		w.unsend(l, 0, verdict.PortClosed)
+		w.unwatch(l.queue.FD())
+		_ = l.queue.Close(w.pool.Put) // the device is given up: there is nobody to tell
+		w.byDevice[l.device] = nil
+	}
+	clear(w.links[len(kept):])
+	w.links = kept
+}
+
+// stage queues a packet's frames to leave by the link at the end of the pass.
+func (w *Worker) stage(l *link, descs []xsk.Desc, s stagedPacket) {
+	last := len(descs) - 1
+	for i, d := range descs {
+		d.Options &^= xsk.Contd
+		if i < last {
+			d.Options |= xsk.Contd
+		}
+		l.staged = append(l.staged, d)
+	}
+	s.descs = uint16(len(descs))
+	l.packets = append(l.packets, s)
+	a := w.book.Account(s.out)
+	a.Add(ledger.Transmitted, 1)
+	a.Add(ledger.TransmittedBytes, uint64(s.bytes))
+	switch s.kind {
+	case originated:
+		a.Add(ledger.Originated, 1)
+	case fragment:
+		a.Add(ledger.Fragments, 1)
+	}
+	if len(l.staged) >= stageSize {
+		w.transmit(l)
+	}
+}
+
+// transmit gives the link's staged packets to its tx ring, takes sent frames back and tells the kernel.
+func (w *Worker) transmit(l *link) {
+	w.reclaim(l)
+	if len(l.staged) > 0 {
+		sent := l.queue.Send(l.staged)
+		if sent < len(l.staged) { // make room: let the kernel work the ring off, once
+			w.flush(l)
+			w.reclaim(l)
+			sent += l.queue.Send(l.staged[sent:])
+		}
+		w.unsend(l, sent, verdict.TxRingFull)
+		l.staged, l.packets = l.staged[:0], l.packets[:0]
+	}
+	w.flush(l)
+}
+
+func (w *Worker) flush(l *link) {
+	if err := l.queue.Flush(); errors.Is(err, xsk.ErrGone) {
+		l.gone = true
+	}
+}
+
+// reclaim takes back the frames whose transmission is complete.
+func (w *Worker) reclaim(l *link) {
+	for {
+		n := l.queue.Completed(w.frames[:])
+		w.pool.PutN(w.frames[:n])
+		if n < len(w.frames) {
+			return
+		}
+	}
+}
+
+// unsend frees the staged packets from descriptor sent on, and corrects the ledger.
+func (w *Worker) unsend(l *link, sent int, why verdict.Reason) {
+	at := 0
+	for _, s := range l.packets {
+		if at >= sent {
+			w.free(l.staged[at : at+int(s.descs)])
+			w.unbook(s, why)
+		}
+		at += int(s.descs)
+	}
+	l.staged, l.packets = l.staged[:0], l.packets[:0]
+}
+
+func (w *Worker) unbook(s stagedPacket, why verdict.Reason) {
+	out := w.book.Account(s.out)
+	out.Sub(ledger.Transmitted, 1)
+	out.Sub(ledger.TransmittedBytes, uint64(s.bytes))
+	switch s.kind {
+	case forwarded:
+		w.book.Account(s.in).Move(verdict.Routed, why)
+	case originated:
+		out.Sub(ledger.Originated, 1)
+		out.Add(ledger.OriginatedLost, 1)
+	case fragment:
+		out.Sub(ledger.Fragments, 1)
+	}
+}
+
+// refillBatch is how many frames the fill ring must lack before it is visited.
+const refillBatch = 64
+
+// refill offers free frames to the link's fill ring, as long as there are any.
+func (w *Worker) refill(l *link) {
+	for l.fill-l.offered >= refillBatch {
+		n := w.pool.GetN(w.frames[:min(l.fill-l.offered, len(w.frames))])
+		taken := l.queue.Fill(w.frames[:n])
+		w.pool.PutN(w.frames[taken:n])
+		l.offered += taken
+		if n == 0 {
+			return
+		}
+		if taken < n {
+			l.offered = l.fill // the ring is full, whatever we counted
+		}
+	}
+}

@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package worker
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"runtime"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/viaduct-net/viaduct/dataplane/verdict"
+)
+
+// Sleep says how a worker waits for packets.
+type Sleep struct {
+	// Spin is for how long an idle worker polls its rings before it sleeps; negative: for ever.
+	Spin time.Duration
+}
+
+// Activity is what the thread did so far, for status.
+type Activity struct {
+	Passes uint64 // passes of the loop
+	Busy   uint64 // passes that found packets
+	Sleeps uint64 // times it waited for the kernel
+	Free   uint64 // frames in the pool, as of the last tick
+}
+
+// Activity reports what the thread did so far.
+func (w *Worker) Activity() Activity {
+	return Activity{Passes: w.passes.Load(), Busy: w.busy.Load(), Sleeps: w.sleeps.Load(), Free: w.freeFrames.Load()}
+}
+
+// Open prepares the descriptors that Run sleeps on. Links may be added from then on.
+func (w *Worker) Open() error {
+	var err error
+	if w.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
+		return fmt.Errorf("create epoll: %w", err)
+	}
+	if w.wake, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
+		_ = unix.Close(w.epoll)
+		return fmt.Errorf("create eventfd: %w", err)
+	}
+	w.watch(w.wake)
+	return nil
+}
+
+// Run polls until the context ends, on a thread of its own. Afterwards all links are closed.
+func (w *Worker) Run(ctx context.Context, sleep Sleep) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	stop := context.AfterFunc(ctx, func() { w.Do(func() {}) })
+	defer stop()
+
+	last := int64(0) // when packets were last seen
+	for ctx.Err() == nil {
+		now := w.clock()
+		w.passes.Add(1)
+		if w.Poll(now) > 0 {
+			w.busy.Add(1)
+			last = now
+			w.runCommands()
+			continue
+		}
+		w.runCommands()
+		if sleep.Spin >= 0 && now-last >= int64(sleep.Spin) {
+			w.sleep()
+			last = 0
+		}
+	}
+	w.shutdown()
+}
+
+// Do has f run by the worker's goroutine, between two passes, and returns at once. f must not block.
+func (w *Worker) Do(f func()) {
+	w.commands <- f
+	if w.wake >= 0 {
+		var one [8]byte
+		binary.NativeEndian.PutUint64(one[:], 1)
+		_, _ = unix.Write(w.wake, one[:]) // EAGAIN: it is awake already
+	}
+}
+
+// Call is Do, and waits until f has run or the context ends.
+func (w *Worker) Call(ctx context.Context, f func()) error {
+	done := make(chan struct{})
+	w.Do(func() { f(); close(done) })
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("wait for worker: %w", ctx.Err())
+	}
+}
+
+func (w *Worker) runCommands() {
+	for len(w.commands) > 0 {
+		(<-w.commands)()
+	}
+}
+
+// sleep waits for a packet, a command or the next tick.
+func (w *Worker) sleep() {
+	w.sleeps.Add(1)
+	timeout := int(tickInterval / 1e6)
+	_, err := unix.EpollWait(w.epoll, w.events[:], timeout)
+	if err != nil && !errors.Is(err, unix.EINTR) {
+		time.Sleep(time.Millisecond) // cannot happen with descriptors of our own; do not spin if it does
+	}
+	var drain [8]byte
+	_, _ = unix.Read(w.wake, drain[:])
+}
+
+func (w *Worker) watch(fd int) {
+	if fd >= 0 && w.epoll >= 0 {
+		_ = unix.EpollCtl(w.epoll, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(fd)})
+	}
+}
+
+func (w *Worker) unwatch(fd int) {
+	if fd >= 0 && w.epoll >= 0 {
+		_ = unix.EpollCtl(w.epoll, unix.EPOLL_CTL_DEL, fd, nil)
+	}
+}
+
+// shutdown closes all links and takes their frames back.
+func (w *Worker) shutdown() {
+	for len(w.hold.packets) > 0 {
+		w.discard(0, verdict.PortClosed)
+	}
+	for _, l := range w.links {
+		l.gone = true
+	}
+	w.closeGone()
+	w.book.Publish()
+	_ = unix.Close(w.epoll)
+	_ = unix.Close(w.wake)
+	w.epoll, w.wake = -1, -1
+}

@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package worker
+
+import (
+	"github.com/viaduct-net/viaduct/dataplane/ledger"
+	"github.com/viaduct-net/viaduct/dataplane/neighbor"
+	"github.com/viaduct-net/viaduct/dataplane/packet"
+	"github.com/viaduct-net/viaduct/dataplane/xsk"
+)
+
+// headroom is left in front of packets of our own: room for tags, and for struct xsk_tx_metadata (linux/if_xdp.h).
+const headroom = 256
+
+// tickInterval is how often neighbour timers run and held packets are looked through, in nanoseconds.
+const tickInterval = int64(100e6)
+
+// tick does what is due ten times a second.
+func (w *Worker) tick() {
+	if w.now-w.advanced < tickInterval {
+		return
+	}
+	w.advanced = w.now
+	w.hold.due = true
+	for _, l := range w.links {
+		l.offered = 0 // a queue may have dropped a packet without a word: find out what the ring lacks
+	}
+	w.freeFrames.Store(uint64(w.pool.Free()))
+	if w.timers {
+		w.tables.Neighbors.Advance(w.now, w.probe)
+	}
+}
+
+// solicit asks a neighbour for its link-layer address: by unicast to mac, or else by broadcast (ARP, RFC 826) or to
+// its solicited-node group (RFC 4861 7.2.2).
+func (w *Worker) solicit(n *neighbor.Entry, mac packet.MAC, unicast bool) {
+	port, l := w.tables.Port(n.Port), w.linkOf(n.Port)
+	if port == nil || l == nil || !port.Up {
+		return
+	}
+	chunk, ok := w.pool.Get()
+	if !ok {
+		w.book.Account(n.Port).Add(ledger.OriginatedLost, 1)
+		return
+	}
+	p := packet.Packet{Frame: w.umem.Frame(chunk), Start: headroom}
+	src := port.Source(n.Addr)
+	if n.Addr.Is4() {
+		if !unicast {
+			mac = packet.BroadcastMAC
+		}
+		p.End = packet.BuildARPRequest(p.Frame, p.Start, port.MAC, src, mac, n.Addr)
+	} else {
+		p.End = packet.BuildNS(p.Frame, p.Start, port.MAC, src, n.Addr, mac)
+	}
+	if port.VLANs != (packet.VLANs{}) {
+		p.Parse()
+		p.SetEthernet(p.DstMAC(), port.MAC, port.VLANs)
+	}
+	w.originate(l, chunk, &p, n.Port)
+}
+
+// originate stages a packet of our own that fills one fresh frame.
+func (w *Worker) originate(l *link, chunk uint64, p *packet.Packet, out packet.PortID) {
+	size := uint32(p.End - p.Start)
+	w.one[0] = xsk.Desc{Addr: chunk + uint64(p.Start), Len: size}
+	w.stage(l, w.one[:], stagedPacket{in: out, out: out, bytes: size, kind: originated})
+}

@@ -1,0 +1,182 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package worker is the packet loop: one locked OS thread, one UMEM, one queue on each device it serves; it runs
+// packets to completion.
+//
+// A pass of the loop (Poll) goes through every queue: receive a batch, judge each packet, stage what leaves on its
+// output queue, then transmit everything staged, give free frames back to the fill rings, and publish the ledger.
+// There is no lock, no allocation and no logging in it. The files: worker.go (the pass), link.go (a device's queue
+// and what is staged on it), emit.go (what becomes of a judged packet), hold.go (packets that wait for a neighbour),
+// solicit.go (ARP and ND of our own), run.go (the thread: spin, sleep, commands from outside).
+package worker
+
+import (
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/viaduct-net/viaduct/dataplane/ledger"
+	"github.com/viaduct-net/viaduct/dataplane/neighbor"
+	"github.com/viaduct-net/viaduct/dataplane/packet"
+	"github.com/viaduct-net/viaduct/dataplane/pipeline"
+	"github.com/viaduct-net/viaduct/dataplane/tables"
+	"github.com/viaduct-net/viaduct/dataplane/verdict"
+	"github.com/viaduct-net/viaduct/dataplane/xsk"
+)
+
+// BatchSize is how many descriptors one visit to an rx ring takes at most.
+const BatchSize = 256
+
+// Config is what a worker needs.
+type Config struct {
+	UMEM   *xsk.UMEM
+	Pool   *xsk.Pool                      // the UMEM's free frames; the worker's alone from here on
+	Tables *atomic.Pointer[tables.Tables] // the tables in force; read once a pass
+
+	// Clock gives monotonic nanoseconds; all workers of a process share one, since they share the neighbour table.
+	// Zero is never. Nil where only Poll is used.
+	Clock func() int64
+	// Timers says that this worker drives the neighbour table's timers: one worker of all does.
+	Timers bool
+	// Observe, when set, is called with every packet judged, before its frame leaves: replay and tests look on.
+	Observe func(p *packet.Packet, d pipeline.Decision)
+	// Gone is called from the loop when a queue's device vanished, after the worker let go of it.
+	Gone func(device int)
+}
+
+// Worker is one packet loop. All methods but Do, Book, Stop and the counters belong to its own goroutine.
+type Worker struct {
+	umem    *xsk.UMEM
+	pool    *xsk.Pool
+	source  *atomic.Pointer[tables.Tables]
+	observe func(p *packet.Packet, d pipeline.Decision)
+	gone    func(device int)
+	clock   func() int64
+	timers  bool
+
+	tables *tables.Tables // as loaded at the pass's begin
+	now    int64          // nanoseconds, monotonic, of the pass
+
+	pipeline pipeline.Pipeline
+	packet   packet.Packet
+	batch    [BatchSize]xsk.Desc
+	frames   [BatchSize]uint64
+	one      [1]xsk.Desc
+	events   [16]unix.EpollEvent
+	probe    func(n *neighbor.Entry, mac packet.MAC, unicast bool) // solicit, bound once
+	tail     [][]byte
+
+	links    []*link
+	byDevice []*link // indexed by device; nil where the worker has no queue
+	book     *ledger.Book
+	hold     hold
+	advanced int64 // when the neighbour timers last ran
+
+	commands chan func()
+	wake     int // eventfd
+	epoll    int
+	busy     atomic.Uint64 // passes that found packets
+	passes   atomic.Uint64
+	sleeps   atomic.Uint64
+
+	freeFrames atomic.Uint64
+}
+
+// New returns a worker without links.
+func New(cfg Config) *Worker {
+	w := &Worker{
+		umem: cfg.UMEM, pool: cfg.Pool, source: cfg.Tables,
+		observe: cfg.Observe, gone: cfg.Gone, clock: cfg.Clock, timers: cfg.Timers,
+		book: ledger.NewBook(), hold: newHold(),
+		tail:     make([][]byte, 0, maxFrames),
+		commands: make(chan func(), 16),
+		wake:     -1, epoll: -1,
+	}
+	w.probe = w.solicit
+	return w
+}
+
+// Book is the worker's ledger, for readers.
+func (w *Worker) Book() *ledger.Book { return w.book }
+
+// Poll makes one pass at time now, in monotonic nanoseconds, and returns how many packets it received.
+func (w *Worker) Poll(now int64) int {
+	w.now = now
+	w.tables = w.source.Load()
+	w.pipeline.Begin(w.tables, now)
+	received := 0
+	for _, l := range w.links {
+		received += w.receive(l)
+	}
+	w.resume()
+	w.tick()
+	for _, l := range w.links {
+		w.transmit(l)
+		w.refill(l)
+	}
+	w.book.Publish()
+	w.dropGone()
+	return received
+}
+
+// receive takes a batch from the link's rx ring and runs every packet of it to completion.
+func (w *Worker) receive(l *link) int {
+	n := l.queue.Receive(w.batch[:])
+	l.offered -= n
+	packets := 0
+	for i := 0; i < n; {
+		run := 1
+		for w.batch[i+run-1].Options&xsk.Contd != 0 {
+			run++
+		}
+		w.process(l, w.batch[i:i+run])
+		i += run
+		packets++
+	}
+	return packets
+}
+
+// process judges one received packet, whose frames are descs, and carries the decision out.
+func (w *Worker) process(l *link, descs []xsk.Desc) {
+	p := &w.packet
+	w.view(p, descs)
+	size := p.Len()
+	d := w.pipeline.Judge(p, l.device)
+	a := w.book.Account(p.In)
+	a.Add(ledger.Received, 1)
+	a.Add(ledger.ReceivedBytes, uint64(size))
+	w.carryOut(p, l.device, descs, d)
+}
+
+// view points p at the packet in descs.
+func (w *Worker) view(p *packet.Packet, descs []xsk.Desc) {
+	frame := w.umem.Frame(descs[0].Addr)
+	p.Frame = frame
+	p.Start = int(descs[0].Addr - w.umem.ChunkOf(descs[0].Addr))
+	p.End = p.Start + int(descs[0].Len)
+	p.Tail = 0
+	for _, d := range descs[1:] {
+		p.Tail += int(d.Len)
+	}
+}
+
+// tails returns the bytes of the packet's further frames. The slice is valid until the next call.
+func (w *Worker) tails(descs []xsk.Desc) [][]byte {
+	w.tail = w.tail[:0]
+	for _, d := range descs[1:] {
+		start := d.Addr - w.umem.ChunkOf(d.Addr)
+		w.tail = append(w.tail, w.umem.Frame(d.Addr)[start:start+uint64(d.Len)])
+	}
+	return w.tail
+}
+
+func (w *Worker) free(descs []xsk.Desc) {
+	for _, d := range descs {
+		w.pool.Put(w.umem.ChunkOf(d.Addr))
+	}
+}
+
+// finish books the end of a packet received on port in.
+func (w *Worker) finish(in packet.PortID, r verdict.Reason) {
+	w.book.Account(in).Add(ledger.ByReason(r), 1)
+}
