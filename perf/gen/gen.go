@@ -64,7 +64,7 @@ func New(c Config) (*Generator, error) {
 	if len(c.CPUs) == 0 {
 		c.CPUs = []int{0}
 	}
-	if err := c.validate(); err != nil {
+	if err := c.Validate(); err != nil {
 		return nil, fmt.Errorf("configure generator: %w", err)
 	}
 	spec, err := bpf.LoadGen()
@@ -84,7 +84,8 @@ func New(c Config) (*Generator, error) {
 	return g, nil
 }
 
-func (c *Config) validate() error {
+// Validate says what is wrong with a configuration, before anything is loaded.
+func (c *Config) Validate() error {
 	header, longest := headerSize4, 32
 	if c.Src.Is6() {
 		header, longest = headerSize6, 64

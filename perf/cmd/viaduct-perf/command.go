@@ -1,0 +1,198 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/viaduct-net/viaduct/perf/gen"
+	"github.com/viaduct-net/viaduct/perf/peer"
+	"github.com/viaduct-net/viaduct/perf/report"
+	"github.com/viaduct-net/viaduct/perf/rig"
+	"github.com/viaduct-net/viaduct/perf/scenario"
+)
+
+// program holds what the commands share.
+type program struct {
+	stdout, stderr io.Writer
+	output         string
+	comparison     scenario.Comparison
+}
+
+func command(stdout, stderr io.Writer) *cobra.Command {
+	p := &program{stdout: stdout, stderr: stderr}
+	root := &cobra.Command{
+		Use:   "viaduct-perf",
+		Short: "Measure forwarders beside each other",
+		Long: `Measure forwarders beside each other.
+
+Each run builds three network namespaces in a row, generator, device under test and sink, joined by veth pairs, and
+starts one subject in the middle. Subjects take turns in rounds (A B C, A B C, ...). Results are medians over the
+rounds with their 95 % confidence interval (at least 6 runs are needed for one), and ratios of the first subject to
+each other one, taken round by round. Nothing is visible outside the namespaces and nothing is left behind.
+
+Subjects: viaduct (viaduct-dataplane), asavie (the same over its second socket backend), testpmd (DPDK's, af_xdp
+driver, io mode), kernel (IP forwarding). What the machine does not have is said and left out.
+
+Exit codes: 0 measured, 1 a measurement failed or was interrupted, 2 flags or this machine do not allow one.`,
+		SilenceUsage: true, SilenceErrors: true,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return usageError{fmt.Errorf("unknown command %q; see --help", args[0])}
+			}
+			return nil
+		},
+		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
+	}
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	root.AddCommand(p.forward(), p.tcp(), p.rr(), p.crr(), p.idle())
+	return root
+}
+
+// measure is the common part of all commands: check, run, print.
+func (p *program) measure(c *cobra.Command, validate func() error, run func(context.Context, *report.Document) error,
+) error {
+	if p.output != "text" && p.output != "json" {
+		return usageError{fmt.Errorf("output %q: want text or json", p.output)}
+	}
+	p.comparison.Progress = p.stderr
+	if err := validate(); err != nil {
+		return usageError{err}
+	}
+	if os.Geteuid() != 0 {
+		return usageError{errors.New("needs root, for namespaces and eBPF: run it by sudo")}
+	}
+	doc := &report.Document{Machine: report.ThisMachine(), Settings: settings(c), Results: []report.Result{}}
+	if err := run(c.Context(), doc); err != nil {
+		if c.Context().Err() != nil {
+			return errors.New("interrupted")
+		}
+		return err
+	}
+	return doc.Write(p.stdout, p.output)
+}
+
+// settings are all flags of the command and their values.
+func settings(c *cobra.Command) map[string]any {
+	s := map[string]any{"command": c.Name()}
+	c.Flags().VisitAll(func(f *pflag.Flag) {
+		if f.Name != "help" && f.Name != "output" {
+			s[f.Name] = f.Value.String()
+		}
+	})
+	return s
+}
+
+// build makes a command with the flags that all have.
+func (p *program) build(use, short, long, subjects string, mtu int) *cobra.Command {
+	c := &cobra.Command{
+		Use: use, Short: short, Long: short + ".\n\n" + long, SilenceUsage: true, SilenceErrors: true,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return usageError{fmt.Errorf("unexpected argument %q", args[0])}
+			}
+			return nil
+		},
+	}
+	f, k := c.Flags(), &p.comparison
+	f.StringVarP(&p.output, "output", "o", "text", "text or json, on standard output; progress goes to standard error")
+	f.StringSliceVar(&k.Subjects, "subjects", strings.Split(subjects, ","),
+		"what to measure, of "+strings.Join(peer.Names(), ", "))
+	f.IntVar(&k.Runs, "runs", 6, "rounds; the 95 % interval needs at least 6")
+	f.IntVar(&k.Routes, "routes", 10_000, fmt.Sprintf("routes of each address family, up to %d", rig.MaxRoutes))
+	f.IntVar(&k.Rig.Queues, "queues", 1, "queues of each device; forward: also the generator's CPUs")
+	f.IntVar(&k.Rig.MTU, "mtu", mtu, "MTU of all devices, bytes")
+	f.StringVar(&k.Dataplane, "dataplane", defaultDataplane(), "path of viaduct-dataplane")
+	f.StringArrayVar(&k.Flags, "dataplane-flag", nil, "one more flag for viaduct-dataplane, such as --xdp=generic; repeatable")
+	return c
+}
+
+// defaultDataplane is beside this program, or in bin of the working directory.
+func defaultDataplane() string {
+	if self, err := os.Executable(); err == nil {
+		if path := filepath.Join(filepath.Dir(self), "viaduct-dataplane"); exists(path) {
+			return path
+		}
+	}
+	return filepath.Join("bin", "viaduct-dataplane")
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
+
+func (p *program) forward() *cobra.Command {
+	f := &scenario.Forward{}
+	c := p.build("forward", "UDP packets per second, loss and CPU time per packet",
+		`An XDP program fills in packets inside the kernel and redirects them into the device under test; another one
+counts them where they leave. Without --rate the generator offers more than anything forwards: throughput is what
+arrived, loss what was offered on top. With --rate, loss is that of the subject. CPU time per packet counts the
+subject's processes and the softirqs that serve it (the notes of the output say how).`,
+		"viaduct,testpmd,kernel", 1500)
+	s := c.Flags()
+	s.IntVar(&f.Size, "size", 64, fmt.Sprintf("bytes of a frame without FCS, %d to %d", gen.MinSize, gen.MaxSize))
+	s.IntVar(&f.Flows, "flows", 10_000, "flows, by ports and destinations")
+	s.BoolVar(&f.IPv6, "ipv6", false, "IPv6 packets")
+	s.Float64Var(&f.Rate, "rate", 0, "packets per second to offer, 0: as many as possible")
+	s.DurationVar(&f.Duration, "duration", 5*time.Second, "of one run")
+	s.BoolVar(&f.Latency, "latency", false, "also measure the time from generator to sink; meaningful with --rate")
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		return p.measure(c, func() error { f.Comparison = p.comparison; return f.Validate() }, f.Run)
+	}
+	return c
+}
+
+// exchange makes a command of two programs that talk TCP.
+func (p *program) exchange(use, short, long string, mtu int,
+	run func(*scenario.TCP) func(context.Context, *report.Document) error) *cobra.Command {
+	t := &scenario.TCP{}
+	c := p.build(use, short, long, "viaduct,kernel", mtu)
+	c.Flags().BoolVar(&t.IPv6, "ipv6", false, "over IPv6")
+	c.Flags().DurationVar(&t.Duration, "duration", 5*time.Second, "of one run")
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		return p.measure(c, func() error { t.Comparison = p.comparison; return t.Validate() }, run(t))
+	}
+	return c
+}
+
+func (p *program) tcp() *cobra.Command {
+	return p.exchange("tcp", "Throughput of one TCP stream",
+		"Bits of payload per second of one connection between programs at the two ends.", 60_000,
+		func(t *scenario.TCP) func(context.Context, *report.Document) error { return t.Stream })
+}
+
+func (p *program) rr() *cobra.Command {
+	return p.exchange("rr", "Time of a request and its response",
+		"Median and 99th percentile of one byte there and one back, on one TCP connection.", 1500,
+		func(t *scenario.TCP) func(context.Context, *report.Document) error { return t.RequestResponse })
+}
+
+func (p *program) crr() *cobra.Command {
+	return p.exchange("crr", "Short connections per second",
+		"Connect, request, response, close: one after the other, a byte each way.", 1500,
+		func(t *scenario.TCP) func(context.Context, *report.Document) error { return t.ConnectRequestResponse })
+}
+
+func (p *program) idle() *cobra.Command {
+	i := &scenario.Idle{}
+	c := p.build("idle", "CPU share of a subject while nothing passes",
+		"Run time of all threads of the subject's processes, as a share of one core.", "viaduct", 1500)
+	c.Flags().DurationVar(&i.Duration, "duration", 10*time.Second, "of one run")
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		return p.measure(c, func() error { i.Comparison = p.comparison; return i.Validate() }, i.Run)
+	}
+	return c
+}

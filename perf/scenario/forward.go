@@ -1,0 +1,272 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package scenario
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/viaduct-net/viaduct/perf/gen"
+	"github.com/viaduct-net/viaduct/perf/peer"
+	"github.com/viaduct-net/viaduct/perf/report"
+	"github.com/viaduct-net/viaduct/perf/rig"
+	"github.com/viaduct-net/viaduct/perf/sink"
+)
+
+const (
+	metricLoss = "loss"
+
+	passTimeout = 20 * time.Second       // for the first packet to pass a subject
+	warmUp      = 300 * time.Millisecond // caches, neighbours, the CPU's clock
+	drainTime   = 100 * time.Millisecond // that the sink must have been quiet for
+)
+
+// Forward is UDP packets from the generator through a subject into the sink.
+type Forward struct {
+	Comparison
+	Size     int  // bytes of a frame without FCS
+	Flows    int  // see gen.Config
+	IPv6     bool //
+	Rate     float64
+	Duration time.Duration
+	Latency  bool // measure times from generator to sink
+}
+
+// Name is that of the results: forward/udp64.
+func (f *Forward) Name() string {
+	name := fmt.Sprintf("forward/udp%d", f.Size)
+	if f.IPv6 {
+		name = fmt.Sprintf("forward/udp6-%d", f.Size)
+	}
+	if f.Rate > 0 {
+		name += fmt.Sprintf("@%.0f", f.Rate)
+	}
+	return name
+}
+
+// Validate says what is wrong with the settings.
+func (f *Forward) Validate() error {
+	if f.Duration < 10*time.Millisecond {
+		return fmt.Errorf("duration %s: want at least 10ms", f.Duration)
+	}
+	if f.Routes < 1 {
+		return errors.New("at least one route is needed")
+	}
+	if f.Size > f.Rig.MTU+14 {
+		return fmt.Errorf("size %d: does not fit the MTU of %d", f.Size, f.Rig.MTU)
+	}
+	c := f.config(&rig.Rig{
+		Gen:  rig.Device{Index: 1, MAC: make([]byte, 6), Addr4: rig.Prefix(0, false), Addr6: rig.Prefix(0, true)},
+		Left: rig.Device{MAC: make([]byte, 6)},
+	})
+	if err := c.Validate(); err != nil {
+		return err
+	}
+	return f.Comparison.Validate()
+}
+
+func (f *Forward) config(r *rig.Rig) gen.Config {
+	c := gen.Config{
+		Interface: r.Gen.Index, SrcMAC: r.Gen.MAC, DstMAC: r.Left.MAC, Src: r.Gen.Addr4.Addr(),
+		Prefix: rig.Prefix(0, f.IPv6), Prefixes: f.Routes, Size: f.Size, Flows: f.Flows, Rate: f.Rate,
+		Timed: f.Latency, CPUs: f.generatorCPUs(),
+	}
+	if f.IPv6 {
+		c.Src = r.Gen.Addr6.Addr()
+	}
+	return c
+}
+
+// Run measures all subjects and adds results to doc.
+func (f *Forward) Run(ctx context.Context, doc *report.Document) error {
+	if err := f.Validate(); err != nil {
+		return err
+	}
+	if f.apart() {
+		doc.Notes = append(doc.Notes, cpuNote)
+	} else {
+		doc.Notes = append(doc.Notes, "cpu per packet left out: the generator needs all CPUs")
+	}
+	return f.compare(ctx, doc, f.Name(), f.trial)
+}
+
+// trial sends until the subject is warm, lets it drain, then measures: what passes in the middle of a run gives the
+// rate, what the whole run sent and received gives the loss.
+func (f *Forward) trial(ctx context.Context, r *rig.Rig, s peer.Subject) (samples []Sample, err error) {
+	var receiver *sink.Sink
+	err = r.Sink.Do(func() (err error) {
+		receiver, err = sink.Attach(r.Sunk.Index, f.Latency)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, receiver.Close()) }()
+
+	err = f.generate(ctx, r, func(*gen.Generator) error { return waitForPackets(ctx, receiver) })
+	if err != nil {
+		return nil, err
+	}
+	before, err := drained(ctx, receiver)
+	if err != nil {
+		return nil, err
+	}
+	timesBefore, err := receiver.Latency()
+	if err != nil {
+		return nil, err
+	}
+	var sent uint64
+	err = f.generate(ctx, r, func(g *gen.Generator) (err error) {
+		samples, err = f.window(ctx, g, receiver, s)
+		return err
+	}, func(g *gen.Generator) (err error) {
+		sent, err = g.Sent()
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	after, err := drained(ctx, receiver)
+	if err != nil {
+		return nil, err
+	}
+	received := after.Packets - before.Packets
+	samples = append(samples, Sample{metricLoss, "%", 100 * (1 - float64(received)/float64(max(1, sent)))})
+	if !f.Latency {
+		return samples, nil
+	}
+	times, err := receiver.Latency()
+	if err != nil {
+		return nil, err
+	}
+	times.Sub(&timesBefore)
+	return append(samples, percentiles(times.Quantile)...), nil
+}
+
+// generate runs during while the generator runs, and after once it has stopped.
+func (f *Forward) generate(ctx context.Context, r *rig.Rig, during func(*gen.Generator) error,
+	after ...func(*gen.Generator) error) error {
+	g, err := gen.New(f.config(r))
+	if err != nil {
+		return err
+	}
+	defer g.Close()
+	running, stop := context.WithCancel(ctx)
+	defer stop()
+	ended := make(chan error, 1)
+	go func() { ended <- g.Run(running, r.Generator.Do) }()
+	err = during(g)
+	stop()
+	if err = errors.Join(err, <-ended); err != nil {
+		return err
+	}
+	for _, f := range after {
+		if err := f(g); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// window measures for Duration.
+func (f *Forward) window(ctx context.Context, g *gen.Generator, receiver *sink.Sink, s peer.Subject) ([]Sample, error) {
+	if err := sleep(ctx, warmUp); err != nil {
+		return nil, err
+	}
+	pids, cpus := s.PIDs(), f.generatorCPUs()
+	cpu0, err := cpuTime(pids, cpus)
+	if err != nil {
+		return nil, err
+	}
+	from, err := receiver.Counts()
+	if err != nil {
+		return nil, err
+	}
+	sent0, err := g.Sent()
+	if err != nil {
+		return nil, err
+	}
+	start := time.Now()
+	if err := sleep(ctx, f.Duration); err != nil {
+		return nil, err
+	}
+	took := time.Since(start)
+	to, err := receiver.Counts()
+	if err != nil {
+		return nil, err
+	}
+	sent1, err := g.Sent()
+	if err != nil {
+		return nil, err
+	}
+	cpu1, err := cpuTime(pids, cpus)
+	if err != nil {
+		return nil, err
+	}
+	packets := to.Packets - from.Packets
+	if packets == 0 {
+		return nil, fmt.Errorf("%s passed no packet for %s", s.Name(), took)
+	}
+	samples := []Sample{
+		{"throughput", "pps", float64(packets) / took.Seconds()},
+		{"offered", "pps", float64(sent1-sent0) / took.Seconds()},
+	}
+	if f.apart() {
+		samples = append(samples, Sample{"cpu", "ns/packet", float64(cpu1-cpu0) / float64(packets)})
+	}
+	return samples, nil
+}
+
+// waitForPackets returns when a subject forwards and has done so for a while.
+func waitForPackets(ctx context.Context, s *sink.Sink) error {
+	deadline := time.Now().Add(passTimeout)
+	for {
+		c, err := s.Counts()
+		if err != nil {
+			return err
+		}
+		if c.Packets > 0 {
+			return sleep(ctx, warmUp)
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("no packet passed within %s", passTimeout)
+		}
+		if err := sleep(ctx, 10*time.Millisecond); err != nil {
+			return err
+		}
+	}
+}
+
+// drained waits until no more packets arrive.
+func drained(ctx context.Context, s *sink.Sink) (sink.Counts, error) {
+	var last sink.Counts
+	for {
+		if err := sleep(ctx, drainTime); err != nil {
+			return last, err
+		}
+		c, err := s.Counts()
+		if err != nil || c.Packets == last.Packets {
+			return c, err
+		}
+		last = c
+	}
+}
+
+// percentiles are the samples of a distribution of times.
+func percentiles(quantile func(float64) time.Duration) []Sample {
+	return []Sample{
+		{"latency p50", "us", float64(quantile(0.50)) / 1e3},
+		{"latency p99", "us", float64(quantile(0.99)) / 1e3},
+	}
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(d):
+		return nil
+	}
+}

@@ -1,0 +1,177 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package scenario runs subjects through measurements, in turns: in every round each subject is measured once, in a
+// rig of its own, so that what changes on the machine over time changes for all of them.
+package scenario
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/viaduct-net/viaduct/perf/peer"
+	"github.com/viaduct-net/viaduct/perf/report"
+	"github.com/viaduct-net/viaduct/perf/rig"
+)
+
+// Comparison is what all scenarios have in common.
+type Comparison struct {
+	Subjects  []string // names as in peer.Names; ratios are of the first to each other one
+	Dataplane string   // path of viaduct-dataplane
+	Flags     []string // more flags for viaduct-dataplane
+	Rig       rig.Options
+	Routes    int // of each family, 0 to rig.MaxRoutes
+	Runs      int // rounds, at least 1
+	Progress  io.Writer
+}
+
+// Validate says what is wrong with the settings, before anything is made.
+func (c *Comparison) Validate() error {
+	seen := map[string]bool{}
+	for _, name := range c.Subjects {
+		if _, err := peer.New(name, c.Dataplane); err != nil {
+			return err
+		}
+		if seen[name] {
+			return fmt.Errorf("subject %q is named twice", name)
+		}
+		seen[name] = true
+	}
+	switch {
+	case len(c.Subjects) == 0:
+		return errors.New("no subject")
+	case c.Runs < 1:
+		return fmt.Errorf("%d runs: want at least 1", c.Runs)
+	case c.Routes < 0 || c.Routes > rig.MaxRoutes:
+		return fmt.Errorf("%d routes: want 0 to %d", c.Routes, rig.MaxRoutes)
+	case c.Rig.Queues < 1 || c.Rig.Queues > 64:
+		return fmt.Errorf("%d queues: want 1 to 64", c.Rig.Queues)
+	case c.Rig.MTU < 1280 || c.Rig.MTU > 65535:
+		return fmt.Errorf("MTU %d: want 1280 to 65535", c.Rig.MTU)
+	}
+	return nil
+}
+
+// Sample is one metric of one run.
+type Sample struct {
+	Metric, Unit string
+	Value        float64
+}
+
+// trial measures a subject that forwards.
+type trial func(ctx context.Context, r *rig.Rig, s peer.Subject) ([]Sample, error)
+
+// compare runs all rounds and puts results and notes into doc. A subject that this machine lacks is noted and left
+// out; that nothing was left is an error.
+func (c *Comparison) compare(ctx context.Context, doc *report.Document, name string, t trial) error {
+	if err := c.Validate(); err != nil {
+		return err
+	}
+	var present []string
+	for _, s := range c.Subjects {
+		subject, _ := peer.New(s, c.Dataplane)
+		if missing := subject.Missing(); missing != "" {
+			doc.Notes = append(doc.Notes, fmt.Sprintf("%s left out: %s", s, missing))
+			fmt.Fprintf(c.Progress, "%s left out: %s\n", s, missing)
+			continue
+		}
+		present = append(present, s)
+	}
+	if len(present) == 0 {
+		return errors.New("no subject is present on this machine")
+	}
+	series := newSeries(name)
+	for round := range c.Runs {
+		for _, s := range present {
+			samples, err := c.once(ctx, s, t)
+			if err != nil {
+				return fmt.Errorf("%s, round %d: %w", s, round+1, err)
+			}
+			series.add(s, samples)
+			fmt.Fprintf(c.Progress, "%s round %d/%d %s:%s\n", name, round+1, c.Runs, s, sampleText(samples))
+		}
+	}
+	doc.Results = append(doc.Results, series.results()...)
+	doc.Results = append(doc.Results, series.ratios(present)...)
+	return nil
+}
+
+// once builds a rig, starts a subject, measures it, and takes everything down.
+func (c *Comparison) once(ctx context.Context, name string, t trial) (samples []Sample, err error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	r, err := rig.New(c.Rig)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, r.Close()) }()
+
+	s, err := peer.New(name, c.Dataplane, c.Flags...)
+	if err != nil {
+		return nil, err
+	}
+	if err := r.ConfigureEnds(s.Transparent()); err != nil {
+		return nil, err
+	}
+	if !s.Checksums() {
+		if err := completeChecksums(r); err != nil {
+			return nil, err
+		}
+	}
+	if err := s.Start(ctx, r, peer.Setup{Routes: c.Routes, CPUs: c.subjectCPUs()}); err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, s.Stop()) }()
+	return t(ctx, r, s)
+}
+
+// completeChecksums makes the ends compute whole checksums, and so whole segments.
+func completeChecksums(r *rig.Rig) error {
+	off := map[string]bool{"tx-checksum-ip-generic": false}
+	return errors.Join(r.Generator.SetFeatures(r.Gen.Name, off), r.Sink.SetFeatures(r.Sunk.Name, off))
+}
+
+// generatorCPUs are those of the generator's threads: a veth delivers to the queue of the sending CPU's number
+// modulo the queues (veth_select_rxq), so that each queue needs a CPU.
+func (c *Comparison) generatorCPUs() []int {
+	all := allowedCPUs()
+	return all[:min(c.Rig.Queues, len(all))]
+}
+
+// subjectCPUs are all others, or all if there are no others.
+func (c *Comparison) subjectCPUs() []int {
+	all := allowedCPUs()
+	if rest := all[len(c.generatorCPUs()):]; len(rest) > 0 {
+		return rest
+	}
+	return all
+}
+
+// apart reports whether generator and subject share no CPU.
+func (c *Comparison) apart() bool { return len(allowedCPUs()) > c.Rig.Queues }
+
+func allowedCPUs() []int {
+	var set unix.CPUSet
+	if unix.SchedGetaffinity(0, &set) != nil {
+		return []int{0}
+	}
+	var cpus []int
+	for i := 0; len(cpus) < set.Count(); i++ {
+		if set.IsSet(i) {
+			cpus = append(cpus, i)
+		}
+	}
+	return cpus
+}
+
+func sampleText(samples []Sample) string {
+	text := ""
+	for _, s := range samples {
+		text += fmt.Sprintf("  %s %.4g %s", s.Metric, s.Value, s.Unit)
+	}
+	return text
+}

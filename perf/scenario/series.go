@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package scenario
+
+import "github.com/viaduct-net/viaduct/perf/report"
+
+// series gathers the samples of all rounds, in the order in which subjects and metrics first came.
+type series struct {
+	name string
+	keys []key
+	runs map[key][]float64
+}
+
+type key struct{ subject, metric, unit string }
+
+func newSeries(name string) *series { return &series{name: name, runs: map[key][]float64{}} }
+
+func (s *series) add(subject string, samples []Sample) {
+	for _, v := range samples {
+		k := key{subject, v.Metric, v.Unit}
+		if _, known := s.runs[k]; !known {
+			s.keys = append(s.keys, k)
+		}
+		s.runs[k] = append(s.runs[k], v.Value)
+	}
+}
+
+func (s *series) results() []report.Result {
+	var results []report.Result
+	for _, k := range s.keys {
+		results = append(results, s.result(k))
+	}
+	return results
+}
+
+func (s *series) result(k key) report.Result {
+	return report.NewResult(s.name, k.subject, k.metric, k.unit, s.runs[k])
+}
+
+// ratios are those of the first subject to each other one, by round, for each metric that both have. Loss has none:
+// it is zero when all is well.
+func (s *series) ratios(subjects []string) []report.Result {
+	var results []report.Result
+	for _, k := range s.keys {
+		if k.subject != subjects[0] || k.metric == metricLoss {
+			continue
+		}
+		for _, other := range subjects[1:] {
+			o := key{other, k.metric, k.unit}
+			if _, known := s.runs[o]; known {
+				results = append(results, report.Ratio(s.result(k), s.result(o)))
+			}
+		}
+	}
+	return results
+}
