@@ -14,6 +14,7 @@ type Fragments struct {
 	offset int      // of the next fragment in the whole datagram, bytes
 	more   bool     // the packet is itself a fragment and not the last
 	header int      // bytes of the next fragment's IP header
+	later  bool     // the next fragment is not the first that is made
 	mtu    int
 }
 
@@ -72,18 +73,16 @@ func (f *Fragments) Next(frame []byte, start int) (end int) {
 	end = start + link + f.header + size
 	f.left -= size
 	f.offset += size
-	f.header = f.laterHeader()
+	f.header, f.later = f.laterHeader(), true
 	return end
 }
 
 // putHeader writes the header of the next fragment, of size bytes.
 func (f *Fragments) putHeader(h []byte, size int) {
 	original := f.p.Frame[f.p.L3:]
-	if first := int(original[0]&0xf) * 4; f.header == first {
-		copy(h, original[:first])
-	} else {
-		copy(h, original[:ipv4Len])
-		copyOptions(h[ipv4Len:], original[ipv4Len:first])
+	copy(h, original[:len(h)])
+	if f.later {
+		copyOptions(h[ipv4Len:], original[ipv4Len:int(original[0]&0xf)*4])
 	}
 	field := uint16(f.offset / 8)
 	if f.more || size < f.left {
@@ -113,11 +112,7 @@ func (f *Fragments) read(b []byte) {
 // laterHeader is the length of the header of every fragment but the first: options stay that have the copied flag.
 func (f *Fragments) laterHeader() int {
 	original := f.p.Frame[f.p.L3:]
-	first := int(original[0]&0xf) * 4
-	if first == ipv4Len {
-		return ipv4Len
-	}
-	return ipv4Len + (copyOptions(nil, original[ipv4Len:first])+3)&^3
+	return ipv4Len + (copyOptions(nil, original[ipv4Len:int(original[0]&0xf)*4])+3)&^3
 }
 
 // copyOptions writes those of the valid options in from that have the copied flag (RFC 791 3.1) to to, if that is not

@@ -74,7 +74,7 @@ type Packet struct {
 
 	L3Len int // bytes of the IP packet, its header included; link padding excluded
 
-	Dst, Src           Addr // of the IP header; zero for ARP
+	Dst, Src           Addr      // of the IP header; zero for ARP
 	SrcPort, DstPort   uint16    // TCP, UDP, SCTP; of ICMP echoes both are the identifier
 	EtherType          EtherType // behind the tags
 	Proto              IPProto   // of the transport header, behind extension headers
