@@ -4,10 +4,15 @@ package xsk
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
+	"fmt"
+	"net"
+	"os"
 	"testing"
 	"time"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -281,5 +286,270 @@ func TestOpenRefusals(t *testing.T) {
 		if s, err := Open(test.c); err == nil || test.want != nil && !errors.Is(err, test.want) {
 			t.Errorf("%s: socket %v, error %v, want %v", test.name, s, err, test.want)
 		}
+	}
+}
+
+// udpPacket is an Ethernet, IPv4 and UDP packet to the far end, its UDP checksum field holding the pseudo header's sum.
+func udpPacket(w *wire, source, destination [4]byte, port uint16, payload []byte) []byte {
+	p := make([]byte, 42, 42+len(payload))
+	copy(p, w.far.Attrs().HardwareAddr)
+	copy(p[6:], w.near.Attrs().HardwareAddr)
+	p[12], p[13] = 8, 0
+	ip := p[14:]
+	ip[0], ip[8], ip[9] = 0x45, 64, unix.IPPROTO_UDP
+	binary.BigEndian.PutUint16(ip[2:], uint16(28+len(payload)))
+	copy(ip[12:], source[:])
+	copy(ip[16:], destination[:])
+	binary.BigEndian.PutUint16(ip[10:], ^fold(ip[:20]))
+	udp := p[34:]
+	binary.BigEndian.PutUint16(udp, 1000)
+	binary.BigEndian.PutUint16(udp[2:], port)
+	binary.BigEndian.PutUint16(udp[4:], uint16(8+len(payload)))
+	pseudo := append(bytes.Clone(ip[12:20]), 0, unix.IPPROTO_UDP, udp[4], udp[5])
+	binary.BigEndian.PutUint16(udp[6:], fold(pseudo))
+	return append(p, payload...)
+}
+
+func fold(data []byte) uint16 {
+	sum := uint32(0)
+	for i := 0; i < len(data); i += 2 {
+		sum += uint32(data[i])<<8 + uint32(data[i+1])
+	}
+	for sum > 0xffff {
+		sum = sum>>16 + sum&0xffff
+	}
+	return uint16(sum)
+}
+
+// A UDP socket takes a packet whose sum is left to the device only when the metadata says so.
+func TestTxChecksum(t *testing.T) {
+	for _, size := range []int{100, 20000} {
+		t.Run(fmt.Sprint(size), func(t *testing.T) {
+			namespace(t)
+			w := newWire(t, 60000)
+			near, far := [4]byte{192, 0, 2, 2}, [4]byte{192, 0, 2, 1}
+			must(t, netlink.AddrAdd(w.far, &netlink.Addr{IPNet: &net.IPNet{IP: far[:], Mask: net.CIDRMask(24, 32)}}))
+			udp, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+			must(t, err)
+			defer unix.Close(udp)
+			must(t, unix.Bind(udp, &unix.SockaddrInet4{Port: 4000, Addr: far}))
+			must(t, unix.SetsockoptTimeval(udp, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Usec: 300_000}))
+
+			u, p := newUMEM(t, 64, 4096)
+			s := w.open(t, SocketConfig{UMEM: u, MultiBuffer: true, TxChecksum: true})
+			if !s.Info().TxChecksum {
+				t.Fatal("no tx checksum in copy mode")
+			}
+			payload := bytes.Repeat([]byte("checksum"), size/8)
+			data := make([]byte, 1<<16)
+			for _, metadata := range []bool{false, true} {
+				descs := put(t, u, p, udpPacket(w, near, far, 4000, payload))
+				if metadata {
+					PutTxChecksum(u.Frame(descs[0].Addr), u.Headroom(), 34, 6)
+					descs[0].Options |= TxMetadata
+				}
+				if s.Send(descs) != len(descs) {
+					t.Fatal("not sent")
+				}
+				must(t, s.Flush())
+				n, _, err := unix.Recvfrom(udp, data, 0)
+				if got := err == nil && bytes.Equal(data[:n], payload); got != metadata {
+					t.Errorf("metadata %v: received %v (%d bytes, %v)", metadata, got, n, err)
+				}
+				complete(t, s, p, len(descs))
+			}
+		})
+	}
+}
+
+// Sockets of different kinds register the memory each for itself, and a frame may go from one to the other.
+func TestRegistrations(t *testing.T) {
+	namespace(t)
+	a, b := newWire(t, 1500), newWire(t, 1500)
+	u, p := newUMEM(t, 512, 2048)
+	sa := a.open(t, SocketConfig{UMEM: u, MultiBuffer: true, TxChecksum: true})
+	sb := b.open(t, SocketConfig{UMEM: u})
+	if len(u.groups) != 2 {
+		t.Errorf("%d registrations", len(u.groups))
+	}
+	fillUp(t, sa, p, 64)
+	fillUp(t, sb, p, 64)
+	echo(t, a, sa, u, p, 1000)
+	echo(t, b, sb, u, p, 1000)
+	want := testPacket(1, 700)
+	a.send(t, want)
+	if sb.Send(poll(t, sa, make([]Desc, 1))) != 1 || sb.Flush() != nil || !bytes.Equal(b.receive(), want) {
+		t.Error("the packet did not get from one to the other")
+	}
+}
+
+// One Flush sends a whole tx ring, many times the kernel's batch of 32.
+func TestFlushSendsAll(t *testing.T) {
+	namespace(t)
+	const total = 1024
+	w := newWire(t, 1500)
+	u, p := newUMEM(t, total+64, 2048)
+	s := w.open(t, SocketConfig{UMEM: u, TxSize: total, CompletionSize: total})
+	for n := range uint32(total) {
+		if s.Send(put(t, u, p, testPacket(n, 100))) != 1 {
+			t.Fatal("not sent")
+		}
+	}
+	// A veth's queue has 256 places, more is dropped while the far end does not keep up; none may stay on the ring.
+	must(t, s.Flush())
+	if s.tx.pending() {
+		t.Error("flush left packets on the tx ring")
+	}
+	complete(t, s, p, total)
+	st, err := s.Statistics()
+	must(t, err)
+	received := uint64(0)
+	for w.receive() != nil {
+		received++
+	}
+	if received+st.TxDropped != total {
+		t.Errorf("sent %d, received %d, dropped %d", total, received, st.TxDropped)
+	}
+}
+
+func TestStatistics(t *testing.T) {
+	namespace(t)
+	w := newWire(t, 1500)
+	u, p := newUMEM(t, 64, 2048)
+	s := w.open(t, SocketConfig{UMEM: u, RxSize: 4})
+	w.send(t, testPacket(0, 100)) // no frame to receive into
+	fillUp(t, s, p, 16)
+	for n := range uint32(6) { // two more than the ring holds
+		w.send(t, testPacket(n, 100))
+	}
+	var st Statistics
+	for range 100 {
+		var err error
+		st, err = s.Statistics()
+		must(t, err)
+		if st.RxRingFull == 2 {
+			break
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	if st.RxRingFull != 2 || st.RxDropped != 1 || st.FillRingEmpty != 1 {
+		t.Errorf("statistics %+v", st)
+	}
+}
+
+// A device that is down is not gone: what was queued goes out when it is up again.
+func TestDeviceDown(t *testing.T) {
+	namespace(t)
+	w := newWire(t, 1500)
+	u, p := newUMEM(t, 64, 2048)
+	s := w.open(t, SocketConfig{UMEM: u})
+	fillUp(t, s, p, 16)
+	must(t, netlink.LinkSetDown(w.near))
+	want := testPacket(3, 100)
+	if s.Send(put(t, u, p, want)) != 1 {
+		t.Fatal("not sent")
+	}
+	must(t, s.Flush())
+	st, err := s.Statistics()
+	must(t, err)
+	if st.Down == 0 {
+		t.Errorf("statistics %+v", st)
+	}
+	must(t, netlink.LinkSetUp(w.near))
+	must(t, s.Flush())
+	if got := w.receive(); !bytes.Equal(got, want) {
+		t.Errorf("received %x", got)
+	}
+	complete(t, s, p, 1)
+	echo(t, w, s, u, p, 100)
+}
+
+// Opening and closing leaves no descriptor and no mapping behind.
+func TestNoLeaks(t *testing.T) {
+	namespace(t)
+	w := newWire(t, 1500)
+	count := func() (files, maps int) {
+		names, err := os.ReadDir("/proc/self/fd")
+		must(t, err)
+		text, err := os.ReadFile("/proc/self/maps")
+		must(t, err)
+		return len(names), bytes.Count(text, []byte("[AF_XDP]")) + bytes.Count(text, []byte("socket:["))
+	}
+	files, maps := count()
+	for range 5 {
+		u, p := newUMEM(t, 64, 2048)
+		s, err := Open(SocketConfig{UMEM: u, Device: w.near.Attrs().Name})
+		must(t, err)
+		if _, mapped := count(); mapped != maps+4 {
+			t.Errorf("%d mappings of an open socket", mapped-maps)
+		}
+		_, err = Open(SocketConfig{UMEM: u, Device: w.near.Attrs().Name, BindWait: time.Microsecond})
+		if err == nil {
+			t.Error("opened twice")
+		}
+		if err := u.Close(); err == nil {
+			t.Error("closed a umem that is in use")
+		}
+		closeInto(t, s, p)
+		must(t, u.Close())
+	}
+	if f, m := count(); f != files || m != maps {
+		t.Errorf("%d files and %d mappings, before %d and %d", f, m, files, maps)
+	}
+}
+
+// BenchmarkSocket sends batches over a veth pair to a far end that drops them: the cost of a packet in copy mode.
+func BenchmarkSocket(b *testing.B) {
+	for _, batch := range []int{1, 64, 256} {
+		b.Run(fmt.Sprint(batch), func(b *testing.B) {
+			namespace(b)
+			w := newWire(b, 1500)
+			u, p := newUMEM(b, 4096, 2048)
+			s := w.open(b, SocketConfig{UMEM: u})
+			_ = unix.Close(w.packets)
+			w.packets = -1
+			descs, frames := make([]Desc, batch), make([]uint64, 2048)
+			for range (b.N + batch - 1) / batch {
+				for i := range descs {
+					frame, ok := p.Get()
+					if !ok {
+						b.Fatal("no frame")
+					}
+					copy(u.Frame(frame)[256:], "\xff\xff\xff\xff\xff\xff\x02\x00\x00\x00\x00\x01\x88\xb5")
+					descs[i] = Desc{Addr: frame + 256, Len: 60}
+				}
+				p.PutN(frames[:0])
+				for sent := 0; sent < batch; {
+					sent += s.Send(descs[sent:])
+					must(b, s.Flush())
+					p.PutN(frames[:s.Completed(frames)])
+				}
+			}
+		})
+	}
+}
+
+// BenchmarkKick compares ways to call sendto with nothing to send.
+func BenchmarkKick(b *testing.B) {
+	namespace(b)
+	w := newWire(b, 1500)
+	u, _ := newUMEM(b, 64, 2048)
+	s := w.open(b, SocketConfig{UMEM: u})
+	for _, way := range []struct {
+		name string
+		call func()
+	}{
+		{"RawSyscall6", func() { kick(s.fd) }},
+		{"Syscall6", func() {
+			_, _, _ = unix.Syscall6(unix.SYS_SENDTO, uintptr(s.fd), 0, 0, unix.MSG_DONTWAIT, 0, 0)
+		}},
+		{"Sendto", func() { _ = unix.Sendto(s.fd, nil, unix.MSG_DONTWAIT, nil) }},
+		{"recvfrom", func() { wake(s.fd) }},
+	} {
+		b.Run(way.name, func(b *testing.B) {
+			for range b.N {
+				way.call()
+			}
+		})
 	}
 }
