@@ -92,12 +92,16 @@ func (c *checker) interfaceAddress(field, text string) netip.Prefix {
 	p, err := netip.ParsePrefix(text)
 	c.check(err == nil, field, "%q is not an address with its subnet's length (10.1.0.1/24)", text)
 	c.checkUnicast(field, text, p.Addr())
-	if p.Addr().Is4() && p.Bits() < 31 { // RFC 3021: of a /31 both are hosts
+	c.check(err != nil || p.Bits() > 0, field, "%q: a subnet has at least one bit", text)
+	if hasBroadcast(p) {
 		c.check(p.Addr() != p.Masked().Addr(), field, "%s is the subnet's own address", p.Addr())
 		c.check(p.Addr() != lastAddress(p), field, "%s is the subnet's broadcast address", p.Addr())
 	}
 	return p
 }
+
+// hasBroadcast says whether the first and last address of the subnet are no station's; RFC 3021: of a /31 both are.
+func hasBroadcast(p netip.Prefix) bool { return p.IsValid() && p.Addr().Is4() && p.Bits() < 31 }
 
 func lastAddress(p netip.Prefix) netip.Addr {
 	b := p.Addr().As4()
@@ -116,7 +120,7 @@ func (c *checker) unicast(field, text string) netip.Addr {
 
 func (c *checker) checkUnicast(field, text string, a netip.Addr) {
 	bad := a.IsUnspecified() || a.IsMulticast() || a.IsLoopback() || a.Is4In6() || a.Zone() != "" ||
-		a.Is4() && a.As4()[0] >= 240 // RFC 1112: class E, and the limited broadcast
+		a.Is4() && (a.As4()[0] == 0 || a.As4()[0] >= 240) // "this network" (RFC 1122), class E and broadcast (RFC 1112)
 	c.check(!bad, field, "%q is not a unicast address", text)
 }
 

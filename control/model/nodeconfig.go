@@ -3,8 +3,10 @@
 package model
 
 import (
+	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 )
 
 // NodeConfig is how one node is set up.
@@ -47,6 +49,7 @@ type Neighbor struct {
 const (
 	maxWorkers = 256
 	minMTU     = 68    // RFC 791: every link carries that much
+	minMTU6    = 1280  // RFC 8200 5: the same for IPv6
 	maxMTU     = 65535 // the largest IP packet
 	maxVLAN    = 4094
 	maxQueue   = 4095
@@ -118,29 +121,54 @@ func (s *portSpec) build(c *checker) Port {
 		Device: c.device("device", s.Device),
 		MTU:    c.mtu("mtu", s.MTU),
 	}
-	seen := map[int64]bool{}
 	for i, q := range s.Queues {
-		p.Queues = append(p.Queues, uint32(c.between(index("queues", i), q, 0, maxQueue)))
-		c.check(!seen[q], index("queues", i), "queue %d is named twice", q)
-		seen[q] = true
+		queue := uint32(c.between(index("queues", i), q, 0, maxQueue))
+		c.check(!slices.Contains(p.Queues, queue), index("queues", i), "queue %d is named twice", q)
+		p.Queues = append(p.Queues, queue)
 	}
 	p.OuterVLAN, p.InnerVLAN = s.vlans(c)
-	own := map[netip.Addr]bool{}
 	for i, text := range s.Addresses {
 		a := c.interfaceAddress(index("addresses", i), text)
-		c.check(!own[a.Addr()], index("addresses", i), "%s is named twice", a.Addr())
-		own[a.Addr()] = true
+		c.check(!p.Has(a.Addr()), index("addresses", i), "%s is named twice", a.Addr())
+		c.check(p.MTU == 0 || p.MTU >= minMTU6 || a.Addr().Is4(), "mtu",
+			"%d is less than the %d that IPv6 needs", p.MTU, minMTU6)
 		p.Addresses = append(p.Addresses, a)
 	}
+	seen := map[netip.Addr]bool{}
 	for i, n := range s.Neighbors {
 		c.within(index("neighbors", i), func() {
 			address := c.unicast("address", n.Address)
-			c.check(!own[address], "address", "%s is the port's own or named twice", address)
-			own[address] = true
+			c.check(!seen[address], "address", "%s is named twice", address)
+			seen[address] = true
+			reason := p.NotNeighbor(address)
+			c.check(reason == "", "address", "%s", reason)
 			p.Neighbors = append(p.Neighbors, Neighbor{Address: address, MAC: c.mac("mac", n.MAC)})
 		})
 	}
 	return p
+}
+
+// Has says whether a is one of the port's own addresses.
+func (p *Port) Has(a netip.Addr) bool {
+	return slices.ContainsFunc(p.Addresses, func(own netip.Prefix) bool { return own.Addr() == a })
+}
+
+// NotNeighbor says why a cannot be a neighbour on the port, empty when it can.
+func (p *Port) NotNeighbor(a netip.Addr) (reason string) {
+	onLink := a.Is6() && a.IsLinkLocalUnicast() // on every link, whatever its addresses
+	for _, own := range p.Addresses {
+		switch {
+		case own.Addr() == a:
+			return fmt.Sprintf("%s is our own address on port %s", a, p.Name)
+		case hasBroadcast(own) && (a == own.Masked().Addr() || a == lastAddress(own)):
+			return fmt.Sprintf("%s is a broadcast address of port %s", a, p.Name)
+		}
+		onLink = onLink || own.Contains(a)
+	}
+	if !onLink {
+		return fmt.Sprintf("%s is in none of the subnets of port %s", a, p.Name)
+	}
+	return ""
 }
 
 // vlans reads `vlan: 100` or `vlans: [outer, inner]`.
@@ -163,7 +191,7 @@ func (n *NodeConfig) checkPorts(c *checker) {
 		device       string
 		outer, inner uint16
 	}
-	names, wires, addresses := map[string]bool{}, map[wire]string{}, map[netip.Addr]string{}
+	names, wires := map[string]bool{}, map[wire]string{}
 	for i, p := range n.Ports {
 		field := index("ports", i)
 		c.check(!names[p.Name], field+".name", "two ports are named %q", p.Name)
@@ -173,11 +201,13 @@ func (n *NodeConfig) checkPorts(c *checker) {
 		c.check(!taken, field+".device", "port %q has the same device and VLAN tags", other)
 		wires[w] = p.Name
 		for j, a := range p.Addresses {
-			other, taken := addresses[a.Addr()]
-			// Link-local addresses are meant to recur: each is of its own link.
-			c.check(!taken || a.Addr().IsLinkLocalUnicast() || other == p.Name,
-				index(field+".addresses", j), "%s is port %q's too", a.Addr(), other)
-			addresses[a.Addr()] = p.Name
+			if a.Addr().IsLinkLocalUnicast() {
+				continue // each is of its own link
+			}
+			for _, q := range n.Ports[:i] {
+				c.check(!q.Has(a.Addr()), index(field+".addresses", j), "%s is port %q's too", a.Addr(), q.Name)
+				c.check(!q.hasSubnet(a), index(field+".addresses", j), "%s is port %q's too", a.Masked(), q.Name)
+			}
 		}
 	}
 	if n.Uplink != nil && n.Uplink.Mode == "kernel" {
@@ -186,4 +216,9 @@ func (n *NodeConfig) checkPorts(c *checker) {
 				"%s is the uplink, which the kernel keeps (uplink mode kernel)", p.Device)
 		}
 	}
+}
+
+func (p *Port) hasSubnet(a netip.Prefix) bool {
+	return !a.IsSingleIP() &&
+		slices.ContainsFunc(p.Addresses, func(own netip.Prefix) bool { return own.Masked() == a.Masked() })
 }

@@ -46,6 +46,8 @@ func (s *routeSpec) build(c *checker) *Route {
 		Destination:  c.prefix("destination", s.Destination),
 		Type:         c.oneOf("type", s.Type, "forward", "blackhole", "unreachable", "prohibit"),
 	}
+	c.check(!r.Destination.Addr().IsMulticast(), "destination", "%s is multicast, which is not forwarded", r.Destination)
+	c.check(!linkLocal(r.Destination), "destination", "%s is link-local, which is not forwarded", r.Destination)
 	c.check(s.Node == "" || len(s.NodeSelector) == 0, "nodeSelector", "node and nodeSelector exclude each other")
 	if r.Type != "forward" {
 		c.check(len(s.NextHops) == 0, "nextHops", "a route of type %s leads nowhere", r.Type)
@@ -70,4 +72,13 @@ func (s *nextHopSpec) build(c *checker) NextHop {
 	c.check(s.Via != "" || s.Port != "", "", "needs via, port or both")
 	c.check(s.Port != "" || !h.Via.IsLinkLocalUnicast(), "port", "a link-local next hop needs its port")
 	return h
+}
+
+// linkLocal says whether all of p is link-local (RFC 3927, RFC 4291 2.5.6).
+func linkLocal(p netip.Prefix) bool {
+	bits := 10
+	if p.Addr().Is4() {
+		bits = 16
+	}
+	return p.Addr().IsLinkLocalUnicast() && p.Bits() >= bits
 }
