@@ -6,6 +6,7 @@ package compile
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -64,6 +65,9 @@ type compiler struct {
 	errs    []*model.Error
 }
 
+// ErrNoNode says that the state has no NodeConfig at all.
+var ErrNoNode = errors.New("there is no NodeConfig")
+
 // selectNode finds the NodeConfig that is the node's.
 func selectNode(state model.State, name string) (*model.Object, error) {
 	configs := state.Of("NodeConfig")
@@ -78,7 +82,7 @@ func selectNode(state model.State, name string) (*model.Object, error) {
 		names = append(names, o.Key.Name)
 	}
 	if len(configs) == 0 {
-		return nil, fmt.Errorf("there is no NodeConfig")
+		return nil, ErrNoNode
 	}
 	return nil, fmt.Errorf("which NodeConfig is this node's? --node is %q, there are %q", name, names)
 }

@@ -5,6 +5,7 @@ package model
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"regexp"
 	"strings"
@@ -133,7 +134,7 @@ func (d *document) decode() (*Object, *Error) {
 	}
 	var h header
 	if err := json.Unmarshal(text, &h); err != nil {
-		return fail(Key{}, "", "not a Kubernetes object: "+strings.TrimPrefix(err.Error(), "json: "))
+		return fail(Key{}, "", notAnObject(err))
 	}
 	o := &Object{Place: d.place, Labels: h.Metadata.Labels}
 	o.Key = Key{Kind: h.Kind, Namespace: h.Metadata.Namespace, Name: h.Metadata.Name}
@@ -144,6 +145,15 @@ func (d *document) decode() (*Object, *Error) {
 		return fail(o.Key, field, reason)
 	}
 	return o, nil
+}
+
+// notAnObject words the error of a header that does not decode; YAML takes y, no and 1.0 for other than text.
+func notAnObject(err error) string {
+	var wrong *json.UnmarshalTypeError
+	if errors.As(err, &wrong) && wrong.Field != "" {
+		return fmt.Sprintf("%s: %s is meant, not %s (in quotes it is text)", wrong.Field, wrong.Type, wrong.Value)
+	}
+	return "not a Kubernetes object"
 }
 
 // identify checks the header.
