@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package show is the commands that print what a running dataplane has in force: each asks for one message over the
+// dataplane's unix socket and prints it as a table or as JSON.
+package show
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	grpcstatus "google.golang.org/grpc/status"
+
+	"github.com/viaduct-net/viaduct/dataplane/api"
+)
+
+// Timeout bounds one question to the dataplane.
+const Timeout = 10 * time.Second
+
+// Client asks one dataplane.
+type Client struct {
+	conn *grpc.ClientConn
+	rpc  api.DataplaneClient
+}
+
+// Connect opens the dataplane's socket in the run directory. Its error says in one line what to do.
+func Connect(run string) (*Client, error) {
+	path := filepath.Join(run, "dataplane.sock")
+	if err := reachable(path); err != nil {
+		return nil, err
+	}
+	conn, err := grpc.NewClient("passthrough:///dataplane",
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, "unix", path)
+		}))
+	if err != nil {
+		return nil, fmt.Errorf("connect to %s: %w", path, err)
+	}
+	return &Client{conn: conn, rpc: api.NewDataplaneClient(conn)}, nil
+}
+
+func reachable(path string) error {
+	c, err := net.DialTimeout("unix", path, Timeout)
+	switch {
+	case err == nil:
+		return c.Close()
+	case errors.Is(err, fs.ErrPermission):
+		return fmt.Errorf("%s is not ours to open: run as root", path)
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
+		return fmt.Errorf("no dataplane answers on %s: is viaduct-dataplane running? --run names its directory", path)
+	}
+	return fmt.Errorf("connect to the dataplane: %w", err)
+}
+
+// Close releases the connection.
+func (c *Client) Close() error { return c.conn.Close() }
+
+// Status asks how the dataplane is.
+func (c *Client) Status(ctx context.Context) (*api.StatusReply, error) {
+	return plain(c.rpc.Status(ctx, &api.StatusRequest{}))
+}
+
+// Ports asks for the ports in force, or for the one named.
+func (c *Client) Ports(ctx context.Context, name string) (*api.PortsReply, error) {
+	return plain(c.rpc.Ports(ctx, &api.PortsRequest{Name: name}))
+}
+
+// Neighbors asks for the neighbour cache, or for one port's part of it.
+func (c *Client) Neighbors(ctx context.Context, port string) (*api.NeighborsReply, error) {
+	return plain(c.rpc.Neighbors(ctx, &api.NeighborsRequest{Port: port}))
+}
+
+// Ledger asks what became of every packet, or of those of one port.
+func (c *Client) Ledger(ctx context.Context, port string) (*api.LedgerReply, error) {
+	return plain(c.rpc.Ledger(ctx, &api.LedgerRequest{Port: port}))
+}
+
+// Routes asks for the routes in force and gathers the stream into one reply.
+func (c *Client) Routes(ctx context.Context, ask *api.RoutesRequest) (*api.RoutesReply, error) {
+	stream, err := plain(c.rpc.Routes(ctx, ask))
+	if err != nil {
+		return nil, err
+	}
+	all := &api.RoutesReply{}
+	for {
+		part, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			return all, nil
+		}
+		if _, err := plain(part, err); err != nil {
+			return nil, err
+		}
+		all.Epoch = part.Epoch
+		all.Routes = append(all.Routes, part.Routes...)
+	}
+}
+
+// plain takes gRPC's wrapping off an error, which tells a person nothing.
+func plain[T any](reply T, err error) (T, error) {
+	if s, ok := grpcstatus.FromError(err); ok && err != nil {
+		err = errors.New(s.Message())
+	}
+	return reply, err
+}
