@@ -66,9 +66,13 @@ const (
 	maxError6    = 1280 // bytes, RFC 4443 2.4 (c)
 	ownTTL       = 64
 	errorTOS     = 0xc0 // internetwork control, RFC 1812 4.3.2.5
-	ErrorLen4    = ipv4Len + icmpLen
-	ErrorLen6    = ipv6Len + icmpLen
-	firstErrorV6 = 128 // below it ICMPv6 types are errors (RFC 4443 2.1)
+	firstInform6 = 128  // ICMPv6 types below it are errors (RFC 4443 2.1)
+)
+
+// Bytes that BuildICMPError takes in front of the packet's own IP header, Ethernet header not included.
+const (
+	ErrorLen4 = ipv4Len + icmpLen
+	ErrorLen6 = ipv6Len + icmpLen
 )
 
 // isEcho tells whether the parsed ICMP message is an echo request or reply.
@@ -92,7 +96,7 @@ func (p *Packet) MayHaveError() bool {
 	if p.Flags&IPv6 == 0 {
 		return !later && !(p.Proto == ProtoICMP && isError4(p.ICMPType))
 	}
-	return p.Proto != ProtoICMPv6 || !later && p.ICMPType >= firstErrorV6 && p.ICMPType != ICMPv6Redirect
+	return p.Proto != ProtoICMPv6 || !later && p.ICMPType >= firstInform6 && p.ICMPType != ICMPv6Redirect
 }
 
 // isError4 knows unreachable, source quench, redirect, time exceeded and parameter problem.
@@ -199,8 +203,9 @@ func (p *Packet) nextHeaderOffset() uint32 {
 }
 
 // BuildEchoReply turns an echo request into its reply: addresses swapped, TTL 64, checksums updated, so that a wrong
-// one stays wrong (see VerifyTransport). The payload is not touched and may be in further frames. It returns false,
-// with nothing changed, when the packet is no whole echo request.
+// one stays wrong (see VerifyTransport). The payload is not touched and may be in further frames. IPv4 options and
+// extension headers stay as they are. That Dst is a unicast address of ours and Src one to answer is the caller's to
+// see. It returns false, with nothing changed, when the packet is no whole echo request.
 func (p *Packet) BuildEchoReply() bool {
 	if p.L4 == 0 || p.Flags&Fragment != 0 {
 		return false

@@ -17,7 +17,7 @@ const (
 	EtherTypeIPv6 EtherType = 0x86dd
 	EtherTypeQinQ EtherType = 0x88a8 // 802.1ad
 
-	etherTypeQinQOld EtherType = 0x9100 // the outer tag of switches older than 802.1ad
+	etherTypeQinQPre EtherType = 0x9100 // the outer tag of switches from before 802.1ad
 )
 
 // IPProto is an IP protocol number.

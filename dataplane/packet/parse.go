@@ -74,7 +74,7 @@ func (p *Packet) parseEthernet() verdict.Reason {
 }
 
 func isTag(t EtherType) bool {
-	return t == EtherTypeVLAN || t == EtherTypeQinQ || t == etherTypeQinQOld
+	return t == EtherTypeVLAN || t == EtherTypeQinQ || t == etherTypeQinQPre
 }
 
 // parseTags reads tags from b, which starts behind the first tag's EtherType. Tags with identifier 0 carry a priority

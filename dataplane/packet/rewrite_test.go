@@ -158,14 +158,10 @@ func FuzzRewrite(f *testing.F) {
 				t.Fatalf("echo reply %+v to %+v", fields(q), fields(p))
 			}
 		}
-		if src := ipB4; true {
-			if p.Flags&IPv6 != 0 {
-				src = ipB6
-			}
-			checkError(t, p, ErrorKind(kind%uint8(numErrorKinds)), src, uint32(parameter), received)
-		}
+		_, src := ends(p.Flags&IPv6 != 0)
+		checkError(t, p, ErrorKind(kind%uint8(numErrorKinds)), src, uint32(parameter), received)
 		if q := framed(b); sound && q.Parse() == verdict.None && (q.Proto == ProtoTCP || q.Proto == ProtoUDP) &&
-			q.L4 != 0 && q.Flags&(Fragment|IPv6) == 0 && q.checksumField() != 0 && q.udpWhole() {
+			q.L4 != 0 && q.Flags&Fragment == 0 && q.checksumField() != 0 && q.udpWhole() {
 			checkWire(t, q)
 		}
 	})
