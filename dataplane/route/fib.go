@@ -6,6 +6,7 @@ import (
 	"iter"
 	"net/netip"
 	"slices"
+	"sync/atomic"
 
 	"github.com/gaissmai/bart"
 
@@ -19,14 +20,20 @@ type table = bart.Fast[leaf]
 type leaf struct{ group, origin uint32 }
 
 // FIB is an immutable forwarding table. The zero value has no routes.
+//
+// The table has all routes and answers for IPv6; direct is derived from it, and answers for IPv4.
 type FIB struct {
 	table  *table
+	direct *direct  // nil without IPv4 routes
 	groups []*Group // by number; nil where a number is free
 	routes []int32  // routes of each group
 }
 
 // Lookup returns the group of the longest prefix that holds a, or nil when there is no route. It does not allocate.
 func (f *FIB) Lookup(a packet.Addr) *Group {
+	if a.Is4() {
+		return f.lookup4(uint32(a.Lo))
+	}
 	if f.table == nil {
 		return nil
 	}
@@ -35,6 +42,17 @@ func (f *FIB) Lookup(a packet.Addr) *Group {
 		return nil
 	}
 	return f.groups[l.group]
+}
+
+func (f *FIB) lookup4(a uint32) *Group {
+	if f.direct == nil {
+		return nil
+	}
+	leaf := f.direct.lookup(a)
+	if leaf == 0 {
+		return nil
+	}
+	return f.groups[leaf-1]
 }
 
 // Get returns the route of exactly this prefix.
@@ -84,11 +102,17 @@ type Builder struct {
 	numbers map[*Group]uint32
 	free    []uint32
 	shared  bool // the table is another FIB's: change copies
+	painter painter
 }
+
+// builders numbers the builders, so that each knows its own nodes.
+var builders atomic.Uint64
 
 // NewBuilder returns a builder of an empty FIB, for bulk loads.
 func NewBuilder() *Builder {
-	return &Builder{fib: FIB{table: new(table)}, numbers: map[*Group]uint32{}}
+	return &Builder{
+		fib: FIB{table: new(table)}, numbers: map[*Group]uint32{}, painter: painter{owner: builders.Add(1)},
+	}
 }
 
 // Edit returns a builder that starts with the routes of f, which stays as it is. Each change then copies the few
@@ -98,9 +122,10 @@ func (f *FIB) Edit() *Builder {
 		return NewBuilder()
 	}
 	b := &Builder{
-		fib:     FIB{f.table, slices.Clone(f.groups), slices.Clone(f.routes)},
+		fib:     FIB{f.table, f.direct, slices.Clone(f.groups), slices.Clone(f.routes)},
 		numbers: make(map[*Group]uint32, len(f.groups)),
 		shared:  true,
+		painter: painter{builders.Add(1), f.direct},
 	}
 	for i, g := range f.groups {
 		if g == nil {
@@ -127,6 +152,7 @@ func (b *Builder) Set(prefix netip.Prefix, g *Group, origin uint32) {
 			b.release(was.group)
 		}
 		b.fib.table = b.fib.table.InsertPersist(prefix, l)
+		b.repaint(prefix)
 		return
 	}
 	b.fib.table.Modify(prefix, func(was leaf, ok bool) (leaf, bool) {
@@ -146,34 +172,87 @@ func (b *Builder) Delete(prefix netip.Prefix) bool {
 	b.release(was.group)
 	if b.shared {
 		b.fib.table = b.fib.table.DeletePersist(prefix)
+		if b.repaint(prefix); prefix.Addr().Is4() {
+			a, _, _ := number32(prefix.Masked())
+			b.painter.prune(a)
+		}
 	} else {
 		b.fib.table.Delete(prefix)
 	}
 	return true
 }
 
-// Replace leads every route of group from to group to, at a cost that does not depend on how many they are.
-func (b *Builder) Replace(from, to *Group) {
-	n, ok := b.numbers[from]
-	if !ok || from == to {
+// Replace leads the routes of each group that is a key of with to the group that is its value, all at once and at a
+// cost that does not depend on how many routes they are.
+func (b *Builder) Replace(with map[*Group]*Group) {
+	if len(with) == 0 {
 		return
 	}
-	for i, g := range b.fib.groups { // from has several numbers when it took another group's place before
-		if g == from {
-			b.fib.groups[i] = to
+	for i, from := range b.fib.groups { // a group has several numbers when it took another's place before
+		to := with[from]
+		if to == nil || from == nil {
+			continue
 		}
-	}
-	delete(b.numbers, from)
-	if _, ok := b.numbers[to]; !ok {
-		b.numbers[to] = n
+		b.fib.groups[i] = to
+		if n, ok := b.numbers[from]; ok && n == uint32(i) {
+			delete(b.numbers, from)
+		}
+		if _, ok := b.numbers[to]; !ok {
+			b.numbers[to] = uint32(i)
+		}
 	}
 }
 
 // Build returns the FIB. The builder must not be used after it.
 func (b *Builder) Build() *FIB {
+	if !b.shared {
+		b.paintAll()
+	}
 	f := b.fib
+	f.direct = b.painter.root
 	b.fib = FIB{}
 	return &f
+}
+
+// repaint makes the slots of a changed IPv4 prefix what the table says.
+func (b *Builder) repaint(prefix netip.Prefix) {
+	if !prefix.Addr().Is4() {
+		return
+	}
+	prefix = prefix.Masked()
+	_, shift, _ := number32(prefix)
+	level := 32 - shift
+	b.painter.paint(prefix, func(leaf *uint32, a uint32) {
+		*leaf = 0
+		slot := netip.PrefixFrom(packet.Addr4(a).Netip(), level)
+		best, l, ok := b.fib.table.LookupPrefixLPM(slot)
+		if ok && (best.Bits() > level-8 || level == 8) {
+			*leaf = l.group + 1
+		}
+	})
+}
+
+// paintAll paints the whole table, short prefixes before long ones.
+func (b *Builder) paintAll() {
+	type route4 struct {
+		prefix netip.Prefix
+		leaf   uint32
+	}
+	var next [34]int // by length: where its next route goes
+	for p := range b.fib.table.All4() {
+		next[p.Bits()+1]++
+	}
+	for bits := range 33 {
+		next[bits+1] += next[bits]
+	}
+	routes := make([]route4, next[33])
+	for p, l := range b.fib.table.All4() {
+		routes[next[p.Bits()]] = route4{p, l.group + 1}
+		next[p.Bits()]++
+	}
+	for _, r := range routes {
+		b.painter.paint(r.prefix, func(leaf *uint32, _ uint32) { *leaf = r.leaf })
+	}
 }
 
 func (b *Builder) number(g *Group) uint32 {
@@ -198,7 +277,8 @@ func (b *Builder) release(n uint32) {
 	if b.fib.routes[n]--; b.fib.routes[n] > 0 {
 		return
 	}
-	if g := b.fib.groups[n]; b.numbers[g] == n {
+	g := b.fib.groups[n]
+	if own, ok := b.numbers[g]; ok && own == n {
 		delete(b.numbers, g)
 	}
 	b.fib.groups[n] = nil

@@ -3,6 +3,7 @@
 package route
 
 import (
+	"maps"
 	"net/netip"
 	"slices"
 	"testing"
@@ -88,19 +89,20 @@ func TestAgainstLinearSearch(t *testing.T) {
 					}
 					delete(want, p)
 				case 1:
-					if len(want) > 0 {
-						for q := range want {
-							p = q
-							break
-						}
+					if len(want) == 0 {
+						continue
 					}
-					b.Delete(p)
+					p = rapid.SampledFrom(slices.SortedFunc(maps.Keys(want), netip.Prefix.Compare)).Draw(t, "there")
+					if !b.Delete(p) {
+						t.Fatalf("delete %s: not there", p)
+					}
 					delete(want, p)
 				case 2:
-					from, to := group.Draw(t, "from"), group.Draw(t, "to")
-					b.Replace(from, to)
+					with := map[*Group]*Group{group.Draw(t, "from"): group.Draw(t, "to"),
+						group.Draw(t, "from"): group.Draw(t, "to")}
+					b.Replace(with)
 					for q, r := range want {
-						if r.Group == from {
+						if to := with[r.Group]; to != nil {
 							want[q] = Route{q, to, r.Origin}
 						}
 					}

@@ -229,16 +229,18 @@ func (w wish) in(edit *route.Builder) bool {
 
 // replaceGroups puts groups in the place of their earlier versions.
 func (b *build) replaceGroups(edit *route.Builder) {
+	with := make(map[*route.Group]*route.Group)
 	for id, was := range b.prev.groups {
-		if is, ok := b.t.groups[id]; ok {
-			edit.Replace(was.group, is.group)
+		if is, ok := b.t.groups[id]; ok && is.group != was.group {
+			with[was.group] = is.group
 		}
 	}
 	for key, was := range b.prev.own {
-		if is, ok := b.t.own[key]; ok {
-			edit.Replace(was, is)
+		if is, ok := b.t.own[key]; ok && is != was {
+			with[was] = is
 		}
 	}
+	edit.Replace(with)
 }
 
 // deleteOthers deletes the routes of was that are not wished for, walking both in order.
