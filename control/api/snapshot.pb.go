@@ -1403,7 +1403,7 @@ func (x *Prefix) GetBits() uint32 {
 // Port is where packets enter and leave.
 type Port struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// 1 to 2^24-1; stable for as long as the port's name is in use.
+	// 1 to 2^24-1, small ones first; stable for as long as the port's name is in use.
 	Id uint32 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
 	// Unique on the node; shown to people.
 	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
@@ -1415,7 +1415,7 @@ type Port struct {
 	OuterVlan uint32 `protobuf:"varint,5,opt,name=outer_vlan,json=outerVlan,proto3" json:"outer_vlan,omitempty"`
 	InnerVlan uint32 `protobuf:"varint,6,opt,name=inner_vlan,json=innerVlan,proto3" json:"inner_vlan,omitempty"`
 	// Our own addresses on the port, each with its subnet's length: we answer for them, and their subnets are on-link.
-	// The subnets' routes are in Snapshot.routes.
+	// That needs no entry in Snapshot.routes; one with the prefix of a subnet goes before it.
 	Addresses []*Prefix `protobuf:"bytes,7,rep,name=addresses,proto3" json:"addresses,omitempty"`
 	// Bytes of the largest IP packet; 0: the device's.
 	Mtu           uint32 `protobuf:"varint,8,opt,name=mtu,proto3" json:"mtu,omitempty"`
@@ -1520,7 +1520,7 @@ func (x *Port) GetOrigin() uint32 {
 // NextHopGroup is what routes lead to. Equal groups are one.
 type NextHopGroup struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// From 1; unique in the snapshot.
+	// From 1; unique in the snapshot. A group keeps its id when its hops change: flows whose hop stays, stay on it.
 	Id   uint32            `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
 	Kind NextHopGroup_Kind `protobuf:"varint,2,opt,name=kind,proto3,enum=viaduct.control.v1.NextHopGroup_Kind" json:"kind,omitempty"`
 	// At least one for KIND_FORWARD, else none.

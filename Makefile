@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+
+SHELL       := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+
+GO       ?= go
+TOOL     := $(GO) tool -modfile=tools.mod
+FUZZTIME ?= 3s
+BENCH    ?= .
+VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+LDFLAGS  := -s -w -X main.version=$(VERSION)
+
+MAINS := $(wildcard $(foreach c,control dataplane cni perf tools,$(c)/cmd/*))
+BPF   := $(shell find xdpprog perf -name '*.[ch]' -not -name 'vmlinux.h' 2>/dev/null)
+
+# What Debian calls the tools that Go does not bring, and a file of each to know it by.
+PACKAGES := clang:/usr/bin/clang llvm:/usr/bin/llvm-strip clang-format:/usr/bin/clang-format \
+	libbpf-dev:/usr/include/bpf/bpf_helpers.h libc6-dev:/usr/include/assert.h \
+	linux-libc-dev:/usr/include/linux/bpf.h gcc:/usr/bin/gcc \
+	iproute2:/sbin/ip iputils-ping:/bin/ping
+
+.PHONY: help build generate check lint vet test test-go bench demo fuzz clean install-tools
+
+help: ## this menu
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## static binaries into bin/
+	@mkdir -p bin
+	@for main in $(MAINS); do \
+		CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./$$main; \
+		echo "bin/$${main##*/}"; \
+	done
+
+generate: install-tools ## eBPF objects, their Go, and the protocols' Go
+	@$(TOOL) buf generate
+	@$(GO) generate ./xdpprog/... ./perf/...
+
+# Generating must change nothing. Files are compared with themselves, so that a dirty tree can be checked too.
+GENERATED = git ls-files -co --exclude-standard -- '*.pb.go' '*_bpfel.go' '*_bpfeb.go' '*_bpfel.o' '*_bpfeb.o' | sort
+
+check: install-tools ## what is generated is what its sources give
+	@before=$$($(GENERATED) | xargs -r sha256sum); \
+	$(MAKE) --no-print-directory generate; \
+	after=$$($(GENERATED) | xargs -r sha256sum); \
+	diff <(echo "$$before") <(echo "$$after") || { \
+		echo "generated files were not up to date; they are by this run ($$(clang --version | head -n1))"; exit 1; }
+	@echo "generated files: up to date"
+
+lint: install-tools ## golangci-lint, buf lint, clang-format
+	@$(TOOL) golangci-lint run ./...
+	@$(TOOL) buf lint
+	@$(if $(BPF),clang-format --dry-run -Werror $(BPF))
+
+vet: ## go vet, with each build tag
+	@$(GO) vet ./...
+	@$(GO) vet -tags viaduct_debug ./dataplane/...
+
+test: install-tools vet lint check build fuzz test-go ## everything; the last line counts
+
+# One stream of both passes, for one count. Packages run one at a time: they share the kernel's devices and CPUs.
+test-go: ## go test with the race detector, and with viaduct_debug
+	@$(GO) build -o bin/.count ./internal/testenv/cmd/count
+	@{ status=0; \
+	$(GO) test -json -race -timeout 10m -p 1 ./... || status=1; \
+	$(GO) test -json -tags viaduct_debug -timeout 10m -p 1 ./dataplane/... || status=1; \
+	exit $$status; } | bin/.count
+
+fuzz: ## each fuzz target for FUZZTIME (3s)
+	@mkdir -p bin; grep -rHo --include='*_test.go' '^func Fuzz[A-Za-z0-9_]*' . | sed -E 's|/[^/]*:func | |' | sort -u | \
+	while read -r dir name; do \
+		echo "fuzz $$dir $$name"; \
+		$(GO) test "$$dir" -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) > bin/.fuzz 2>&1 < /dev/null || \
+			{ cat bin/.fuzz; exit 1; }; \
+	done
+
+bench: ## Go benchmarks that match BENCH
+	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem ./...
+
+demo: build ## three namespaces, real traffic, a few seconds
+	@bin/viaduct demo
+
+clean: ## what was built
+	@rm -rf bin
+
+install-tools: ## what is missing of Debian's packages
+	@missing=; for p in $(PACKAGES); do [ -e "$${p#*:}" ] || missing="$$missing $${p%%:*}"; done; \
+	[ -z "$$missing" ] && exit 0; \
+	echo "installing$$missing"; \
+	if [ "$$(id -u)" != 0 ]; then echo "not root: please install them by hand"; exit 1; fi; \
+	apt-get -qq update; DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends $$missing
