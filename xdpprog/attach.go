@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
@@ -49,7 +50,7 @@ func (m DriverMode) flags() link.XDPAttachFlags {
 
 // Attach puts the hook on a device and says how it is attached. A hook of ours that is pinned in PinDir and attached
 // there is taken over: its program is replaced in one update, in the driver mode it has, which the AttachMode must
-// allow. On an error everything is as before.
+// allow. On an error the device runs what it ran before, unless the error is about pins after that update.
 //
 // Errors: *BusyError (ErrBusy) when something else's XDP program is there, ErrNoDevice, *NotSupportedError
 // (ErrNotSupported).
@@ -61,6 +62,9 @@ func (p *Port) Attach(ifindex int, how AttachMode) (DriverMode, error) {
 	}
 	modes, err := how.modes()
 	if err != nil {
+		return NotAttached, err
+	}
+	if err := detachPins(p.aside); err != nil { // of an attempt that was killed
 		return NotAttached, err
 	}
 	found, err := attached(ifindex)
@@ -101,10 +105,10 @@ func (how AttachMode) modes() ([]DriverMode, error) {
 
 // pinnedLinkAt returns the link pinned for this port if it is what is attached to the device, else nil.
 func (p *Port) pinnedLinkAt(found device) (link.Link, error) {
-	if p.options.PinDir == "" {
+	if p.pins == "" {
 		return nil, nil
 	}
-	l, err := link.LoadPinnedLink(filepath.Join(p.options.PinDir, pinnedLink), nil)
+	l, err := link.LoadPinnedLink(filepath.Join(p.pins, pinnedLink), nil)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, nil
 	}
@@ -125,18 +129,21 @@ func (p *Port) pinnedLinkAt(found device) (link.Link, error) {
 
 // adopt replaces the program of a hook of ours that is attached.
 func (p *Port) adopt(l link.Link, found device, modes []DriverMode) error {
-	allowed := false
-	for _, m := range modes {
-		allowed = allowed || m == found.mode
-	}
-	if !allowed {
+	if !slices.Contains(modes, found.mode) {
 		return errors.Join(fmt.Errorf("attach hook: device %s has ours in %s mode, %s is asked for: detach it first",
 			found.name, found.mode, modes[0]), l.Close())
 	}
-	if err := p.update(l, p.program); err != nil { // commit point
-		return errors.Join(fmt.Errorf("replace program of hook on %s: %w", found.name, err), l.Close())
+	if err := p.pinAside(nil); err != nil {
+		return errors.Join(err, removePins(p.aside), l.Close())
 	}
-	return errors.Join(p.repinMaps(p.options.PinDir), p.SetOnAbsence(p.options.OnAbsence))
+	if err := p.update(l, p.program); err != nil { // commit point
+		return errors.Join(fmt.Errorf("replace program of hook on %s: %w", found.name, err), removePins(p.aside),
+			l.Close())
+	}
+	if err := errors.Join(p.takeMapPins(), p.SetOnAbsence(p.options.OnAbsence)); err != nil {
+		return errors.Join(err, l.Close()) // still attached, by its pin
+	}
+	return nil
 }
 
 // attachAnew attaches to a device without XDP, and pins.
@@ -149,29 +156,22 @@ func (p *Port) attachAnew(to device, modes []DriverMode) (link.Link, DriverMode,
 		return nil, NotAttached, err
 	}
 	if err := p.commitPins(l); err != nil {
-		return nil, NotAttached, errors.Join(err, removePins(p.aside()), l.Detach(), l.Close())
+		return nil, NotAttached, errors.Join(err, removePins(p.aside), l.Detach(), l.Close())
 	}
 	return l, mode, nil
 }
 
-func (p *Port) aside() string {
-	if p.options.PinDir == "" {
-		return ""
-	}
-	return asideOf(p.options.PinDir)
-}
-
 func (p *Port) commitPins(l link.Link) error {
-	if p.options.PinDir == "" {
+	if p.pins == "" {
 		return nil
 	}
 	if err := p.pinAside(l); err != nil {
 		return err
 	}
-	if err := removePins(p.options.PinDir); err != nil { // those of a device that vanished
+	if err := detachPins(p.pins); err != nil { // those of a device that vanished
 		return err
 	}
-	if err := p.rename(p.aside(), p.options.PinDir); err != nil { // commit point
+	if err := p.rename(p.aside, p.pins); err != nil { // commit point
 		return fmt.Errorf("pin hook: %w", err)
 	}
 	return nil

@@ -3,7 +3,7 @@
 // Package xdpprog loads, attaches and feeds the XDP hook from_wire, through which frames reach the dataplane's AF_XDP
 // sockets. A Port is the hook at one device:
 //
-//	Load ─► SetAddresses, SetSocket ─► Attach ─► Check, Counters, … ─► Close (keeps pins) or Detach (removes all)
+//	Load ─► SetAddresses, SetSocket ─► Attach ─► Check, Counters ─► Close (keeps pins) or Detach (removes all)
 //
 // The programs stand in bpf/: from_wire_owned.c gives every packet to userspace, from_wire_shared.c only what is
 // addressed to us. With a pin directory the hook outlives the process: the next Load takes over the maps and the next
@@ -12,5 +12,6 @@
 // Devices are those of the calling thread's network namespace.
 package xdpprog
 
-//go:generate go run github.com/cilium/ebpf/cmd/bpf2go -target bpfel -cc clang -cflags "-O2 -g -Wall -Werror -I/usr/include/x86_64-linux-gnu" -no-global-types owned bpf/from_wire_owned.c
-//go:generate go run github.com/cilium/ebpf/cmd/bpf2go -target bpfel -cc clang -cflags "-O2 -g -Wall -Werror -I/usr/include/x86_64-linux-gnu" -no-global-types shared bpf/from_wire_shared.c
+//go:generate -command bpf2go go run github.com/cilium/ebpf/cmd/bpf2go -target bpfel -cc clang -no-global-types
+//go:generate bpf2go -cflags "-O2 -g -Wall -Werror -I/usr/include/x86_64-linux-gnu" owned bpf/from_wire_owned.c
+//go:generate bpf2go -cflags "-O2 -g -Wall -Werror -I/usr/include/x86_64-linux-gnu" shared bpf/from_wire_shared.c

@@ -54,7 +54,7 @@ func Features() []Feature {
 		{"AF_XDP multi-buffer", !kernelBefore(6, 6), "6.6", "packets larger than a frame; by version"},
 		{"tcx", hasTCX(), "6.6", "hooks at pods' veths"},
 		{"AF_XDP tx metadata", hasTxMetadata(), "6.8", "checksums completed by kernel or device"},
-		{"bpffs", mounted, "4.4", "hooks outlive a restart when pinned; looked for on " + defaultBPFFS},
+		{"bpffs", mounted, "", "on " + defaultBPFFS + "; a hook pinned there outlives its process"},
 	}
 }
 

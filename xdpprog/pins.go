@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
@@ -16,9 +17,42 @@ import (
 // which it was built (kernel/bpf/inode.c: a bpffs renames directories), so it is whole or not there.
 const pinnedLink = "link"
 
-func asideOf(dir string) string { return filepath.Clean(dir) + ".aside" }
+// A bpffs has no names with dots (kernel/bpf/inode.c, bpf_lookup), devices do: eth0.100.
+var escapeDots = strings.NewReplacer("%", "%25", ".", "%2e")
 
-func renameDir(from, to string) error { return os.Rename(from, to) }
+// pinDirOf is where the pins of PinDir are: its last element with dots escaped.
+func pinDirOf(dir string) string {
+	if dir == "" {
+		return ""
+	}
+	return filepath.Join(filepath.Dir(dir), escapeDots.Replace(filepath.Base(dir)))
+}
+
+// asideOf is where the pins are built; no escaped name ends so.
+func asideOf(dir string) string {
+	if dir == "" {
+		return ""
+	}
+	return dir + "%aside"
+}
+
+// RemovePinned takes a hook that a process left pinned in a port's pin directory off its device, and removes the pins.
+// It is no error when there are none or the device is gone.
+func RemovePinned(pinDir string) error { return detachPins(pinDirOf(pinDir)) }
+
+func detachPins(dir string) error {
+	if dir == "" {
+		return nil
+	}
+	l, err := link.LoadPinnedLink(filepath.Join(dir, pinnedLink), nil)
+	if err == nil { // explicitly, since the kernel drops an unpinned link at a later time of its own
+		err = errors.Join(l.Detach(), l.Close())
+	}
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("detach pinned hook: %w", err)
+	}
+	return removePins(dir)
+}
 
 // pinnedMaps opens those maps of the spec that are pinned in dir and fit; others are made afresh.
 func pinnedMaps(dir string, spec *ebpf.CollectionSpec) map[string]*ebpf.Map {
@@ -40,19 +74,17 @@ func pinnedMaps(dir string, spec *ebpf.CollectionSpec) map[string]*ebpf.Map {
 	return maps
 }
 
-// pinAside pins link and maps in the directory beside dir.
+// pinAside pins the maps, and the link if there is one to pin, beside the pin directory.
 func (p *Port) pinAside(l link.Link) error {
-	aside := asideOf(p.options.PinDir)
-	if err := removePins(aside); err != nil { // of an attempt that was killed
-		return err
-	}
-	if err := os.MkdirAll(aside, 0o700); err != nil {
+	if err := os.MkdirAll(p.aside, 0o700); err != nil {
 		return fmt.Errorf("pin hook: %w", err)
 	}
-	if err := l.Pin(filepath.Join(aside, pinnedLink)); err != nil {
-		return fmt.Errorf("pin hook (is %s on a bpffs?): %w", p.options.PinDir, err)
+	if l != nil {
+		if err := l.Pin(filepath.Join(p.aside, pinnedLink)); err != nil {
+			return fmt.Errorf("pin hook (is %s on a bpffs?): %w", p.pins, err)
+		}
 	}
-	return p.pinMaps(aside)
+	return p.pinMaps(p.aside)
 }
 
 // pinMaps pins the port's maps in dir. The maps are duplicates, because a pin of the library's moves.
@@ -71,14 +103,14 @@ func (p *Port) pinMaps(dir string) error {
 	return nil
 }
 
-// repinMaps makes the pins in dir those of the port's maps, after an adoption that could not take over every map.
-func (p *Port) repinMaps(dir string) error {
+// takeMapPins makes the map pins built aside those of the pin directory, where there may be maps that did not fit.
+func (p *Port) takeMapPins() error {
 	for name := range p.maps {
-		if err := os.Remove(filepath.Join(dir, name)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		if err := os.Rename(filepath.Join(p.aside, name), filepath.Join(p.pins, name)); err != nil {
 			return fmt.Errorf("replace pin of map %s: %w", name, err)
 		}
 	}
-	return p.pinMaps(dir)
+	return removePins(p.aside)
 }
 
 func removePins(dir string) error {

@@ -5,6 +5,7 @@ package xdpprog
 import (
 	"errors"
 	"fmt"
+	"os"
 	"sync"
 
 	"github.com/cilium/ebpf"
@@ -58,8 +59,8 @@ type configValue struct{ OnAbsence uint32 }
 type Options struct {
 	Mode      Mode
 	OnAbsence OnAbsence
-	// PinDir is the port's own directory on a bpffs (see MountBPFFS), which Attach creates. Empty: nothing is pinned,
-	// and the hook goes with the process.
+	// PinDir is the port's own directory on a bpffs (see MountBPFFS), which Attach creates; dots in its last element
+	// are escaped, as a bpffs has none. Empty: nothing is pinned, and the hook goes with the process.
 	PinDir string
 	// Queues is the device's number of receive queues, at least 1. Packets of higher queues count as without socket.
 	Queues int
@@ -70,6 +71,8 @@ type Port struct {
 	options Options
 	program *ebpf.Program
 	maps    map[string]*ebpf.Map
+	pins    string // directory of the pins, and the one in which they are built; empty: not pinned
+	aside   string
 
 	mu      sync.Mutex
 	link    link.Link // nil until attached
@@ -91,7 +94,8 @@ func Load(options Options) (*Port, error) {
 	if err != nil {
 		return nil, fmt.Errorf("load hook: %w", err)
 	}
-	pinned := pinnedMaps(options.PinDir, spec)
+	pins := pinDirOf(options.PinDir)
+	pinned := pinnedMaps(pins, spec)
 	collection, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: pinned})
 	closeMaps(pinned) // the collection has its own descriptors
 	if err != nil {
@@ -99,7 +103,8 @@ func Load(options Options) (*Port, error) {
 	}
 	p := &Port{
 		options: options, program: collection.Programs[name], maps: collection.Maps,
-		rename: renameDir, update: func(l link.Link, to *ebpf.Program) error { return l.Update(to) },
+		pins: pins, aside: asideOf(pins),
+		rename: os.Rename, update: func(l link.Link, to *ebpf.Program) error { return l.Update(to) },
 	}
 	if pinned["config"] == nil {
 		if err := p.SetOnAbsence(options.OnAbsence); err != nil {
@@ -171,7 +176,7 @@ func (p *Port) Detach() error {
 	defer p.mu.Unlock()
 	var err error
 	if p.link != nil {
-		err = errors.Join(p.link.Detach(), removePins(p.options.PinDir))
+		err = errors.Join(p.link.Detach(), removePins(p.pins))
 	}
 	if err := errors.Join(err, p.close()); err != nil {
 		return fmt.Errorf("detach hook from device %d: %w", p.ifindex, err)
