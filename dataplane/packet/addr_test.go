@@ -13,7 +13,7 @@ import (
 func TestAddr(t *testing.T) {
 	for _, row := range []struct {
 		addr  string
-		kinds string // u: unspecified, m: multicast, l: loopback, k: link-local, b: broadcast, s/d: martian source/destination
+		kinds string // unspecified, multicast, loopback, k: link-local, broadcast, martian source, destination
 	}{
 		{"0.0.0.0", "usd"}, {"0.1.2.3", "sd"}, {"1.0.0.0", ""}, {"10.0.0.1", ""}, {"126.255.255.255", ""},
 		{"127.0.0.1", "lsd"}, {"128.0.0.1", ""}, {"169.254.1.1", "k"}, {"169.255.1.1", ""}, {"223.255.255.255", ""},
@@ -42,7 +42,8 @@ func TestAddr(t *testing.T) {
 		if a.Netip() != n || a.String() != row.addr || a.Is4() != n.Is4() || AddrFrom(netip.AddrFrom16(n.As16())) != a {
 			t.Errorf("%s became %v", row.addr, a)
 		}
-		if a.IsMulticast() != n.IsMulticast() || a.IsLoopback() != n.IsLoopback() || a.IsLinkLocal() != n.IsLinkLocalUnicast() {
+		if a.IsMulticast() != n.IsMulticast() || a.IsLoopback() != n.IsLoopback() ||
+			a.IsLinkLocal() != n.IsLinkLocalUnicast() {
 			t.Errorf("%s: not as netip", row.addr)
 		}
 	}

@@ -79,8 +79,8 @@ func putARP(b []byte, a ARP) {
 }
 
 // BuildARPRequest writes a request for the MAC of target to frame[start:], without tags, padded to 60 bytes, and
-// returns its end. dstMAC is BroadcastMAC, or the MAC to probe again. frame must hold 60 bytes from start. A Packet over
-// it takes tags by Parse and SetEthernet.
+// returns its end. dstMAC is BroadcastMAC, or the MAC to probe again. frame must hold 60 bytes from start. A Packet
+// over it takes tags by Parse and SetEthernet.
 func BuildARPRequest(frame []byte, start int, srcMAC MAC, srcIP Addr, dstMAC MAC, target Addr) (end int) {
 	p := Packet{Frame: frame, L3: start + ethernetLen, EtherType: EtherTypeARP}
 	p.SetEthernet(dstMAC, srcMAC, VLANs{})

@@ -102,8 +102,9 @@ func TestParseND(t *testing.T) {
 	}{
 		{"solicitation", ndFrame(linkA, group, 255, 135, 0, 0, linkB, link(1, macA)...), verdict.None,
 			ND{Type: 135, Target: linkB, LinkLayer: macA}},
-		{"unknown option", ndFrame(linkA, group, 255, 135, 0, 0, linkB, cat([]byte{14, 1}, make([]byte, 6), link(1, macA))...),
-			verdict.None, ND{Type: 135, Target: linkB, LinkLayer: macA}},
+		{"unknown option",
+			ndFrame(linkA, group, 255, 135, 0, 0, linkB, cat([]byte{14, 1}, make([]byte, 6), link(1, macA))...), verdict.None,
+			ND{Type: 135, Target: linkB, LinkLayer: macA}},
 		{"other link option", ndFrame(linkA, group, 255, 135, 0, 0, linkB, link(2, macA)...), verdict.None,
 			ND{Type: 135, Target: linkB}},
 		{"address detection", ndFrame(Addr{}, group, 255, 135, 0, 0, linkB), verdict.None, ND{Type: 135, Target: linkB}},

@@ -209,7 +209,8 @@ func TestParseFields(t *testing.T) {
 	if r := p.Parse(); r != verdict.None {
 		t.Fatal(r)
 	}
-	want = Packet{Frame: p.Frame, Start: headroom, End: headroom + 14 + 58, L3: headroom + 14, L4: headroom + 62, L3Len: 58,
+	want = Packet{Frame: p.Frame, Start: headroom, End: headroom + 14 + 58,
+		L3: headroom + 14, L4: headroom + 62, L3Len: 58,
 		Src: ipA6, Dst: ipB6, SrcPort: 0x1234, DstPort: 0x1234, EtherType: EtherTypeIPv6, Proto: ProtoICMPv6, TTL: 64,
 		TOS: 0xab, ICMPType: 128, Flags: IPv6 | Options, FlowHash: p.FlowHash}
 	if !same(p, &want) {
