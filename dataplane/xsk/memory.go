@@ -5,6 +5,7 @@ package xsk
 import (
 	"errors"
 	"fmt"
+	"math"
 	"sync/atomic"
 )
 
@@ -123,8 +124,11 @@ func (m *Memory) deliver(part []byte, options uint32) {
 // Drain takes every packet off the tx ring, shows it to visit and completes its frames, for as many as the completion
 // ring has room. A packet with metadata has its checksum completed, as by a device. The bytes are valid until visit
 // returns.
-func (m *Memory) Drain(visit func(packet []byte, metadata bool)) {
-	for !m.broken.Load() {
+func (m *Memory) Drain(visit func(packet []byte, metadata bool)) { m.DrainN(math.MaxInt, visit) }
+
+// DrainN is Drain for at most n packets.
+func (m *Memory) DrainN(n int, visit func(packet []byte, metadata bool)) {
+	for ; n > 0 && !m.broken.Load(); n-- {
 		count := m.firstPacket()
 		if count == 0 || m.wire.completion.free(count) < count {
 			return

@@ -7,6 +7,8 @@ import (
 	"errors"
 	"math/rand/v2"
 	"testing"
+
+	"github.com/viaduct-net/viaduct/dataplane/xsk/internal/veth"
 )
 
 func newMemory(t testing.TB, c MemoryConfig) *Memory {
@@ -59,7 +61,7 @@ func TestMemoryEcho(t *testing.T) {
 func TestMemoryDrops(t *testing.T) {
 	u, p := newUMEM(t, 64, 2048)
 	m := newMemory(t, MemoryConfig{UMEM: u, RxSize: 4, FillSize: 8})
-	if m.Inject(testPacket(0, 60)) {
+	if m.Inject(veth.Packet(0, 60)) {
 		t.Error("injected without a frame")
 	}
 	fillUp(t, m, p, 8)
@@ -67,7 +69,7 @@ func TestMemoryDrops(t *testing.T) {
 		t.Error("injected a packet that needs two frames, or none")
 	}
 	for n := range uint32(5) {
-		if got := m.Inject(testPacket(n, 60)); got != (n < 4) {
+		if got := m.Inject(veth.Packet(n, 60)); got != (n < 4) {
 			t.Errorf("packet %d: injected %v", n, got)
 		}
 	}
@@ -82,10 +84,10 @@ func TestMemoryBreak(t *testing.T) {
 	u, p := newUMEM(t, 64, 2048)
 	m := newMemory(t, MemoryConfig{UMEM: u})
 	fillUp(t, m, p, 10)
-	m.Inject(testPacket(0, 60))
-	m.Send(put(t, u, p, testPacket(0, 60)))
+	m.Inject(veth.Packet(0, 60))
+	m.Send(put(t, u, p, veth.Packet(0, 60)))
 	m.Break()
-	if m.Inject(testPacket(0, 60)) {
+	if m.Inject(veth.Packet(0, 60)) {
 		t.Error("injected after the break")
 	}
 	m.Drain(func([]byte, bool) { t.Error("drained after the break") })
@@ -121,7 +123,7 @@ func TestWholePackets(t *testing.T) {
 	if n := m.Receive(descs[:2]); n != 0 { // a packet longer than descs does not block the ring
 		t.Errorf("received %d frames of a packet of 3", n)
 	}
-	m.Inject(testPacket(0, 60))
+	m.Inject(veth.Packet(0, 60))
 	if n := m.Receive(descs[:2]); n != 1 {
 		t.Errorf("received %d frames, not 1", n)
 	}
@@ -157,7 +159,7 @@ func TestIncompleteRunStays(t *testing.T) {
 func TestSendRefuses(t *testing.T) {
 	u, p := newUMEM(t, 128, 2048)
 	m := newMemory(t, MemoryConfig{UMEM: u, MultiBuffer: true, TxChecksum: true})
-	good := func() []Desc { return put(t, u, p, testPacket(0, 100)) }
+	good := func() []Desc { return put(t, u, p, veth.Packet(0, 100)) }
 	edit := func(change func(*Desc)) []Desc {
 		descs := good()
 		change(&descs[0])
@@ -250,7 +252,7 @@ func TestTxChecksumInMemory(t *testing.T) {
 	u, p := newUMEM(t, 64, 2048)
 	m := newMemory(t, MemoryConfig{UMEM: u, TxChecksum: true})
 	for _, size := range []int{42, 43, 1000, 1001} {
-		packet := testPacket(7, size)
+		packet := veth.Packet(7, size)
 		packet[40], packet[41] = 0x12, 0x34 // the pseudo header's sum
 		want := bytes.Clone(packet)
 		sum := uint32(0)
@@ -340,7 +342,7 @@ func BenchmarkMemory(b *testing.B) {
 	u, p := newUMEM(b, 4096, 2048)
 	m := newMemory(b, MemoryConfig{UMEM: u})
 	fillUp(b, m, p, 1024)
-	packet := testPacket(0, 60)
+	packet := veth.Packet(0, 60)
 	descs, frames := make([]Desc, batch), make([]uint64, batch)
 	ignore := func([]byte, bool) {}
 	b.ReportAllocs()

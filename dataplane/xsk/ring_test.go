@@ -5,6 +5,8 @@ package xsk
 import (
 	"math/rand/v2"
 	"testing"
+
+	"github.com/viaduct-net/viaduct/dataplane/xsk/internal/veth"
 )
 
 // A ring behaves as a bounded queue, also where its cursors wrap around uint32.
@@ -126,7 +128,7 @@ func TestUMEMConfig(t *testing.T) {
 func TestNoAllocations(t *testing.T) {
 	u, p := newUMEM(t, 256, 2048)
 	m := newMemory(t, MemoryConfig{UMEM: u})
-	packet := testPacket(0, 60)
+	packet := veth.Packet(0, 60)
 	descs, frames := make([]Desc, 64), make([]uint64, 64)
 	ignore := func([]byte, bool) {}
 	if n := testing.AllocsPerRun(1000, func() {

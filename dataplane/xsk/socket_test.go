@@ -14,6 +14,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/viaduct-net/viaduct/dataplane/xsk/internal/veth"
 )
 
 func newUMEM(t testing.TB, chunks, size int) (*UMEM, *Pool) {
@@ -85,11 +87,11 @@ func put(t testing.TB, u *UMEM, p *Pool, packet []byte) []Desc {
 }
 
 // echo moves packets both ways between the socket and the far end of its wire.
-func echo(t testing.TB, w *wire, q Queue, u *UMEM, p *Pool, size int) {
+func echo(t testing.TB, w *veth.Wire, q Queue, u *UMEM, p *Pool, size int) {
 	t.Helper()
 	for n := range uint32(100) {
-		want := testPacket(n, size)
-		w.send(t, want)
+		want := veth.Packet(n, size)
+		w.Send(t, want)
 		descs := poll(t, q, make([]Desc, 64))
 		if got := contents(u, descs); !bytes.Equal(got, want) {
 			t.Fatalf("packet %d: received %d bytes that differ from the %d sent", n, len(got), len(want))
@@ -98,7 +100,7 @@ func echo(t testing.TB, w *wire, q Queue, u *UMEM, p *Pool, size int) {
 			t.Fatalf("packet %d: sent %d frames of %d", n, got, len(descs))
 		}
 		must(t, q.Flush())
-		if got := w.receive(); !bytes.Equal(got, want) {
+		if got := w.Receive(); !bytes.Equal(got, want) {
 			t.Fatalf("packet %d: %d bytes came back that differ from the %d sent", n, len(got), len(want))
 		}
 		complete(t, q, p, len(descs))
@@ -120,10 +122,10 @@ func TestSocketEcho(t *testing.T) {
 		{"multi-buffer, small chunks", 2048, 9000, 9014, true},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			namespace(t)
-			w := newWire(t, test.mtu)
+			veth.Namespace(t)
+			w := veth.New(t, test.mtu)
 			u, p := newUMEM(t, 256, test.chunkSize)
-			s := w.open(t, SocketConfig{UMEM: u, MultiBuffer: test.multiBuffer})
+			s := openOn(t, w, SocketConfig{UMEM: u, MultiBuffer: test.multiBuffer})
 			fillUp(t, s, p, 128)
 			echo(t, w, s, u, p, test.packet)
 			info := s.Info()
@@ -139,22 +141,22 @@ func TestSocketEcho(t *testing.T) {
 }
 
 func TestSocketsShareUMEM(t *testing.T) {
-	namespace(t)
-	a, b := newWire(t, 1500), newWire(t, 1500)
+	veth.Namespace(t)
+	a, b := veth.New(t, 1500), veth.New(t, 1500)
 	u, p := newUMEM(t, 512, 2048)
-	sa := a.open(t, SocketConfig{UMEM: u})
-	sb := b.open(t, SocketConfig{UMEM: u})
+	sa := openOn(t, a, SocketConfig{UMEM: u})
+	sb := openOn(t, b, SocketConfig{UMEM: u})
 	fillUp(t, sa, p, 64)
 	fillUp(t, sb, p, 64)
 	for n := range uint32(200) {
-		want := testPacket(n, 300)
-		a.send(t, want)
+		want := veth.Packet(n, 300)
+		a.Send(t, want)
 		descs := poll(t, sa, make([]Desc, 64))
 		if got := sb.Send(descs); got != 1 {
 			t.Fatal("not sent")
 		}
 		must(t, sb.Flush())
-		if got := b.receive(); !bytes.Equal(got, want) {
+		if got := b.Receive(); !bytes.Equal(got, want) {
 			t.Fatalf("packet %d differs", n)
 		}
 		complete(t, sb, p, 1)
@@ -172,23 +174,23 @@ func TestSocketsShareUMEM(t *testing.T) {
 
 // A device vanishes with frames at every place. None may be lost, and the other port goes on; then both are replaced.
 func TestDeviceVanishes(t *testing.T) {
-	namespace(t)
+	veth.Namespace(t)
 	u, p := newUMEM(t, 512, 2048)
-	stays := newWire(t, 1500)
-	goes := newWire(t, 1500)
-	first := goes.open(t, SocketConfig{UMEM: u}) // registers the memory
-	other := stays.open(t, SocketConfig{UMEM: u})
+	stays := veth.New(t, 1500)
+	goes := veth.New(t, 1500)
+	first := openOn(t, goes, SocketConfig{UMEM: u}) // registers the memory
+	other := openOn(t, stays, SocketConfig{UMEM: u})
 	fillUp(t, other, p, 64)
 
 	fillUp(t, first, p, 64)
 	for n := range uint32(10) {
-		goes.send(t, testPacket(n, 100))
+		goes.Send(t, veth.Packet(n, 100))
 	}
 	taken := poll(t, first, make([]Desc, 1))
-	if first.Send(put(t, u, p, testPacket(0, 100))) != 1 || first.Flush() != nil || first.Send(taken) != 1 {
+	if first.Send(put(t, u, p, veth.Packet(0, 100))) != 1 || first.Flush() != nil || first.Send(taken) != 1 {
 		t.Fatal("not sent")
 	}
-	goes.remove(t)
+	goes.Remove(t)
 	if err := first.Flush(); !errors.Is(err, ErrGone) {
 		t.Fatalf("flush after the device vanished: %v", err)
 	}
@@ -200,15 +202,15 @@ func TestDeviceVanishes(t *testing.T) {
 	}
 	echo(t, stays, other, u, p, 500)
 
-	back := newWire(t, 1500)
-	again := back.open(t, SocketConfig{UMEM: u})
+	back := veth.New(t, 1500)
+	again := openOn(t, back, SocketConfig{UMEM: u})
 	fillUp(t, again, p, 64)
 	echo(t, back, again, u, p, 500)
 
-	back.remove(t)
-	stays.remove(t)
-	last := newWire(t, 1500) // nobody is bound any more to share with
-	alone := last.open(t, SocketConfig{UMEM: u})
+	back.Remove(t)
+	stays.Remove(t)
+	last := veth.New(t, 1500) // nobody is bound any more to share with
+	alone := openOn(t, last, SocketConfig{UMEM: u})
 	fillUp(t, alone, p, 64)
 	echo(t, last, alone, u, p, 500)
 	for _, s := range []*Socket{again, other, alone} {
@@ -221,12 +223,12 @@ func TestDeviceVanishes(t *testing.T) {
 }
 
 func TestIdleFlushFindsOut(t *testing.T) {
-	namespace(t)
+	veth.Namespace(t)
 	u, p := newUMEM(t, 64, 2048)
-	w := newWire(t, 1500)
-	s := w.open(t, SocketConfig{UMEM: u})
+	w := veth.New(t, 1500)
+	s := openOn(t, w, SocketConfig{UMEM: u})
 	fillUp(t, s, p, 16)
-	w.remove(t)
+	w.Remove(t)
 	for range 256 {
 		if err := s.Flush(); err != nil {
 			if !errors.Is(err, ErrGone) {
@@ -240,17 +242,17 @@ func TestIdleFlushFindsOut(t *testing.T) {
 
 // A queue can be bound again as soon as its socket is closed, though packets may be in flight.
 func TestReopen(t *testing.T) {
-	namespace(t)
+	veth.Namespace(t)
 	u, p := newUMEM(t, 256, 2048)
-	w := newWire(t, 1500)
+	w := veth.New(t, 1500)
 	for range 10 {
-		s := w.open(t, SocketConfig{UMEM: u})
+		s := openOn(t, w, SocketConfig{UMEM: u})
 		fillUp(t, s, p, 64)
-		if s.Send(put(t, u, p, testPacket(1, 100))) != 1 {
+		if s.Send(put(t, u, p, veth.Packet(1, 100))) != 1 {
 			t.Fatal("not sent")
 		}
 		must(t, s.Flush())
-		if w.receive() == nil {
+		if w.Receive() == nil {
 			t.Fatal("not received")
 		}
 		if n := closeInto(t, s, p); n != 65 {
@@ -258,18 +260,18 @@ func TestReopen(t *testing.T) {
 		}
 	}
 	start := time.Now()
-	waitUnbound(w.near.Attrs().Index, 0)
+	waitUnbound(w.Near.Attrs().Index, 0)
 	if took := time.Since(start); took > 500*time.Millisecond {
 		t.Errorf("waited %v for a queue that nobody has", took)
 	}
 }
 
 func TestOpenRefusals(t *testing.T) {
-	namespace(t)
+	veth.Namespace(t)
 	u, _ := newUMEM(t, 64, 2048)
-	w := newWire(t, 1500)
-	w.open(t, SocketConfig{UMEM: u})
-	name := w.near.Attrs().Name
+	w := veth.New(t, 1500)
+	openOn(t, w, SocketConfig{UMEM: u})
+	name := w.Near.Attrs().Name
 	for _, test := range []struct {
 		name string
 		c    SocketConfig
@@ -279,7 +281,7 @@ func TestOpenRefusals(t *testing.T) {
 		{"no such index", SocketConfig{UMEM: u, IfIndex: 9999}, unix.ENODEV},
 		{"no such queue", SocketConfig{UMEM: u, Device: name, QueueID: 99}, unix.EINVAL},
 		{"queue in use", SocketConfig{UMEM: u, Device: name, BindWait: time.Millisecond}, unix.EBUSY},
-		{"no zero copy on veth", SocketConfig{UMEM: u, Device: w.far.Attrs().Name, ZeroCopy: ZeroCopyOn}, unix.EOPNOTSUPP},
+		{"no zero copy on veth", SocketConfig{UMEM: u, Device: w.Far.Attrs().Name, ZeroCopy: ZeroCopyOn}, unix.EOPNOTSUPP},
 		{"ring size", SocketConfig{UMEM: u, Device: name, RxSize: 1000}, nil},
 		{"no umem", SocketConfig{Device: name}, nil},
 	} {
@@ -290,10 +292,10 @@ func TestOpenRefusals(t *testing.T) {
 }
 
 // udpPacket is an Ethernet, IPv4 and UDP packet to the far end, its UDP checksum field holding the pseudo header's sum.
-func udpPacket(w *wire, source, destination [4]byte, port uint16, payload []byte) []byte {
+func udpPacket(w *veth.Wire, source, destination [4]byte, port uint16, payload []byte) []byte {
 	p := make([]byte, 42, 42+len(payload))
-	copy(p, w.far.Attrs().HardwareAddr)
-	copy(p[6:], w.near.Attrs().HardwareAddr)
+	copy(p, w.Far.Attrs().HardwareAddr)
+	copy(p[6:], w.Near.Attrs().HardwareAddr)
 	p[12], p[13] = 8, 0
 	ip := p[14:]
 	ip[0], ip[8], ip[9] = 0x45, 64, unix.IPPROTO_UDP
@@ -325,10 +327,10 @@ func fold(data []byte) uint16 {
 func TestTxChecksum(t *testing.T) {
 	for _, size := range []int{100, 20000} {
 		t.Run(fmt.Sprint(size), func(t *testing.T) {
-			namespace(t)
-			w := newWire(t, 60000)
+			veth.Namespace(t)
+			w := veth.New(t, 60000)
 			near, far := [4]byte{192, 0, 2, 2}, [4]byte{192, 0, 2, 1}
-			must(t, netlink.AddrAdd(w.far, &netlink.Addr{IPNet: &net.IPNet{IP: far[:], Mask: net.CIDRMask(24, 32)}}))
+			must(t, netlink.AddrAdd(w.Far, &netlink.Addr{IPNet: &net.IPNet{IP: far[:], Mask: net.CIDRMask(24, 32)}}))
 			udp, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 			must(t, err)
 			defer unix.Close(udp)
@@ -336,7 +338,7 @@ func TestTxChecksum(t *testing.T) {
 			must(t, unix.SetsockoptTimeval(udp, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Usec: 300_000}))
 
 			u, p := newUMEM(t, 64, 4096)
-			s := w.open(t, SocketConfig{UMEM: u, MultiBuffer: true, TxChecksum: true})
+			s := openOn(t, w, SocketConfig{UMEM: u, MultiBuffer: true, TxChecksum: true})
 			if !s.Info().TxChecksum {
 				t.Fatal("no tx checksum in copy mode")
 			}
@@ -364,11 +366,11 @@ func TestTxChecksum(t *testing.T) {
 
 // Sockets of different kinds register the memory each for itself, and a frame may go from one to the other.
 func TestRegistrations(t *testing.T) {
-	namespace(t)
-	a, b := newWire(t, 1500), newWire(t, 1500)
+	veth.Namespace(t)
+	a, b := veth.New(t, 1500), veth.New(t, 1500)
 	u, p := newUMEM(t, 512, 2048)
-	sa := a.open(t, SocketConfig{UMEM: u, MultiBuffer: true, TxChecksum: true})
-	sb := b.open(t, SocketConfig{UMEM: u})
+	sa := openOn(t, a, SocketConfig{UMEM: u, MultiBuffer: true, TxChecksum: true})
+	sb := openOn(t, b, SocketConfig{UMEM: u})
 	if len(u.groups) != 2 {
 		t.Errorf("%d registrations", len(u.groups))
 	}
@@ -376,22 +378,22 @@ func TestRegistrations(t *testing.T) {
 	fillUp(t, sb, p, 64)
 	echo(t, a, sa, u, p, 1000)
 	echo(t, b, sb, u, p, 1000)
-	want := testPacket(1, 700)
-	a.send(t, want)
-	if sb.Send(poll(t, sa, make([]Desc, 1))) != 1 || sb.Flush() != nil || !bytes.Equal(b.receive(), want) {
+	want := veth.Packet(1, 700)
+	a.Send(t, want)
+	if sb.Send(poll(t, sa, make([]Desc, 1))) != 1 || sb.Flush() != nil || !bytes.Equal(b.Receive(), want) {
 		t.Error("the packet did not get from one to the other")
 	}
 }
 
 // One Flush sends a whole tx ring, many times the kernel's batch of 32.
 func TestFlushSendsAll(t *testing.T) {
-	namespace(t)
+	veth.Namespace(t)
 	const total = 1024
-	w := newWire(t, 1500)
+	w := veth.New(t, 1500)
 	u, p := newUMEM(t, total+64, 2048)
-	s := w.open(t, SocketConfig{UMEM: u, TxSize: total, CompletionSize: total})
+	s := openOn(t, w, SocketConfig{UMEM: u, TxSize: total, CompletionSize: total})
 	for n := range uint32(total) {
-		if s.Send(put(t, u, p, testPacket(n, 100))) != 1 {
+		if s.Send(put(t, u, p, veth.Packet(n, 100))) != 1 {
 			t.Fatal("not sent")
 		}
 	}
@@ -404,7 +406,7 @@ func TestFlushSendsAll(t *testing.T) {
 	st, err := s.Statistics()
 	must(t, err)
 	received := uint64(0)
-	for w.receive() != nil {
+	for w.Receive() != nil {
 		received++
 	}
 	if received+st.TxDropped != total {
@@ -413,14 +415,14 @@ func TestFlushSendsAll(t *testing.T) {
 }
 
 func TestStatistics(t *testing.T) {
-	namespace(t)
-	w := newWire(t, 1500)
+	veth.Namespace(t)
+	w := veth.New(t, 1500)
 	u, p := newUMEM(t, 64, 2048)
-	s := w.open(t, SocketConfig{UMEM: u, RxSize: 4})
-	w.send(t, testPacket(0, 100)) // no frame to receive into
+	s := openOn(t, w, SocketConfig{UMEM: u, RxSize: 4})
+	w.Send(t, veth.Packet(0, 100)) // no frame to receive into
 	fillUp(t, s, p, 16)
 	for n := range uint32(6) { // two more than the ring holds
-		w.send(t, testPacket(n, 100))
+		w.Send(t, veth.Packet(n, 100))
 	}
 	var st Statistics
 	for range 100 {
@@ -439,13 +441,13 @@ func TestStatistics(t *testing.T) {
 
 // A device that is down is not gone: what was queued goes out when it is up again.
 func TestDeviceDown(t *testing.T) {
-	namespace(t)
-	w := newWire(t, 1500)
+	veth.Namespace(t)
+	w := veth.New(t, 1500)
 	u, p := newUMEM(t, 64, 2048)
-	s := w.open(t, SocketConfig{UMEM: u})
+	s := openOn(t, w, SocketConfig{UMEM: u})
 	fillUp(t, s, p, 16)
-	must(t, netlink.LinkSetDown(w.near))
-	want := testPacket(3, 100)
+	must(t, netlink.LinkSetDown(w.Near))
+	want := veth.Packet(3, 100)
 	if s.Send(put(t, u, p, want)) != 1 {
 		t.Fatal("not sent")
 	}
@@ -455,9 +457,9 @@ func TestDeviceDown(t *testing.T) {
 	if st.Down == 0 {
 		t.Errorf("statistics %+v", st)
 	}
-	must(t, netlink.LinkSetUp(w.near))
+	must(t, netlink.LinkSetUp(w.Near))
 	must(t, s.Flush())
-	if got := w.receive(); !bytes.Equal(got, want) {
+	if got := w.Receive(); !bytes.Equal(got, want) {
 		t.Errorf("received %x", got)
 	}
 	complete(t, s, p, 1)
@@ -466,8 +468,8 @@ func TestDeviceDown(t *testing.T) {
 
 // Opening and closing leaves no descriptor and no mapping behind.
 func TestNoLeaks(t *testing.T) {
-	namespace(t)
-	w := newWire(t, 1500)
+	veth.Namespace(t)
+	w := veth.New(t, 1500)
 	count := func() (files, maps int) {
 		names, err := os.ReadDir("/proc/self/fd")
 		must(t, err)
@@ -478,12 +480,12 @@ func TestNoLeaks(t *testing.T) {
 	files, maps := count()
 	for range 5 {
 		u, p := newUMEM(t, 64, 2048)
-		s, err := Open(SocketConfig{UMEM: u, Device: w.near.Attrs().Name})
+		s, err := Open(SocketConfig{UMEM: u, Device: w.Near.Attrs().Name})
 		must(t, err)
 		if _, mapped := count(); mapped != maps+4 {
 			t.Errorf("%d mappings of an open socket", mapped-maps)
 		}
-		_, err = Open(SocketConfig{UMEM: u, Device: w.near.Attrs().Name, BindWait: time.Microsecond})
+		_, err = Open(SocketConfig{UMEM: u, Device: w.Near.Attrs().Name, BindWait: time.Microsecond})
 		if err == nil {
 			t.Error("opened twice")
 		}
@@ -502,12 +504,11 @@ func TestNoLeaks(t *testing.T) {
 func BenchmarkSocket(b *testing.B) {
 	for _, batch := range []int{1, 64, 256} {
 		b.Run(fmt.Sprint(batch), func(b *testing.B) {
-			namespace(b)
-			w := newWire(b, 1500)
+			veth.Namespace(b)
+			w := veth.New(b, 1500)
 			u, p := newUMEM(b, 4096, 2048)
-			s := w.open(b, SocketConfig{UMEM: u})
-			_ = unix.Close(w.packets)
-			w.packets = -1
+			s := openOn(b, w, SocketConfig{UMEM: u})
+			w.Mute()
 			descs, frames := make([]Desc, batch), make([]uint64, 2048)
 			for range (b.N + batch - 1) / batch {
 				for i := range descs {
@@ -531,10 +532,10 @@ func BenchmarkSocket(b *testing.B) {
 
 // BenchmarkKick compares ways to call sendto with nothing to send.
 func BenchmarkKick(b *testing.B) {
-	namespace(b)
-	w := newWire(b, 1500)
+	veth.Namespace(b)
+	w := veth.New(b, 1500)
 	u, _ := newUMEM(b, 64, 2048)
-	s := w.open(b, SocketConfig{UMEM: u})
+	s := openOn(b, w, SocketConfig{UMEM: u})
 	for _, way := range []struct {
 		name string
 		call func()
