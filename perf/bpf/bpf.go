@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package bpf holds the eBPF programs of the measurements: the generator (gen.c), the counting sink (sink.c) and the
-// program that testpmd loads at its ports (xsks.c). They are no part of the dataplane.
+// Package bpf holds the eBPF programs of the measurements: the generator (src/gen.c), the counting sink (src/sink.c) and the
+// program that testpmd loads at its ports (src/xsks.c). They are no part of the dataplane.
 package bpf
 
 import _ "embed"
 
 //go:generate -command bpf2go go run github.com/cilium/ebpf/cmd/bpf2go -target bpfel
-//go:generate bpf2go -cflags "-O2 -g -Wall -Werror -I/usr/include/x86_64-linux-gnu" Gen gen.c
-//go:generate bpf2go -cflags "-O2 -g -Wall -Werror -I/usr/include/x86_64-linux-gnu" Sink sink.c
-//go:generate bpf2go -cflags "-O2 -g -Wall -Werror -I/usr/include/x86_64-linux-gnu" Xsks xsks.c
+//go:generate bpf2go -cflags "-O2 -g -Wall -Werror -I/usr/include/x86_64-linux-gnu" Gen src/gen.c
+//go:generate bpf2go -cflags "-O2 -g -Wall -Werror -I/usr/include/x86_64-linux-gnu" Sink src/sink.c
+//go:generate bpf2go -cflags "-O2 -g -Wall -Werror -I/usr/include/x86_64-linux-gnu" Xsks src/xsks.c
 
-// Numbers of probe.h.
+// Numbers of src/probe.h.
 const (
 	SourcePort       = 1024 // of flow 0
 	DestinationPort  = 2000 // of flow 0

@@ -55,8 +55,7 @@ func (v *viaduct) start(ctx context.Context, r *rig.Rig, s Setup) error {
 		return err
 	}
 	args := append([]string{
-		"--manifests", manifests, "--run", filepath.Join(v.dir, "run"), "--state", filepath.Join(v.dir, "state"),
-		"--bpf", filepath.Join(v.dir, "bpf"),
+		"--manifests", manifests, "--run", filepath.Join(v.dir, "run"), "--bpf", filepath.Join(v.dir, "bpf"),
 	}, v.flags...)
 	if v.process, err = launch(r, s.CPUs, v.binary, args...); err != nil {
 		return err

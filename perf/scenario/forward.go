@@ -170,8 +170,15 @@ func (f *Forward) generate(ctx context.Context, r *rig.Rig, during func(*gen.Gen
 	return nil
 }
 
-// window measures for Duration.
+// window measures for Duration, from when the generator has set itself up.
 func (f *Forward) window(ctx context.Context, g *gen.Generator, receiver *sink.Sink, s peer.Subject) ([]Sample, error) {
+	err := waitFor(ctx, func() bool {
+		n, err := g.Sent()
+		return err != nil || n > 0
+	})
+	if err != nil {
+		return nil, err
+	}
 	if err := sleep(ctx, warmUp); err != nil {
 		return nil, err
 	}

@@ -26,7 +26,6 @@ import (
 type program struct {
 	stdout, stderr io.Writer
 	output         string
-	comparison     scenario.Comparison
 }
 
 func command(stdout, stderr io.Writer) *cobra.Command {
@@ -67,7 +66,6 @@ func (p *program) measure(c *cobra.Command, validate func() error, run func(cont
 	if p.output != "text" && p.output != "json" {
 		return usageError{fmt.Errorf("output %q: want text or json", p.output)}
 	}
-	p.comparison.Progress = p.stderr
 	if err := validate(); err != nil {
 		return usageError{err}
 	}
@@ -96,7 +94,7 @@ func settings(c *cobra.Command) map[string]any {
 }
 
 // build makes a command with the flags that all have.
-func (p *program) build(use, short, long, subjects string, mtu int) *cobra.Command {
+func (p *program) build(k *scenario.Comparison, use, short, long, subjects string, mtu int) *cobra.Command {
 	c := &cobra.Command{
 		Use: use, Short: short, Long: short + ".\n\n" + long, SilenceUsage: true, SilenceErrors: true,
 		Args: func(_ *cobra.Command, args []string) error {
@@ -106,7 +104,8 @@ func (p *program) build(use, short, long, subjects string, mtu int) *cobra.Comma
 			return nil
 		},
 	}
-	f, k := c.Flags(), &p.comparison
+	f := c.Flags()
+	k.Progress = p.stderr
 	f.StringVarP(&p.output, "output", "o", "text", "text or json, on standard output; progress goes to standard error")
 	f.StringSliceVar(&k.Subjects, "subjects", strings.Split(subjects, ","),
 		"what to measure, of "+strings.Join(peer.Names(), ", "))
@@ -136,7 +135,7 @@ func exists(path string) bool {
 
 func (p *program) forward() *cobra.Command {
 	f := &scenario.Forward{}
-	c := p.build("forward", "UDP packets per second, loss and CPU time per packet",
+	c := p.build(&f.Comparison, "forward", "UDP packets per second, loss and CPU time per packet",
 		`An XDP program fills in packets inside the kernel and redirects them into the device under test; another one
 counts them where they leave. Without --rate the generator offers more than anything forwards: throughput is what
 arrived, loss what was offered on top. With --rate, loss is that of the subject. CPU time per packet counts the
@@ -150,7 +149,7 @@ subject's processes and the softirqs that serve it (the notes of the output say 
 	s.DurationVar(&f.Duration, "duration", 5*time.Second, "of one run")
 	s.BoolVar(&f.Latency, "latency", false, "also measure the time from generator to sink; meaningful with --rate")
 	c.RunE = func(c *cobra.Command, _ []string) error {
-		return p.measure(c, func() error { f.Comparison = p.comparison; return f.Validate() }, f.Run)
+		return p.measure(c, f.Validate, f.Run)
 	}
 	return c
 }
@@ -159,11 +158,11 @@ subject's processes and the softirqs that serve it (the notes of the output say 
 func (p *program) exchange(use, short, long string, mtu int,
 	run func(*scenario.TCP) func(context.Context, *report.Document) error) *cobra.Command {
 	t := &scenario.TCP{}
-	c := p.build(use, short, long, "viaduct,kernel", mtu)
+	c := p.build(&t.Comparison, use, short, long, "viaduct,kernel", mtu)
 	c.Flags().BoolVar(&t.IPv6, "ipv6", false, "over IPv6")
 	c.Flags().DurationVar(&t.Duration, "duration", 5*time.Second, "of one run")
 	c.RunE = func(c *cobra.Command, _ []string) error {
-		return p.measure(c, func() error { t.Comparison = p.comparison; return t.Validate() }, run(t))
+		return p.measure(c, t.Validate, run(t))
 	}
 	return c
 }
@@ -188,11 +187,11 @@ func (p *program) crr() *cobra.Command {
 
 func (p *program) idle() *cobra.Command {
 	i := &scenario.Idle{}
-	c := p.build("idle", "CPU share of a subject while nothing passes",
+	c := p.build(&i.Comparison, "idle", "CPU share of a subject while nothing passes",
 		"Run time of all threads of the subject's processes, as a share of one core.", "viaduct", 1500)
 	c.Flags().DurationVar(&i.Duration, "duration", 10*time.Second, "of one run")
 	c.RunE = func(c *cobra.Command, _ []string) error {
-		return p.measure(c, func() error { i.Comparison = p.comparison; return i.Validate() }, i.Run)
+		return p.measure(c, i.Validate, i.Run)
 	}
 	return c
 }

@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 
-//go:build ignore
-
 // The sink: counts probe packets and drops them, lets everything else (ARP, ND, TCP of the other scenarios) pass.
 
 #include "probe.h"

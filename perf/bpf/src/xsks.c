@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 
-//go:build ignore
-
 // What testpmd's af_xdp driver loads at its ports: every frame goes to the socket of its queue. The driver finds the
 // map by its name.
 

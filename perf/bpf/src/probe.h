@@ -14,9 +14,9 @@
 #include <bpf/bpf_helpers.h>
 
 /* Source ports hold the low 15 bits of the flow, destination ports the rest, counted from these. */
-#define PROBE_SPORT 1024
-#define PROBE_DPORT 2000
-#define PROBE_DPORTS 64
+#define PROBE_SPORT	1024
+#define PROBE_DPORT	2000
+#define PROBE_DPORTS	64
 #define PROBE_FLOW_BITS 15
 
 /* The first bytes of the UDP payload of a timed probe. The rest of the payload is zero. */

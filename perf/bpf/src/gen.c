@@ -1,20 +1,19 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 
-//go:build ignore
-
 // The generator: run by BPF_PROG_TEST_RUN with BPF_F_TEST_XDP_LIVE_FRAMES, once for each frame. Frames come from a
 // page pool and return to it after the forwarder has edited them (net/bpf/test_run.c writes a page only when it is
 // first allocated), so every header byte is written here, every time, from a template.
 
 #include "probe.h"
 
-#define MAX_HEADER (sizeof(struct ethhdr) + sizeof(struct ipv6hdr) + sizeof(struct udphdr))
-#define MAX_WAIT_NS 50000 /* softirqs are off while a test-run batch runs: wait this long at most */
+#define MAX_HEADER  (sizeof(struct ethhdr) + sizeof(struct ipv6hdr) + sizeof(struct udphdr))
+#define MAX_WAIT_NS 50000   /* softirqs are off while a test-run batch runs: wait this long at most */
+#define MAX_LAG_NS  1000000 /* a thread that was held up for longer does not make up for it */
 
 struct gen_config {
 	__u8 header[64];     /* Ethernet, IP and UDP; zero where this program writes. The last 2 are padding. */
-	__u32 ip_sum;        /* sum of the header's IPv4 words as they stand, not folded */
-	__u32 udp_sum;       /* the same for UDP: pseudo-header, ports and length as they stand */
+	__u32 ip_sum;	     /* sum of the header's IPv4 words as they stand, not folded */
+	__u32 udp_sum;	     /* the same for UDP: pseudo-header, ports and length as they stand */
 	__u32 destination;   /* IPv4 address, or bits 32 to 63 of the IPv6 one, of prefix 0; host byte order */
 	__u32 prefix_stride; /* from one prefix to the next, in units of destination */
 	__u32 prefixes;
@@ -60,7 +59,7 @@ static long wait_step(__u32 i, void *ctx)
 	return bpf_ktime_get_ns() >= *(__u64 *)ctx;
 }
 
-/* Whether the frame may leave. A thread that fell behind does not catch up by more than one wait. */
+/* Whether the frame may leave. */
 static __always_inline int paced(struct gen_state *s)
 {
 	__u64 now = bpf_ktime_get_ns(), until = s->due_ns;
@@ -72,7 +71,7 @@ static __always_inline int paced(struct gen_state *s)
 	now = bpf_ktime_get_ns();
 	if (now < s->due_ns)
 		return 0;
-	if (now - s->due_ns > MAX_WAIT_NS)
+	if (now - s->due_ns > MAX_LAG_NS)
 		s->due_ns = now;
 	s->due_ns += config.interval_ns;
 	return 1;
