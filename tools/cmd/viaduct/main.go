@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Command viaduct looks at a running dataplane, replays captures through one, and shows what one does.
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/viaduct-net/viaduct/tools/demo"
+	"github.com/viaduct-net/viaduct/tools/exit"
+	"github.com/viaduct-net/viaduct/tools/replay"
+	"github.com/viaduct-net/viaduct/tools/show"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	err := root().ExecuteContext(ctx)
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "viaduct:", err)
+	}
+	os.Exit(exit.Status(err))
+}
+
+func root() *cobra.Command {
+	flags := &show.Flags{}
+	c := &cobra.Command{
+		Use:   "viaduct",
+		Short: "Look at a userspace packet dataplane, replay captures through it, see it work",
+		Long: `Look at a userspace packet dataplane, replay captures through it, see it work.
+
+Exit status: 0 all is well; 1 the command ran, and what it looked at is not as it should be; 2 it could not run.`,
+		SilenceUsage: true, SilenceErrors: true,
+		PersistentPreRunE: func(*cobra.Command, []string) error {
+			if flags.Output != "text" && flags.Output != "json" {
+				return fmt.Errorf("--output %q is neither text nor json", flags.Output)
+			}
+			return nil
+		},
+	}
+	c.PersistentFlags().StringVar(&flags.Run, "run", "/run/viaduct", "run directory of the dataplane, with its socket")
+	c.PersistentFlags().StringVarP(&flags.Output, "output", "o", "text", "text, for people, or json, stable for scripts")
+	_ = c.MarkPersistentFlagDirname("run")
+	_ = c.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"text", "json"},
+		cobra.ShellCompDirectiveNoFileComp))
+	c.AddCommand(show.Commands(flags)...)
+	c.AddCommand(replay.Command(&flags.Output), demo.Command(&flags.Output), version(&flags.Output))
+	return c
+}
+
+func version(output *string) *cobra.Command {
+	return &cobra.Command{
+		Use: "version", Short: "Print the version of this program", Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			v, revision, toolchain := build()
+			format := "viaduct %s, revision %s, built with %s\n"
+			if *output == "json" {
+				format = "{\"version\":%q,\"revision\":%q,\"go\":%q}\n"
+			}
+			_, err := fmt.Fprintf(c.OutOrStdout(), format, v, revision, toolchain)
+			return err
+		},
+	}
+}
+
+func build() (version, revision, toolchain string) {
+	version, revision, toolchain = "unknown", "unknown", "unknown"
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return
+	}
+	version, toolchain = info.Main.Version, info.GoVersion
+	for _, s := range info.Settings {
+		if s.Key == "vcs.revision" {
+			revision = s.Value
+		}
+	}
+	return
+}
