@@ -48,15 +48,12 @@ func (w *Worker) Open() error {
 	return nil
 }
 
-// Run polls until the context ends, on a thread of its own. Afterwards all links are closed.
-func (w *Worker) Run(ctx context.Context, sleep Sleep) {
+// Run polls until Stop, on a thread of its own. Afterwards all links are closed.
+func (w *Worker) Run(sleep Sleep) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	stop := context.AfterFunc(ctx, func() { w.Do(func() {}) })
-	defer stop()
-
 	last := int64(0) // when packets were last seen
-	for ctx.Err() == nil {
+	for !w.stopping.Load() {
 		now := w.clock()
 		w.passes.Add(1)
 		if w.Poll(now) > 0 {
@@ -74,14 +71,28 @@ func (w *Worker) Run(ctx context.Context, sleep Sleep) {
 	w.shutdown()
 }
 
+// Stop has Run return, soon. Do must not be called from then on.
+func (w *Worker) Stop() {
+	w.stopping.Store(true)
+	w.rouse()
+}
+
+// Close releases what Open made, once Run has returned.
+func (w *Worker) Close() error {
+	return errors.Join(unix.Close(w.epoll), unix.Close(w.wake))
+}
+
+// rouse ends the worker's sleep.
+func (w *Worker) rouse() {
+	var one [8]byte
+	binary.NativeEndian.PutUint64(one[:], 1)
+	_, _ = unix.Write(w.wake, one[:]) // EAGAIN: it is awake already
+}
+
 // Do has f run by the worker's goroutine, between two passes, and returns at once. f must not block.
 func (w *Worker) Do(f func()) {
 	w.commands <- f
-	if w.wake >= 0 {
-		var one [8]byte
-		binary.NativeEndian.PutUint64(one[:], 1)
-		_, _ = unix.Write(w.wake, one[:]) // EAGAIN: it is awake already
-	}
+	w.rouse()
 }
 
 // Call is Do, and waits until f has run or the context ends.
@@ -136,7 +147,4 @@ func (w *Worker) shutdown() {
 	}
 	w.closeGone()
 	w.book.Publish()
-	_ = unix.Close(w.epoll)
-	_ = unix.Close(w.wake)
-	w.epoll, w.wake = -1, -1
 }

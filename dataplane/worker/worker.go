@@ -75,6 +75,7 @@ type Worker struct {
 	commands chan func()
 	wake     int // eventfd
 	epoll    int
+	stopping atomic.Bool
 	busy     atomic.Uint64 // passes that found packets
 	passes   atomic.Uint64
 	sleeps   atomic.Uint64

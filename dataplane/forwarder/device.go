@@ -1,0 +1,215 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package forwarder
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"go.uber.org/zap"
+	"golang.org/x/sys/unix"
+
+	"github.com/viaduct-net/viaduct/control/api"
+	"github.com/viaduct-net/viaduct/dataplane/xsk"
+	"github.com/viaduct-net/viaduct/dataplane/xsk/asavie"
+	"github.com/viaduct-net/viaduct/xdpprog"
+)
+
+// device is a network device that the dataplane owns: its hook, and a socket on each of its queues.
+type device struct {
+	name    string
+	index   int // in the tables
+	link    linkFacts
+	hook    *xdpprog.Port
+	mode    string
+	sockets []socket
+}
+
+type socket struct {
+	queue  uint32
+	worker int
+	xsk    xsk.Queue
+}
+
+// openMissing opens the devices that the snapshot names, that exist and are not open yet: all of them or none.
+func (f *Forwarder) openMissing(snapshot *api.Snapshot, links links) ([]*device, error) {
+	var opened []*device
+	for _, p := range snapshot.GetPorts() {
+		facts, there := links[p.Device]
+		if !there || f.devices[p.Device] != nil || slices.ContainsFunc(opened, named(p.Device)) {
+			continue
+		}
+		d, err := f.openDevice(p, facts)
+		if err != nil {
+			for _, o := range opened {
+				err = errors.Join(err, f.abandon(o))
+			}
+			return nil, fmt.Errorf("open port %s on device %s: %w", p.Name, p.Device, err)
+		}
+		opened = append(opened, d)
+	}
+	return opened, nil
+}
+
+func named(name string) func(*device) bool { return func(d *device) bool { return d.name == name } }
+
+// openDevice attaches the hook and opens the sockets, which no worker serves yet.
+func (f *Forwarder) openDevice(p *api.Port, facts linkFacts) (*device, error) {
+	d := &device{name: p.Device, index: f.slot(p.Device), link: facts}
+	options := xdpprog.Options{Mode: xdpprog.Owned, OnAbsence: xdpprog.Drop, Queues: facts.queues}
+	if f.cfg.Pins != "" {
+		if err := f.preparePins(); err != nil {
+			return nil, err
+		}
+		options.PinDir = filepath.Join(f.cfg.Pins, "ports", p.Device)
+	}
+	var err error
+	if d.hook, err = xdpprog.Load(options); err != nil {
+		return nil, err
+	}
+	mode, err := d.hook.Attach(facts.ifindex, xdpprog.AttachMode(f.cfg.XDP))
+	if err != nil {
+		return nil, errors.Join(err, d.hook.Close())
+	}
+	d.mode = mode.String()
+	if err := f.openSockets(d, p); err != nil {
+		return nil, errors.Join(err, f.abandon(d))
+	}
+	return d, nil
+}
+
+// bpffs is where systems mount it; it is left mounted.
+const bpffs = "/sys/fs/bpf"
+
+// preparePins makes the directory of the pins, on a bpffs.
+func (f *Forwarder) preparePins() error {
+	dirs := []string{f.cfg.Pins}
+	if strings.HasPrefix(f.cfg.Pins, bpffs+"/") { // where nothing can be made until it is mounted
+		dirs = []string{bpffs, f.cfg.Pins}
+	}
+	for _, dir := range dirs {
+		if err := xdpprog.MountBPFFS(dir); err != nil {
+			return err
+		}
+	}
+	if err := os.MkdirAll(filepath.Join(f.cfg.Pins, "ports"), 0o700); err != nil {
+		return fmt.Errorf("make directory for pins: %w", err)
+	}
+	return nil
+}
+
+// removePins removes the directory of the pins when nothing is left in it, and the bpffs when it was mounted there.
+func (f *Forwarder) removePins() {
+	if f.cfg.Pins == "" {
+		return
+	}
+	_ = os.Remove(filepath.Join(f.cfg.Pins, "ports"))
+	if err := os.Remove(f.cfg.Pins); errors.Is(err, unix.EBUSY) {
+		_ = unix.Unmount(f.cfg.Pins, 0)
+		_ = os.Remove(f.cfg.Pins)
+	}
+}
+
+func (f *Forwarder) openSockets(d *device, p *api.Port) error {
+	queues := p.Queues
+	if len(queues) == 0 {
+		for q := range d.link.queues {
+			queues = append(queues, uint32(q))
+		}
+	}
+	for i, q := range queues {
+		if int(q) >= d.link.queues {
+			return fmt.Errorf("queue %d does not exist: the device has %d", q, d.link.queues)
+		}
+		s := socket{queue: q, worker: i % len(f.workers)}
+		var err error
+		if s.xsk, err = f.openSocket(d, s); err != nil {
+			return fmt.Errorf("open socket on queue %d: %w", q, err)
+		}
+		d.sockets = append(d.sockets, s)
+	}
+	return nil
+}
+
+func (f *Forwarder) openSocket(d *device, s socket) (xsk.Queue, error) {
+	cfg := xsk.SocketConfig{
+		UMEM: f.workers[s.worker].umem, IfIndex: d.link.ifindex, QueueID: int(s.queue),
+		RxSize: f.cfg.Ring, TxSize: f.cfg.Ring, FillSize: f.cfg.Ring, CompletionSize: f.cfg.Ring,
+		MultiBuffer: true, TxChecksum: true, BusyPoll: f.cfg.Busy,
+	}
+	if f.cfg.Copy || d.mode == "generic" {
+		cfg.ZeroCopy = xsk.ZeroCopyOff
+	}
+	if f.cfg.Sockets == "asavie" {
+		cfg.MultiBuffer, cfg.TxChecksum, cfg.BusyPoll = false, false, false
+		f.degrade("sockets", "the asavie backend copies each packet and carries none larger than a frame")
+		return asavie.OpenAsavie(cfg)
+	}
+	return xsk.Open(cfg)
+}
+
+// serve hands opened devices to their workers, and packets to their sockets.
+func (f *Forwarder) serve(ctx context.Context, opened []*device) error {
+	for _, d := range opened {
+		f.devices[d.name] = d
+		for _, s := range d.sockets {
+			w := f.workers[s.worker].worker
+			if err := w.Call(ctx, func() { w.AddLink(d.index, s.xsk, f.cfg.Ring) }); err != nil {
+				return err
+			}
+			if err := d.hook.SetSocket(s.queue, s.xsk.FD()); err != nil {
+				return fmt.Errorf("device %s: %w", d.name, err)
+			}
+		}
+		f.log.Info("device open", zap.String("device", d.name), zap.String("xdp", d.mode),
+			zap.Int("queues", len(d.sockets)))
+	}
+	return nil
+}
+
+// closeUnused closes the devices that no port of the snapshot in force names.
+func (f *Forwarder) closeUnused(ctx context.Context) error {
+	var errs []error
+	for name := range f.devices {
+		used := slices.ContainsFunc(f.snapshot.GetPorts(), func(p *api.Port) bool { return p.Device == name })
+		if !used {
+			errs = append(errs, f.closeDevice(ctx, name))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// closeDevice detaches the hook, so that nothing comes in any more, and has the workers let go of the sockets.
+func (f *Forwarder) closeDevice(ctx context.Context, name string) error {
+	d := f.devices[name]
+	delete(f.devices, name)
+	err := d.hook.Detach()
+	for _, t := range f.workers {
+		err = errors.Join(err, t.worker.Call(ctx, func() { t.worker.RemoveDevice(d.index) }))
+	}
+	f.log.Info("device closed", zap.String("device", name))
+	return err
+}
+
+// abandon closes a device that no worker serves.
+func (f *Forwarder) abandon(d *device) error {
+	err := d.hook.Detach()
+	for _, s := range d.sockets {
+		err = errors.Join(err, s.xsk.Close(func(uint64) {})) // it has no frames yet
+	}
+	return err
+}
+
+// slot returns the device's index in the tables, which is its own for the life of the process.
+func (f *Forwarder) slot(name string) int {
+	if i := slices.Index(f.slots, name); i >= 0 {
+		return i
+	}
+	f.slots = append(f.slots, name)
+	return len(f.slots) - 1
+}

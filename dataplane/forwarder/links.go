@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package forwarder
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"time"
+
+	"github.com/safchain/ethtool"
+	"github.com/vishvananda/netlink"
+	"go.uber.org/zap"
+
+	"github.com/viaduct-net/viaduct/control/api"
+	"github.com/viaduct-net/viaduct/dataplane/packet"
+	"github.com/viaduct-net/viaduct/dataplane/tables"
+)
+
+// linkFacts is what the kernel says of a device.
+type linkFacts struct {
+	ifindex int
+	mac     packet.MAC
+	mtu     int
+	up      bool
+	queues  int
+}
+
+type links map[string]linkFacts
+
+// readLinks lists the devices of this network namespace.
+func readLinks() (links, error) {
+	list, err := netlink.LinkList()
+	if err != nil {
+		return nil, fmt.Errorf("list network devices: %w", err)
+	}
+	tool, err := ethtool.NewEthtool()
+	if err != nil {
+		return nil, fmt.Errorf("open ethtool: %w", err)
+	}
+	defer tool.Close()
+	facts := make(links, len(list))
+	for _, l := range list {
+		a := l.Attrs()
+		facts[a.Name] = linkFacts{
+			ifindex: a.Index, mac: packet.MACFrom(a.HardwareAddr), mtu: a.MTU,
+			up: a.Flags&net.FlagUp != 0 && a.RawFlags&lowerUp != 0, queues: queues(tool, a),
+		}
+	}
+	return facts, nil
+}
+
+const lowerUp = 1 << 16 // IFF_LOWER_UP, linux/if.h: the carrier is there
+
+// queues is the number of rx queues in use: ethtool's channels, since a device may have allocated more.
+func queues(tool *ethtool.Ethtool, a *netlink.LinkAttrs) int {
+	if c, err := tool.GetChannels(a.Name); err == nil && c.CombinedCount+c.RxCount > 0 {
+		return int(c.CombinedCount + c.RxCount)
+	}
+	return max(1, a.NumRxQueues)
+}
+
+func (l links) fewestQueues(snapshot *api.Snapshot) int {
+	fewest := 1 << 16
+	for _, p := range snapshot.GetPorts() {
+		n := l[p.Device].queues
+		if len(p.Queues) > 0 {
+			n = len(p.Queues)
+		}
+		if n > 0 {
+			fewest = min(fewest, n)
+		}
+	}
+	return fewest
+}
+
+// lookup is what the tables ask of devices.
+func (f *Forwarder) lookup(l links) func(string) (tables.Link, bool) {
+	return func(name string) (tables.Link, bool) {
+		facts, there := l[name]
+		return tables.Link{MAC: facts.mac, MTU: facts.mtu, Up: facts.up, Index: f.slot(name)}, there
+	}
+}
+
+func noLinks(string) (tables.Link, bool) { return tables.Link{}, false }
+
+// settle is how long the kernel's messages about devices are gathered before they are acted on.
+const settle = 20 * time.Millisecond
+
+// Follow keeps devices and tables in step with the kernel until the context ends: a device that vanished is closed,
+// one that returned is opened, and a changed MAC, MTU or carrier is put into the tables.
+func (f *Forwarder) Follow(ctx context.Context) error {
+	for {
+		err := f.follow(ctx)
+		if err != nil || ctx.Err() != nil {
+			return err
+		}
+		// The kernel dropped messages (ENOBUFS), which closes the subscription: subscribe again and look afresh.
+	}
+}
+
+func (f *Forwarder) follow(ctx context.Context) error {
+	updates := make(chan netlink.LinkUpdate, 256)
+	done := make(chan struct{})
+	defer close(done)
+	err := netlink.LinkSubscribeWithOptions(updates, done, netlink.LinkSubscribeOptions{
+		ErrorCallback: func(err error) { f.log.Debug("watching devices", zap.Error(err)) },
+	})
+	if err != nil {
+		return fmt.Errorf("watch network devices: %w", err)
+	}
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case _, open := <-updates:
+			if !open {
+				return nil
+			}
+			timer.Reset(settle)
+		case <-f.changed:
+			timer.Reset(settle)
+		case <-timer.C:
+			if err := f.reconcile(ctx); err != nil {
+				f.log.Error("following devices", zap.Error(err))
+				timer.Reset(time.Second)
+			}
+		}
+	}
+}
+
+// reconcile compares the devices with what is open and in the tables, and mends the difference.
+func (f *Forwarder) reconcile(ctx context.Context) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.snapshot == nil {
+		return nil
+	}
+	links, err := readLinks()
+	if err != nil {
+		return err
+	}
+	changed := false
+	for name, d := range f.devices {
+		facts, there := links[name]
+		if !there || facts.ifindex != d.link.ifindex {
+			changed = true
+			f.degrade("device "+name, "the device vanished; its ports are closed until it returns")
+			if err := f.closeDevice(ctx, name); err != nil {
+				f.log.Info("closing a vanished device", zap.String("device", name), zap.Error(err))
+			}
+		} else if facts != d.link {
+			changed = true
+			d.link = facts
+		}
+	}
+	opened, err := f.openMissing(f.snapshot, links)
+	if err != nil {
+		return err
+	}
+	if !changed && len(opened) == 0 {
+		return nil
+	}
+	next, err := tables.Relink(f.tables.Load(), f.lookup(links))
+	if err != nil {
+		return err
+	}
+	f.tables.Store(next)
+	for _, d := range opened {
+		delete(f.degraded, "device "+d.name)
+	}
+	return f.serve(ctx, opened)
+}

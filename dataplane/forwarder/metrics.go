@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package forwarder
+
+import (
+	"strconv"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/viaduct-net/viaduct/dataplane/api"
+)
+
+// Collector gives the forwarder's books to Prometheus, read afresh at each scrape.
+type Collector struct{ f *Forwarder }
+
+// NewCollector returns a collector of the forwarder's metrics.
+func NewCollector(f *Forwarder) *Collector { return &Collector{f} }
+
+func describe(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc("viaduct_"+name, help, labels, nil)
+}
+
+var (
+	epochDesc     = describe("epoch", "Epoch of the tables in force.")
+	routesDesc    = describe("routes", "Routes in force.")
+	neighborsDesc = describe("neighbors", "Entries of the neighbour cache.")
+	receivedDesc  = describe("received_packets_total", "Packets taken from rx rings.", "port")
+	rxBytesDesc   = describe("received_bytes_total", "Bytes of them, Ethernet header included.", "port")
+	sentDesc      = describe("transmitted_packets_total", "Packets given to tx rings.", "port")
+	txBytesDesc   = describe("transmitted_bytes_total", "Bytes of them.", "port")
+	heldDesc      = describe("held_packets", "Packets that wait for a neighbour.", "port")
+	packetsDesc   = describe("packets_total", "Packets received, by verdict and reason.", "port", "verdict", "reason")
+	dropsDesc     = describe("drops_total", "Packets dropped, by reason.", "port", "reason")
+	hookDesc      = describe("hook_packets_total", "Packets seen by the hook, by what it did.", "port", "action")
+	framesDesc    = describe("frames_free", "Free frames of the worker's UMEM.", "worker")
+	balanceDesc   = describe("ledger_difference", "Received less forwarded, consumed, dropped and held: 0 is right.")
+)
+
+// Describe implements prometheus.Collector.
+func (c *Collector) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{
+		epochDesc, routesDesc, neighborsDesc, receivedDesc, rxBytesDesc, sentDesc, txBytesDesc, heldDesc, packetsDesc,
+		dropsDesc, hookDesc, framesDesc, balanceDesc,
+	} {
+		ch <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (c *Collector) Collect(ch chan<- prometheus.Metric) {
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	s := c.f.Status()
+	gauge(epochDesc, float64(s.Epoch))
+	gauge(routesDesc, float64(s.Routes))
+	gauge(neighborsDesc, float64(s.Neighbors))
+	for _, w := range s.Workers {
+		gauge(framesDesc, float64(w.FramesFree), strconv.Itoa(int(w.Id)))
+	}
+	report := c.f.Report("")
+	gauge(balanceDesc, float64(report.Difference))
+	for _, p := range report.Ports {
+		gauge(heldDesc, float64(p.Held), p.Name)
+		collectPort(ch, p)
+	}
+}
+
+func collectPort(ch chan<- prometheus.Metric, p *api.PortLedger) {
+	count := func(d *prometheus.Desc, n uint64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(n), labels...)
+	}
+	count(receivedDesc, p.Received, p.Name)
+	count(rxBytesDesc, p.ReceivedBytes, p.Name)
+	count(sentDesc, p.Transmitted, p.Name)
+	count(txBytesDesc, p.TransmittedBytes, p.Name)
+	for _, r := range p.Reasons {
+		count(packetsDesc, r.Packets, p.Name, r.Verdict, r.Reason)
+		if r.Verdict == "dropped" {
+			count(dropsDesc, r.Packets, p.Name, r.Reason)
+		}
+	}
+	for action, n := range p.Hook {
+		count(hookDesc, n, p.Name, action)
+	}
+}
