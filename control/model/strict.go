@@ -129,6 +129,8 @@ func describe(value any) string {
 		return "an object"
 	case []any:
 		return "a list"
+	case bool: // YAML 1.1 reads y, no, on and the like so
+		return fmt.Sprintf("%t (in quotes it is text)", v)
 	case string:
 		if len(v) > 64 {
 			v = v[:64]
