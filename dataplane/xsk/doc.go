@@ -31,8 +31,8 @@ As of Linux 6.18; files are in net/xdp unless said otherwise.
     socket that is still bound, and takes its flags (xsk_bind in xsk.c, xp_assign_dev_shared in xsk_buff_pool.c). When
     all devices of a UMEM have vanished, the next socket registers the memory again. Zero copy and copy mode, and packets
     of one frame and of several, do not mix in one registration, but the same memory may be registered repeatedly.
-  - A received packet starts behind XDP_PACKET_HEADROOM (256) bytes of each of its frames, and behind the UMEM's own
-    headroom: Info of a packet of several frames is in Desc.Options (xsk_rcv and __xsk_rcv in xsk.c).
+  - The data of a received packet starts behind XDP_PACKET_HEADROOM (256) bytes and the UMEM's own headroom, in each of
+    its frames (xp_alloc in xsk_buff_pool.c, __xsk_rcv in xsk.c). All of a packet's descriptors are published at once.
   - In copy mode packets are transmitted inside sendto, in the context of the caller, at most XDP_MAX_TX_SKB_BUDGET
     (32 unless set) a call, then EAGAIN; EAGAIN too while the completion ring or the send buffer is full. EBUSY: the
     device refused a packet, which is dropped and completed (__xsk_generic_xmit in xsk.c).
@@ -44,7 +44,7 @@ As of Linux 6.18; files are in net/xdp unless said otherwise.
   - A packet to send has at most 18 frames in copy mode: MAX_SKB_FRAGS and one (xsk_build_skb in xsk.c).
   - With TX metadata each frame to send, the first or not, leaves its length free (xp_aligned_validate_desc in
     xsk_queue.h). The checksum flag makes the skb CHECKSUM_PARTIAL: a veth hands the packet on as if it had been summed,
-    a NIC sums it. With zero copy it is up to the driver, and Info says no unless it is known.
+    a NIC sums it. With zero copy it is up to the driver, which the kernel is asked about (NETDEV_CMD_DEV_GET).
   - A queue is free again when the closed socket's last packet in flight is freed (xsk_destruct in xsk.c); bind says
     EBUSY until then, and Open waits.
   - veth has no zero copy, and no NAPI ID on the frames it redirects, so busy polling does nothing there

@@ -237,11 +237,17 @@ func (s *Socket) describe(c *SocketConfig) {
 	var options uint32
 	zeroCopy := getsockopt(s.fd, unix.XDP_OPTIONS, &options) == nil && options&unix.XDP_OPTIONS_ZEROCOPY != 0
 	s.copy = !zeroCopy
+	txChecksum := c.TxChecksum
+	if zeroCopy { // then it is the driver that makes packets of descriptors, and not the kernel
+		driver, err := askDriver(c.IfIndex)
+		txChecksum = txChecksum && err == nil && driver.txChecksum
+		s.maxFrames = max(1, min(driver.maxSegments, maxFrames))
+	}
 	s.info = Info{
 		Backend: "xsk", Device: c.Device, IfIndex: c.IfIndex, QueueID: c.QueueID,
 		ZeroCopy: zeroCopy, MultiBuffer: c.MultiBuffer, BusyPoll: s.info.BusyPoll, HugePages: c.UMEM.huge,
 		RxSize: c.RxSize, TxSize: c.TxSize, FillSize: c.FillSize, CompletionSize: c.CompletionSize,
-		TxChecksum: c.TxChecksum, MaxFrames: s.frameLimit(),
+		TxChecksum: txChecksum, MaxFrames: s.frameLimit(),
 	}
 }
 

@@ -458,6 +458,7 @@ func TestDeviceDown(t *testing.T) {
 		t.Errorf("statistics %+v", st)
 	}
 	must(t, netlink.LinkSetUp(w.Near))
+	w.WaitUp(t)
 	must(t, s.Flush())
 	if got := w.Receive(); !bytes.Equal(got, want) {
 		t.Errorf("received %x", got)

@@ -167,6 +167,7 @@ func TestDownAndGone(t *testing.T) {
 		t.Errorf("statistics %+v, %v", st, err)
 	}
 	must(t, netlink.LinkSetUp(w.Near))
+	w.WaitUp(t)
 	must(t, q.Flush())
 	if got := w.Receive(); !bytes.Equal(got, want) {
 		t.Errorf("received %x", got)

@@ -10,6 +10,7 @@ import (
 	"os"
 	"runtime"
 	"testing"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
@@ -81,6 +82,7 @@ func New(t testing.TB, mtu int) *Wire {
 		*end.link = l
 	}
 	w.attach(t)
+	w.WaitUp(t)
 	w.listen(t)
 	return w
 }
@@ -117,7 +119,7 @@ func (w *Wire) listen(t testing.TB) {
 	must(t, unix.Bind(w.packets, &unix.SockaddrLinklayer{Protocol: uint16(protocol), Ifindex: w.Far.Attrs().Index}))
 	must(t, unix.SetsockoptInt(w.packets, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 16<<20))
 	must(t, unix.SetsockoptInt(w.packets, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, 16<<20))
-	must(t, unix.SetsockoptTimeval(w.packets, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Usec: 200_000}))
+	must(t, unix.SetsockoptTimeval(w.packets, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Usec: 500_000}))
 }
 
 // Remove deletes the devices, as a pod does that goes away.
@@ -165,6 +167,24 @@ func Packet(n uint32, size int) []byte {
 		p[i] = byte(uint32(i)*7 + n)
 	}
 	return p
+}
+
+// WaitUp waits until both ends transmit: a device whose carrier has come drops packets until a work item of the kernel
+// has attached its queueing (net/core/link_watch.c).
+func (w *Wire) WaitUp(t testing.TB) {
+	t.Helper()
+	for _, end := range []netlink.Link{w.Near, w.Far} {
+		for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) {
+			l, err := netlink.LinkByIndex(end.Attrs().Index)
+			must(t, err)
+			if l.Attrs().OperState == netlink.OperUp {
+				break
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("%s is %v", l.Attrs().Name, l.Attrs().OperState)
+			}
+		}
+	}
 }
 
 // Mute closes the packet socket, so that nobody takes what the far end receives.
