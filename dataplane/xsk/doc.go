@@ -29,8 +29,9 @@ As of Linux 6.18; files are in net/xdp unless said otherwise.
 
   - Each (device, queue) has its own fill and completion ring, also when the UMEM is shared; to share it, bind needs a
     socket that is still bound, and takes its flags (xsk_bind in xsk.c, xp_assign_dev_shared in xsk_buff_pool.c). When
-    all devices of a UMEM have vanished, the next socket registers the memory again. Zero copy and copy mode, and packets
-    of one frame and of several, do not mix in one registration, but the same memory may be registered repeatedly.
+    all devices of a UMEM have vanished, the next socket registers the memory again. Zero copy and copy mode, and
+    packets of one frame and of several, do not mix in one registration, but the same memory may be registered
+    repeatedly.
   - The data of a received packet starts behind XDP_PACKET_HEADROOM (256) bytes and the UMEM's own headroom, in each of
     its frames (xp_alloc in xsk_buff_pool.c, __xsk_rcv in xsk.c). All of a packet's descriptors are published at once.
   - In copy mode packets are transmitted inside sendto, in the context of the caller, at most XDP_MAX_TX_SKB_BUDGET

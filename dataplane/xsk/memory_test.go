@@ -220,7 +220,8 @@ func TestCorruptRings(t *testing.T) {
 	fillUp(t, m, p, 4)
 	mine, _ := p.Get()
 	for _, d := range []Desc{
-		{Addr: 1 << 40, Len: 60}, {Addr: ^uint64(0), Len: 60}, {Addr: mine, Len: 60}, {Addr: 0, Len: 1 << 31}, {Addr: 1, Len: 2048},
+		{Addr: 1 << 40, Len: 60}, {Addr: ^uint64(0), Len: 60}, {Addr: mine, Len: 60},
+		{Addr: 0, Len: 1 << 31}, {Addr: 1, Len: 2048},
 	} {
 		*m.wire.rx.at(m.wire.rx.next) = d
 		m.wire.rx.next++
