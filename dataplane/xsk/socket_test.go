@@ -520,7 +520,6 @@ func BenchmarkSocket(b *testing.B) {
 					copy(u.Frame(frame)[256:], "\xff\xff\xff\xff\xff\xff\x02\x00\x00\x00\x00\x01\x88\xb5")
 					descs[i] = Desc{Addr: frame + 256, Len: 60}
 				}
-				p.PutN(frames[:0])
 				for sent := 0; sent < batch; {
 					sent += s.Send(descs[sent:])
 					must(b, s.Flush())
