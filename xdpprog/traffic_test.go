@@ -52,9 +52,10 @@ func TestReplacedUnderTraffic(t *testing.T) {
 		case <-time.After(5 * time.Millisecond):
 		}
 	}
-	if err != nil || replaced < 10 {
-		t.Fatalf("sending: %v; replaced %d times", err, replaced)
+	if err != nil || replaced < 3 {
+		t.Fatalf("sending: %v; replaced only %d times", err, replaced)
 	}
+	t.Logf("replaced %d times", replaced)
 	receiveNumbered(t, kernels, packets)
 	_ = taken.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
 	if n, err := taken.Read(make([]byte, 16)); err == nil {
