@@ -170,12 +170,16 @@ func (n *network) start(ctx context.Context, path string) error {
 	select {
 	case line := <-lines:
 		if line != "ready" {
+			select { // let it say why
+			case <-n.dataplane.Done():
+			case <-time.After(time.Second):
+			}
 			return fmt.Errorf("the dataplane did not start: %s", n.log.last())
 		}
 	case <-time.After(readyWithin):
 		return fmt.Errorf("the dataplane was not ready within %v: %s", readyWithin, n.log.last())
 	case <-ctx.Done():
-		return errors.New("interrupted")
+		return errInterrupted
 	}
 	n.client, err = show.Connect(run)
 	return err

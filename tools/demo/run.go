@@ -7,7 +7,12 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/viaduct-net/viaduct/tools/exit"
 )
+
+// errInterrupted is a failure: not every step was seen to be right.
+var errInterrupted = exit.Fail(errors.New("interrupted"))
 
 // step is one thing shown. It returns a line of figures; its error says what was not as it should be.
 type step struct {
@@ -63,7 +68,7 @@ func Run(ctx context.Context, path string, tell func(Result)) (_ *Report, err er
 	for _, s := range steps() {
 		r := n.perform(ctx, s)
 		if ctx.Err() != nil {
-			return nil, errors.New("interrupted")
+			return nil, errInterrupted
 		}
 		report.OK = report.OK && r.OK
 		report.Steps = append(report.Steps, r)

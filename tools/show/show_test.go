@@ -1,0 +1,254 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package show
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"net"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	grpcstatus "google.golang.org/grpc/status"
+
+	"github.com/viaduct-net/viaduct/dataplane/api"
+	"github.com/viaduct-net/viaduct/tools/exit"
+)
+
+// fake is a dataplane that always says the same.
+type fake struct {
+	api.UnimplementedDataplaneServer
+	balanced bool
+}
+
+func (fake) Status(context.Context, *api.StatusRequest) (*api.StatusReply, error) {
+	return &api.StatusReply{
+		Version: "v1", Node: "lab", Epoch: 7, Kernel: "6.18", ApplyNanoseconds: 1500000, Routes: 3,
+		StartedUnixNanoseconds: time.Now().Add(-time.Minute).UnixNano(),
+		LastNack:               &api.Refusal{Epoch: 8, Object: "Route a", Field: "spec.via", Reason: "unknown port"},
+		Workers:                []*api.Worker{{Cpu: -1, Frames: 4096, Queues: []*api.WorkerQueue{{Device: "v0", Queue: 1}}}},
+		Features:               []*api.Feature{{Name: "AF_XDP multi-buffer", Found: true, Since: "6.6"}},
+		Degraded:               []*api.Degradation{{Subject: "port left", Reason: "generic XDP"}},
+	}, nil
+}
+
+func (fake) Ports(_ context.Context, r *api.PortsRequest) (*api.PortsReply, error) {
+	if r.Name == "nope" {
+		return nil, grpcstatus.Error(codes.NotFound, `no port is named "nope"`)
+	}
+	return &api.PortsReply{Epoch: 7, Ports: []*api.Port{
+		{Id: 1, Name: "left", Device: "v0", State: api.PortState_PORT_STATE_UP, Mtu: 60000, Mac: "02:00:00:00:00:01",
+			Addresses: []string{"10.1.0.1/24"}, XdpMode: "native", MultiBuffer: true, OuterVlan: 5, InnerVlan: 6,
+			Queues: []*api.PortQueue{{Queue: 0}, {Queue: 1, ZeroCopy: true}}},
+		{Id: 12, Name: "right", Device: "longer0", State: api.PortState_PORT_STATE_GONE, Reason: "device longer0 is not there"},
+	}}, nil
+}
+
+func (fake) Routes(r *api.RoutesRequest, s grpc.ServerStreamingServer[api.RoutesReply]) error {
+	for _, route := range []*api.Route{
+		{Destination: "10.2.0.0/16", Kind: "forward", Origin: "Route a", Hops: []*api.NextHop{
+			{Port: "left", Via: "10.1.0.2", Weight: 1}, {Port: "right", Weight: 2, Mtu: 1400}}},
+		{Destination: "10.3.0.0/16", Kind: "blackhole"},
+	} {
+		if r.Prefix != "" && r.Prefix != route.Destination {
+			continue
+		}
+		if err := s.Send(&api.RoutesReply{Epoch: 7, Routes: []*api.Route{route}}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (fake) Neighbors(context.Context, *api.NeighborsRequest) (*api.NeighborsReply, error) {
+	return &api.NeighborsReply{Neighbors: []*api.Neighbor{{Port: "left", Address: "10.1.0.2", Mac: "02:00:00:00:00:02",
+		State: "reachable", AgeNanoseconds: 1500000000}, {Port: "left", Address: "10.1.0.9", State: "incomplete", Waiting: 3}}}, nil
+}
+
+func (f fake) Ledger(context.Context, *api.LedgerRequest) (*api.LedgerReply, error) {
+	left := &api.PortLedger{Name: "left", Received: 10, Forwarded: 8, Dropped: 2, Transmitted: 1, Hook: map[string]uint64{
+		"no_socket": 4, "passed": 0}, Sockets: &api.SocketStatistics{RxRingFull: 5},
+		Reasons: []*api.ReasonCount{{Verdict: "dropped", Reason: "no_frame", Packets: 2, Meaning: "no free frame"}}}
+	r := &api.LedgerReply{Ports: []*api.PortLedger{left}, Balanced: f.balanced,
+		Total: &api.PortLedger{Name: "total", Received: 10, Forwarded: 8, Dropped: 2}}
+	if !f.balanced {
+		r.Difference = 3
+	}
+	return r, nil
+}
+
+// serve runs the fake and returns its run directory.
+func serve(t *testing.T, f fake) string {
+	t.Helper()
+	run := t.TempDir()
+	listener, err := net.Listen("unix", filepath.Join(run, "dataplane.sock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := grpc.NewServer()
+	api.RegisterDataplaneServer(s, f)
+	done := make(chan struct{})
+	go func() { defer close(done); _ = s.Serve(listener) }()
+	t.Cleanup(func() { s.Stop(); <-done })
+	return run
+}
+
+func execute(ctx context.Context, run, output string, args ...string) (string, error) {
+	root := &cobra.Command{Use: "viaduct", SilenceUsage: true, SilenceErrors: true}
+	root.AddCommand(Commands(&Flags{Run: run, Output: output})...)
+	var out bytes.Buffer
+	root.SetOut(&out)
+	root.SetArgs(args)
+	err := root.ExecuteContext(ctx)
+	return out.String(), err
+}
+
+func TestText(t *testing.T) {
+	run := serve(t, fake{balanced: true})
+	for _, tt := range []struct {
+		args string
+		want string
+	}{
+		{"ports", `
+PORT   ID  STATE  DEVICE   VLAN    MTU  MAC                ADDRESSES    XDP                  QUEUES              REASON
+left    1  up     v0       5.6   60000  02:00:00:00:00:01  10.1.0.1/24  native,multi-buffer  0:copy 1:zero-copy  -
+right  12  gone   longer0  -         0  -                  -            -                    -                   device longer0 is not there
+`},
+		{"routes", `
+DESTINATION  KIND       VIA       PORT   WEIGHT   MTU  ORIGIN
+10.2.0.0/16  forward    10.1.0.2  left        1     -  Route a
+                        on-link   right       2  1400
+10.3.0.0/16  blackhole  -         -           -     -  -
+`},
+		{"routes --within 10.3.0.0/16", `
+DESTINATION  KIND       VIA  PORT  WEIGHT  MTU  ORIGIN
+10.3.0.0/16  blackhole  -    -          -    -  -
+`},
+		{"neighbors left", `
+PORT  ADDRESS   MAC                STATE       CONFIRMED  WAITING
+left  10.1.0.2  02:00:00:00:00:02  reachable    1.5s ago        0
+left  10.1.0.9  -                  incomplete          -        3
+`},
+		{"drops", `
+PORT  VERDICT  REASON    PACKETS  MEANING
+left  dropped  no_frame        2  no free frame
+
+LEDGER  RECEIVED  FORWARDED  CONSUMED  DROPPED  HELD  ORIGINATED  TRANSMITTED  FAILED
+left          10          8         0        2     0           0            1       0
+total         10          8         0        2     0           0            0       0
+
+BEFORE  COUNTED BY  COUNTER       PACKETS
+left    hook        no_socket           4
+left    socket      rx_ring_full        5
+
+the ledger balances: received = forwarded + consumed + dropped + held
+`},
+		{"status", `
+health   degraded
+node     lab
+version  v1
+kernel   6.18
+up       1m0s
+epoch    7, applied in 1.5ms
+tables   0 ports, 3 routes, 0 next-hop groups, 0 neighbors
+refused: epoch 8: Route a: spec.via: unknown port
+degraded: port left: generic XDP
+
+WORKER  CPU  QUEUES  FRAMES  FREE  PACKETS  PASSES  BUSY  SLEEPS
+0       any  v0:1      4096     0        0       0     0       0
+
+FEATURE              FOUND  SINCE  DETAIL
+AF_XDP multi-buffer  yes    6.6    -
+`},
+	} {
+		t.Run(tt.args, func(t *testing.T) {
+			got, err := execute(t.Context(), run, "text", strings.Fields(tt.args)...)
+			if err != nil || got != tt.want[1:] {
+				t.Errorf("error %v, got\n%swant%s", err, got, tt.want)
+			}
+		})
+	}
+}
+
+func TestJSON(t *testing.T) {
+	run := serve(t, fake{balanced: true})
+	out, err := execute(t.Context(), run, "json", "drops")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ledger struct {
+		Balanced bool
+		Total    struct{ Received, Consumed *uint64 }
+		Ports    []struct {
+			Hook    map[string]uint64
+			Reasons []struct{ Reason string }
+		}
+	}
+	if err := json.Unmarshal([]byte(out), &ledger); err != nil {
+		t.Fatal(err)
+	}
+	if !ledger.Balanced || ledger.Total.Received == nil || *ledger.Total.Received != 10 || ledger.Total.Consumed == nil ||
+		ledger.Ports[0].Hook["no_socket"] != 4 || ledger.Ports[0].Reasons[0].Reason != "no_frame" {
+		t.Errorf("got %s", out)
+	}
+	out, err = execute(t.Context(), run, "json", "ports")
+	if err != nil || !strings.Contains(out, `"state": "up"`) || !strings.Contains(out, `"outer_vlan": 5`) ||
+		!strings.Contains(out, `"state": "gone"`) {
+		t.Errorf("error %v, got %s", err, out)
+	}
+}
+
+func TestUnbalancedIsFailure(t *testing.T) {
+	out, err := execute(t.Context(), serve(t, fake{}), "text", "drops")
+	if exit.Status(err) != exit.Failed || !strings.Contains(out, "does NOT balance: received differs by 3") {
+		t.Errorf("status %d (%v), got %s", exit.Status(err), err, out)
+	}
+}
+
+func TestErrors(t *testing.T) {
+	run := serve(t, fake{balanced: true})
+	for _, tt := range []struct{ run, args, want string }{
+		{t.TempDir(), "ports", "no dataplane answers on "},
+		{run, "ports nope", `no port is named "nope"`},
+		{run, "ports a b", "accepts at most 1 arg(s)"},
+		{run, "routes --within 10.0.0.0/8 --to 10.0.0.1", "none of the others can be"},
+		{run, "ports --watch --interval 0s", "--interval 0s is not a positive time"},
+	} {
+		_, err := execute(t.Context(), tt.run, "text", strings.Fields(tt.args)...)
+		if err == nil || !strings.Contains(err.Error(), tt.want) || strings.Contains(err.Error(), "\n") ||
+			exit.Status(err) != exit.SetUp {
+			t.Errorf("%s: got %v, want %q", tt.args, err, tt.want)
+		}
+	}
+}
+
+func TestWatchPrintsUntilTheContextEnds(t *testing.T) {
+	run := serve(t, fake{balanced: true})
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	out, err := execute(ctx, run, "json", "neighbors", "--watch", "--interval", "20ms")
+	lines := strings.Split(strings.TrimSpace(out), "\n")
+	if err != nil || len(lines) < 3 {
+		t.Fatalf("error %v, %d lines", err, len(lines))
+	}
+	for _, l := range lines {
+		if !json.Valid([]byte(l)) {
+			t.Fatalf("not one document a line: %s", l)
+		}
+	}
+}
+
+func TestPortNamesAreCompleted(t *testing.T) {
+	run := serve(t, fake{balanced: true})
+	out, err := execute(t.Context(), run, "text", "__complete", "drops", "")
+	if err != nil || !slices.Contains(strings.Split(out, "\n"), "left") {
+		t.Errorf("error %v, got %s", err, out)
+	}
+}
