@@ -23,8 +23,8 @@ type Setup struct {
 // Subject forwards between the two ports of a rig's DUT. It is used once: Start, then Stop.
 type Subject interface {
 	Name() string
-	// Missing says what this machine lacks for it to run, "" if nothing.
-	Missing() string
+	// Missing says what this machine lacks for it to run in such a rig, "" if nothing.
+	Missing(o rig.Options) string
 	// Transparent: frames come out as they went in, without routing.
 	Transparent() bool
 	// Checksums: it completes partial checksums of local senders, or keeps them partial. Otherwise senders must
@@ -60,11 +60,12 @@ func New(name, dataplane string, flags ...string) (Subject, error) {
 type kernel struct{}
 
 func (kernel) Name() string      { return "kernel" }
-func (kernel) Missing() string   { return "" }
 func (kernel) Transparent() bool { return false }
 func (kernel) Checksums() bool   { return true }
 func (kernel) PIDs() []int       { return nil }
 func (kernel) Stop() error       { return nil } // all of it goes with the rig
+
+func (kernel) Missing(rig.Options) string { return "" }
 
 func (kernel) Start(_ context.Context, r *rig.Rig, s Setup) error {
 	for _, key := range []string{"ipv4/ip_forward", "ipv6/conf/all/forwarding"} {

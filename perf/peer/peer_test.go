@@ -169,8 +169,12 @@ func TestStopTellsThatTheSubjectHadEnded(t *testing.T) {
 
 func TestMissing(t *testing.T) {
 	s, _ := New("viaduct", "/no/such/program")
-	if !strings.Contains(s.Missing(), "/no/such/program") {
-		t.Errorf("missing: %q", s.Missing())
+	if !strings.Contains(s.Missing(rig.Options{}), "/no/such/program") {
+		t.Errorf("missing: %q", s.Missing(rig.Options{}))
+	}
+	s, _ = New("testpmd", "")
+	if s.Missing(rig.Options{Queues: 2, MTU: 1500}) == "" || s.Missing(rig.Options{Queues: 1, MTU: 60000}) == "" {
+		t.Error("testpmd takes two queues or large packets")
 	}
 	if _, err := New("ovs", ""); err == nil || !strings.Contains(err.Error(), "testpmd") {
 		t.Errorf("unknown subject: %v", err)

@@ -28,7 +28,16 @@ func (*testpmd) Name() string      { return "testpmd" }
 func (*testpmd) Transparent() bool { return true }
 func (*testpmd) Checksums() bool   { return false }
 
-func (*testpmd) Missing() string {
+// maxMTU is what fits into one mbuf of testpmd's default size, which is all that the driver receives.
+const maxMTU = 1500
+
+func (*testpmd) Missing(o rig.Options) string {
+	if o.Queues > 1 {
+		return "its af_xdp driver sees only one queue of a veth"
+	}
+	if o.MTU > maxMTU {
+		return fmt.Sprintf("its af_xdp driver takes frames of one buffer, an MTU of %d at most", maxMTU)
+	}
 	if testpmdPath() == "" {
 		return "dpdk-testpmd: not installed"
 	}
@@ -58,15 +67,13 @@ func (t *testpmd) PIDs() []int {
 
 func (t *testpmd) Start(_ context.Context, r *rig.Rig, s Setup) error {
 	if err := t.start(r, s); err != nil {
-		return errors.Join(err, t.Stop())
+		_ = t.Stop() // that the program has ended is what err says
+		return err
 	}
 	return nil
 }
 
 func (t *testpmd) start(r *rig.Rig, s Setup) (err error) {
-	if r.MTU > 3000 {
-		return fmt.Errorf("testpmd: MTU %d does not fit into one frame of its af_xdp driver", r.MTU)
-	}
 	if t.dir, err = os.MkdirTemp("", "viaduct-perf-"); err != nil {
 		return fmt.Errorf("make directory: %w", err)
 	}

@@ -25,8 +25,9 @@ type viaduct struct {
 }
 
 func (v *viaduct) Name() string      { return v.name }
-func (v *viaduct) Missing() string   { return executable(v.binary) }
 func (v *viaduct) Transparent() bool { return false }
+
+func (v *viaduct) Missing(rig.Options) string { return executable(v.binary) }
 
 // Checksums: the asavie backend has no TX metadata to ask the kernel for them.
 func (v *viaduct) Checksums() bool { return v.name == "viaduct" }
@@ -40,7 +41,8 @@ func (v *viaduct) PIDs() []int {
 
 func (v *viaduct) Start(ctx context.Context, r *rig.Rig, s Setup) error {
 	if err := v.start(ctx, r, s); err != nil {
-		return errors.Join(err, v.Stop())
+		_ = v.Stop() // that the program has ended is what err says
+		return err
 	}
 	return nil
 }

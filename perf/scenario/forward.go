@@ -16,7 +16,8 @@ import (
 )
 
 const (
-	metricLoss = "loss"
+	metricLoss    = "loss"
+	metricOffered = "offered"
 
 	passTimeout = 20 * time.Second       // for the first packet to pass a subject
 	warmUp      = 300 * time.Millisecond // caches, neighbours, the CPU's clock
@@ -105,7 +106,7 @@ func (f *Forward) trial(ctx context.Context, r *rig.Rig, s peer.Subject) (sample
 	}
 	defer func() { err = errors.Join(err, receiver.Close()) }()
 
-	err = f.generate(ctx, r, func(*gen.Generator) error { return waitForPackets(ctx, receiver) })
+	err = f.generate(ctx, r, func(*gen.Generator) error { return waitForPackets(ctx, receiver, s) })
 	if err != nil {
 		return nil, err
 	}
@@ -218,7 +219,7 @@ func (f *Forward) window(ctx context.Context, g *gen.Generator, receiver *sink.S
 	}
 	samples := []Sample{
 		{"throughput", "pps", float64(packets) / took.Seconds()},
-		{"offered", "pps", float64(sent1-sent0) / took.Seconds()},
+		{metricOffered, "pps", float64(sent1-sent0) / took.Seconds()},
 	}
 	if f.apart() {
 		samples = append(samples, Sample{"cpu", "ns/packet", float64(cpu1-cpu0) / float64(packets)})
@@ -227,12 +228,15 @@ func (f *Forward) window(ctx context.Context, g *gen.Generator, receiver *sink.S
 }
 
 // waitForPackets returns when a subject forwards and has done so for a while.
-func waitForPackets(ctx context.Context, s *sink.Sink) error {
+func waitForPackets(ctx context.Context, receiver *sink.Sink, s peer.Subject) error {
 	deadline := time.Now().Add(passTimeout)
 	for {
-		c, err := s.Counts()
+		c, err := receiver.Counts()
 		if err != nil {
 			return err
+		}
+		if _, err := cpuTime(s.PIDs(), nil); err != nil {
+			return fmt.Errorf("%s ended before a packet passed: %w", s.Name(), err)
 		}
 		if c.Packets > 0 {
 			return sleep(ctx, warmUp)

@@ -73,7 +73,7 @@ func (c *Comparison) compare(ctx context.Context, doc *report.Document, name str
 	var present []string
 	for _, s := range c.Subjects {
 		subject, _ := peer.New(s, c.Dataplane)
-		if missing := subject.Missing(); missing != "" {
+		if missing := subject.Missing(c.Rig); missing != "" {
 			doc.Notes = append(doc.Notes, fmt.Sprintf("%s left out: %s", s, missing))
 			fmt.Fprintf(c.Progress, "%s left out: %s\n", s, missing)
 			continue

@@ -65,7 +65,7 @@ func TestForward(t *testing.T) {
 		if p := find(t, &doc, "kernel", "latency p50"); p.Median <= 0 {
 			t.Errorf("latency is %v", p.Median)
 		}
-		if s, _ := peer.New("testpmd", ""); s.Missing() == "" && !ipv6 {
+		if s, _ := peer.New("testpmd", ""); s.Missing(f.Rig) == "" && !ipv6 {
 			find(t, &doc, "kernel", "throughput/testpmd")
 		}
 	}
@@ -143,13 +143,28 @@ func openNamespaces(t *testing.T) (n int) {
 	return n
 }
 
+// TestDeadSubjectIsNotWaitedFor: a subject that ends before it forwards fails at once, with its own words.
+func TestDeadSubjectIsNotWaitedFor(t *testing.T) {
+	path := t.TempDir() + "/dataplane"
+	if err := os.WriteFile(path, []byte("#!/bin/sh\necho ready; sleep 0.3; echo no memory; exit 1\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	f := Forward{Comparison: comparison(t, "viaduct"), Size: 64, Flows: 1, Duration: time.Second}
+	f.Dataplane = path
+	start := time.Now()
+	err := f.Run(context.Background(), &report.Document{})
+	if err == nil || !strings.Contains(err.Error(), "no memory") || time.Since(start) > passTimeout/2 {
+		t.Errorf("after %s: %v", time.Since(start), err)
+	}
+}
+
 func TestSeries(t *testing.T) {
 	s := newSeries("forward")
 	for round := 1.0; round <= 3; round++ {
-		s.add("a", []Sample{{"throughput", "pps", 6 * round}, {metricLoss, "%", 1}})
-		s.add("b", []Sample{{"throughput", "pps", 2 * round}, {metricLoss, "%", 0}})
+		s.add("a", []Sample{{"throughput", "pps", 6 * round}, {metricLoss, "%", 1}, {metricOffered, "pps", 9}})
+		s.add("b", []Sample{{"throughput", "pps", 2 * round}, {metricLoss, "%", 0}, {metricOffered, "pps", 9}})
 	}
-	if got := s.results(); len(got) != 4 || got[0].Median != 12 || len(got[0].Runs) != 3 {
+	if got := s.results(); len(got) != 6 || got[0].Median != 12 || len(got[0].Runs) != 3 {
 		t.Errorf("results are %+v", got)
 	}
 	got := s.ratios([]string{"a", "b"})

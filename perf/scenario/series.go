@@ -37,12 +37,12 @@ func (s *series) result(k key) report.Result {
 	return report.NewResult(s.name, k.subject, k.metric, k.unit, s.runs[k])
 }
 
-// ratios are those of the first subject to each other one, by round, for each metric that both have. Loss has none:
-// it is zero when all is well.
+// ratios are those of the first subject to each other one, by round, for each metric that both have. Loss has none,
+// as it is zero when all is well, nor what was offered, which is the generator's.
 func (s *series) ratios(subjects []string) []report.Result {
 	var results []report.Result
 	for _, k := range s.keys {
-		if k.subject != subjects[0] || k.metric == metricLoss {
+		if k.subject != subjects[0] || k.metric == metricLoss || k.metric == metricOffered {
 			continue
 		}
 		for _, other := range subjects[1:] {
