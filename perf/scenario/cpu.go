@@ -47,6 +47,33 @@ func cpuTime(pids, generatorCPUs []int) (time.Duration, error) {
 	return sum + other, err
 }
 
+// otherTime is the processor time that went to neither this process nor the subject's so far: where it is more than a
+// few per cent of a run, the machine was not free for the measurement.
+func otherTime(pids []int) (time.Duration, error) {
+	b, err := os.ReadFile("/proc/stat")
+	if err != nil {
+		return 0, fmt.Errorf("read CPU times: %w", err)
+	}
+	line, _, _ := strings.Cut(string(b), "\n")
+	f := strings.Fields(line)
+	if len(f) < 9 {
+		return 0, fmt.Errorf("read CPU times: %q", line)
+	}
+	// user, nice, system; then, past idle and iowait: irq, softirq, steal.
+	sum, err := ticks(f[1], f[2], f[3], f[6], f[7], f[8])
+	if err != nil {
+		return 0, err
+	}
+	for _, pid := range append([]int{os.Getpid()}, pids...) {
+		t, err := processTime(pid)
+		if err != nil {
+			return 0, err
+		}
+		sum -= t
+	}
+	return sum, nil
+}
+
 // processTime is utime + stime of all threads, proc(5) fields 14 and 15.
 func processTime(pid int) (time.Duration, error) {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))

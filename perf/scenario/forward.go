@@ -18,6 +18,7 @@ import (
 const (
 	metricLoss    = "loss"
 	metricOffered = "offered"
+	metricOthers  = "other load" // of processes that are no part of the measurement
 
 	passTimeout = 20 * time.Second       // for the first packet to pass a subject
 	warmUp      = 300 * time.Millisecond // caches, neighbours, the CPU's clock
@@ -188,6 +189,10 @@ func (f *Forward) window(ctx context.Context, g *gen.Generator, receiver *sink.S
 	if err != nil {
 		return nil, err
 	}
+	other0, err := otherTime(pids)
+	if err != nil {
+		return nil, err
+	}
 	from, err := receiver.Counts()
 	if err != nil {
 		return nil, err
@@ -213,6 +218,10 @@ func (f *Forward) window(ctx context.Context, g *gen.Generator, receiver *sink.S
 	if err != nil {
 		return nil, err
 	}
+	other1, err := otherTime(pids)
+	if err != nil {
+		return nil, err
+	}
 	packets := to.Packets - from.Packets
 	if packets == 0 {
 		return nil, fmt.Errorf("%s passed no packet for %s", s.Name(), took)
@@ -220,6 +229,7 @@ func (f *Forward) window(ctx context.Context, g *gen.Generator, receiver *sink.S
 	samples := []Sample{
 		{"throughput", "pps", float64(packets) / took.Seconds()},
 		{metricOffered, "pps", float64(sent1-sent0) / took.Seconds()},
+		{metricOthers, "% of a core", max(0, 100*float64(other1-other0)/float64(took))},
 	}
 	if f.apart() {
 		samples = append(samples, Sample{"cpu", "ns/packet", float64(cpu1-cpu0) / float64(packets)})

@@ -2,7 +2,13 @@
 
 package scenario
 
-import "github.com/viaduct-net/viaduct/perf/report"
+import (
+	"slices"
+
+	"github.com/viaduct-net/viaduct/perf/report"
+)
+
+var noRatio = []string{metricLoss, metricOffered, metricOthers}
 
 // series gathers the samples of all rounds, in the order in which subjects and metrics first came.
 type series struct {
@@ -38,11 +44,11 @@ func (s *series) result(k key) report.Result {
 }
 
 // ratios are those of the first subject to each other one, by round, for each metric that both have. Loss has none,
-// as it is zero when all is well, nor what was offered, which is the generator's.
+// as it is zero when all is well, nor what is not the subject's: what was offered, and other load.
 func (s *series) ratios(subjects []string) []report.Result {
 	var results []report.Result
 	for _, k := range s.keys {
-		if k.subject != subjects[0] || k.metric == metricLoss || k.metric == metricOffered {
+		if k.subject != subjects[0] || slices.Contains(noRatio, k.metric) {
 			continue
 		}
 		for _, other := range subjects[1:] {
