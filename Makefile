@@ -7,8 +7,7 @@ GO       ?= go
 TOOL     := $(GO) tool -modfile=tools.mod
 FUZZTIME ?= 3s
 BENCH    ?= .
-VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
-LDFLAGS  := -s -w -X main.version=$(VERSION)
+LDFLAGS  := -s -w
 
 MAINS := $(wildcard $(foreach c,control dataplane cni perf tools,$(c)/cmd/*))
 BPF   := $(shell find xdpprog perf -name '*.[ch]' -not -name 'vmlinux.h' 2>/dev/null)
@@ -27,7 +26,7 @@ help: ## this menu
 build: ## static binaries into bin/
 	@mkdir -p bin
 	@for main in $(MAINS); do \
-		CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./$$main; \
+		CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=auto -ldflags '$(LDFLAGS)' -o bin/ ./$$main; \
 		echo "bin/$${main##*/}"; \
 	done
 

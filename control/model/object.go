@@ -84,7 +84,11 @@ type Error struct {
 func (e *Error) Error() string {
 	var b strings.Builder
 	if place := e.Place.String(); place != "" {
-		fmt.Fprintf(&b, "%s (document %d): ", place, e.Place.Document)
+		b.WriteString(place)
+		if e.Place.Document > 0 {
+			fmt.Fprintf(&b, " (document %d)", e.Place.Document)
+		}
+		b.WriteString(": ")
 	}
 	if e.Key != (Key{}) {
 		fmt.Fprintf(&b, "%s: ", e.Key)

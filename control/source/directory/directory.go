@@ -81,9 +81,12 @@ func (s *Source) Run(ctx context.Context, report func(source.Event)) error {
 		if err != nil && first {
 			return fmt.Errorf("read manifests: %w", err)
 		}
-		if err == nil {
-			watch(watcher, dirs)
-		} else { // the root went away: what was good stays in force
+		for more := true; err == nil && more; { // what changed before a watch began is found by another look
+			if more = watch(watcher, dirs); more {
+				event, dirs, err = s.scan(false)
+			}
+		}
+		if err != nil { // the root went away: what was good stays in force
 			event = source.Event{State: state(s.good), Errors: []*model.Error{refusal(s.root, err)}}
 		}
 		if first || !same(before, s.good) || !sameErrors(last, event.Errors) {
@@ -121,19 +124,21 @@ func (s *Source) wait(ctx context.Context, watcher *fsnotify.Watcher) (everythin
 	}
 }
 
-// watch adds the directories; those that are gone the kernel forgets by itself.
-func watch(watcher *fsnotify.Watcher, dirs []string) {
+// watch makes the watcher follow the directories, and says whether there are some that it did not follow before. The
+// stale ones go first: of a directory that was renamed, both names stand for one watch of the kernel's.
+func watch(watcher *fsnotify.Watcher, dirs []string) (more bool) {
+	for _, dir := range watcher.WatchList() {
+		if !slices.Contains(dirs, dir) {
+			_ = watcher.Remove(dir) // an error says that it is gone by itself
+		}
+	}
 	watched := watcher.WatchList()
 	for _, dir := range dirs {
-		if !slices.Contains(watched, dir) {
-			_ = watcher.Add(dir) // gone again, or out of inotify watches: the rescan sees to it
+		if !slices.Contains(watched, dir) && watcher.Add(dir) == nil {
+			more = true // an error: gone again, or out of inotify watches; the rescan sees to it
 		}
 	}
-	for _, dir := range watched {
-		if !slices.Contains(dirs, dir) {
-			_ = watcher.Remove(dir)
-		}
-	}
+	return more
 }
 
 // scan reads what changed, or everything, and works out what is in force.
