@@ -114,7 +114,8 @@ func (p *program) build(k *scenario.Comparison, use, short, long, subjects strin
 	f.IntVar(&k.Rig.Queues, "queues", 1, "queues of each device; forward: also the generator's CPUs")
 	f.IntVar(&k.Rig.MTU, "mtu", mtu, "MTU of all devices, bytes")
 	f.StringVar(&k.Dataplane, "dataplane", defaultDataplane(), "path of viaduct-dataplane")
-	f.StringArrayVar(&k.Flags, "dataplane-flag", nil, "one more flag for viaduct-dataplane, such as --xdp=generic; repeatable")
+	f.StringArrayVar(&k.Flags, "dataplane-flag", nil,
+		"one more flag for viaduct-dataplane, such as --xdp=generic; repeatable")
 	return c
 }
 
