@@ -14,6 +14,7 @@ import (
 	"github.com/viaduct-net/viaduct/control/compile"
 	"github.com/viaduct-net/viaduct/control/model"
 	"github.com/viaduct-net/viaduct/control/source/directory"
+	"github.com/viaduct-net/viaduct/dataplane/ledger"
 	"github.com/viaduct-net/viaduct/dataplane/neighbor"
 	"github.com/viaduct-net/viaduct/dataplane/packet"
 	"github.com/viaduct-net/viaduct/dataplane/tables"
@@ -27,7 +28,7 @@ const (
 	solicitedAnswer = neighbor.SolicitedOverride
 
 	chunkSize = 4096
-	fill      = 256 // frames offered on each device: the largest packet takes 18
+	fill      = 256 // frames that a device's fill ring holds: the largest packet takes 18
 	spare     = 512 // frames for packets in hand, fragments and our own
 
 	startOfTime = int64(time.Second) // zero is never
@@ -58,6 +59,7 @@ type bench struct {
 	clock   time.Time // of the last packet
 	current *pcap.Packet
 	last    observed
+	before  *ledger.Totals // the ledger before the packet in hand
 	counts  Summary
 }
 
@@ -66,7 +68,8 @@ func newBench(cfg Config, sinks Sinks) (_ *bench, err error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &bench{cfg: cfg, sinks: sinks, now: startOfTime, neighbors: neighbor.NewTable(neighbor.Config{})}
+	b := &bench{cfg: cfg, sinks: sinks, now: startOfTime, neighbors: neighbor.NewTable(neighbor.Config{}),
+		before: &ledger.Totals{}}
 	b.counts.Reasons = make(map[string]int)
 	b.counts.Verdicts = make(map[string]int)
 	devices := devicesOf(snapshot, cfg)
@@ -98,7 +101,7 @@ func (b *bench) open(devices []string) (err error) {
 		UMEM: b.umem, Pool: xsk.NewPool(b.umem), Tables: &b.tables, Observe: b.observe,
 	})
 	for i, name := range devices {
-		q, err := xsk.NewMemory(xsk.MemoryConfig{UMEM: b.umem, Device: name, MultiBuffer: true})
+		q, err := xsk.NewMemory(xsk.MemoryConfig{UMEM: b.umem, Device: name, MultiBuffer: true, FillSize: fill})
 		if err != nil {
 			return fmt.Errorf("make queue of %s: %w", name, err)
 		}

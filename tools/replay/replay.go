@@ -78,8 +78,12 @@ func (b *bench) replay(p *pcap.Packet) error {
 		if err := b.work(); err != nil {
 			return err
 		}
-		line.fill(b.last.reason)
-		line.InPort, line.OutPort = b.name(b.last.in), b.name(b.last.out)
+		reason := b.booked()
+		line.fill(reason)
+		line.InPort = b.name(b.last.in)
+		if reason == b.last.reason {
+			line.OutPort = b.name(b.last.out)
+		}
 	}
 	b.counts.add(line)
 	return b.sinks.Packet(line)
@@ -113,6 +117,28 @@ func (b *bench) work() error {
 	return b.collect(sending)
 }
 
+// booked is the reason under which the ledger has the packet. It is the one that the pipeline gave, unless the worker
+// could not carry that out, for want of frames or room.
+func (b *bench) booked() verdict.Reason {
+	now := b.total()
+	defer func() { b.before = now }()
+	for r := verdict.None + 1; r < verdict.NumReasons; r++ {
+		if c := ledger.ByReason(r); now.Get(c) != b.before.Get(c) {
+			return r
+		}
+	}
+	return verdict.WaitingForNeighbor
+}
+
+// total is the ledger over all ports.
+func (b *bench) total() *ledger.Totals {
+	total := &ledger.Totals{}
+	for _, t := range ledger.Read([]*ledger.Book{b.worker.Book()}) {
+		total.Add(t)
+	}
+	return total
+}
+
 // answer makes the neighbour that the packet waits for known.
 func (b *bench) answer() {
 	e := b.last.wait
@@ -124,7 +150,10 @@ func (b *bench) answer() {
 // observe notes what the worker decides.
 func (b *bench) observe(p *packet.Packet, d pipeline.Decision) {
 	b.last = observed{reason: d.Reason, in: p.In, wait: d.Wait}
-	if d.Send {
+	switch {
+	case d.Wait != nil: // an answer of our own is not seen again
+		b.last.out = d.Wait.Port
+	case d.Send:
 		b.last.out = p.Out
 	}
 }

@@ -153,7 +153,9 @@ func optional(args []string) string {
 }
 
 // command gives c the flags of watching and makes it print its view.
-func command[T proto.Message](f *Flags, c *cobra.Command, viewOf func(*cobra.Command, []string) view[T]) *cobra.Command {
+func command[T proto.Message](
+	f *Flags, c *cobra.Command, viewOf func(*cobra.Command, []string) view[T],
+) *cobra.Command {
 	watch := c.Flags().Bool("watch", false, "print again and again, until interrupted; json: one line each time")
 	interval := c.Flags().Duration("interval", time.Second, "time between two prints of --watch")
 	c.RunE = func(c *cobra.Command, args []string) error {
