@@ -63,16 +63,13 @@ func (l *Pipeline) answer(p *packet.Packet, reason verdict.Reason) Decision {
 	if out == nil || !out.Up {
 		return end(reason)
 	}
-	n, solicit := l.nextHop(&hop, p.Dst)
-	if n == nil {
+	mac, wait := l.nextHop(&hop, p.Dst)
+	switch wait {
+	case known:
+	case failed, full:
 		return end(reason)
-	}
-	mac, ok := n.MAC()
-	if !ok {
-		if n.Failed() && !solicit {
-			return end(reason)
-		}
-		return Decision{Reason: reason, Wait: n, Solicit: solicit}
+	default:
+		return Decision{Reason: reason, Wait: l.asked, Solicit: wait == solicit}
 	}
 	if !p.SetEthernet(mac, out.MAC, out.VLANs) {
 		return end(reason)

@@ -39,6 +39,7 @@ type Pipeline struct {
 	t      *tables.Tables
 	now    int64 // nanoseconds, monotonic
 	limits limits
+	asked  *neighbor.Entry // see nextHop
 }
 
 // Begin sets the tables in force and the time, in monotonic nanoseconds, for the packets judged until the next call.

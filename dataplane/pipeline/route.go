@@ -3,7 +3,6 @@
 package pipeline
 
 import (
-	"github.com/viaduct-net/viaduct/dataplane/neighbor"
 	"github.com/viaduct-net/viaduct/dataplane/packet"
 	"github.com/viaduct-net/viaduct/dataplane/route"
 	"github.com/viaduct-net/viaduct/dataplane/tables"
@@ -72,16 +71,15 @@ func (l *Pipeline) forward(p *packet.Packet, in *tables.Port, hop *route.Hop) De
 		}
 		fragmentMTU = mtu
 	}
-	n, solicit := l.nextHop(hop, p.Dst)
-	if n == nil {
+	mac, wait := l.nextHop(hop, p.Dst)
+	switch wait {
+	case known:
+	case failed:
+		return l.icmpError(p, in, packet.HostUnreachable, 0, verdict.NeighborFailed)
+	case full:
 		return end(verdict.NeighborTableFull)
-	}
-	mac, ok := n.MAC()
-	if !ok {
-		if n.Failed() && !solicit {
-			return l.icmpError(p, in, packet.HostUnreachable, 0, verdict.NeighborFailed)
-		}
-		return Decision{Reason: verdict.WaitingForNeighbor, Wait: n, Solicit: solicit}
+	default:
+		return Decision{Reason: verdict.WaitingForNeighbor, Wait: l.asked, Solicit: wait == solicit}
 	}
 	p.DecrementTTL()
 	if !p.SetEthernet(mac, out.MAC, out.VLANs) {
@@ -106,17 +104,47 @@ func ttlReason(p *packet.Packet) verdict.Reason {
 	return verdict.TTLExceeded
 }
 
-// nextHop returns the neighbour to which the hop leads, and whether to solicit its address.
-func (l *Pipeline) nextHop(hop *route.Hop, dst packet.Addr) (n *neighbor.Entry, solicit bool) {
-	via := hop.Via
-	if n = hop.Neighbor; n == nil {
-		via = dst
+// standing is what is known of a next hop's link-layer address.
+type standing uint8
+
+const (
+	known   standing = iota
+	waiting          // asked for already
+	solicit          // to be asked for at once
+	failed           // asked for in vain
+	full             // the neighbour table has no room to ask
+)
+
+// nextHop returns the MAC of the neighbour to which the hop leads. Where it is waiting or solicit, l.asked is the
+// neighbour.
+func (l *Pipeline) nextHop(hop *route.Hop, dst packet.Addr) (packet.MAC, standing) {
+	n := hop.Neighbor
+	if n == nil {
 		n = l.t.Neighbors.Lookup(hop.Port, dst)
 	}
 	if n != nil {
-		if _, ok := n.MAC(); ok {
-			return n, false
+		if mac, ok := n.MAC(); ok {
+			return mac, known
 		}
 	}
-	return l.t.Neighbors.Resolve(hop.Port, via, l.now)
+	return packet.MAC{}, l.ask(hop, dst)
+}
+
+// ask begins, or goes on with, the resolution of the hop's neighbour.
+func (l *Pipeline) ask(hop *route.Hop, dst packet.Addr) standing {
+	via := hop.Via
+	if hop.Neighbor == nil {
+		via = dst
+	}
+	n, first := l.t.Neighbors.Resolve(hop.Port, via, l.now)
+	l.asked = n
+	switch {
+	case n == nil:
+		return full
+	case first:
+		return solicit
+	case n.Failed():
+		return failed
+	}
+	return waiting
 }

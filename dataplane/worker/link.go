@@ -28,6 +28,7 @@ type link struct {
 
 	staged  []xsk.Desc
 	packets []stagedPacket
+	sent    tally
 }
 
 // stagedPacket is what has to be put right in the ledger when a staged packet cannot be sent.
@@ -94,6 +95,7 @@ func (w *Worker) closeGone() {
 			kept = append(kept, l)
 			continue
 		}
+		w.bookSent(l)
 		w.unsend(l, 0, verdict.PortClosed)
 		w.unwatch(l.queue.FD())
 		_ = l.queue.Close(w.pool.Put) // the device is given up: there is nobody to tell
@@ -115,23 +117,37 @@ func (w *Worker) stage(l *link, descs []xsk.Desc, s stagedPacket) {
 	}
 	s.descs = uint16(len(descs))
 	l.packets = append(l.packets, s)
-	a := w.book.Account(s.out)
-	a.Add(ledger.Transmitted, 1)
-	a.Add(ledger.TransmittedBytes, uint64(s.bytes))
+	if s.out != l.sent.port {
+		w.bookSent(l)
+		l.sent.port = s.out
+	}
+	l.sent.packets++
+	l.sent.bytes += uint64(s.bytes)
 	switch s.kind {
 	case originated:
-		a.Add(ledger.Originated, 1)
+		w.book.Account(s.out).Add(ledger.Originated, 1)
 	case fragment:
-		a.Add(ledger.Fragments, 1)
+		w.book.Account(s.out).Add(ledger.Fragments, 1)
 	}
 	if len(l.staged) >= stageSize {
 		w.transmit(l)
 	}
 }
 
+// bookSent books what was staged and not yet booked.
+func (w *Worker) bookSent(l *link) {
+	if t := &l.sent; t.packets > 0 {
+		a := w.book.Account(t.port)
+		a.Add(ledger.Transmitted, t.packets)
+		a.Add(ledger.TransmittedBytes, t.bytes)
+		*t = tally{}
+	}
+}
+
 // transmit gives the link's staged packets to its tx ring, takes sent frames back and tells the kernel.
 func (w *Worker) transmit(l *link) {
 	w.reclaim(l)
+	w.bookSent(l)
 	if len(l.staged) > 0 {
 		sent := l.queue.Send(l.staged)
 		if sent < len(l.staged) { // make room: let the kernel work the ring off, once
