@@ -7,15 +7,20 @@ import "encoding/binary"
 // Fragments cuts an IPv4 packet into fragments (RFC 791 2.3, 3.2), one a call of Next. It reads the packet's frames
 // until the last one is made, and takes the Ethernet header and tags along as they stand in front of L3.
 type Fragments struct {
-	p      *Packet
+	p       *Packet
+	payload scattered
+	left    int  // bytes of payload not yet in a fragment
+	offset  int  // of the next fragment in the whole datagram, bytes
+	more    bool // the packet is itself a fragment and not the last
+	header  int  // bytes of the next fragment's IP header
+	later   bool // the next fragment is not the first that is made
+	mtu     int
+}
+
+// scattered is a payload that is read in order and may lie in several frames.
+type scattered struct {
 	source []byte   // what is left of the frame being read
 	tail   [][]byte // the frames after that
-	left   int      // bytes of payload not yet in a fragment
-	offset int      // of the next fragment in the whole datagram, bytes
-	more   bool     // the packet is itself a fragment and not the last
-	header int      // bytes of the next fragment's IP header
-	later  bool     // the next fragment is not the first that is made
-	mtu    int
 }
 
 // Fragments prepares to cut the packet, with what it has in further frames in tail, into fragments of at most mtu bytes
@@ -32,7 +37,7 @@ func (p *Packet) Fragments(mtu int, tail [][]byte) (Fragments, bool) {
 		return Fragments{}, false
 	}
 	return Fragments{
-		p: p, source: h[header:], tail: tail,
+		p: p, payload: scattered{h[header:], tail},
 		left:   p.L3Len - header,
 		offset: int(field&ipv4OffsetMask) * 8,
 		more:   field&ipv4MF != 0,
@@ -69,7 +74,7 @@ func (f *Fragments) Next(frame []byte, start int) (end int) {
 		size = (f.mtu - f.header) &^ 7
 	}
 	f.putHeader(b[:f.header], size)
-	f.read(b[f.header : f.header+size])
+	f.payload.read(b[f.header : f.header+size])
 	end = start + link + f.header + size
 	f.left -= size
 	f.offset += size
@@ -95,13 +100,13 @@ func (f *Fragments) putHeader(h []byte, size int) {
 	binary.BigEndian.PutUint16(h[10:], ^Fold(Sum(h, 0)))
 }
 
-// read moves the next len(b) bytes of payload to b.
-func (f *Fragments) read(b []byte) {
+// read moves the next len(b) bytes to b.
+func (s *scattered) read(b []byte) {
 	for len(b) > 0 {
-		n := copy(b, f.source)
-		b, f.source = b[n:], f.source[n:]
-		if len(f.source) == 0 && len(f.tail) > 0 {
-			f.source, f.tail = f.tail[0], f.tail[1:]
+		n := copy(b, s.source)
+		b, s.source = b[n:], s.source[n:]
+		if len(s.source) == 0 && len(s.tail) > 0 {
+			s.source, s.tail = s.tail[0], s.tail[1:]
 		} else if n == 0 {
 			clear(b) // tail was shorter than Tail said
 			return
