@@ -164,12 +164,16 @@ func TestStopAndKill(t *testing.T) {
 
 func TestNothingIsLeft(t *testing.T) {
 	l := lab(t)
+	descriptors := len(must(os.ReadDir("/proc/self/fd"))(t))
 	a, b := pair(t, l)
 	inodes := []uint64{must(a.Inode())(t), must(b.Inode())(t)}
 	p := must(l.Start(b, exec.Command("sleep", "60")))(t)
 	ok(t, l.Close())
 	if err := unix.Kill(p.PID(), 0); !errors.Is(err, unix.ESRCH) {
 		t.Errorf("the process lives: %v", err)
+	}
+	if after := len(must(os.ReadDir("/proc/self/fd"))(t)); after > descriptors {
+		t.Errorf("%d descriptors before, %d after", descriptors, after)
 	}
 	// A thread that was inside may take a moment to end.
 	for range 100 {

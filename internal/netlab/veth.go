@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"time"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 )
 
 // End is one end of a veth pair.
@@ -20,7 +22,8 @@ type End struct {
 	MAC       net.HardwareAddr
 }
 
-// Veth makes a pair of devices, each in its namespace from the start, gives them their addresses and brings them up.
+// Veth makes a pair of devices, each in its namespace from the start, gives them their addresses, brings them up and
+// waits until they carry packets.
 func (l *Lab) Veth(a, b End) error {
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name, attrs.MTU, attrs.HardwareAddr = a.Device, mtu(a), a.MAC
@@ -38,7 +41,44 @@ func (l *Lab) Veth(a, b End) error {
 			return fmt.Errorf("set up %s in namespace %s: %w", e.Device, e.In.name, err)
 		}
 	}
+	for _, e := range []End{a, b} {
+		if err := e.await(); err != nil {
+			return fmt.Errorf("wait for %s in namespace %s: %w", e.Device, e.In.name, err)
+		}
+	}
 	return nil
+}
+
+// await waits until the device carries packets and its addresses are in use. Both follow the carrier by way of a work
+// queue (net/core/link_watch.c): until it has run, the device's qdisc drops in silence.
+func (e End) await() error {
+	const within = 5 * time.Second
+	for deadline := time.Now().Add(within); ; time.Sleep(2 * time.Millisecond) {
+		ready, err := e.ready()
+		if ready || err != nil {
+			return err
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("not up within %v", within)
+		}
+	}
+}
+
+func (e End) ready() (bool, error) {
+	link, err := e.In.links.LinkByName(e.Device)
+	if err != nil {
+		return false, err
+	}
+	addresses, err := e.In.links.AddrList(link, netlink.FAMILY_V6)
+	if err != nil {
+		return false, err
+	}
+	for _, a := range addresses {
+		if a.Flags&unix.IFA_F_TENTATIVE != 0 {
+			return false, nil
+		}
+	}
+	return link.Attrs().OperState == netlink.OperUp, nil
 }
 
 func mtu(e End) int {
