@@ -67,7 +67,8 @@ func TestNodeConfig(t *testing.T) {
 }
 
 func TestRoute(t *testing.T) {
-	got := decodeOne(t, route(`{node: n1, destination: 0.0.0.0/0, nextHops: [{via: 10.0.0.1, port: p, weight: 3, mtu: 1400}, {port: q}]}`))
+	got := decodeOne(t, route("{node: n1, destination: 0.0.0.0/0, "+
+		"nextHops: [{via: 10.0.0.1, port: p, weight: 3, mtu: 1400}, {port: q}]}"))
 	want := &Route{Node: "n1", Destination: netip.MustParsePrefix("0.0.0.0/0"), Type: "forward", NextHops: []NextHop{
 		{Via: netip.MustParseAddr("10.0.0.1"), Port: "p", Weight: 3, MTU: 1400}, {Port: "q", Weight: 1},
 	}}
@@ -79,6 +80,9 @@ func TestRoute(t *testing.T) {
 func TestRefused(t *testing.T) {
 	port := func(fields string) string { return nodeConfig("{ports: [{name: p, device: d, " + fields + "}]}") }
 	hop := func(fields string) string { return route("{destination: 10.0.0.0/8, nextHops: [{" + fields + "}]}") }
+	two := func(p, q string) string {
+		return nodeConfig("{ports: [{name: p, device: d, addresses: [" + p + "]}, {name: q, device: e, addresses: [" + q + "]}]}")
+	}
 	for _, c := range []struct{ text, field, reason string }{
 		// what the whole is
 		{"kind: Route\nmetadata: {name: a}", "apiVersion", "must be said"},
@@ -121,7 +125,8 @@ func TestRefused(t *testing.T) {
 		{hop("via: 0.1.2.3"), "spec.nextHops[0].via", "unicast"},
 		{hop(`via: "fe80::1%eth0", port: p`), "spec.nextHops[0].via", "unicast"},
 		{hop(`via: "fe80::1"`), "spec.nextHops[0].port", "link-local"},
-		{route("{destination: 10.0.0.0/8, nextHops: [" + strings.Repeat("{port: p},", 257) + "]}"), "spec.nextHops", "at most 256"},
+		{route("{destination: 10.0.0.0/8, nextHops: [" + strings.Repeat("{port: p},", 257) + "]}"),
+			"spec.nextHops", "at most 256"},
 		// nodes
 		{nodeConfig("{workers: -1}"), "spec.workers", "-1 is not between"},
 		{nodeConfig("{workers: 4294967297}"), "spec.workers", "4294967297 is not between"},
@@ -137,10 +142,11 @@ func TestRefused(t *testing.T) {
 		{nodeConfig("{ports: [{name: p q, device: d}]}"), "spec.ports[0].name", "spaces"},
 		{nodeConfig("{ports: [{name: p, device: d}, {name: p, device: e}]}"), "spec.ports[1].name", "two ports"},
 		{nodeConfig("{ports: [{name: p, device: d}, {name: q, device: d}]}"), "spec.ports[1].device", `port "p"`},
-		{nodeConfig("{ports: [{name: p, device: d, vlan: 5}, {name: q, device: d, vlans: [5]}]}"), "spec.ports[1].device", "same"},
-		{nodeConfig("{ports: [{name: p, device: d, addresses: [10.0.0.1/24]}, {name: q, device: e, addresses: [10.0.0.1/8]}]}"),
+		{nodeConfig("{ports: [{name: p, device: d, vlan: 5}, {name: q, device: d, vlans: [5]}]}"),
+			"spec.ports[1].device", "same"},
+		{two("10.0.0.1/24", "10.0.0.1/8"),
 			"spec.ports[1].addresses[0]", "10.0.0.1 is port"},
-		{nodeConfig("{ports: [{name: p, device: d, addresses: [10.0.0.1/24]}, {name: q, device: e, addresses: [10.0.0.2/24]}]}"),
+		{two("10.0.0.1/24", "10.0.0.2/24"),
 			"spec.ports[1].addresses[0]", "10.0.0.0/24 is port"},
 		{port("queues: [1, 1]"), "spec.ports[0].queues[1]", "twice"},
 		{port("queues: [-1]"), "spec.ports[0].queues[0]", "between"},
@@ -257,7 +263,8 @@ func FuzzDecode(f *testing.F) {
 }
 
 func checkRoute(t *testing.T, r *Route) {
-	if !r.Destination.IsValid() || r.Destination != r.Destination.Masked() || (r.Type == "forward") != (len(r.NextHops) > 0) {
+	if !r.Destination.IsValid() || r.Destination != r.Destination.Masked() ||
+		(r.Type == "forward") != (len(r.NextHops) > 0) {
 		t.Errorf("route %v", r)
 	}
 	for _, h := range r.NextHops {

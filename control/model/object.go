@@ -11,7 +11,7 @@ import (
 	"strings"
 )
 
-// Group and version of the kinds that are Viaduct's own.
+// APIVersion is the group and version of the kinds that are Viaduct's own.
 const APIVersion = "viaduct.dev/v1alpha1"
 
 // Key names an object: unique within a State.

@@ -77,12 +77,8 @@ func fits(path string, value any, t reflect.Type) (field, reason string) {
 func fitsObject(path string, object map[string]any, t reflect.Type) (field, reason string) {
 	for _, name := range slices.Sorted(maps.Keys(object)) {
 		field := strings.TrimPrefix(path+"."+name, ".")
-		member := t
-		if t.Kind() == reflect.Map {
-			member = t.Elem()
-		} else if f, ok := fieldNamed(t, name); ok {
-			member = f.Type
-		} else {
+		member, known := memberType(t, name)
+		if !known {
 			return field, "unknown field"
 		}
 		if field, reason := fits(field, object[name], member); reason != "" {
@@ -92,13 +88,17 @@ func fitsObject(path string, object map[string]any, t reflect.Type) (field, reas
 	return "", ""
 }
 
-func fieldNamed(t reflect.Type, name string) (reflect.StructField, bool) {
+// memberType is the type of a map's elements, or of the struct's field with the name.
+func memberType(t reflect.Type, name string) (reflect.Type, bool) {
+	if t.Kind() == reflect.Map {
+		return t.Elem(), true
+	}
 	for i := range t.NumField() {
 		if f := t.Field(i); f.Tag.Get("json") == name {
-			return f, true
+			return f.Type, true
 		}
 	}
-	return reflect.StructField{}, false
+	return nil, false
 }
 
 // fitsScalar knows the scalars that specs are made of: strings, booleans and int64.

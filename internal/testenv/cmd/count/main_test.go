@@ -14,7 +14,8 @@ func TestRun(t *testing.T) {
 			`{"Action":"skip","Package":"p","Test":"TestS"}` + "\n"
 		fail = `{"Action":"output","Package":"p","Test":"TestF","Output":"broken\n"}` + "\n" +
 			`{"Action":"fail","Package":"p","Test":"TestF"}` + "\n" + `{"Action":"fail","Package":"p"}` + "\n"
-		ended = `{"Action":"output","Package":"p","Output":"ok  \tp\t0.1s\n"}` + "\n" + `{"Action":"pass","Package":"p"}` + "\n"
+		ended = `{"Action":"output","Package":"p","Output":"ok  \tp\t0.1s\n"}` + "\n" +
+			`{"Action":"pass","Package":"p"}` + "\n"
 		build = `{"ImportPath":"q","Action":"build-output","Output":"q.go:1: no\n"}` + "\n" +
 			`{"ImportPath":"q","Action":"build-fail"}` + "\n" +
 			`{"Action":"fail","Package":"q","FailedBuild":"q"}` + "\n"
@@ -28,7 +29,8 @@ func TestRun(t *testing.T) {
 	}{
 		{"passes", pass + ended, true, true, []string{"ok  \tp", "1 passed, 0 failed, 0 skipped"}},
 		{"nothing ran", ended, true, false, []string{"0 passed"}},
-		{"skip as root", pass + skip + ended, true, false, []string{"needs root", "as root", "1 passed, 0 failed, 1 skipped"}},
+		{"skip as root", pass + skip + ended, true, false,
+			[]string{"needs root", "as root", "1 passed, 0 failed, 1 skipped"}},
 		{"skip as a user", pass + skip + ended, false, true, []string{"1 skipped"}},
 		{"failure", pass + fail, false, false, []string{"broken", "1 passed, 1 failed"}},
 		{"does not build", pass + build, false, false, []string{"q.go:1: no", "1 packages failed"}},
