@@ -11,14 +11,20 @@ import (
 // Sum adds b to a ones' complement sum (RFC 1071), as big-endian 16-bit words, an odd last byte padded with zero.
 // Sums may be added to each other, and several to one, before Fold. Each call adds less than 1<<16.
 func Sum(b []byte, initial uint64) uint64 {
-	// The sum is independent of byte order but for a final swap (RFC 1071 2B), and words may be of any width.
+	// The sum is independent of byte order but for a final swap (RFC 1071 2B), and words may be of any width. Additions
+	// with carry are one instruction each while they stand in one row, so the rows are long.
 	var s, c uint64
-	for len(b) >= 32 {
-		s, c = bits.Add64(s, binary.LittleEndian.Uint64(b), c)
-		s, c = bits.Add64(s, binary.LittleEndian.Uint64(b[8:]), c)
-		s, c = bits.Add64(s, binary.LittleEndian.Uint64(b[16:]), c)
-		s, c = bits.Add64(s, binary.LittleEndian.Uint64(b[24:]), c)
-		b = b[32:]
+	for len(b) >= 64 {
+		w := (*[64]byte)(b)
+		s, c = bits.Add64(s, binary.LittleEndian.Uint64(w[0:]), c)
+		s, c = bits.Add64(s, binary.LittleEndian.Uint64(w[8:]), c)
+		s, c = bits.Add64(s, binary.LittleEndian.Uint64(w[16:]), c)
+		s, c = bits.Add64(s, binary.LittleEndian.Uint64(w[24:]), c)
+		s, c = bits.Add64(s, binary.LittleEndian.Uint64(w[32:]), c)
+		s, c = bits.Add64(s, binary.LittleEndian.Uint64(w[40:]), c)
+		s, c = bits.Add64(s, binary.LittleEndian.Uint64(w[48:]), c)
+		s, c = bits.Add64(s, binary.LittleEndian.Uint64(w[56:]), c)
+		b = b[64:]
 	}
 	for len(b) >= 8 {
 		s, c = bits.Add64(s, binary.LittleEndian.Uint64(b), c)
@@ -36,11 +42,12 @@ func Sum(b []byte, initial uint64) uint64 {
 // Fold reduces a sum to 16 bits, in host byte order; a checksum field is its complement. A sum over a message with its
 // right checksum folds to 0xffff.
 func Fold(sum uint64) uint16 {
-	sum = sum>>32 + sum&0xffffffff
-	sum = sum>>16 + sum&0xffff
-	sum = sum>>16 + sum&0xffff
-	sum = sum>>16 + sum&0xffff
-	return uint16(sum)
+	// Adding the halves to each other both ways round carries from the lower half into the upper one, which is then the
+	// ones' complement sum of both (csum_fold in arch/x86/include/asm/checksum.h).
+	sum += bits.RotateLeft64(sum, 32)
+	half := uint32(sum >> 32)
+	half += bits.RotateLeft32(half, 16)
+	return uint16(half >> 16)
 }
 
 // PseudoSum is the sum of the pseudo-header of either family (RFC 9293 3.1, RFC 8200 8.1) for length bytes of

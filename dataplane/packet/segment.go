@@ -104,8 +104,8 @@ func signed(options []byte) bool {
 // Count is the number of segments that are still to come.
 func (s *Segments) Count() int { return (s.left + s.size - 1) / s.size }
 
-// Next writes the next segment, its checksums complete, to frame[start:] and returns its end. frame must hold from start
-// the packet's Ethernet header and mtu bytes, and must not be one of the packet's. It may be called Count times.
+// Next writes the next segment, its checksums complete, to frame[start:] and returns its end. frame must hold from
+// start the packet's Ethernet header and mtu bytes, and must not be one of the packet's. It may be called Count times.
 func (s *Segments) Next(frame []byte, start int) (end int) {
 	p := s.p
 	size := min(s.left, s.size)
@@ -135,7 +135,7 @@ func (s *Segments) putLength(h []byte, size int) {
 	binary.BigEndian.PutUint16(h[10:], UpdateChecksum32(binary.BigEndian.Uint16(h[10:]), from, to))
 }
 
-// putTCP writes what differs in the TCP header of the segment in b: sequence number, flags and checksum. FIN and PSH are
+// putTCP writes what differs in the TCP header of the segment in b: sequence number, flags, checksum. FIN and PSH are
 // the last segment's; CWR is the first one's, for it answers one ECE (RFC 3168 6.1.2).
 func (s *Segments) putTCP(b []byte) {
 	binary.BigEndian.PutUint32(b[4:], s.seq)
