@@ -45,7 +45,7 @@ metadata: {name: nowhere}
 spec: {destination: 192.0.2.0/24, type: blackhole}
 `
 
-func directoryOf(t *testing.T, text string) string {
+func directoryOf(t testing.TB, text string) string {
 	t.Helper()
 	dir := t.TempDir()
 	if err := os.WriteFile(filepath.Join(dir, "lab.yaml"), []byte(text), 0o600); err != nil {
