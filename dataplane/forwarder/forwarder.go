@@ -45,8 +45,19 @@ type Config struct {
 const (
 	defaultRing = 2048
 	maxChunks   = 16384 // of a worker's UMEM: a pool costs kernel memory for each chunk and device
-	chunkSize   = 4096
 )
+
+// frameSize is how large the workers' frames are: as small as whole packets of the ports fit, since more of them then
+// share a page. Larger packets take several frames.
+func frameSize(t *tables.Tables) int {
+	const room = 2048 - 256 - 22 - 320 // less the headroom, the link header, and the kernel's tail room
+	for i := range t.Ports {
+		if t.Ports[i].MTU > room {
+			return 4096
+		}
+	}
+	return 2048
+}
 
 // Forwarder is a running dataplane.
 type Forwarder struct {
@@ -143,7 +154,7 @@ func (f *Forwarder) apply(ctx context.Context, snapshot *api.Snapshot) error {
 	if err != nil {
 		return err
 	}
-	if err := f.startWorkers(snapshot, links); err != nil {
+	if err := f.startWorkers(snapshot, next, links); err != nil {
 		return err
 	}
 	opened, err := f.openMissing(snapshot, links)
@@ -177,7 +188,7 @@ func (f *Forwarder) checkDevices(snapshot *api.Snapshot, links links) error {
 }
 
 // startWorkers starts the workers when the first snapshot with ports says how many there are to be.
-func (f *Forwarder) startWorkers(snapshot *api.Snapshot, links links) error {
+func (f *Forwarder) startWorkers(snapshot *api.Snapshot, next *tables.Tables, links links) error {
 	if len(snapshot.GetPorts()) == 0 {
 		return nil
 	}
@@ -196,19 +207,19 @@ func (f *Forwarder) startWorkers(snapshot *api.Snapshot, links links) error {
 		return nil
 	}
 	for i := range n {
-		if err := f.startWorker(i, len(snapshot.Ports)); err != nil {
+		if err := f.startWorker(i, len(snapshot.Ports), frameSize(next)); err != nil {
 			return fmt.Errorf("start worker %d: %w", i, err)
 		}
 	}
 	return nil
 }
 
-func (f *Forwarder) startWorker(i, ports int) error {
+func (f *Forwarder) startWorker(i, ports, frame int) error {
 	chunks := f.cfg.Chunks
 	if chunks == 0 {
 		chunks = min(maxChunks, max(2, ports)*4*f.cfg.Ring)
 	}
-	umem, err := xsk.NewUMEM(xsk.UMEMConfig{Chunks: chunks, ChunkSize: chunkSize})
+	umem, err := xsk.NewUMEM(xsk.UMEMConfig{Chunks: chunks, ChunkSize: frame})
 	if err != nil {
 		return err
 	}

@@ -160,7 +160,7 @@ func (s *site) checkLedger() {
 
 func TestTrafficCrosses(t *testing.T) {
 	for _, c := range []Config{
-		{}, {Sockets: "asavie"}, {Spin: -1}, {Ring: 256},
+		{}, {XDP: "generic"}, {Sockets: "asavie"}, {Spin: -1}, {Ring: 256},
 	} {
 		t.Run(fmt.Sprintf("sockets=%s,xdp=%s,spin=%d,ring=%d", c.Sockets, c.XDP, c.Spin, c.Ring), func(t *testing.T) {
 			s := newSite(t, c)

@@ -29,7 +29,7 @@ const (
 	TransmittedBytes                // out: their bytes
 	Originated                      // out: packets of our own given to tx rings: ARP, ND, ICMP
 	OriginatedLost                  // out: packets of our own that could not be sent
-	Fragments                       // out: fragments beyond the first of their packet
+	Fragments                       // out: fragments and segments beyond the first of their packet
 	firstReason
 )
 

@@ -25,9 +25,23 @@ type Decision struct {
 	Wait *neighbor.Entry
 	// Solicit says that Wait has to be asked for its address at once.
 	Solicit bool
-	// FragmentMTU is the IP MTU in bytes to which a packet that is to be sent has to be fragmented, 0 for none.
-	FragmentMTU int
+	// Cut says that the packet that is to be sent is larger than MTU, in bytes of IP packet, and how to make it fit.
+	Cut Cut
+	MTU int
 }
+
+// Cut is a way to make a packet fit an MTU.
+type Cut uint8
+
+const (
+	// Whole: it fits.
+	Whole Cut = iota
+	// Fragment cuts an IPv4 packet without DF into fragments (RFC 791).
+	Fragment
+	// Segment cuts a TCP superframe, which a sending stack's segmentation offload or a receive offload made, into
+	// segments, as the device would have.
+	Segment
+)
 
 // Answer says that the frame no longer holds the packet received but an answer of our own to it.
 func (d Decision) Answer() bool { return d.Reason.Verdict() == verdict.Consumed }

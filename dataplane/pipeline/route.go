@@ -61,15 +61,14 @@ func (l *Pipeline) forward(p *packet.Packet, in *tables.Port, hop *route.Hop) De
 	if out == nil || !out.Up {
 		return end(verdict.NoOutputPort)
 	}
-	fragmentMTU := 0
-	if mtu := pathMTU(hop, out); p.L3Len > mtu {
-		if p.Flags&packet.IPv6 != 0 {
-			return l.icmpError(p, in, packet.PacketTooBig, mtu, verdict.PacketTooBig)
+	mtu, cut := pathMTU(hop, out), Whole
+	if p.L3Len > mtu {
+		if cut = howToCut(p, in); cut == Whole {
+			return l.icmpError(p, in, packet.PacketTooBig, mtu, tooBigReason(p))
 		}
-		if p.Flags&packet.DontFragment != 0 {
-			return l.icmpError(p, in, packet.PacketTooBig, mtu, verdict.FragmentationNeeded)
+		if cut == Segment {
+			mtu = min(mtu, in.MTU)
 		}
-		fragmentMTU = mtu
 	}
 	mac, wait := l.nextHop(hop, p.Dst)
 	switch wait {
@@ -86,7 +85,7 @@ func (l *Pipeline) forward(p *packet.Packet, in *tables.Port, hop *route.Hop) De
 		return end(verdict.TooLargeForPort)
 	}
 	p.Out = out.ID
-	return Decision{Reason: verdict.Routed, Send: true, FragmentMTU: fragmentMTU}
+	return Decision{Reason: verdict.Routed, Send: true, Cut: cut, MTU: mtu}
 }
 
 // pathMTU is the largest IP packet, in bytes, that may go by the hop.
@@ -95,6 +94,25 @@ func pathMTU(hop *route.Hop, out *tables.Port) int {
 		return out.MTU
 	}
 	return min(hop.MTU, out.MTU)
+}
+
+// howToCut says how a packet too large for its way may be cut; Whole: not at all. What is larger than the link that it
+// came by never was one packet there.
+func howToCut(p *packet.Packet, in *tables.Port) Cut {
+	switch {
+	case p.Proto == packet.ProtoTCP && p.L3Len > in.MTU && p.Flags&packet.Fragment == 0:
+		return Segment
+	case p.Flags&(packet.IPv6|packet.DontFragment) == 0:
+		return Fragment
+	}
+	return Whole
+}
+
+func tooBigReason(p *packet.Packet) verdict.Reason {
+	if p.Flags&packet.IPv6 != 0 {
+		return verdict.PacketTooBig
+	}
+	return verdict.FragmentationNeeded
 }
 
 func ttlReason(p *packet.Packet) verdict.Reason {

@@ -39,14 +39,18 @@ func (w *Worker) emit(p *packet.Packet, descs []xsk.Desc, d pipeline.Decision) {
 	}
 	l := w.linkOf(p.Out)
 	if l == nil {
-		w.lose(s, descs)
+		w.lose(s, descs, verdict.NoOutputPort)
 		return
 	}
 	descs[0].Addr = w.umem.ChunkOf(descs[0].Addr) + uint64(p.Start)
 	descs[0].Len = uint32(p.End - p.Start)
 	descs[0].Options = 0
-	if d.FragmentMTU > 0 {
-		w.fragment(p, l, descs, d.FragmentMTU)
+	if d.Cut != pipeline.Whole {
+		w.cut(p, l, descs, d)
+		return
+	}
+	if len(descs) > l.most {
+		w.lose(s, descs, verdict.TooLargeForPort)
 		return
 	}
 	if p.Flags&packet.PartialChecksum != 0 {
@@ -55,14 +59,14 @@ func (w *Worker) emit(p *packet.Packet, descs []xsk.Desc, d pipeline.Decision) {
 	w.stage(l, descs, s)
 }
 
-// lose frees a packet for which there is no queue to leave by, and corrects what finish booked.
-func (w *Worker) lose(s stagedPacket, descs []xsk.Desc) {
+// lose frees a packet that cannot leave after all, and corrects what finish booked.
+func (w *Worker) lose(s stagedPacket, descs []xsk.Desc, why verdict.Reason) {
 	w.free(descs)
 	if s.kind == originated {
 		w.book.Account(s.out).Add(ledger.OriginatedLost, 1)
 		return
 	}
-	w.book.Account(s.in).Move(verdict.Routed, verdict.NoOutputPort)
+	w.book.Account(s.in).Move(verdict.Routed, why)
 }
 
 func (w *Worker) linkOf(port packet.PortID) *link {
@@ -88,29 +92,54 @@ func (w *Worker) checksum(p *packet.Packet, l *link, descs []xsk.Desc) {
 // maxLinkHeader is an Ethernet header with two tags, bytes.
 const maxLinkHeader = 22
 
-// fragment sends an IPv4 packet as fragments of at most mtu bytes (RFC 791 section 3.2). The fragments live in fresh
-// frames; the packet's own are freed. The first stands for the packet in the ledger, the others are counted extra.
-func (w *Worker) fragment(p *packet.Packet, l *link, descs []xsk.Desc, mtu int) {
-	if p.Flags&packet.PartialChecksum != 0 {
-		p.CompleteChecksum(w.tails(descs))
-		p.Flags &^= packet.PartialChecksum
-	}
+// cut sends a packet larger than its way allows as several: fragments (RFC 791 section 3.2) or TCP segments. They live
+// in fresh frames; the packet's own are freed.
+func (w *Worker) cut(p *packet.Packet, l *link, descs []xsk.Desc, d pipeline.Decision) {
+	mtu := min(d.MTU, w.umem.ChunkSize()-headroom-maxLinkHeader)
+	tails := w.tails(descs)
 	s := stagedPacket{in: p.In, out: p.Out, kind: forwarded}
-	room := w.umem.ChunkSize() - headroom - maxLinkHeader
-	split, ok := p.Fragments(min(mtu, room), w.tails(descs))
-	for ok && split.Count() > 0 {
-		var chunk uint64
-		if chunk, ok = w.pool.Get(); !ok {
+	ok := false
+	if d.Cut == pipeline.Segment {
+		if w.segments, ok = p.Segments(mtu, tails); ok {
+			s.kind = sendPieces(w, &w.segments, l, s)
+		}
+	} else {
+		if p.Flags&packet.PartialChecksum != 0 {
+			p.CompleteChecksum(tails)
+			p.Flags &^= packet.PartialChecksum
+		}
+		if w.fragments, ok = p.Fragments(mtu, tails); ok {
+			s.kind = sendPieces(w, &w.fragments, l, s)
+		}
+	}
+	switch {
+	case !ok:
+		w.book.Account(s.in).Move(verdict.Routed, verdict.TooLargeForPort)
+	case s.kind == forwarded: // not even the first
+		w.book.Account(s.in).Move(verdict.Routed, verdict.NoFrame)
+	}
+	w.free(descs)
+}
+
+// pieces is a packet being cut: packet.Fragments or packet.Segments.
+type pieces interface {
+	Count() int
+	Next(frame []byte, start int) (end int)
+}
+
+// sendPieces stages all pieces, as long as there are frames. The first stands for the packet in the ledger, the others
+// are counted extra: it returns forwarded when there was not even a first.
+func sendPieces[P pieces](w *Worker, cut P, l *link, s stagedPacket) sentAs {
+	for cut.Count() > 0 {
+		chunk, ok := w.pool.Get()
+		if !ok {
 			break
 		}
-		end := split.Next(w.umem.Frame(chunk), headroom)
+		end := cut.Next(w.umem.Frame(chunk), headroom)
 		s.bytes = uint32(end - headroom)
 		w.one[0] = xsk.Desc{Addr: chunk + headroom, Len: s.bytes}
 		w.stage(l, w.one[:], s)
 		s.kind = fragment
 	}
-	if s.kind == forwarded { // not even the first
-		w.book.Account(s.in).Move(verdict.Routed, verdict.NoFrame)
-	}
-	w.free(descs)
+	return s.kind
 }

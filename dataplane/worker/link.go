@@ -11,8 +11,9 @@ import (
 	"github.com/viaduct-net/viaduct/dataplane/xsk"
 )
 
-// maxFrames is the most frames one packet may have: linux/skbuff.h MAX_SKB_FRAGS (17) and the linear part.
-const maxFrames = 18
+// maxFrames is the most frames that one received packet may have: 64 KiB in frames of 2048 bytes, less their headroom.
+// How many one to send may have is the queue's word.
+const maxFrames = 40
 
 // stageSize is how many descriptors wait on a link for the end of the pass before they are sent early.
 const stageSize = 1024
@@ -22,6 +23,7 @@ type link struct {
 	device   int // index as Tables.Demux takes
 	queue    xsk.Queue
 	checksum bool // the queue takes TX metadata for checksums
+	most     int  // frames of the longest packet that the queue sends
 	fill     int  // frames that the fill ring is to hold
 	offered  int  // frames in the fill and rx rings, at least; counted afresh every tick
 	gone     bool
@@ -44,12 +46,12 @@ type sentAs uint8
 const (
 	forwarded  sentAs = iota // the packet received
 	originated               // one of our own
-	fragment                 // a fragment of a packet received, not its first
+	fragment                 // a fragment or segment of a packet received, not its first
 )
 
 // AddLink gives the worker a queue on a device. fill is how many frames its fill ring is to hold.
 func (w *Worker) AddLink(device int, q xsk.Queue, fill int) {
-	l := &link{device: device, queue: q, checksum: q.Info().TxChecksum, fill: fill,
+	l := &link{device: device, queue: q, checksum: q.Info().TxChecksum, most: q.Info().MaxFrames, fill: fill,
 		staged: make([]xsk.Desc, 0, stageSize+maxFrames), packets: make([]stagedPacket, 0, stageSize+maxFrames)}
 	w.links = append(w.links, l)
 	for len(w.byDevice) <= device {

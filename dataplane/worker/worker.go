@@ -57,15 +57,17 @@ type Worker struct {
 	tables *tables.Tables // as loaded at the pass's begin
 	now    int64          // nanoseconds, monotonic, of the pass
 
-	pipeline pipeline.Pipeline
-	packet   packet.Packet
-	batch    [BatchSize]xsk.Desc
-	frames   [BatchSize]uint64
-	one      [1]xsk.Desc
-	events   [16]unix.EpollEvent
-	probe    func(n *neighbor.Entry, mac packet.MAC, unicast bool) // solicit, bound once
-	tail     [][]byte
-	warmed   byte // keeps the compiler from leaving out what warm reads
+	pipeline  pipeline.Pipeline
+	packet    packet.Packet
+	batch     [BatchSize]xsk.Desc
+	frames    [BatchSize]uint64
+	one       [1]xsk.Desc
+	events    [16]unix.EpollEvent
+	probe     func(n *neighbor.Entry, mac packet.MAC, unicast bool) // solicit, bound once
+	tail      [][]byte
+	segments  packet.Segments
+	fragments packet.Fragments
+	warmed    byte // keeps the compiler from leaving out what warm reads
 
 	links    []*link
 	byDevice []*link // indexed by device; nil where the worker has no queue
@@ -156,7 +158,12 @@ func (w *Worker) process(l *link, descs []xsk.Desc) {
 	p := &w.packet
 	w.view(p, descs)
 	size := p.Len()
-	d := w.pipeline.Judge(p, l.device)
+	var d pipeline.Decision
+	if len(descs) <= maxFrames {
+		d = w.pipeline.Judge(p, l.device)
+	} else {
+		d.Reason, p.In = verdict.TooLargeForPort, w.tables.Demux(l.device, packet.VLANs{})
+	}
 	if p.In != w.received.port {
 		w.bookReceived()
 		w.received.port = p.In

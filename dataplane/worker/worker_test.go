@@ -270,6 +270,34 @@ func TestFragmentation(t *testing.T) {
 	}
 }
 
+// A superframe of TCP, larger than the link it came by, leaves as segments that fit.
+func TestSuperframeIsSegmented(t *testing.T) {
+	r := newRig(t, nil)
+	r.mtu = [2]int{1500, 1500}
+	r.apply(nil)
+	r.know()
+	h := &layers.IPv4{Version: 4, TTL: 64, Flags: layers.IPv4DontFragment, Protocol: layers.IPProtocolTCP,
+		SrcIP: net.IP(ip("10.1.0.2")), DstIP: net.IP(ip("10.20.0.1"))}
+	tcp := &layers.TCP{SrcPort: 1, DstPort: 2, Seq: 100, ACK: true, PSH: true}
+	_ = tcp.SetNetworkLayerForChecksum(h)
+	data := bytes.Repeat([]byte("segment"), 5000)
+	in := build(t, &layers.Ethernet{SrcMAC: hostMACs[0][:], DstMAC: portMACs[0][:],
+		EthernetType: layers.EthernetTypeIPv4}, h, tcp, gopacket.Payload(data))
+	out, back := r.forward(0, in)
+	var got []byte
+	for i, piece := range out {
+		p := decode(piece)
+		seg, ok := p.TransportLayer().(*layers.TCP)
+		if !ok || len(piece) > 1514 || int(seg.Seq) != 100+len(got) {
+			t.Fatalf("segment %d: %v", i, p)
+		}
+		got = append(got, seg.Payload...)
+	}
+	if len(back) != 0 || !bytes.Equal(got, data) {
+		t.Errorf("%d bytes of %d left in %d segments; %d answers", len(got), len(data), len(out), len(back))
+	}
+}
+
 func TestVLANPorts(t *testing.T) {
 	r := newRig(t, nil).know()
 	out, _ := r.forward(0, udp(t, 0, "10.1.0.2", "10.3.0.2", 20, nil))

@@ -126,7 +126,7 @@ func (r *ring[T]) close() {
 // registerMemory registers data with the socket: XDP_UMEM_REG.
 func registerMemory(fd int, data []byte, chunkSize, headroom int, metadata bool) error {
 	reg := unix.XDPUmemReg{
-		Addr:     uint64(uintptr(unsafe.Pointer(&data[0]))),
+		Addr:     address(data),
 		Len:      uint64(len(data)),
 		Size:     uint32(chunkSize),
 		Headroom: uint32(headroom),
@@ -172,3 +172,6 @@ func wake(fd int) unix.Errno {
 	_, _, errno := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd), 0, 0, unix.MSG_DONTWAIT, 0, 0)
 	return errno
 }
+
+// address is where b begins in memory.
+func address(b []byte) uint64 { return uint64(uintptr(unsafe.Pointer(&b[0]))) }

@@ -23,7 +23,8 @@ type UMEMConfig struct {
 // Frame, ChunkOf and the sizes are for use from any goroutine. The frame accounting belongs to the goroutine that uses
 // the queues; opening and closing sockets may run beside it.
 type UMEM struct {
-	data     []byte
+	mapping  []byte // as the kernel gave it
+	data     []byte // the part of it that has frames, aligned to huge pages
 	size     uint64 // of a chunk
 	mask     uint64 // size - 1
 	shift    uint
@@ -58,12 +59,12 @@ func NewUMEM(c UMEMConfig) (*UMEM, error) {
 	if c.Headroom < 0 || c.Headroom%8 != 0 || c.Headroom > c.ChunkSize/2 {
 		return nil, fmt.Errorf("umem headroom %d: want a multiple of 8 up to %d", c.Headroom, c.ChunkSize/2)
 	}
-	data, huge, err := mapMemory(c.Chunks * c.ChunkSize)
+	mapping, data, huge, err := mapMemory(c.Chunks * c.ChunkSize)
 	if err != nil {
 		return nil, fmt.Errorf("map umem of %d bytes: %w", c.Chunks*c.ChunkSize, err)
 	}
 	u := &UMEM{
-		data: data, huge: huge, headroom: c.Headroom,
+		mapping: mapping, data: data, huge: huge, headroom: c.Headroom,
 		size: uint64(c.ChunkSize), mask: uint64(c.ChunkSize - 1), shift: 11,
 		owner:  make([]uint8, c.Chunks),
 		groups: map[registration][]*Socket{},
@@ -74,18 +75,28 @@ func NewUMEM(c UMEMConfig) (*UMEM, error) {
 	return u, nil
 }
 
-// mapMemory maps size bytes and says whether they are huge pages.
-func mapMemory(size int) (data []byte, huge bool, err error) {
-	const protection, flags = unix.PROT_READ | unix.PROT_WRITE, unix.MAP_PRIVATE | unix.MAP_ANONYMOUS | unix.MAP_POPULATE
-	const hugePage = 2 << 20
+const hugePage = 2 << 20
+
+// mapMemory maps size bytes, present and zero. data is the usable part of mapping, huge whether it lies in reserved huge
+// pages. Without those, transparent ones are asked for: a frame a page would cost the loop a TLB miss a packet.
+func mapMemory(size int) (mapping, data []byte, huge bool, err error) {
+	const protection, flags = unix.PROT_READ | unix.PROT_WRITE, unix.MAP_PRIVATE | unix.MAP_ANONYMOUS
 	rounded := (size + hugePage - 1) &^ (hugePage - 1)
 	// Without enough reserved huge pages this fails with ENOMEM at once (mm/hugetlb.c, hugetlb_reserve_pages).
-	data, err = unix.Mmap(-1, 0, rounded, protection, flags|unix.MAP_HUGETLB|21<<unix.MAP_HUGE_SHIFT)
+	data, err = unix.Mmap(-1, 0, rounded, protection, flags|unix.MAP_POPULATE|unix.MAP_HUGETLB|21<<unix.MAP_HUGE_SHIFT)
 	if err == nil {
-		return data, true, nil
+		return data, data, true, nil
 	}
-	data, err = unix.Mmap(-1, 0, size, protection, flags)
-	return data, false, err
+	mapping, err = unix.Mmap(-1, 0, rounded+hugePage, protection, flags)
+	if err != nil {
+		return nil, nil, false, err
+	}
+	start := -address(mapping) & (hugePage - 1)
+	data = mapping[start : start+uint64(rounded)]
+	// Both are wishes: where the kernel has neither, pages come when they are first touched.
+	_ = unix.Madvise(data, unix.MADV_HUGEPAGE)
+	_ = unix.Madvise(data, unix.MADV_POPULATE_WRITE)
+	return mapping, data, false, nil
 }
 
 // Frame returns the whole chunk that contains addr, headroom included. It panics when addr is outside the UMEM.
@@ -122,9 +133,8 @@ func (u *UMEM) Close() error {
 	if u.data == nil {
 		return nil
 	}
-	data := u.data
 	u.data = nil
-	return unix.Munmap(data)
+	return unix.Munmap(u.mapping)
 }
 
 // memory is the part of the mapping that has chunks: huge pages round it up.
