@@ -232,8 +232,9 @@ func TestErrors(t *testing.T) {
 
 func TestWatchPrintsUntilTheContextEnds(t *testing.T) {
 	run := serve(t, fake{balanced: true})
-	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	ctx, cancel := context.WithCancel(t.Context()) // as a signal does it
 	defer cancel()
+	time.AfterFunc(300*time.Millisecond, cancel)
 	out, err := execute(ctx, run, "json", "neighbors", "--watch", "--interval", "20ms")
 	lines := strings.Split(strings.TrimSpace(out), "\n")
 	if err != nil || len(lines) < 3 {
