@@ -81,7 +81,8 @@ func TestRefused(t *testing.T) {
 	port := func(fields string) string { return nodeConfig("{ports: [{name: p, device: d, " + fields + "}]}") }
 	hop := func(fields string) string { return route("{destination: 10.0.0.0/8, nextHops: [{" + fields + "}]}") }
 	two := func(p, q string) string {
-		return nodeConfig("{ports: [{name: p, device: d, addresses: [" + p + "]}, {name: q, device: e, addresses: [" + q + "]}]}")
+		return nodeConfig("{ports: [{name: p, device: d, addresses: [" + p + "]}, " +
+			"{name: q, device: e, addresses: [" + q + "]}]}")
 	}
 	for _, c := range []struct{ text, field, reason string }{
 		// what the whole is
