@@ -198,6 +198,37 @@ func checkAdvertisement(t *testing.T, p *Packet, to Addr, toMAC MAC, solicited b
 	}
 }
 
+// A request of ours, its answer, and the same of ND, in one frame each: nothing is allocated.
+func TestNeighborsDoNotAllocate(t *testing.T) {
+	p := framed(make([]byte, ndFrameLen))
+	arp := func() bool {
+		p.Start = headroom
+		p.End = BuildARPRequest(p.Frame, headroom, macA, ipA4, BroadcastMAC, ipB4)
+		if p.Parse() != verdict.None {
+			return false
+		}
+		_, reason := ParseARP(p)
+		return reason == verdict.None && BuildARPReply(p, macB)
+	}
+	nd := func() bool {
+		p.Start = headroom
+		p.End = BuildNS(p.Frame, headroom, macA, linkA, linkB, MAC{})
+		if p.Parse() != verdict.None || !p.IsND() {
+			return false
+		}
+		nd, reason := ParseND(p)
+		return reason == verdict.None && BuildNA(p, nd, macB)
+	}
+	for name, f := range map[string]func() bool{"ARP": arp, "ND": nd} {
+		if !f() {
+			t.Fatalf("%s: not built", name)
+		}
+		if n := testing.AllocsPerRun(100, func() { f() }); n != 0 {
+			t.Errorf("%s: %v allocations", name, n)
+		}
+	}
+}
+
 func FuzzND(f *testing.F) {
 	f.Add(ndFrame(linkA, SolicitedNode(linkB), 255, 135, 0, 0, linkB, link(1, macA)...), true)
 	f.Add(ndFrame(linkA, linkB, 255, 136, 0, 0xe0, linkA, link(2, macA)...), true)
