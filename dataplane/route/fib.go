@@ -21,34 +21,23 @@ type leaf struct{ group, origin uint32 }
 
 // FIB is an immutable forwarding table. The zero value has no routes.
 //
-// The table has all routes and answers for IPv6; direct is derived from it, and answers for IPv4.
+// The table has all routes; direct and tree are derived from it, and answer for IPv4 and IPv6.
 type FIB struct {
 	table  *table
-	direct *direct  // nil without IPv4 routes
+	direct *direct // nil without IPv4 routes
+	tree   tree
 	groups []*Group // by number; nil where a number is free
 	routes []int32  // routes of each group
 }
 
 // Lookup returns the group of the longest prefix that holds a, or nil when there is no route. It does not allocate.
 func (f *FIB) Lookup(a packet.Addr) *Group {
-	if a.Is4() {
-		return f.lookup4(uint32(a.Lo))
+	var leaf uint32
+	if !a.Is4() {
+		leaf = f.tree.lookup(a)
+	} else if f.direct != nil {
+		leaf = f.direct.lookup(uint32(a.Lo))
 	}
-	if f.table == nil {
-		return nil
-	}
-	l, ok := f.table.Lookup(a.Netip())
-	if !ok {
-		return nil
-	}
-	return f.groups[l.group]
-}
-
-func (f *FIB) lookup4(a uint32) *Group {
-	if f.direct == nil {
-		return nil
-	}
-	leaf := f.direct.lookup(a)
 	if leaf == 0 {
 		return nil
 	}
@@ -98,11 +87,12 @@ func (f *FIB) All() iter.Seq[Route] {
 
 // Builder makes a FIB: a first one in bulk, or one from another at the cost of what changes. One goroutine uses it.
 type Builder struct {
-	fib     FIB
-	numbers map[*Group]uint32
-	free    []uint32
-	shared  bool // the table is another FIB's: change copies
-	painter painter
+	fib      FIB
+	numbers  map[*Group]uint32
+	free     []uint32
+	shared   bool // the table is another FIB's: change copies
+	painter  painter
+	forester forester
 }
 
 // builders numbers the builders, so that each knows its own nodes.
@@ -110,8 +100,12 @@ var builders atomic.Uint64
 
 // NewBuilder returns a builder of an empty FIB, for bulk loads.
 func NewBuilder() *Builder {
+	owner := builders.Add(1)
 	return &Builder{
-		fib: FIB{table: new(table)}, numbers: map[*Group]uint32{}, painter: painter{owner: builders.Add(1)},
+		fib:      FIB{table: new(table)},
+		numbers:  map[*Group]uint32{},
+		painter:  painter{owner: owner},
+		forester: forester{owner: owner},
 	}
 }
 
@@ -121,11 +115,13 @@ func (f *FIB) Edit() *Builder {
 	if f.table == nil {
 		return NewBuilder()
 	}
+	owner := builders.Add(1)
 	b := &Builder{
-		fib:     FIB{f.table, f.direct, slices.Clone(f.groups), slices.Clone(f.routes)},
-		numbers: make(map[*Group]uint32, len(f.groups)),
-		shared:  true,
-		painter: painter{builders.Add(1), f.direct},
+		fib:      FIB{table: f.table, groups: slices.Clone(f.groups), routes: slices.Clone(f.routes)},
+		numbers:  make(map[*Group]uint32, len(f.groups)),
+		shared:   true,
+		painter:  painter{owner, f.direct},
+		forester: forester{owner, f.tree},
 	}
 	for i, g := range f.groups {
 		if g == nil {
@@ -148,11 +144,13 @@ func (b *Builder) Set(prefix netip.Prefix, g *Group, origin uint32) {
 	l := leaf{b.number(g), origin}
 	b.fib.routes[l.group]++
 	if b.shared {
+		by := 1
 		if was, ok := b.fib.table.Get(prefix); ok {
 			b.release(was.group)
+			by = 0
 		}
 		b.fib.table = b.fib.table.InsertPersist(prefix, l)
-		b.repaint(prefix)
+		b.follow(prefix.Masked(), by)
 		return
 	}
 	b.fib.table.Modify(prefix, func(was leaf, ok bool) (leaf, bool) {
@@ -172,10 +170,7 @@ func (b *Builder) Delete(prefix netip.Prefix) bool {
 	b.release(was.group)
 	if b.shared {
 		b.fib.table = b.fib.table.DeletePersist(prefix)
-		if b.repaint(prefix); prefix.Addr().Is4() {
-			a, _, _ := number32(prefix.Masked())
-			b.painter.prune(a)
-		}
+		b.follow(prefix.Masked(), -1)
 	} else {
 		b.fib.table.Delete(prefix)
 	}
@@ -207,19 +202,29 @@ func (b *Builder) Replace(with map[*Group]*Group) {
 func (b *Builder) Build() *FIB {
 	if !b.shared {
 		b.paintAll()
+		b.forester.plantAll(b.fib.table)
 	}
 	f := b.fib
-	f.direct = b.painter.root
+	f.direct, f.tree = b.painter.root, b.forester.root
 	b.fib = FIB{}
 	return &f
 }
 
-// repaint makes the slots of a changed IPv4 prefix what the table says.
-func (b *Builder) repaint(prefix netip.Prefix) {
+// follow makes direct or tree what the table says of a prefix whose route was added (by is 1), replaced (0) or deleted
+// (-1).
+func (b *Builder) follow(prefix netip.Prefix, by int) {
 	if !prefix.Addr().Is4() {
+		b.forester.change(b.fib.table, prefix, by)
 		return
 	}
-	prefix = prefix.Masked()
+	if b.repaint(prefix); by < 0 {
+		a, _, _ := number32(prefix)
+		b.painter.prune(a)
+	}
+}
+
+// repaint makes the slots of a changed IPv4 prefix what the table says.
+func (b *Builder) repaint(prefix netip.Prefix) {
 	_, shift, _ := number32(prefix)
 	level := 32 - shift
 	b.painter.paint(prefix, func(leaf *uint32, a uint32) {
