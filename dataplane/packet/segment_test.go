@@ -246,7 +246,7 @@ func TestSegmentsAfterRewrite(t *testing.T) {
 func TestSegmentsRefused(t *testing.T) {
 	plain := superframe(false, 0x10, nil, 100)
 	authenticated := cat([]byte{byte(ProtoTCP), 1}, make([]byte, 10))
-	options := cat([]byte{byte(protoAH), 1, 1, 12}, make([]byte, 12)) // 16 bytes of them
+	options := cat([]byte{byte(protoDestOptions), 1, 1, 12}, bytes.Repeat([]byte{byte(ProtoTCP)}, 12)) // 16 bytes long
 	for name, b := range map[string][]byte{
 		"UDP":        eth4(ip4(ProtoUDP, 0, nil, udp(false, 100))),
 		"ARP":        ethernet([]uint16{0x0806}, make([]byte, 46)),
@@ -261,7 +261,8 @@ func TestSegmentsRefused(t *testing.T) {
 		"MD5":        eth4(ip4(ProtoTCP, 0, nil, superframe(false, 0x10, cat([]byte{1, 1, 19, 18}, make([]byte, 16)), 100))),
 		"AO":         eth4(ip4(ProtoTCP, 0, nil, superframe(false, 0x10, []byte{29, 4, 0, 0}, 100))),
 		"AH":         eth6(ip6(protoAH, authenticated, superframe(true, 0x10, nil, 100))),
-		"second AH":  eth6(ip6(protoHopByHop, options, authenticated, superframe(true, 0x10, nil, 100))),
+		"third AH": eth6(ip6(protoHopByHop, options, ext(protoAH, 1, 4), authenticated,
+			superframe(true, 0x10, nil, 100))),
 		"wrong checksum": eth4(ip4(ProtoTCP, 0, nil, edit(bytes.Clone(plain), func(b []byte) { b[80]++ }))),
 	} {
 		p := framed(b)
