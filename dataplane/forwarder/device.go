@@ -44,7 +44,7 @@ func (f *Forwarder) openMissing(snapshot *api.Snapshot, links links) ([]*device,
 		if !there || f.devices[p.Device] != nil || slices.ContainsFunc(opened, named(p.Device)) {
 			continue
 		}
-		d, err := f.openDevice(p, facts)
+		d, err := f.openDevice(snapshot.GetNode(), p, facts)
 		if err != nil {
 			for _, o := range opened {
 				err = errors.Join(err, f.abandon(o))
@@ -59,17 +59,15 @@ func (f *Forwarder) openMissing(snapshot *api.Snapshot, links links) ([]*device,
 func named(name string) func(*device) bool { return func(d *device) bool { return d.name == name } }
 
 // openDevice attaches the hook and opens the sockets, which no worker serves yet.
-func (f *Forwarder) openDevice(p *api.Port, facts linkFacts) (*device, error) {
+func (f *Forwarder) openDevice(node *api.NodeSettings, p *api.Port, facts linkFacts) (*device, error) {
 	d := &device{name: p.Device, index: f.slot(p.Device), link: facts}
-	options := xdpprog.Options{Mode: xdpprog.Owned, OnAbsence: xdpprog.Drop, Queues: facts.queues}
 	if f.cfg.Pins != "" {
 		if err := f.preparePins(); err != nil {
 			return nil, err
 		}
-		options.PinDir = filepath.Join(f.cfg.Pins, "ports", p.Device)
 	}
 	var err error
-	if d.hook, err = xdpprog.Load(options); err != nil {
+	if d.hook, err = xdpprog.Load(f.hookOptions(node, p.Device, facts.queues)); err != nil {
 		return nil, err
 	}
 	mode, err := d.hook.Attach(facts.ifindex, xdpprog.AttachMode(f.cfg.XDP))
@@ -169,7 +167,7 @@ func (f *Forwarder) serve(ctx context.Context, opened []*device) error {
 		f.log.Info("device open", zap.String("device", d.name), zap.String("xdp", d.mode),
 			zap.Int("queues", len(d.sockets)))
 	}
-	return nil
+	return f.setHooks()
 }
 
 // closeUnused closes the devices that no port of the snapshot in force names.

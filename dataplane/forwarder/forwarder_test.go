@@ -282,6 +282,51 @@ func TestPortsComeAndGo(t *testing.T) {
 	s.checkLedger()
 }
 
+// On a shared uplink a login to the host goes on, over the same device by which ours are forwarded.
+func TestSharedUplinkLeavesTheHostAlone(t *testing.T) {
+	s := newSite(t, Config{})
+	s.must(s.middle.Address("r0", netip.MustParsePrefix("10.2.0.9/24")))
+	login := s.login("10.2.0.9:22")
+	snapshot := s.snapshot()
+	snapshot.Node = &api.NodeSettings{Uplink: &api.Uplink{Device: "r0", Mode: api.Uplink_MODE_SHARED}}
+	s.must(s.apply(snapshot))
+	for range 3 {
+		s.must(s.echo("10.2.0.2:7000", 1<<20))
+		if _, err := login.Write([]byte("x")); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := login.Read(make([]byte, 1)); err != nil {
+			t.Fatalf("the login broke: %v", err)
+		}
+	}
+	s.checkLedger()
+}
+
+// login connects the right host to the host in the middle, which echoes.
+func (s *site) login(address string) net.Conn {
+	s.t.Helper()
+	var listener net.Listener
+	s.must(s.middle.Do(func() (err error) {
+		listener, err = net.Listen("tcp", address)
+		return err
+	}))
+	s.t.Cleanup(func() { listener.Close() })
+	go func() {
+		if c, err := listener.Accept(); err == nil {
+			defer c.Close()
+			_, _ = io.Copy(c, c)
+		}
+	}()
+	var c net.Conn
+	s.must(s.right.Do(func() (err error) {
+		c, err = net.DialTimeout("tcp", address, 5*time.Second)
+		return err
+	}))
+	s.t.Cleanup(func() { c.Close() })
+	_ = c.SetDeadline(time.Now().Add(30 * time.Second))
+	return c
+}
+
 // A changed MTU of a device reaches the tables.
 func TestMTUIsFollowed(t *testing.T) {
 	s := newSite(t, Config{})

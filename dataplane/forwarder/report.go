@@ -4,6 +4,7 @@ package forwarder
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"iter"
 	"net/netip"
@@ -19,6 +20,7 @@ import (
 	"github.com/viaduct-net/viaduct/dataplane/route"
 	"github.com/viaduct-net/viaduct/dataplane/tables"
 	"github.com/viaduct-net/viaduct/dataplane/verdict"
+	"github.com/viaduct-net/viaduct/dataplane/xsk"
 	"github.com/viaduct-net/viaduct/xdpprog"
 )
 
@@ -218,6 +220,11 @@ func (f *Forwarder) Report(name string) *api.LedgerReply {
 	defer f.mu.Unlock()
 	t := f.tables.Load()
 	reply := &api.LedgerReply{Epoch: t.Epoch, Balanced: true}
+	for i := range t.Ports {
+		if id := t.Ports[i].ID; id != 0 && books[id] == nil {
+			books[id] = &ledger.Totals{} // nothing has come in by it yet
+		}
+	}
 	var total ledger.Totals
 	for _, id := range slices.Sorted(mapKeys(books)) {
 		totals := books[id]
@@ -299,15 +306,22 @@ func (f *Forwarder) addDevice(l *api.PortLedger, p *tables.Port) {
 	}
 	l.Sockets = &api.SocketStatistics{}
 	for _, s := range d.sockets {
-		if st, err := s.xsk.Statistics(); err == nil {
-			l.Sockets.RxDropped += st.RxDropped
-			l.Sockets.RxInvalidDescriptors += st.RxInvalid
-			l.Sockets.TxInvalidDescriptors += st.TxInvalid
-			l.Sockets.RxRingFull += st.RxRingFull
-			l.Sockets.RxFillRingEmpty += st.FillRingEmpty
-			l.Sockets.TxRingEmpty += st.TxRingEmpty
-		}
+		st := f.statistics(s)
+		l.Sockets.RxDropped += st.RxDropped + st.RefusedOnReturn
+		l.Sockets.RxInvalidDescriptors += st.RxInvalid
+		l.Sockets.TxInvalidDescriptors += st.TxInvalid + st.RefusedOnSend
+		l.Sockets.RxRingFull += st.RxRingFull
+		l.Sockets.RxFillRingEmpty += st.FillRingEmpty
+		l.Sockets.TxRingEmpty += st.TxRingEmpty
+		l.TransmitFailures += st.TxDropped + st.TxError
 	}
+}
+
+// statistics reads a socket's counters where they may be read: on its worker's thread.
+func (f *Forwarder) statistics(s socket) (st xsk.Statistics) {
+	w := f.workers[s.worker].worker
+	_ = w.Call(context.Background(), func() { st, _ = s.xsk.Statistics() }) // of a socket that is gone: zeros
+	return st
 }
 
 func (f *Forwarder) speaksFor(p *tables.Port) bool {

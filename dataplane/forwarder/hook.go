@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package forwarder
+
+import (
+	"net/netip"
+	"path/filepath"
+
+	"github.com/viaduct-net/viaduct/control/api"
+	"github.com/viaduct-net/viaduct/xdpprog"
+)
+
+// hookOptions says which hook a device gets: the one that takes everything, or, on an uplink that the host keeps using,
+// the one that takes what is ours.
+func (f *Forwarder) hookOptions(node *api.NodeSettings, device string, queues int) xdpprog.Options {
+	options := xdpprog.Options{Mode: xdpprog.Owned, OnAbsence: onAbsence(node), Queues: queues}
+	if shared(node, device) {
+		options.Mode = xdpprog.Shared
+	}
+	if f.cfg.Pins != "" {
+		options.PinDir = filepath.Join(f.cfg.Pins, "ports", device)
+	}
+	return options
+}
+
+func shared(node *api.NodeSettings, device string) bool {
+	u := node.GetUplink()
+	return u.GetDevice() == device && u.GetMode() == api.Uplink_MODE_SHARED
+}
+
+func onAbsence(node *api.NodeSettings) xdpprog.OnAbsence {
+	if node.GetOnAbsence() == api.OnAbsence_ON_ABSENCE_PASS {
+		return xdpprog.Pass
+	}
+	return xdpprog.Drop
+}
+
+// setHooks tells the open hooks what the snapshot in force asks of them.
+func (f *Forwarder) setHooks() error {
+	node := f.snapshot.GetNode()
+	for name, d := range f.devices {
+		if err := d.hook.SetOnAbsence(onAbsence(node)); err != nil {
+			return err
+		}
+		if shared(node, name) {
+			if err := d.hook.SetAddresses(f.ours(name)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// ours is what packets on a shared device have to be addressed to for the dataplane to take them: our addresses there,
+// and what is behind our other ports.
+func (f *Forwarder) ours(device string) []netip.Prefix {
+	var list []netip.Prefix
+	ports := f.tables.Load().Ports
+	for i := range ports {
+		for _, p := range ports[i].Prefixes {
+			if ports[i].Device == device {
+				p = netip.PrefixFrom(p.Addr(), p.Addr().BitLen())
+			}
+			list = append(list, p)
+		}
+		if ports[i].Device == device && !ports[i].LinkLocal.IsZero() {
+			a := ports[i].LinkLocal.Netip()
+			list = append(list, netip.PrefixFrom(a, a.BitLen()))
+		}
+	}
+	for _, p := range f.snapshot.GetNode().GetPodPrefixes() {
+		if a, ok := netip.AddrFromSlice(p.Address); ok {
+			list = append(list, netip.PrefixFrom(a, int(p.Bits)))
+		}
+	}
+	return list
+}
