@@ -114,7 +114,7 @@ func (s *Source) wait(ctx context.Context, watcher *fsnotify.Watcher) (everythin
 			return false, nil
 		case <-atMost:
 			return false, nil
-		case <-watcher.Errors: // an overflow: something changed, it is not known what
+		case <-watcher.Errors: //nolint:errcheck // an overflow: something changed, it is not known what
 		case <-watcher.Events:
 		}
 		idle.Reset(settle)
