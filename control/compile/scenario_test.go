@@ -184,7 +184,7 @@ func TestNoNodeConfig(t *testing.T) {
 
 // BenchmarkCompile is 20,000 Route objects over 16 next hops.
 func BenchmarkCompile(b *testing.B) {
-	manifests := "apiVersion: viaduct.dev/v1alpha1\nkind: NodeConfig\nmetadata: {name: n}\n" +
+	manifests := "apiVersion: viaduct.dev/v1alpha1\nkind: NodeConfig\nmetadata: {name: lab}\n" +
 		"spec: {ports: [{name: p, device: d, addresses: [10.0.0.1/24]}]}\n"
 	objects, errs := model.Decode("node.yaml", []byte(manifests))
 	for i := range 20_000 {
