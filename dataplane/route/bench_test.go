@@ -129,6 +129,57 @@ func BenchmarkLookup(b *testing.B) {
 	}
 }
 
+// work stands for what else a pipeline does with a packet: enough instructions that one lookup's wait for memory ends
+// before the next lookup begins.
+//
+//go:noinline
+func work(g *Group, a packet.Addr, frame *[64]byte) {
+	x := a.Lo
+	for i := range 60 {
+		x = x*31 + uint64(frame[i])
+		frame[x>>7&63]++
+	}
+	frame[0] += byte(g.Kind)
+}
+
+// BenchmarkBatch compares lookups that are each followed by work with a batch of lookups, then work for all. What a
+// lookup costs is the difference to work alone.
+func BenchmarkBatch(b *testing.B) {
+	v4, v6 := size{1_000_000, 200_000}.prefixes(rand.New(rand.NewPCG(1, 2)))
+	f := buildFIB(v4, v6)
+	var groups [256]*Group
+	var frame [64]byte
+	for family, list := range map[string][]netip.Prefix{"v4": v4, "v6": v6} {
+		addrs := within(rand.New(rand.NewPCG(3, 4)), list, 1<<20)
+		for name, do := range map[string]func([]packet.Addr){
+			"work": func(batch []packet.Addr) {
+				for _, a := range batch {
+					work(f.groups[0], a, &frame)
+				}
+			},
+			"single": func(batch []packet.Addr) {
+				for _, a := range batch {
+					work(f.Lookup(a), a, &frame)
+				}
+			},
+			"batch": func(batch []packet.Addr) {
+				f.LookupBatch(batch, groups[:])
+				for i, a := range batch {
+					work(groups[i], a, &frame)
+				}
+			},
+		} {
+			b.Run(family+"/"+name, func(b *testing.B) {
+				b.ReportAllocs()
+				for i := 0; i < b.N; i += len(groups) {
+					at := i & (len(addrs) - 1)
+					do(addrs[at : at+len(groups)])
+				}
+			})
+		}
+	}
+}
+
 // BenchmarkVariants compares what bart offers for the table: time of a random lookup and memory of the whole.
 func BenchmarkVariants(b *testing.B) {
 	for _, s := range sizes {

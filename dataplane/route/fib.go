@@ -38,6 +38,11 @@ func (f *FIB) Lookup(a packet.Addr) *Group {
 	} else if f.direct != nil {
 		leaf = f.direct.lookup(uint32(a.Lo))
 	}
+	return f.group(leaf)
+}
+
+// group returns the group of a leaf of direct or tree.
+func (f *FIB) group(leaf uint32) *Group {
 	if leaf == 0 {
 		return nil
 	}

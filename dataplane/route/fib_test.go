@@ -49,10 +49,18 @@ func check(t *rapid.T, f *FIB, want linear) {
 	if f.Size() != len(want) {
 		t.Fatalf("%d routes, want %d", f.Size(), len(want))
 	}
-	for range 30 {
+	addrs, groups := make([]packet.Addr, rapid.IntRange(0, 70).Draw(t, "batch")), make([]*Group, 70)
+	for i := range addrs {
 		a := genAddr(t)
 		if got := f.Lookup(packet.AddrFrom(a)); got != want.lookup(a) {
 			t.Fatalf("lookup of %s: got %p, want %p", a, got, want.lookup(a))
+		}
+		addrs[i] = packet.AddrFrom(a)
+	}
+	f.LookupBatch(addrs, groups)
+	for i, a := range addrs {
+		if groups[i] != f.Lookup(a) {
+			t.Fatalf("lookup of %s in a batch: got %p, want %p", a.Netip(), groups[i], f.Lookup(a))
 		}
 	}
 	var previous netip.Prefix
@@ -133,7 +141,9 @@ func TestAgainstLinearSearch(t *testing.T) {
 
 func TestZeroFIB(t *testing.T) {
 	var f FIB
-	if f.Lookup(packet.Addr4(1)) != nil || f.Size() != 0 {
+	groups := []*Group{{}, {}}
+	f.LookupBatch([]packet.Addr{packet.Addr4(1), {Hi: 1}}, groups)
+	if groups[0] != nil || groups[1] != nil || f.Lookup(packet.Addr4(1)) != nil || f.Lookup(packet.Addr{Hi: 1}) != nil || f.Size() != 0 {
 		t.Error("the zero table has a route")
 	}
 	for range f.All() {
@@ -170,9 +180,11 @@ func TestLookupDoesNotAllocate(t *testing.T) {
 	b.Set(netip.MustParsePrefix("2001:db8::/32"), g, 0)
 	f := b.Build()
 	a4, a6 := packet.Addr4(0x0a010203), packet.AddrFrom(netip.MustParseAddr("2001:db8::1"))
+	addrs, groups := []packet.Addr{a4, a6, {}}, make([]*Group, 3)
 	if n := testing.AllocsPerRun(100, func() {
 		f.Lookup(a4).Select(1)
 		f.Lookup(a6).Select(2)
+		f.LookupBatch(addrs, groups)
 	}); n != 0 {
 		t.Errorf("%.0f allocations", n)
 	}

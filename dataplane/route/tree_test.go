@@ -105,12 +105,17 @@ func (w *wood) probes(n int) []packet.Addr {
 
 func (w *wood) check(f *FIB, probes []packet.Addr, want linear) {
 	w.t.Helper()
-	for _, a := range probes {
+	groups := make([]*Group, len(probes))
+	f.LookupBatch(probes, groups)
+	for i, a := range probes {
 		if a.Is4() {
 			continue
 		}
 		if got, want := f.Lookup(a), want.lookup(prefix6(a, 128).Addr()); got != want {
 			w.t.Fatalf("lookup of %s among %d routes: got %p, want %p", a.Netip(), f.Size(), got, want)
+		}
+		if groups[i] != f.Lookup(a) {
+			w.t.Fatalf("lookup of %s in a batch: got %p, want %p", a.Netip(), groups[i], f.Lookup(a))
 		}
 	}
 }
