@@ -227,17 +227,34 @@ func BenchmarkBulkBuild(b *testing.B) {
 	}
 }
 
-// BenchmarkChange is one route changed in a table of a million.
+// BenchmarkChange is one route changed, or one deleted and then added, in a table of a million.
 func BenchmarkChange(b *testing.B) {
 	v4, v6 := size{1_000_000, 200_000}.prefixes(rand.New(rand.NewPCG(1, 2)))
-	f := buildFIB(v4, v6)
+	full := buildFIB(v4, v6)
 	g := NewGroup(Blackhole, nil, nil)
-	b.ReportAllocs()
-	b.ResetTimer()
-	for i := range b.N {
-		edit := f.Edit()
-		edit.Set(v4[i%len(v4)], g, 0)
-		f = edit.Build()
+	for family, list := range map[string][]netip.Prefix{"v4": v4, "v6": v6} {
+		b.Run(family+"/replace", func(b *testing.B) {
+			f := full
+			b.ReportAllocs()
+			for i := range b.N {
+				edit := f.Edit()
+				edit.Set(list[i%len(list)], g, 0)
+				f = edit.Build()
+			}
+		})
+		b.Run(family+"/delete+add", func(b *testing.B) {
+			f := full
+			b.ReportAllocs()
+			for i := range b.N {
+				edit := f.Edit()
+				if i%2 == 0 {
+					edit.Delete(list[i/2%len(list)])
+				} else {
+					edit.Set(list[i/2%len(list)], g, 0)
+				}
+				f = edit.Build()
+			}
+		})
 	}
 }
 

@@ -143,7 +143,7 @@ func TestZeroFIB(t *testing.T) {
 	var f FIB
 	groups := []*Group{{}, {}}
 	f.LookupBatch([]packet.Addr{packet.Addr4(1), {Hi: 1}}, groups)
-	if groups[0] != nil || groups[1] != nil || f.Lookup(packet.Addr4(1)) != nil || f.Lookup(packet.Addr{Hi: 1}) != nil || f.Size() != 0 {
+	if groups[0] != nil || groups[1] != nil || f.Lookup(packet.Addr4(1)) != nil || f.Size() != 0 {
 		t.Error("the zero table has a route")
 	}
 	for range f.All() {
