@@ -11,16 +11,16 @@ import (
 
 // arp learns from an ARP message whose sender is on the port's link, and answers requests for the port's addresses
 // (RFC 826).
-func (l *Pipeline) arp(p *packet.Packet, port *tables.Port) Decision {
+func (l *Pipeline) arp(p *packet.Packet, port *tables.Port) verdict.Reason {
 	a, r := packet.ParseARP(p)
 	if r != verdict.None {
-		return end(r)
+		return r
 	}
 	if a.SenderIP.IsUnspecified() || port.HasAddr(a.SenderIP) { // a probe (RFC 5227), or someone who claims to be us
 		return l.answerARP(p, port, a)
 	}
 	if !port.OnLink(a.SenderIP) {
-		return end(verdict.MartianSource)
+		return verdict.MartianSource
 	}
 	l.t.Neighbors.Learn(port.ID, a.SenderIP, a.SenderMAC, heard(a, port), l.now)
 	return l.answerARP(p, port, a)
@@ -37,16 +37,15 @@ func heard(a packet.ARP, port *tables.Port) neighbor.How {
 	return neighbor.SolicitedOverride
 }
 
-func (l *Pipeline) answerARP(p *packet.Packet, port *tables.Port, a packet.ARP) Decision {
+func (l *Pipeline) answerARP(p *packet.Packet, port *tables.Port, a packet.ARP) verdict.Reason {
 	if a.Op != packet.ARPRequest || !port.HasAddr(a.TargetIP) {
-		return end(verdict.ARPConsumed)
+		return verdict.ARPConsumed
 	}
 	if !l.limits.reply(port.ID, l.now) {
-		return end(verdict.ICMPRateLimited)
+		return verdict.ICMPRateLimited
 	}
 	if !packet.BuildARPReply(p, port.MAC) {
-		return end(verdict.MalformedARP)
+		return verdict.MalformedARP
 	}
-	p.Out = port.ID
-	return Decision{Reason: verdict.ARPConsumed, Send: true}
+	return l.send(p, port.ID, verdict.ARPConsumed)
 }

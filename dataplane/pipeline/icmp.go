@@ -13,16 +13,16 @@ import (
 // one or too many were sent already (RFC 1812 4.3.2, RFC 4443 2.4). mtu is the MTU to tell, in bytes, or 0.
 func (l *Pipeline) icmpError(
 	p *packet.Packet, in *tables.Port, kind packet.ErrorKind, mtu int, reason verdict.Reason,
-) Decision {
+) verdict.Reason {
 	if !p.MayHaveError() {
-		return end(verdict.NoErrorAboutError)
+		return verdict.NoErrorAboutError
 	}
 	src := l.errorSource(in, p.Flags&packet.IPv6 != 0)
 	if src.IsZero() || !l.limits.error(in.ID, p.Src, l.now) {
-		return end(verdict.ICMPRateLimited)
+		return verdict.ICMPRateLimited
 	}
 	if !p.BuildICMPError(kind, src, uint32(mtu)) {
-		return end(verdict.NoErrorAboutError)
+		return verdict.NoErrorAboutError
 	}
 	return l.answer(p, reason)
 }
@@ -50,30 +50,29 @@ func source(port *tables.Port, ipv6 bool) packet.Addr {
 
 // answer sends a packet of our own, built in the frame of the one received, to its destination by the routes in
 // force; on the port the packet came in by when the destination is link-local.
-func (l *Pipeline) answer(p *packet.Packet, reason verdict.Reason) Decision {
+func (l *Pipeline) answer(p *packet.Packet, reason verdict.Reason) verdict.Reason {
 	hop := route.Hop{Port: p.In}
 	if !p.Dst.IsLinkLocal() {
 		group := l.t.FIB.Lookup(p.Dst)
 		if group == nil || group.Kind != route.Forward {
-			return end(reason)
+			return reason
 		}
 		hop = *group.Select(p.FlowHash)
 	}
 	out := l.t.Port(hop.Port)
 	if out == nil || !out.Up {
-		return end(reason)
+		return reason
 	}
 	mac, wait := l.nextHop(&hop, p.Dst)
 	switch wait {
 	case known:
 	case failed, full:
-		return end(reason)
+		return reason
 	default:
-		return Decision{Reason: reason, Wait: l.asked, Solicit: wait == solicit}
+		return l.wait(wait, reason)
 	}
 	if !p.SetEthernet(mac, out.MAC, out.VLANs) {
-		return end(reason)
+		return reason
 	}
-	p.Out = out.ID
-	return Decision{Reason: reason, Send: true}
+	return l.send(p, out.ID, reason)
 }

@@ -9,9 +9,9 @@ import (
 )
 
 // local handles a packet addressed to the dataplane itself, which answers echo requests and serves nothing else.
-func (l *Pipeline) local(p *packet.Packet, port *tables.Port) Decision {
+func (l *Pipeline) local(p *packet.Packet, port *tables.Port) verdict.Reason {
 	if p.Flags&packet.Fragment != 0 {
-		return end(verdict.LocalFragment)
+		return verdict.LocalFragment
 	}
 	switch p.Proto {
 	case packet.ProtoICMP, packet.ProtoICMPv6:
@@ -22,22 +22,22 @@ func (l *Pipeline) local(p *packet.Packet, port *tables.Port) Decision {
 	return l.icmpError(p, port, packet.ProtocolUnreachable, 0, verdict.ProtocolUnreachable)
 }
 
-func (l *Pipeline) localICMP(p *packet.Packet, port *tables.Port) Decision {
+func (l *Pipeline) localICMP(p *packet.Packet, port *tables.Port) verdict.Reason {
 	ours := packet.ProtoICMP
 	if p.Flags&packet.IPv6 != 0 {
 		ours = packet.ProtoICMPv6
 	}
 	if p.Proto != ours {
-		return end(verdict.MalformedICMP)
+		return verdict.MalformedICMP
 	}
 	if p.ICMPType != packet.ICMPEchoRequest && p.ICMPType != packet.ICMPv6EchoRequest {
-		return end(verdict.LocalICMP)
+		return verdict.LocalICMP
 	}
 	if !l.limits.reply(port.ID, l.now) {
-		return end(verdict.ICMPRateLimited)
+		return verdict.ICMPRateLimited
 	}
 	if !p.BuildEchoReply() {
-		return end(verdict.LocalICMP)
+		return verdict.LocalICMP
 	}
 	return l.answer(p, verdict.EchoReplied)
 }

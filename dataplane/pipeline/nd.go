@@ -11,10 +11,10 @@ import (
 
 // nd learns from neighbour solicitations and advertisements and answers solicitations for the port's addresses
 // (RFC 4861 sections 7.2.3 and 7.2.5). Router messages and redirects are read by nobody: we are the router.
-func (l *Pipeline) nd(p *packet.Packet, port *tables.Port) Decision {
+func (l *Pipeline) nd(p *packet.Packet, port *tables.Port) verdict.Reason {
 	m, r := packet.ParseND(p)
 	if r != verdict.None {
-		return end(r)
+		return r
 	}
 	switch p.ICMPType {
 	case packet.ICMPv6NeighborSolicitation:
@@ -22,7 +22,7 @@ func (l *Pipeline) nd(p *packet.Packet, port *tables.Port) Decision {
 	case packet.ICMPv6NeighborAdvertisement:
 		l.neighborAdvertisement(port, m)
 	}
-	return end(verdict.NDConsumed)
+	return verdict.NDConsumed
 }
 
 func (l *Pipeline) neighborAdvertisement(port *tables.Port, m packet.ND) {
@@ -45,24 +45,23 @@ func (l *Pipeline) neighborAdvertisement(port *tables.Port, m packet.ND) {
 	l.t.Neighbors.Learn(port.ID, m.Target, m.LinkLayer, how, l.now)
 }
 
-func (l *Pipeline) neighborSolicitation(p *packet.Packet, port *tables.Port, m packet.ND) Decision {
+func (l *Pipeline) neighborSolicitation(p *packet.Packet, port *tables.Port, m packet.ND) verdict.Reason {
 	if !port.HasAddr(m.Target) {
-		return end(verdict.NDConsumed)
+		return verdict.NDConsumed
 	}
 	if !p.Src.IsUnspecified() { // which is the source of duplicate address detection (RFC 4862 5.4.3)
 		if !port.OnLink(p.Src) {
-			return end(verdict.MartianSource)
+			return verdict.MartianSource
 		}
 		if !m.LinkLayer.IsZero() {
 			l.t.Neighbors.Learn(port.ID, p.Src, m.LinkLayer, neighbor.RequestSeen, l.now)
 		}
 	}
 	if !l.limits.reply(port.ID, l.now) {
-		return end(verdict.ICMPRateLimited)
+		return verdict.ICMPRateLimited
 	}
 	if !packet.BuildNA(p, m, port.MAC) {
-		return end(verdict.MalformedND)
+		return verdict.MalformedND
 	}
-	p.Out = port.ID
-	return Decision{Reason: verdict.NDConsumed, Send: true}
+	return l.send(p, port.ID, verdict.NDConsumed)
 }

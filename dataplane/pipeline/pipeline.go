@@ -10,6 +10,7 @@ package pipeline
 import (
 	"github.com/viaduct-net/viaduct/dataplane/neighbor"
 	"github.com/viaduct-net/viaduct/dataplane/packet"
+	"github.com/viaduct-net/viaduct/dataplane/route"
 	"github.com/viaduct-net/viaduct/dataplane/tables"
 	"github.com/viaduct-net/viaduct/dataplane/verdict"
 )
@@ -44,9 +45,7 @@ const (
 )
 
 // Answer says that the frame no longer holds the packet received but an answer of our own to it.
-func (d Decision) Answer() bool { return d.Reason.Verdict() == verdict.Consumed }
-
-func end(r verdict.Reason) Decision { return Decision{Reason: r} }
+func (d *Decision) Answer() bool { return d.Reason.Verdict() == verdict.Consumed }
 
 // Pipeline judges the packets of one worker. Its zero value is ready; it is not safe for concurrent use.
 type Pipeline struct {
@@ -54,31 +53,61 @@ type Pipeline struct {
 	now    int64 // nanoseconds, monotonic
 	limits limits
 	asked  *neighbor.Entry // see nextHop
+	// decision is filled in field by field where it lies: copying it whole would stall on its small fields.
+	decision Decision
+
+	foreseen struct {
+		to    packet.Addr
+		group *route.Group
+	}
 }
 
 // Begin sets the tables in force and the time, in monotonic nanoseconds, for the packets judged until the next call.
 func (l *Pipeline) Begin(t *tables.Tables, now int64) {
 	l.t = t
 	l.now = now
+	l.Foresee(packet.Addr{}, nil)
+}
+
+// Foresee says that the tables in force lead packets for an address to a group, nil for none: Judge need not look that
+// up again.
+func (l *Pipeline) Foresee(to packet.Addr, group *route.Group) {
+	l.foreseen.to, l.foreseen.group = to, group
+}
+
+// lookup is the longest prefix match.
+func (l *Pipeline) lookup(to packet.Addr) *route.Group {
+	if l.foreseen.to == to {
+		return l.foreseen.group
+	}
+	return l.t.FIB.Lookup(to)
 }
 
 // Judge decides about the packet received by device (an index as Tables.Demux takes). The caller has set Frame,
-// Start, End and Tail; Judge sets In, and Out where something is to be sent.
-func (l *Pipeline) Judge(p *packet.Packet, device int) Decision {
+// Start, End and Tail; Judge sets In, and Out where something is to be sent. The decision is valid until the next call.
+func (l *Pipeline) Judge(p *packet.Packet, device int) *Decision {
+	l.decision = Decision{}
+	l.decision.Reason = l.judge(p, device)
+	return &l.decision
+}
+
+// judge is the pipeline: the first step with a reason ends it. Beside the reason a step may set the rest of
+// l.decision, by send and wait.
+func (l *Pipeline) judge(p *packet.Packet, device int) verdict.Reason {
 	r := p.Parse()
 	p.In = l.t.Demux(device, p.VLANs)
 	if r != verdict.None {
-		return end(r)
+		return r
 	}
 	port := l.t.Port(p.In)
 	if r := admit(p, port); r != verdict.None {
-		return end(r)
+		return r
 	}
 	if p.EtherType == packet.EtherTypeARP {
 		return l.arp(p, port)
 	}
 	if r := martian(p); r != verdict.None {
-		return end(r)
+		return r
 	}
 	if p.IsND() {
 		return l.nd(p, port)
@@ -86,7 +115,22 @@ func (l *Pipeline) Judge(p *packet.Packet, device int) Decision {
 	return l.route(p, port)
 }
 
+// send says that the frame leaves by the port.
+func (l *Pipeline) send(p *packet.Packet, out packet.PortID, r verdict.Reason) verdict.Reason {
+	p.Out = out
+	l.decision.Send = true
+	return r
+}
+
+// wait says that the frame has to wait for l.asked, which is to be solicited or has been.
+func (l *Pipeline) wait(s standing, r verdict.Reason) verdict.Reason {
+	l.decision.Wait, l.decision.Solicit = l.asked, s == solicit
+	return r
+}
+
 // Resume judges again an answer of our own that was waiting for a neighbour.
-func (l *Pipeline) Resume(p *packet.Packet, reason verdict.Reason) Decision {
-	return l.answer(p, reason)
+func (l *Pipeline) Resume(p *packet.Packet, reason verdict.Reason) *Decision {
+	l.decision = Decision{}
+	l.decision.Reason = l.answer(p, reason)
+	return &l.decision
 }

@@ -10,14 +10,14 @@ import (
 )
 
 // route finds the packet's next hop by longest prefix match, and forwards it there or says why not.
-func (l *Pipeline) route(p *packet.Packet, port *tables.Port) Decision {
+func (l *Pipeline) route(p *packet.Packet, port *tables.Port) verdict.Reason {
 	if r := unroutable(p); r != verdict.None {
 		if r == verdict.LinkLocalForward && port.HasAddr(p.Dst) {
 			return l.local(p, port)
 		}
-		return end(r)
+		return r
 	}
-	group := l.t.FIB.Lookup(p.Dst)
+	group := l.lookup(p.Dst)
 	if group == nil {
 		return l.icmpError(p, port, packet.NetUnreachable, 0, verdict.NoRoute)
 	}
@@ -27,13 +27,13 @@ func (l *Pipeline) route(p *packet.Packet, port *tables.Port) Decision {
 	case route.Local:
 		return l.local(p, port)
 	case route.Broadcast:
-		return end(verdict.BroadcastForward)
+		return verdict.BroadcastForward
 	case route.Unreachable:
 		return l.icmpError(p, port, packet.HostUnreachable, 0, verdict.Unreachable)
 	case route.Prohibit:
 		return l.icmpError(p, port, packet.AdminProhibited, 0, verdict.Prohibited)
 	}
-	return end(verdict.Blackhole)
+	return verdict.Blackhole
 }
 
 // unroutable names what a router never forwards: group and link-local addresses, and frames that reached it as one
@@ -53,13 +53,13 @@ func unroutable(p *packet.Packet) verdict.Reason {
 }
 
 // forward checks what the next hop asks for and rewrites the packet for it.
-func (l *Pipeline) forward(p *packet.Packet, in *tables.Port, hop *route.Hop) Decision {
+func (l *Pipeline) forward(p *packet.Packet, in *tables.Port, hop *route.Hop) verdict.Reason {
 	if p.TTL <= 1 {
 		return l.icmpError(p, in, packet.TimeExceeded, 0, ttlReason(p))
 	}
 	out := l.t.Port(hop.Port)
 	if out == nil || !out.Up {
-		return end(verdict.NoOutputPort)
+		return verdict.NoOutputPort
 	}
 	mtu, cut := pathMTU(hop, out), Whole
 	if p.L3Len > mtu {
@@ -76,16 +76,18 @@ func (l *Pipeline) forward(p *packet.Packet, in *tables.Port, hop *route.Hop) De
 	case failed:
 		return l.icmpError(p, in, packet.HostUnreachable, 0, verdict.NeighborFailed)
 	case full:
-		return end(verdict.NeighborTableFull)
+		return verdict.NeighborTableFull
 	default:
-		return Decision{Reason: verdict.WaitingForNeighbor, Wait: l.asked, Solicit: wait == solicit}
+		return l.wait(wait, verdict.WaitingForNeighbor)
 	}
 	p.DecrementTTL()
 	if !p.SetEthernet(mac, out.MAC, out.VLANs) {
-		return end(verdict.TooLargeForPort)
+		return verdict.TooLargeForPort
 	}
-	p.Out = out.ID
-	return Decision{Reason: verdict.Routed, Send: true, Cut: cut, MTU: mtu}
+	if cut != Whole {
+		l.decision.Cut, l.decision.MTU = cut, mtu
+	}
+	return l.send(p, out.ID, verdict.Routed)
 }
 
 // pathMTU is the largest IP packet, in bytes, that may go by the hop.

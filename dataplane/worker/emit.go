@@ -11,7 +11,7 @@ import (
 )
 
 // carryOut does with the frames in descs, received from device, what was decided about the packet in them.
-func (w *Worker) carryOut(p *packet.Packet, device int, descs []xsk.Desc, d pipeline.Decision) {
+func (w *Worker) carryOut(p *packet.Packet, device int, descs []xsk.Desc, d *pipeline.Decision) {
 	if w.observe != nil {
 		w.observe(p, d)
 	}
@@ -32,14 +32,14 @@ func (w *Worker) carryOut(p *packet.Packet, device int, descs []xsk.Desc, d pipe
 }
 
 // emit sends the packet, whose frames are descs, by its Out port.
-func (w *Worker) emit(p *packet.Packet, descs []xsk.Desc, d pipeline.Decision) {
-	s := stagedPacket{in: p.In, out: p.Out, bytes: uint32(p.Len()), kind: forwarded}
+func (w *Worker) emit(p *packet.Packet, descs []xsk.Desc, d *pipeline.Decision) {
+	kind := forwarded
 	if d.Answer() {
-		s.kind = originated
+		kind = originated
 	}
 	l := w.linkOf(p.Out)
 	if l == nil {
-		w.lose(s, descs, verdict.NoOutputPort)
+		w.lose(p, kind, descs, verdict.NoOutputPort)
 		return
 	}
 	descs[0].Addr = w.umem.ChunkOf(descs[0].Addr) + uint64(p.Start)
@@ -50,23 +50,23 @@ func (w *Worker) emit(p *packet.Packet, descs []xsk.Desc, d pipeline.Decision) {
 		return
 	}
 	if len(descs) > l.most {
-		w.lose(s, descs, verdict.TooLargeForPort)
+		w.lose(p, kind, descs, verdict.TooLargeForPort)
 		return
 	}
 	if p.Flags&packet.PartialChecksum != 0 {
 		w.checksum(p, l, descs)
 	}
-	w.stage(l, descs, s)
+	w.stage(l, descs, p.In, p.Out, p.Len(), kind)
 }
 
 // lose frees a packet that cannot leave after all, and corrects what finish booked.
-func (w *Worker) lose(s stagedPacket, descs []xsk.Desc, why verdict.Reason) {
+func (w *Worker) lose(p *packet.Packet, kind sentAs, descs []xsk.Desc, why verdict.Reason) {
 	w.free(descs)
-	if s.kind == originated {
-		w.book.Account(s.out).Add(ledger.OriginatedLost, 1)
+	if kind == originated {
+		w.book.Account(p.Out).Add(ledger.OriginatedLost, 1)
 		return
 	}
-	w.book.Account(s.in).Move(verdict.Routed, why)
+	w.book.Account(p.In).Move(verdict.Routed, why)
 }
 
 func (w *Worker) linkOf(port packet.PortID) *link {
@@ -94,14 +94,13 @@ const maxLinkHeader = 22
 
 // cut sends a packet larger than its way allows as several: fragments (RFC 791 section 3.2) or TCP segments. They live
 // in fresh frames; the packet's own are freed.
-func (w *Worker) cut(p *packet.Packet, l *link, descs []xsk.Desc, d pipeline.Decision) {
+func (w *Worker) cut(p *packet.Packet, l *link, descs []xsk.Desc, d *pipeline.Decision) {
 	mtu := min(d.MTU, w.umem.ChunkSize()-headroom-maxLinkHeader)
 	tails := w.tails(descs)
-	s := stagedPacket{in: p.In, out: p.Out, kind: forwarded}
-	ok := false
+	kind, ok := forwarded, false
 	if d.Cut == pipeline.Segment {
 		if w.segments, ok = p.Segments(mtu, tails); ok {
-			s.kind = sendPieces(w, &w.segments, l, s)
+			kind = sendPieces(w, &w.segments, l, p)
 		}
 	} else {
 		if p.Flags&packet.PartialChecksum != 0 {
@@ -109,14 +108,14 @@ func (w *Worker) cut(p *packet.Packet, l *link, descs []xsk.Desc, d pipeline.Dec
 			p.Flags &^= packet.PartialChecksum
 		}
 		if w.fragments, ok = p.Fragments(mtu, tails); ok {
-			s.kind = sendPieces(w, &w.fragments, l, s)
+			kind = sendPieces(w, &w.fragments, l, p)
 		}
 	}
 	switch {
 	case !ok:
-		w.book.Account(s.in).Move(verdict.Routed, verdict.TooLargeForPort)
-	case s.kind == forwarded: // not even the first
-		w.book.Account(s.in).Move(verdict.Routed, verdict.NoFrame)
+		w.book.Account(p.In).Move(verdict.Routed, verdict.TooLargeForPort)
+	case kind == forwarded: // not even the first
+		w.book.Account(p.In).Move(verdict.Routed, verdict.NoFrame)
 	}
 	w.free(descs)
 }
@@ -129,17 +128,17 @@ type pieces interface {
 
 // sendPieces stages all pieces, as long as there are frames. The first stands for the packet in the ledger, the others
 // are counted extra: it returns forwarded when there was not even a first.
-func sendPieces[P pieces](w *Worker, cut P, l *link, s stagedPacket) sentAs {
+func sendPieces[P pieces](w *Worker, cut P, l *link, p *packet.Packet) sentAs {
+	kind := forwarded
 	for cut.Count() > 0 {
 		chunk, ok := w.pool.Get()
 		if !ok {
 			break
 		}
 		end := cut.Next(w.umem.Frame(chunk), headroom)
-		s.bytes = uint32(end - headroom)
-		w.one[0] = xsk.Desc{Addr: chunk + headroom, Len: s.bytes}
-		w.stage(l, w.one[:], s)
-		s.kind = fragment
+		w.one[0] = xsk.Desc{Addr: chunk + headroom, Len: uint32(end - headroom)}
+		w.stage(l, w.one[:], p.In, p.Out, end-headroom, kind)
+		kind = fragment
 	}
-	return s.kind
+	return kind
 }

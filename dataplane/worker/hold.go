@@ -41,7 +41,7 @@ func newHold() hold {
 
 // keep holds the packet until its neighbour is known. An answer of ours is booked at once: only the packets received
 // are in flight for the ledger.
-func (w *Worker) keep(p *packet.Packet, device int, descs []xsk.Desc, d pipeline.Decision) {
+func (w *Worker) keep(p *packet.Packet, device int, descs []xsk.Desc, d *pipeline.Decision) {
 	if d.Solicit {
 		w.solicit(d.Wait, packet.MAC{}, false)
 	}
@@ -126,7 +126,7 @@ func (w *Worker) rejudge(h *heldPacket) {
 	w.carryOut(p, h.device, descs, d)
 }
 
-func (w *Worker) carryOutAnswer(p *packet.Packet, h *heldPacket, d pipeline.Decision) {
+func (w *Worker) carryOutAnswer(p *packet.Packet, h *heldPacket, d *pipeline.Decision) {
 	switch {
 	case d.Wait != nil:
 		if d.Solicit {

@@ -107,29 +107,30 @@ func (w *Worker) closeGone() {
 	w.links = kept
 }
 
-// stage queues a packet's frames to leave by the link at the end of the pass.
-func (w *Worker) stage(l *link, descs []xsk.Desc, s stagedPacket) {
-	last := len(descs) - 1
-	for i, d := range descs {
-		d.Options &^= xsk.Contd
-		if i < last {
-			d.Options |= xsk.Contd
-		}
-		l.staged = append(l.staged, d)
+// stage queues a packet's frames, of so many bytes in all, to leave by the link at the end of the pass.
+func (w *Worker) stage(l *link, descs []xsk.Desc, in, out packet.PortID, bytes int, kind sentAs) {
+	n := len(l.staged)
+	l.staged = append(l.staged, descs...)
+	staged := l.staged[n:]
+	for i := range staged {
+		staged[i].Options |= xsk.Contd
 	}
-	s.descs = uint16(len(descs))
-	l.packets = append(l.packets, s)
-	if s.out != l.sent.port {
+	staged[len(staged)-1].Options &^= xsk.Contd
+	m := len(l.packets)
+	l.packets = l.packets[:m+1] // there is room: a link is transmitted before it is full
+	s := &l.packets[m]
+	s.in, s.out, s.descs, s.bytes, s.kind = in, out, uint16(len(descs)), uint32(bytes), kind
+	if out != l.sent.port {
 		w.bookSent(l)
-		l.sent.port = s.out
+		l.sent.port = out
 	}
 	l.sent.packets++
-	l.sent.bytes += uint64(s.bytes)
-	switch s.kind {
+	l.sent.bytes += uint64(bytes)
+	switch kind {
 	case originated:
-		w.book.Account(s.out).Add(ledger.Originated, 1)
+		w.book.Account(out).Add(ledger.Originated, 1)
 	case fragment:
-		w.book.Account(s.out).Add(ledger.Fragments, 1)
+		w.book.Account(out).Add(ledger.Fragments, 1)
 	}
 	if len(l.staged) >= stageSize {
 		w.transmit(l)

@@ -62,7 +62,7 @@ func (w *Worker) solicit(n *neighbor.Entry, mac packet.MAC, unicast bool) {
 
 // originate stages a packet of our own that fills one fresh frame.
 func (w *Worker) originate(l *link, chunk uint64, p *packet.Packet, out packet.PortID) {
-	size := uint32(p.End - p.Start)
-	w.one[0] = xsk.Desc{Addr: chunk + uint64(p.Start), Len: size}
-	w.stage(l, w.one[:], stagedPacket{in: out, out: out, bytes: size, kind: originated})
+	size := p.End - p.Start
+	w.one[0] = xsk.Desc{Addr: chunk + uint64(p.Start), Len: uint32(size)}
+	w.stage(l, w.one[:], out, out, size, originated)
 }

@@ -19,6 +19,7 @@ import (
 	"github.com/viaduct-net/viaduct/dataplane/neighbor"
 	"github.com/viaduct-net/viaduct/dataplane/packet"
 	"github.com/viaduct-net/viaduct/dataplane/pipeline"
+	"github.com/viaduct-net/viaduct/dataplane/route"
 	"github.com/viaduct-net/viaduct/dataplane/tables"
 	"github.com/viaduct-net/viaduct/dataplane/verdict"
 	"github.com/viaduct-net/viaduct/dataplane/xsk"
@@ -39,7 +40,7 @@ type Config struct {
 	// Timers says that this worker drives the neighbour table's timers: one worker of all does.
 	Timers bool
 	// Observe, when set, is called with every packet judged, before its frame leaves: replay and tests look on.
-	Observe func(p *packet.Packet, d pipeline.Decision)
+	Observe func(p *packet.Packet, d *pipeline.Decision)
 	// Gone is called from the loop when a queue's device vanished, after the worker let go of it.
 	Gone func(device int)
 }
@@ -49,7 +50,7 @@ type Worker struct {
 	umem    *xsk.UMEM
 	pool    *xsk.Pool
 	source  *atomic.Pointer[tables.Tables]
-	observe func(p *packet.Packet, d pipeline.Decision)
+	observe func(p *packet.Packet, d *pipeline.Decision)
 	gone    func(device int)
 	clock   func() int64
 	timers  bool
@@ -57,10 +58,14 @@ type Worker struct {
 	tables *tables.Tables // as loaded at the pass's begin
 	now    int64          // nanoseconds, monotonic, of the pass
 
-	pipeline  pipeline.Pipeline
-	packet    packet.Packet
-	batch     [BatchSize]xsk.Desc
-	frames    [BatchSize]uint64
+	pipeline pipeline.Pipeline
+	packet   packet.Packet
+	batch    [BatchSize]xsk.Desc
+	frames   [BatchSize]uint64
+	ahead    struct { // of the batch, by index of a packet's first descriptor: see foresee
+		to    [BatchSize]packet.Addr
+		group [BatchSize]*route.Group
+	}
 	one       [1]xsk.Desc
 	events    [16]unix.EpollEvent
 	probe     func(n *neighbor.Entry, mac packet.MAC, unicast bool) // solicit, bound once
@@ -128,13 +133,14 @@ func (w *Worker) Poll(now int64) int {
 func (w *Worker) receive(l *link) int {
 	n := l.queue.Receive(w.batch[:])
 	l.offered -= n
-	w.warm(w.batch[:n])
+	w.foresee(w.batch[:n])
 	packets := 0
 	for i := 0; i < n; {
 		run := 1
 		for w.batch[i+run-1].Options&xsk.Contd != 0 {
 			run++
 		}
+		w.pipeline.Foresee(w.ahead.to[i], w.ahead.group[i])
 		w.process(l, w.batch[i:i+run])
 		i += run
 		packets++
@@ -143,14 +149,14 @@ func (w *Worker) receive(l *link) int {
 	return packets
 }
 
-// warm reads a byte of every packet's headers, so that the cache misses (another CPU wrote them) overlap instead of
-// stopping the pipeline one by one.
-func (w *Worker) warm(descs []xsk.Desc) {
-	var sum byte
-	for _, d := range descs {
-		sum += w.umem.Frame(d.Addr)[d.Addr-w.umem.ChunkOf(d.Addr)]
+// foresee reads where the packets of a batch go and looks all of that up at once, so that the cache misses (another
+// CPU wrote the packets; the routes may not fit the caches) overlap instead of stopping the pipeline one by one.
+func (w *Worker) foresee(descs []xsk.Desc) {
+	for i, d := range descs {
+		start := d.Addr - w.umem.ChunkOf(d.Addr)
+		w.ahead.to[i] = packet.PeekDestination(w.umem.Frame(d.Addr)[start : start+uint64(d.Len)])
 	}
-	w.warmed = sum
+	w.tables.FIB.LookupBatch(w.ahead.to[:len(descs)], w.ahead.group[:])
 }
 
 // process judges one received packet, whose frames are descs, and carries the decision out.
@@ -158,11 +164,11 @@ func (w *Worker) process(l *link, descs []xsk.Desc) {
 	p := &w.packet
 	w.view(p, descs)
 	size := p.Len()
-	var d pipeline.Decision
+	d := &tooLarge
 	if len(descs) <= maxFrames {
 		d = w.pipeline.Judge(p, l.device)
 	} else {
-		d.Reason, p.In = verdict.TooLargeForPort, w.tables.Demux(l.device, packet.VLANs{})
+		p.In = w.tables.Demux(l.device, packet.VLANs{})
 	}
 	if p.In != w.received.port {
 		w.bookReceived()
@@ -172,6 +178,9 @@ func (w *Worker) process(l *link, descs []xsk.Desc) {
 	w.received.bytes += uint64(size)
 	w.carryOut(p, l.device, descs, d)
 }
+
+// tooLarge is the decision about a packet of more frames than can be held.
+var tooLarge = pipeline.Decision{Reason: verdict.TooLargeForPort}
 
 // tally counts packets of one port until another one's turn comes.
 type tally struct {

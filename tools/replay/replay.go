@@ -148,7 +148,7 @@ func (b *bench) answer() {
 }
 
 // observe notes what the worker decides.
-func (b *bench) observe(p *packet.Packet, d pipeline.Decision) {
+func (b *bench) observe(p *packet.Packet, d *pipeline.Decision) {
 	b.last = observed{reason: d.Reason, in: p.In, wait: d.Wait}
 	switch {
 	case d.Wait != nil: // an answer of our own is not seen again
