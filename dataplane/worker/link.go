@@ -109,13 +109,13 @@ func (w *Worker) closeGone() {
 
 // stage queues a packet's frames, of so many bytes in all, to leave by the link at the end of the pass.
 func (w *Worker) stage(l *link, descs []xsk.Desc, in, out packet.PortID, bytes int, kind sentAs) {
-	n := len(l.staged)
-	l.staged = append(l.staged, descs...)
-	staged := l.staged[n:]
-	for i := range staged {
-		staged[i].Options |= xsk.Contd
+	for _, d := range descs[:len(descs)-1] {
+		d.Options |= xsk.Contd
+		l.staged = append(l.staged, d)
 	}
-	staged[len(staged)-1].Options &^= xsk.Contd
+	last := descs[len(descs)-1]
+	last.Options &^= xsk.Contd
+	l.staged = append(l.staged, last)
 	m := len(l.packets)
 	l.packets = l.packets[:m+1] // there is room: a link is transmitted before it is full
 	s := &l.packets[m]
