@@ -49,8 +49,8 @@ type route6 struct {
 }
 
 const (
-	// maxStride bounds what the first change of a builder copies: 4096 slots of 24 bytes.
-	maxStride = 12
+	// maxStride bounds what the first change of a builder copies at each level: 2048 slots of 24 bytes.
+	maxStride = 11
 	// never is the length of no prefix.
 	never = 255
 )
