@@ -106,7 +106,7 @@ func claim(dir string) (release func(), err error) {
 		_ = file.Close()
 		return nil, fmt.Errorf("%s is in use by process %s; stop it or give another --run directory", dir, trim(owner))
 	}
-	if err := file.Truncate(0); err == nil {
+	if err = file.Truncate(0); err == nil {
 		_, err = fmt.Fprintf(file, "%d\n", os.Getpid())
 	}
 	if err != nil {

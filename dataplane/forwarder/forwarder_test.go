@@ -211,7 +211,7 @@ func (s *site) ping(address string) error {
 			return err
 		}
 		if _, err = c.Read(make([]byte, 1)); err == nil || !strings.Contains(err.Error(), "refused") {
-			return fmt.Errorf("no ICMP port unreachable from %s: %v", address, err)
+			return fmt.Errorf("no ICMP port unreachable from %s: %w", address, err)
 		}
 		return nil
 	})

@@ -56,7 +56,8 @@ func (f *Forwarder) Status() *api.StatusReply {
 func (f *Forwarder) workerStatus(i int, t *thread) *api.Worker {
 	activity := t.worker.Activity()
 	w := &api.Worker{
-		Id: uint32(i), Cpu: -1, Frames: uint64(t.umem.Chunks()), FramesFree: activity.Free, FrameSize: uint32(t.umem.ChunkSize()),
+		Id: uint32(i), Cpu: -1, Frames: uint64(t.umem.Chunks()), FramesFree: activity.Free,
+		FrameSize: uint32(t.umem.ChunkSize()),
 		Hugepages: t.umem.HugePages(), Passes: activity.Passes, BusyPasses: activity.Busy, Sleeps: activity.Sleeps,
 	}
 	for _, name := range f.slots {

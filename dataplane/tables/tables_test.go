@@ -423,7 +423,6 @@ func TestPinsFollowTheTables(t *testing.T) {
 		t.Fatal("unpinned while the first tables are in use")
 	}
 	runtime.KeepAlive(first)
-	first = nil
 	for deadline := time.Now().Add(10 * time.Second); n.Lookup(2, addr("10.2.0.2")) != nil; {
 		runtime.GC()
 		if time.Now().After(deadline) {

@@ -48,7 +48,6 @@ const (
 	PortUnreachable
 	ProtocolUnreachable
 	LocalICMP
-	ParameterProblem
 
 	TruncatedEthernet
 	NotOurMAC
@@ -115,30 +114,29 @@ var reasons = [NumReasons]entry{
 	HopLimitExceeded:    {"hop_limit_exceeded", Consumed, "IPv6 hop limit ran out; ICMPv6 time exceeded sent"},
 	NoRoute:             {"no_route", Consumed, "no route to the destination; ICMP unreachable sent"},
 	Unreachable:         {"unreachable_route", Consumed, "the route says unreachable; ICMP unreachable sent"},
-	Prohibited:          {"prohibit_route", Consumed, "the route says prohibit; ICMP administratively prohibited sent"},
+	Prohibited:          {"prohibit_route", Consumed, "the route says prohibit; ICMP prohibited sent"},
 	NeighborFailed:      {"neighbor_failed", Consumed, "the next hop did not answer; ICMP host unreachable sent"},
-	FragmentationNeeded: {"fragmentation_needed", Consumed, "IPv4 packet with DF larger than the next hop's MTU; ICMP sent"},
-	PacketTooBig:        {"packet_too_big", Consumed, "IPv6 packet larger than the next hop's MTU; ICMPv6 sent"},
+	FragmentationNeeded: {"fragmentation_needed", Consumed, "IPv4 packet with DF over the next hop's MTU; ICMP sent"},
+	PacketTooBig:        {"packet_too_big", Consumed, "IPv6 packet over the next hop's MTU; ICMPv6 sent"},
 	PortUnreachable:     {"port_unreachable", Consumed, "UDP to an address of ours; ICMP port unreachable sent"},
-	ProtocolUnreachable: {"protocol_unreachable", Consumed, "unserved protocol to an address of ours; ICMP unreachable sent"},
+	ProtocolUnreachable: {"protocol_unreachable", Consumed, "unserved protocol to us; ICMP unreachable sent"},
 	LocalICMP:           {"local_icmp", Consumed, "ICMP message to an address of ours, no answer due"},
-	ParameterProblem:    {"parameter_problem", Consumed, "unknown header to an address of ours; ICMPv6 parameter problem sent"},
 
-	TruncatedEthernet:       {"truncated_ethernet", Dropped, "shorter than an Ethernet header and its tags"},
+	TruncatedEthernet:       {"truncated_ethernet", Dropped, "shorter than an Ethernet header with its tags"},
 	NotOurMAC:               {"not_our_mac", Dropped, "unicast destination MAC is not the port's"},
 	SourceMACInvalid:        {"source_mac_invalid", Dropped, "source MAC is multicast, zero or the port's own"},
 	UnknownVLAN:             {"unknown_vlan", Dropped, "no port has these VLAN tags on this device"},
 	TooManyVLANTags:         {"too_many_vlan_tags", Dropped, "more than two VLAN tags"},
 	UnknownEtherType:        {"unknown_ethertype", Dropped, "neither ARP, IPv4 nor IPv6"},
-	MalformedARP:            {"malformed_arp", Dropped, "ARP message of wrong size, type or addresses (RFC 826)"},
-	MalformedIPv4:           {"malformed_ipv4", Dropped, "IPv4 header with wrong version, lengths or reserved bits (RFC 791)"},
+	MalformedARP:            {"malformed_arp", Dropped, "ARP message of wrong size, type or addresses"},
+	MalformedIPv4:           {"malformed_ipv4", Dropped, "IPv4 header with wrong version, lengths or bits (RFC 791)"},
 	MalformedIPv6:           {"malformed_ipv6", Dropped, "IPv6 header with wrong version or lengths (RFC 8200)"},
 	TruncatedIP:             {"truncated_ip", Dropped, "the frame ends before the IP packet does"},
 	BadIPv4Checksum:         {"bad_ipv4_checksum", Dropped, "IPv4 header checksum is wrong"},
 	BadIPv4Options:          {"bad_ipv4_options", Dropped, "IPv4 options that do not parse"},
 	SourceRouted:            {"source_routed", Dropped, "IPv4 loose or strict source route option (RFC 7126)"},
 	BadExtensionHeader:      {"bad_extension_header", Dropped, "IPv6 extension header truncated or out of order"},
-	TooManyExtensionHeaders: {"too_many_extension_headers", Dropped, "more IPv6 extension headers than the parser follows"},
+	TooManyExtensionHeaders: {"too_many_extension_headers", Dropped, "more IPv6 extension headers than are followed"},
 	RoutingHeader0:          {"routing_header_0", Dropped, "IPv6 type 0 routing header (RFC 5095)"},
 	MalformedFragment:       {"malformed_fragment", Dropped, "fragment with impossible offset or length"},
 	TinyFragment:            {"tiny_fragment", Dropped, "first fragment too short for its transport header (RFC 1858)"},
@@ -149,14 +147,14 @@ var reasons = [NumReasons]entry{
 	MalformedICMP:           {"malformed_icmp", Dropped, "ICMP message shorter than its type asks for"},
 	BadICMPChecksum:         {"bad_icmp_checksum", Dropped, "ICMP message to us with a wrong checksum"},
 	MalformedND:             {"malformed_nd", Dropped, "ND message that RFC 4861 says to discard"},
-	MartianSource:           {"martian_source", Dropped, "source address that may not be seen on a wire (RFC 1812 5.3.7)"},
+	MartianSource:           {"martian_source", Dropped, "source address that may not be on a wire (RFC 1812 5.3.7)"},
 	MartianDestination:      {"martian_destination", Dropped, "destination address that may not be seen on a wire"},
 	LinkLocalForward:        {"link_local_forward", Dropped, "link-local address may not be forwarded"},
 	MulticastForward:        {"multicast_forward", Dropped, "multicast without a multicast route"},
 	BroadcastForward:        {"broadcast_forward", Dropped, "broadcast is not forwarded"},
 	Blackhole:               {"blackhole_route", Dropped, "the route says blackhole"},
 	ICMPRateLimited:         {"icmp_rate_limited", Dropped, "an ICMP answer was due, but over its rate limit"},
-	NoErrorAboutError:       {"no_error_about_error", Dropped, "an ICMP error was due about a packet that may not have one"},
+	NoErrorAboutError:       {"no_error_about_error", Dropped, "an ICMP error was due about what may not have one"},
 	NeighborQueueFull:       {"neighbor_queue_full", Dropped, "too many packets wait for neighbours"},
 	NeighborTableFull:       {"neighbor_table_full", Dropped, "the neighbour table is full"},
 	NoOutputPort:            {"no_output_port", Dropped, "the route's port does not exist or is down"},
@@ -164,7 +162,7 @@ var reasons = [NumReasons]entry{
 	NoFrame:                 {"no_frame", Dropped, "no free frame for a fragment or an answer"},
 	PortClosed:              {"port_closed", Dropped, "its port closed while it was in flight"},
 	TooLargeForPort:         {"too_large_for_port", Dropped, "larger than the port's sockets can carry"},
-	LocalFragment:           {"local_fragment", Dropped, "fragment addressed to the dataplane itself, which does not reassemble"},
+	LocalFragment:           {"local_fragment", Dropped, "fragment to the dataplane itself, which does not reassemble"},
 }
 
 // String returns the reason's name as used in counters, JSON and metrics: lower case with underscores.

@@ -97,7 +97,8 @@ const maxLinkHeader = 22
 func (w *Worker) cut(p *packet.Packet, l *link, descs []xsk.Desc, d *pipeline.Decision) {
 	mtu := min(d.MTU, w.umem.ChunkSize()-headroom-maxLinkHeader)
 	tails := w.tails(descs)
-	kind, ok := forwarded, false
+	kind := forwarded
+	var ok bool
 	if d.Cut == pipeline.Segment {
 		if w.segments, ok = p.Segments(mtu, tails); ok {
 			kind = sendPieces(w, &w.segments, l, p)

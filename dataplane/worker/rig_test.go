@@ -137,8 +137,9 @@ func snapshot() *api.Snapshot {
 // know tells the neighbour cache about the hosts and the router.
 func (r *rig) know() *rig {
 	learn := func(port packet.PortID, address string, mac packet.MAC) {
-		r.neighbors.Resolve(port, packet.AddrFrom(netip.MustParseAddr(address)), r.now)
-		r.neighbors.Learn(port, packet.AddrFrom(netip.MustParseAddr(address)), mac, neighbor.SolicitedOverride|neighbor.Create, r.now)
+		a := packet.AddrFrom(netip.MustParseAddr(address))
+		r.neighbors.Resolve(port, a, r.now)
+		r.neighbors.Learn(port, a, mac, neighbor.SolicitedOverride|neighbor.Create, r.now)
 	}
 	learn(1, "10.1.0.2", hostMACs[0])
 	learn(1, "fd00:1::2", hostMACs[0])

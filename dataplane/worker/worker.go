@@ -72,7 +72,6 @@ type Worker struct {
 	tail      [][]byte
 	segments  packet.Segments
 	fragments packet.Fragments
-	warmed    byte // keeps the compiler from leaving out what warm reads
 
 	links    []*link
 	byDevice []*link // indexed by device; nil where the worker has no queue

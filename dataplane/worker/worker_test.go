@@ -180,7 +180,8 @@ func TestNeighborIsResolved(t *testing.T) {
 		t.Fatalf("%d packets left, want one ARP request", len(out))
 	}
 	request, ok := decode(out[0]).Layer(layers.LayerTypeARP).(*layers.ARP)
-	if !ok || !bytes.Equal(request.DstProtAddress, ip("10.2.0.2")) || !bytes.Equal(request.SourceProtAddress, ip("10.2.0.1")) {
+	if !ok || !bytes.Equal(request.DstProtAddress, ip("10.2.0.2")) ||
+		!bytes.Equal(request.SourceProtAddress, ip("10.2.0.1")) {
 		t.Fatalf("left: %v", decode(out[0]))
 	}
 	all := r.checkLedger()

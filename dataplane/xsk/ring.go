@@ -107,7 +107,7 @@ func mapRing[T uint64 | Desc](fd int, page int64, size int, off unix.XDPRingOffs
 		flags:   (*uint32)(unsafe.Pointer(&mapping[off.Flags])),
 		mapping: mapping,
 	}
-	if side == consumer {
+	if side == consumer { //nolint:staticcheck // the two sides have names
 		r.ours, r.theirs = r.theirs, r.ours
 	}
 	return r, nil

@@ -77,8 +77,8 @@ func NewUMEM(c UMEMConfig) (*UMEM, error) {
 
 const hugePage = 2 << 20
 
-// mapMemory maps size bytes, present and zero. data is the usable part of mapping, huge whether it lies in reserved huge
-// pages. Without those, transparent ones are asked for: a frame a page would cost the loop a TLB miss a packet.
+// mapMemory maps size bytes, present and zero. data is the usable part of mapping, huge whether it lies in reserved
+// huge pages. Without those, transparent ones are asked for: a frame a page would cost the loop a TLB miss a packet.
 func mapMemory(size int) (mapping, data []byte, huge bool, err error) {
 	const protection, flags = unix.PROT_READ | unix.PROT_WRITE, unix.MAP_PRIVATE | unix.MAP_ANONYMOUS
 	rounded := (size + hugePage - 1) &^ (hugePage - 1)

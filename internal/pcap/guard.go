@@ -45,7 +45,7 @@ func appendN(b []byte, r io.Reader, n int) ([]byte, error) {
 }
 
 func torn(err error) error {
-	if err == io.EOF || err == io.ErrUnexpectedEOF {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 		return ErrTorn
 	}
 	return fmt.Errorf("read: %w", err)
@@ -129,7 +129,7 @@ func newNgGuard(r *bufio.Reader) io.Reader {
 // block reads one whole block and checks its lengths.
 func (g *ngGuard) block() ([]byte, error) {
 	head, err := g.r.Peek(12)
-	if err == io.EOF && len(head) == 0 {
+	if errors.Is(err, io.EOF) && len(head) == 0 {
 		return nil, io.EOF
 	}
 	if err != nil {

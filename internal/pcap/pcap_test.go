@@ -306,7 +306,7 @@ func FuzzReader(f *testing.F) {
 		for i := 0; ; i++ {
 			p, err := r.Next()
 			if err != nil {
-				if _, again := r.Next(); again != err {
+				if _, again := r.Next(); !errors.Is(again, err) {
 					t.Fatalf("after %v came %v", err, again)
 				}
 				return

@@ -113,7 +113,7 @@ func (r *Reader) Next() (*Packet, error) {
 	}
 	p, err := r.read()
 	switch {
-	case err == io.EOF:
+	case errors.Is(err, io.EOF):
 		r.err = io.EOF
 	case err != nil:
 		r.err = &PacketError{Index: r.next, Err: err}
@@ -129,7 +129,7 @@ func (r *Reader) All() iter.Seq2[*Packet, error] {
 	return func(yield func(*Packet, error) bool) {
 		for {
 			p, err := r.Next()
-			if err == io.EOF {
+			if errors.Is(err, io.EOF) {
 				return
 			}
 			if !yield(p, err) || err != nil {

@@ -31,7 +31,7 @@ func ThisMachine() Machine {
 	}
 	var info unix.Sysinfo_t
 	if unix.Sysinfo(&info) == nil {
-		m.Memory = uint64(info.Totalram) * uint64(info.Unit)
+		m.Memory = info.Totalram * uint64(info.Unit)
 	}
 	return m
 }

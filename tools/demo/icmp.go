@@ -270,7 +270,7 @@ func pathMTU(to netip.Addr) func(context.Context, *network) (string, error) {
 			return "", err
 		}
 		if _, err := c.Write(make([]byte, 9000)); !errors.Is(err, unix.EMSGSIZE) {
-			return "", fmt.Errorf("a second send of 9000 bytes: %v, want EMSGSIZE", err)
+			return "", fmt.Errorf("a second send of 9000 bytes, which wants EMSGSIZE: %w", err)
 		}
 		if err := arrives(c, receiver, fitting(to, narrowMTU)); err != nil {
 			return "", err

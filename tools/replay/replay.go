@@ -9,6 +9,7 @@ package replay
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -50,7 +51,7 @@ func Run(ctx context.Context, cfg Config, in *pcap.Reader, sinks Sinks) (*Summar
 	defer b.close()
 	for ctx.Err() == nil {
 		p, err := in.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return b.summary(), nil
 		}
 		if err != nil {

@@ -23,7 +23,7 @@ static __always_inline int ours(struct address_key *key)
 
 static __always_inline int ours_ipv4(const void *address)
 {
-	struct address_key key = { .prefixlen = 32 + 32, .family = FAMILY_IPV4 };
+	struct address_key key = {.prefixlen = 32 + 32, .family = FAMILY_IPV4};
 
 	__builtin_memcpy(key.address, address, 4);
 	return ours(&key);
@@ -31,7 +31,7 @@ static __always_inline int ours_ipv4(const void *address)
 
 static __always_inline int ours_ipv6(const void *address)
 {
-	struct address_key key = { .prefixlen = 32 + 128, .family = FAMILY_IPV6 };
+	struct address_key key = {.prefixlen = 32 + 128, .family = FAMILY_IPV6};
 
 	__builtin_memcpy(key.address, address, 16);
 	return ours(&key);

@@ -49,16 +49,16 @@ struct nd {
 	__u8 target[16];
 };
 
-#define ND_SOLICITATION 135
+#define ND_SOLICITATION	 135
 #define ND_ADVERTISEMENT 136
-#define ND_HOP_LIMIT 255
+#define ND_HOP_LIMIT	 255
 
 _Static_assert(sizeof(struct arp_ipv4) == 28, "RFC 826");
 _Static_assert(sizeof(struct nd) == 24, "RFC 4861");
 
 static __always_inline struct cursor cursor_of(struct xdp_md *ctx)
 {
-	return (struct cursor){ .pos = (void *)(long)ctx->data, .end = (void *)(long)ctx->data_end };
+	return (struct cursor){.pos = (void *)(long)ctx->data, .end = (void *)(long)ctx->data_end};
 }
 
 static __always_inline void *take(struct cursor *c, __u32 size)
