@@ -70,7 +70,7 @@ func busy(found device) error {
 func explainLoad(err error) error {
 	switch {
 	case errors.Is(err, unix.EPERM):
-		if missing := missingCapabilities(); missing != "" {
+		if missing := MissingCapabilities(); missing != "" {
 			return fmt.Errorf("missing %s: %w", missing, err)
 		}
 		if kernelBefore(5, 11) {
@@ -93,7 +93,7 @@ func explainAttach(err error, to device, mode DriverMode) error {
 	case errors.Is(err, unix.ENODEV) || vanished(to):
 		return fmt.Errorf("device %s: %w", to.name, ErrNoDevice)
 	case errors.Is(err, unix.EPERM):
-		return fmt.Errorf("attach hook to %s: missing %s: %w", to.name, missingCapabilities(), err)
+		return fmt.Errorf("attach hook to %s: missing %s: %w", to.name, MissingCapabilities(), err)
 	case kernelBefore(5, 9):
 		return &NotSupportedError{Feature: "bpf_link for XDP", Since: "5.9", Err: err}
 	case driverRefuses(err) && mode == Native:

@@ -37,7 +37,7 @@ func (f Feature) String() string {
 // Features probes the running kernel and this process's capabilities. What cannot be asked without touching a device
 // is told by the kernel's version. Nothing stays behind.
 func Features() []Feature {
-	missing := missingCapabilities()
+	missing := MissingCapabilities()
 	capabilities := "CAP_BPF, CAP_NET_ADMIN, CAP_NET_RAW and CAP_SYS_ADMIN are here"
 	if missing != "" {
 		capabilities = "missing " + missing
@@ -100,8 +100,8 @@ var neededCapabilities = []struct {
 	{unix.CAP_SYS_ADMIN, "CAP_SYS_ADMIN"}, {unix.CAP_BPF, "CAP_BPF"},
 }
 
-// missingCapabilities names those that the calling thread lacks, or nothing.
-func missingCapabilities() string {
+// MissingCapabilities names those that the calling thread lacks, or nothing.
+func MissingCapabilities() string {
 	var data [2]unix.CapUserData
 	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	if err := unix.Capget(&header, &data[0]); err != nil {

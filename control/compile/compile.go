@@ -66,7 +66,7 @@ type compiler struct {
 }
 
 // ErrNoNode says that the state has no NodeConfig at all.
-var ErrNoNode = errors.New("there is no NodeConfig")
+var ErrNoNode = errors.New("there is no NodeConfig among the manifests: write one that names the ports")
 
 // selectNode finds the NodeConfig that is the node's.
 func selectNode(state model.State, name string) (*model.Object, error) {

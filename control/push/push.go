@@ -6,13 +6,11 @@ package push
 import (
 	"context"
 	"errors"
-	"fmt"
 
 	"go.uber.org/zap"
 
 	"github.com/viaduct-net/viaduct/control/api"
 	"github.com/viaduct-net/viaduct/control/compile"
-	"github.com/viaduct-net/viaduct/control/model"
 	"github.com/viaduct-net/viaduct/control/source"
 )
 
@@ -43,15 +41,21 @@ func (l *Local) Run(ctx context.Context, apply func(context.Context, *api.Snapsh
 }
 
 func (l *Local) push(ctx context.Context, e source.Event, apply func(context.Context, *api.Snapshot) error) error {
-	for _, refused := range e.Errors {
-		l.Log.Error("manifest refused", zap.Error(refused))
-	}
 	out, err := compile.Compile(compile.Input{
 		State: e.State, Node: l.Node, Epoch: l.epoch + 1, Previous: l.numbers,
 	})
+	if err != nil && l.epoch == 0 { // the caller says it
+		if len(e.Errors) > 0 {
+			return e.Errors[0] // which explains it better
+		}
+		return err
+	}
+	for _, refused := range e.Errors {
+		l.Log.Error("manifest refused", zap.Error(refused))
+	}
 	if err != nil {
 		l.Log.Error("no snapshot can be made; what is in force stays", zap.Error(err))
-		return errors.Join(err, first(e.Errors))
+		return err
 	}
 	for _, refused := range out.Errors {
 		l.Log.Error("object left out", zap.Error(refused))
@@ -61,12 +65,4 @@ func (l *Local) push(ctx context.Context, e source.Event, apply func(context.Con
 	}
 	l.epoch, l.numbers = out.Snapshot.Epoch, out.Numbers
 	return nil
-}
-
-// first is the refusal that explains best why nothing works.
-func first(refused []*model.Error) error {
-	if len(refused) == 0 {
-		return nil
-	}
-	return fmt.Errorf("%w", refused[0])
 }

@@ -109,7 +109,15 @@ func TestFirstFails(t *testing.T) {
 	_, done, stop = run(t, &empty)
 	defer stop()
 	err := <-done
-	if !errors.Is(err, compile.ErrNoNode) || !strings.Contains(err.Error(), "typing mistake") {
-		t.Errorf("error %v does not say what is missing, and why", err)
+	if err == nil || !strings.Contains(err.Error(), "typing mistake") {
+		t.Errorf("error %v is not the manifest's, which is why there is no node", err)
+	}
+
+	var none memory.Source
+	none.Set(model.State{})
+	_, done, stop = run(t, &none)
+	defer stop()
+	if err := <-done; !errors.Is(err, compile.ErrNoNode) {
+		t.Errorf("error %v, want that there is no node", err)
 	}
 }

@@ -18,6 +18,7 @@ import (
 
 	"github.com/viaduct-net/viaduct/control/api"
 	"github.com/viaduct-net/viaduct/dataplane/forwarder"
+	"github.com/viaduct-net/viaduct/xdpprog"
 )
 
 // Snapshots is where desired state comes from: control, or what stands in for it. It calls apply with every snapshot,
@@ -35,15 +36,24 @@ type Options struct {
 	Ready     io.Writer // gets the line "ready" once ports forward
 }
 
-// ErrSetUp marks what has to be put right before the daemon can run at all: mains exit with status 2 for it.
-var ErrSetUp = errors.New("set-up")
+// SetUpError is what has to be put right before the daemon can run at all: mains exit with status 2 for it.
+type SetUpError struct{ Err error }
+
+// Error is the inner error's text.
+func (e *SetUpError) Error() string { return e.Err.Error() }
+
+// Unwrap returns the inner error.
+func (e *SetUpError) Unwrap() error { return e.Err }
 
 // Run forwards until the context ends. Nothing stays attached when it returns.
 func Run(ctx context.Context, o Options) (err error) {
 	log := o.Forwarder.Logger
+	if missing := xdpprog.MissingCapabilities(); missing != "" {
+		return &SetUpError{fmt.Errorf("missing %s: run as root, or grant these capabilities", missing)}
+	}
 	release, err := claim(o.Run)
 	if err != nil {
-		return fmt.Errorf("%w: %w", ErrSetUp, err)
+		return &SetUpError{err}
 	}
 	defer release()
 
@@ -75,7 +85,7 @@ func applier(f *forwarder.Forwarder, log *zap.Logger, ready io.Writer) func(cont
 		start := time.Now()
 		if err := f.Apply(ctx, s); err != nil {
 			if first {
-				return fmt.Errorf("%w: %w", ErrSetUp, err)
+				return &SetUpError{err}
 			}
 			log.Error("snapshot refused; the tables before it stay in force",
 				zap.Uint64("epoch", s.Epoch), zap.Error(err))

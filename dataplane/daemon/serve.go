@@ -27,10 +27,10 @@ func serve(ctx context.Context, f *forwarder.Forwarder, path string) error {
 	var config net.ListenConfig
 	listener, err := config.Listen(ctx, "unix", path)
 	if err != nil {
-		return fmt.Errorf("%w: listen on %s: %w", ErrSetUp, path, err)
+		return &SetUpError{fmt.Errorf("listen on %s: %w", path, err)}
 	}
 	if err := os.Chmod(path, 0o660); err != nil {
-		return errors.Join(fmt.Errorf("%w: %w", ErrSetUp, err), listener.Close())
+		return &SetUpError{errors.Join(err, listener.Close())}
 	}
 	s := grpc.NewServer()
 	api.RegisterDataplaneServer(s, &server{f: f})
@@ -107,7 +107,7 @@ func serveMetrics(ctx context.Context, f *forwarder.Forwarder, address string) e
 	var config net.ListenConfig
 	listener, err := config.Listen(ctx, "tcp", address)
 	if err != nil {
-		return fmt.Errorf("%w: listen for metrics: %w", ErrSetUp, err)
+		return &SetUpError{fmt.Errorf("listen for metrics: %w", err)}
 	}
 	s := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
 	context.AfterFunc(ctx, func() { _ = s.Close() })

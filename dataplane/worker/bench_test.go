@@ -91,13 +91,3 @@ func randomRoutes(random *rand.Rand, n4, n6 int) (routes []*api.Route, to4, to6 
 	}
 	return routes, to4, to6
 }
-
-// BenchmarkSwap is what a worker pays for new tables: one atomic load.
-func BenchmarkSwap(b *testing.B) {
-	r := newRig(b, nil).know()
-	t := r.tables.Load()
-	for b.Loop() {
-		r.tables.Store(t)
-		r.worker.Poll(r.now)
-	}
-}

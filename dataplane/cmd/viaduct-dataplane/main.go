@@ -43,14 +43,16 @@ func main() {
 	defer stop()
 	if err := command().ExecuteContext(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, "viaduct-dataplane:", err)
-		if errors.Is(err, errRunning) && !errors.Is(err, daemon.ErrSetUp) {
+		var failed *runError
+		if errors.As(err, &failed) {
 			os.Exit(exitFailed)
 		}
 		os.Exit(exitSetUp)
 	}
 }
 
-var errRunning = errors.New("stopped")
+// runError is a fault of the running daemon.
+type runError struct{ error }
 
 func command() *cobra.Command {
 	var f flags
@@ -108,10 +110,11 @@ func run(ctx context.Context, f flags) error {
 			Pins: filepath.Clean(f.bpf), Spin: f.spin, Ring: f.ring,
 		},
 	})
-	if err != nil {
-		return fmt.Errorf("%w: %w", errRunning, err)
+	var setUp *daemon.SetUpError
+	if err != nil && !errors.As(err, &setUp) {
+		return &runError{err}
 	}
-	return nil
+	return err
 }
 
 // check refuses what could only fail later, and says what to do.

@@ -26,7 +26,7 @@ type manifests struct {
 // Run implements daemon.Snapshots. SIGHUP reads every manifest again.
 func (m *manifests) Run(ctx context.Context, apply func(context.Context, *api.Snapshot) error) error {
 	if info, err := os.Stat(m.dir); err != nil || !info.IsDir() {
-		return fmt.Errorf("%w: --manifests %s: no such directory", daemon.ErrSetUp, m.dir)
+		return &daemon.SetUpError{Err: fmt.Errorf("--manifests %s: no such directory", m.dir)}
 	}
 	dir := directory.New(m.dir)
 	hangup := make(chan os.Signal, 1)
@@ -44,7 +44,7 @@ func (m *manifests) Run(ctx context.Context, apply func(context.Context, *api.Sn
 	}()
 	local := push.Local{Source: dir, Node: m.node, Log: m.log}
 	if err := local.Run(ctx, apply); err != nil {
-		return fmt.Errorf("%w: %w", daemon.ErrSetUp, err)
+		return &daemon.SetUpError{Err: err}
 	}
 	return nil
 }
