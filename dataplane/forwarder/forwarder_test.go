@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -25,7 +26,7 @@ import (
 // site is two hosts with a forwarder between them, each in a namespace of its own.
 type site struct {
 	t                   *testing.T
-	mtu                 int
+	mtu, queues         int
 	lab                 *netlab.Lab
 	left, middle, right *netlab.Namespace
 	f                   *Forwarder
@@ -33,10 +34,16 @@ type site struct {
 
 func newSite(t *testing.T, cfg Config) *site {
 	t.Helper()
+	return newSiteOf(t, cfg, 1)
+}
+
+// newSiteOf is newSite with that many queues on every device.
+func newSiteOf(t *testing.T, cfg Config, queues int) *site {
+	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("needs root")
 	}
-	s := &site{t: t, lab: netlab.New(), mtu: 9000}
+	s := &site{t: t, lab: netlab.New(), mtu: 9000, queues: queues}
 	if cfg.Sockets == "asavie" { // carries nothing larger than a frame
 		s.mtu = 1500
 	}
@@ -68,8 +75,8 @@ func (s *site) wire(host *netlab.Namespace, device, ipv4, ipv6 string) {
 	s.t.Helper()
 	a, b := netip.MustParsePrefix(ipv4), netip.MustParsePrefix(ipv6)
 	s.must(host.Sysctl("net/ipv6/conf/default/accept_dad", "0"))
-	s.must(s.lab.Veth(netlab.End{In: host, Device: device, MTU: s.mtu, Addresses: []netip.Prefix{a, b}},
-		netlab.End{In: s.middle, Device: device, MTU: s.mtu}))
+	s.must(s.lab.Veth(netlab.End{In: host, Device: device, MTU: s.mtu, Queues: s.queues, Addresses: []netip.Prefix{a, b}},
+		netlab.End{In: s.middle, Device: device, MTU: s.mtu, Queues: s.queues}))
 	s.must(host.Route(netip.MustParsePrefix("0.0.0.0/0"), a.Addr().Prev(), device, 0))
 	s.must(host.Route(netip.MustParsePrefix("::/0"), b.Addr().Prev(), device, 0))
 }
@@ -172,6 +179,28 @@ func TestTrafficCrosses(t *testing.T) {
 			}
 			s.checkLedger()
 		})
+	}
+}
+
+// Two workers, each with its queues: what one learns of a neighbour, the other one's packets wait for.
+func TestTwoWorkers(t *testing.T) {
+	s := newSiteOf(t, Config{}, 2)
+	snapshot := s.snapshot()
+	snapshot.Node = &api.NodeSettings{Workers: 2}
+	s.must(s.apply(snapshot))
+	var flows sync.WaitGroup
+	for port := range 8 {
+		flows.Go(func() {
+			if err := s.echo(fmt.Sprintf("10.2.0.2:%d", 7000+port), 1<<20); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	flows.Wait()
+	s.checkLedger()
+	workers := s.f.Status().Workers
+	if len(workers) != 2 || workers[0].Packets == 0 || workers[1].Packets == 0 {
+		t.Errorf("the work was not shared: %v", workers)
 	}
 }
 

@@ -33,7 +33,7 @@ func (f *Forwarder) Status() *api.StatusReply {
 	defer f.mu.Unlock()
 	t := f.tables.Load()
 	s := &api.StatusReply{
-		Version: version(), Node: f.snapshot.GetNode().GetName(), Epoch: t.Epoch, LastNack: f.refusal,
+		Version: Version(), Node: f.snapshot.GetNode().GetName(), Epoch: t.Epoch, LastNack: f.refusal,
 		Ports: f.ports(""), ApplyNanoseconds: uint64(f.applied), StartedUnixNanoseconds: f.started.UnixNano(),
 		Kernel: kernelRelease(), Routes: uint64(t.FIB.Size()), Groups: uint64(len(f.snapshot.GetGroups())),
 		Neighbors: uint64(f.neighbors.Statistics().Entries),
@@ -335,7 +335,8 @@ func (f *Forwarder) speaksFor(p *tables.Port) bool {
 	return false
 }
 
-func version() string {
+// Version is the program's, and the revision that it was built from.
+func Version() string {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
 		return "unknown"

@@ -117,6 +117,9 @@ func (w *Worker) runCommands() {
 func (w *Worker) sleep() {
 	w.sleeps.Add(1)
 	timeout := int(tickInterval / 1e6)
+	if len(w.hold.packets) > 0 {
+		timeout = 1 // the answer that they wait for may come in by another worker's queue
+	}
 	_, err := unix.EpollWait(w.epoll, w.events[:], timeout)
 	if err != nil && !errors.Is(err, unix.EINTR) {
 		time.Sleep(time.Millisecond) // cannot happen with descriptors of our own; do not spin if it does

@@ -57,8 +57,9 @@ type runError struct{ error }
 func command() *cobra.Command {
 	var f flags
 	c := &cobra.Command{
-		Use:   "viaduct-dataplane --manifests DIR",
-		Short: "Forward packets between the ports of a NodeConfig, in userspace, through AF_XDP sockets",
+		Use:     "viaduct-dataplane --manifests DIR",
+		Version: forwarder.Version(),
+		Short:   "Forward packets between the ports of a NodeConfig, in userspace, through AF_XDP sockets",
 		Long: `Forward packets between the ports of a NodeConfig, in userspace, through AF_XDP sockets.
 
 The directory of manifests holds one NodeConfig (or one for each node: see --node) and any number of Route objects.
