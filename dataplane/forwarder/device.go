@@ -28,6 +28,7 @@ type device struct {
 	hook    *xdpprog.Port
 	mode    string
 	sockets []socket
+	restore func() // gives the device its offloads back
 }
 
 type socket struct {
@@ -44,7 +45,7 @@ func (f *Forwarder) openMissing(snapshot *api.Snapshot, links links) ([]*device,
 		if !there || f.devices[p.Device] != nil || slices.ContainsFunc(opened, named(p.Device)) {
 			continue
 		}
-		d, err := f.openDevice(snapshot.GetNode(), p, facts)
+		d, err := f.openDevice(snapshot, p, facts)
 		if err != nil {
 			for _, o := range opened {
 				err = errors.Join(err, f.abandon(o))
@@ -59,7 +60,7 @@ func (f *Forwarder) openMissing(snapshot *api.Snapshot, links links) ([]*device,
 func named(name string) func(*device) bool { return func(d *device) bool { return d.name == name } }
 
 // openDevice attaches the hook and opens the sockets, which no worker serves yet.
-func (f *Forwarder) openDevice(node *api.NodeSettings, p *api.Port, facts linkFacts) (*device, error) {
+func (f *Forwarder) openDevice(snapshot *api.Snapshot, p *api.Port, facts linkFacts) (*device, error) {
 	d := &device{name: p.Device, index: f.slot(p.Device), link: facts}
 	if f.cfg.Pins != "" {
 		if err := f.preparePins(); err != nil {
@@ -67,7 +68,7 @@ func (f *Forwarder) openDevice(node *api.NodeSettings, p *api.Port, facts linkFa
 		}
 	}
 	var err error
-	if d.hook, err = xdpprog.Load(f.hookOptions(node, p.Device, facts.queues)); err != nil {
+	if d.hook, err = xdpprog.Load(f.hookOptions(snapshot.GetNode(), p.Device, facts.queues)); err != nil {
 		return nil, err
 	}
 	mode, err := d.hook.Attach(facts.ifindex, xdpprog.AttachMode(f.cfg.XDP))
@@ -75,6 +76,9 @@ func (f *Forwarder) openDevice(node *api.NodeSettings, p *api.Port, facts linkFa
 		return nil, errors.Join(err, d.hook.Close())
 	}
 	d.mode = mode.String()
+	if d.restore, err = keepTags(snapshot, p.Device); err != nil {
+		f.degrade("device "+p.Device, "its driver may take VLAN tags away: "+err.Error())
+	}
 	if err := f.openSockets(d, p); err != nil {
 		return nil, errors.Join(err, f.abandon(d))
 	}
@@ -187,6 +191,7 @@ func (f *Forwarder) closeDevice(ctx context.Context, name string) error {
 	d := f.devices[name]
 	delete(f.devices, name)
 	err := d.hook.Detach()
+	d.restore()
 	for _, t := range f.workers {
 		err = errors.Join(err, t.worker.Call(ctx, func() { t.worker.RemoveDevice(d.index) }))
 	}
@@ -197,6 +202,7 @@ func (f *Forwarder) closeDevice(ctx context.Context, name string) error {
 // abandon closes a device that no worker serves.
 func (f *Forwarder) abandon(d *device) error {
 	err := d.hook.Detach()
+	d.restore()
 	for _, s := range d.sockets {
 		err = errors.Join(err, s.xsk.Close(func(uint64) {})) // it has no frames yet
 	}

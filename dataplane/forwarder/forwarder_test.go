@@ -356,6 +356,31 @@ func (s *site) login(address string) net.Conn {
 	return c
 }
 
+// A device with tagged ports keeps the tags in the frames, and gets its offload back.
+func TestTagsAreKept(t *testing.T) {
+	s := newSite(t, Config{})
+	on := func() (is bool) {
+		s.must(s.middle.Do(func() (err error) {
+			is, err = hasFeature("r0", rxVLAN)
+			return err
+		}))
+		return is
+	}
+	if !on() {
+		t.Fatal("the device takes no tags away to begin with")
+	}
+	snapshot := s.snapshot()
+	snapshot.Ports[1].OuterVlan = 100
+	s.must(s.apply(snapshot))
+	if on() {
+		t.Error("the device still takes tags away")
+	}
+	s.must(s.middle.Do(s.f.Close))
+	if !on() {
+		t.Error("the device did not get its offload back")
+	}
+}
+
 // A changed MTU of a device reaches the tables.
 func TestMTUIsFollowed(t *testing.T) {
 	s := newSite(t, Config{})
