@@ -37,6 +37,7 @@ type Config struct {
 	Copy    bool          // never zero copy, even where the driver has it
 	Busy    bool          // preferred busy poll on the sockets
 	Pins    string        // directory on a bpffs where hooks are pinned; empty: not pinned
+	CPUs    []int         // one for each worker, which nothing else of the process uses; empty: not bound
 	Spin    time.Duration // for how long an idle worker polls before it sleeps; negative: for ever
 	Ring    int           // descriptors of each ring, a power of two; 0: 2048
 	Chunks  int           // UMEM chunks of a worker; 0: as the rings need, at most 16384
@@ -206,6 +207,17 @@ func (f *Forwarder) startWorkers(snapshot *api.Snapshot, next *tables.Tables, li
 		}
 		return nil
 	}
+	if len(f.cfg.CPUs) > 0 {
+		if len(f.cfg.CPUs) < n {
+			return fmt.Errorf("%d CPUs are given for %d workers", len(f.cfg.CPUs), n)
+		}
+		if err := worker.KeepOff(f.cfg.CPUs[:n]); err != nil {
+			return err
+		}
+	}
+	// A thread for each worker beside those that the scheduler has for everything else: no goroutine waits for a
+	// worker, and no worker gives way to the collector.
+	runtime.GOMAXPROCS(runtime.NumCPU() + n)
 	for i := range n {
 		if err := f.startWorker(i, len(snapshot.Ports), frameSize(next)); err != nil {
 			return fmt.Errorf("start worker %d: %w", i, err)
@@ -231,8 +243,17 @@ func (f *Forwarder) startWorker(i, ports, frame int) error {
 		return errors.Join(err, umem.Close())
 	}
 	f.workers = append(f.workers, &thread{worker: w, umem: umem, pool: pool})
-	f.running.Go(func() { w.Run(worker.Sleep{Spin: f.cfg.Spin}) })
+	t := worker.Thread{Spin: f.cfg.Spin, CPU: f.cpuOf(i)}
+	f.running.Go(func() { w.Run(t) })
 	return nil
+}
+
+// cpuOf is the CPU that worker i is bound to.
+func (f *Forwarder) cpuOf(i int) int {
+	if i < len(f.cfg.CPUs) {
+		return f.cfg.CPUs[i]
+	}
+	return worker.AnyCPU
 }
 
 // vanished is called by a worker that lost a device.

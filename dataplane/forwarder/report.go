@@ -56,7 +56,7 @@ func (f *Forwarder) Status() *api.StatusReply {
 func (f *Forwarder) workerStatus(i int, t *thread) *api.Worker {
 	activity := t.worker.Activity()
 	w := &api.Worker{
-		Id: uint32(i), Cpu: -1, Frames: uint64(t.umem.Chunks()), FramesFree: activity.Free,
+		Id: uint32(i), Cpu: int32(f.cpuOf(i)), Frames: uint64(t.umem.Chunks()), FramesFree: activity.Free,
 		FrameSize: uint32(t.umem.ChunkSize()),
 		Hugepages: t.umem.HugePages(), Passes: activity.Passes, BusyPasses: activity.Busy, Sleeps: activity.Sleeps,
 	}

@@ -15,10 +15,12 @@ import (
 	"github.com/viaduct-net/viaduct/dataplane/verdict"
 )
 
-// Sleep says how a worker waits for packets.
-type Sleep struct {
+// Thread says how a worker's thread runs and waits for packets.
+type Thread struct {
 	// Spin is for how long an idle worker polls its rings before it sleeps; negative: for ever.
 	Spin time.Duration
+	// CPU is the one that the thread is bound to, or AnyCPU.
+	CPU int
 }
 
 // Activity is what the thread did so far, for status.
@@ -49,9 +51,9 @@ func (w *Worker) Open() error {
 }
 
 // Run polls until Stop, on a thread of its own. Afterwards all links are closed.
-func (w *Worker) Run(sleep Sleep) {
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
+func (w *Worker) Run(thread Thread) {
+	runtime.LockOSThread() // and never unlocked: the thread, with its priority, ends with Run
+	prefer(thread.CPU)
 	last := int64(0) // when packets were last seen
 	for !w.stopping.Load() {
 		now := w.clock()
@@ -63,7 +65,7 @@ func (w *Worker) Run(sleep Sleep) {
 			continue
 		}
 		w.runCommands()
-		if sleep.Spin >= 0 && now-last >= int64(sleep.Spin) {
+		if thread.Spin >= 0 && now-last >= int64(thread.Spin) {
 			w.sleep()
 			last = 0
 		}

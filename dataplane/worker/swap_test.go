@@ -3,6 +3,7 @@
 package worker
 
 import (
+	"flag"
 	"math/rand/v2"
 	"runtime"
 	"sync/atomic"
@@ -12,6 +13,8 @@ import (
 	"github.com/viaduct-net/viaduct/control/api"
 	"github.com/viaduct-net/viaduct/dataplane/tables"
 )
+
+var swapCPU = flag.Int("swap-cpu", AnyCPU, "CPU to bind BenchmarkSwap's worker to")
 
 // BenchmarkSwap builds and swaps tables of a million routes again and again beside a worker that forwards without a
 // pause. It fails when a packet is lost, and reports the longest pass and the longest time between two passes: what
@@ -23,6 +26,11 @@ func BenchmarkSwap(b *testing.B) {
 	r := newRig(b, change).know()
 	data := udp(b, 0, "10.1.0.2", "10.20.1.1", 18, nil)
 
+	if *swapCPU != AnyCPU {
+		if err := KeepOff([]int{*swapCPU}); err != nil {
+			b.Fatal(err)
+		}
+	}
 	var done atomic.Bool
 	var sent, left int
 	var worst, between time.Duration
@@ -30,6 +38,7 @@ func BenchmarkSwap(b *testing.B) {
 	go func() {
 		defer close(finished)
 		runtime.LockOSThread()
+		prefer(*swapCPU)
 		end := time.Now()
 		for !done.Load() {
 			for range 32 {
@@ -39,7 +48,7 @@ func BenchmarkSwap(b *testing.B) {
 			}
 			begin := time.Now()
 			between = max(between, begin.Sub(end))
-			r.worker.Poll(int64(begin.UnixNano()))
+			r.worker.Poll(r.now)
 			end = time.Now()
 			worst = max(worst, end.Sub(begin))
 			r.rings[1].Drain(func([]byte, bool) { left++ })

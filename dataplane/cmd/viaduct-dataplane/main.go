@@ -33,6 +33,7 @@ type flags struct {
 	sockets, xdp        string
 	copy, busyPoll      bool
 	spin                time.Duration
+	cpus                []int
 	ring                int
 	metrics             string
 	logLevel, logFormat string
@@ -84,6 +85,8 @@ devices are the kernel's again. Exit status: 0 stopped, 1 failed while running, 
 	s.BoolVar(&f.busyPoll, "busy-poll", false, "ask for preferred busy polling of NIC queues")
 	s.DurationVar(&f.spin, "spin", 20*time.Microsecond,
 		"how long an idle worker polls before it sleeps; negative: for ever, for the lowest latency")
+	s.IntSliceVar(&f.cpus, "cpus", nil,
+		"CPUs to bind the workers to, one each; everything else of the process keeps off them (default: not bound)")
 	s.IntVar(&f.ring, "ring", 2048, "descriptors in each ring, a power of two")
 	s.StringVar(&f.metrics, "metrics", "", "address to serve Prometheus metrics on, such as 127.0.0.1:9440")
 	s.StringVar(&f.logLevel, "log-level", "info", "debug, info, warn or error")
@@ -108,7 +111,7 @@ func run(ctx context.Context, f flags) error {
 		Snapshots: &manifests{dir: f.manifests, node: f.node, log: log},
 		Forwarder: forwarder.Config{
 			Logger: log, Sockets: f.sockets, XDP: f.xdp, Copy: f.copy, Busy: f.busyPoll,
-			Pins: filepath.Clean(f.bpf), Spin: f.spin, Ring: f.ring,
+			Pins: filepath.Clean(f.bpf), Spin: f.spin, CPUs: f.cpus, Ring: f.ring,
 		},
 	})
 	var setUp *daemon.SetUpError
