@@ -124,7 +124,7 @@ func claim(dir string) (release func(), err error) {
 		return nil, fmt.Errorf("write pid file: %w", err)
 	}
 	return func() {
-		_ = os.Remove(path)
+		_ = file.Truncate(0) // removing it would let two later processes lock different files
 		_ = file.Close()
 	}, nil
 }

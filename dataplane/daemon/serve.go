@@ -35,7 +35,10 @@ func serve(ctx context.Context, f *forwarder.Forwarder, path string) error {
 	s := grpc.NewServer()
 	api.RegisterDataplaneServer(s, &server{f: f})
 	context.AfterFunc(ctx, s.Stop)
-	return s.Serve(listener)
+	if err := s.Serve(listener); !errors.Is(err, grpc.ErrServerStopped) {
+		return err
+	}
+	return nil
 }
 
 // server answers from the forwarder.

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/bits"
 	"os"
 	"path/filepath"
 	"slices"
@@ -28,7 +29,10 @@ type device struct {
 	hook    *xdpprog.Port
 	mode    string
 	sockets []socket
-	restore func() // gives the device its offloads back
+	port    string   // that opened it
+	asked   []uint32 // its queues as configured; empty: all
+	shared  bool     // the hook leaves to the host what is not ours
+	restore func()   // gives the device its offloads back
 }
 
 type socket struct {
@@ -57,11 +61,23 @@ func (f *Forwarder) openMissing(snapshot *api.Snapshot, links links) ([]*device,
 	return opened, nil
 }
 
+// fits says whether the open device has the sockets and the hook that a snapshot asks for. Of ports that share a device
+// the one that opened it decides.
+func (d *device) fits(snapshot *api.Snapshot, p *api.Port) bool {
+	if shared(snapshot.GetNode(), p.Device) != d.shared {
+		return false
+	}
+	return p.Name != d.port || slices.Equal(p.Queues, d.asked)
+}
+
 func named(name string) func(*device) bool { return func(d *device) bool { return d.name == name } }
 
 // openDevice attaches the hook and opens the sockets, which no worker serves yet.
 func (f *Forwarder) openDevice(snapshot *api.Snapshot, p *api.Port, facts linkFacts) (*device, error) {
-	d := &device{name: p.Device, index: f.slot(p.Device), link: facts}
+	d := &device{
+		name: p.Device, index: f.slot(p.Device), link: facts,
+		port: p.Name, asked: p.Queues, shared: shared(snapshot.GetNode(), p.Device),
+	}
 	if f.cfg.Pins != "" {
 		if err := f.preparePins(); err != nil {
 			return nil, err
@@ -141,7 +157,7 @@ func (f *Forwarder) openSockets(d *device, p *api.Port) error {
 func (f *Forwarder) openSocket(d *device, s socket) (xsk.Queue, error) {
 	cfg := xsk.SocketConfig{
 		UMEM: f.workers[s.worker].umem, IfIndex: d.link.ifindex, QueueID: int(s.queue),
-		RxSize: f.cfg.Ring, TxSize: f.cfg.Ring, FillSize: f.cfg.Ring, CompletionSize: f.cfg.Ring,
+		RxSize: f.cfg.Ring, TxSize: f.cfg.Ring, FillSize: f.fillSize(), CompletionSize: f.cfg.Ring,
 		MultiBuffer: true, TxChecksum: true, BusyPoll: f.cfg.Busy,
 	}
 	if f.cfg.Copy || d.mode == "generic" {
@@ -155,13 +171,20 @@ func (f *Forwarder) openSocket(d *device, s socket) (xsk.Queue, error) {
 	return xsk.Open(cfg)
 }
 
+// fillSize is how many frames the next device's fill rings hold: a worker's frames are for all of its devices, and half
+// of them and more are in flight.
+func (f *Forwarder) fillSize() int {
+	share := f.workers[0].umem.Chunks() / 4 / max(1, len(f.slots))
+	return min(f.cfg.Ring, 1<<(bits.Len(uint(max(share, 64)))-1)) // rings are powers of two
+}
+
 // serve hands opened devices to their workers, and packets to their sockets.
 func (f *Forwarder) serve(ctx context.Context, opened []*device) error {
 	for _, d := range opened {
 		f.devices[d.name] = d
 		for _, s := range d.sockets {
 			w := f.workers[s.worker].worker
-			if err := w.Call(ctx, func() { w.AddLink(d.index, s.xsk, f.cfg.Ring) }); err != nil {
+			if err := w.Call(ctx, func() { w.AddLink(d.index, s.xsk, s.xsk.Info().FillSize) }); err != nil {
 				return err
 			}
 			if err := d.hook.SetSocket(s.queue, s.xsk.FD()); err != nil {
@@ -181,6 +204,7 @@ func (f *Forwarder) closeUnused(ctx context.Context) error {
 		used := slices.ContainsFunc(f.snapshot.GetPorts(), func(p *api.Port) bool { return p.Device == name })
 		if !used {
 			errs = append(errs, f.closeDevice(ctx, name))
+			delete(f.degraded, "device "+name)
 		}
 	}
 	return errors.Join(errs...)
@@ -195,6 +219,9 @@ func (f *Forwarder) closeDevice(ctx context.Context, name string) error {
 	for _, t := range f.workers {
 		err = errors.Join(err, t.worker.Call(ctx, func() { t.worker.RemoveDevice(d.index) }))
 	}
+	f.lostMu.Lock()
+	delete(f.lost, d.index) // whatever a worker said of it meanwhile
+	f.lostMu.Unlock()
 	f.log.Info("device closed", zap.String("device", name))
 	return err
 }
@@ -203,10 +230,14 @@ func (f *Forwarder) closeDevice(ctx context.Context, name string) error {
 func (f *Forwarder) abandon(d *device) error {
 	err := d.hook.Detach()
 	d.restore()
+	var closeErr error
 	for _, s := range d.sockets {
-		err = errors.Join(err, s.xsk.Close(func(uint64) {})) // it has no frames yet
+		// It has no frames yet, but looking for them is for the worker, whose frames they would be.
+		err = errors.Join(err, f.workers[s.worker].worker.Call(context.Background(), func() {
+			closeErr = errors.Join(closeErr, s.xsk.Close(func(uint64) {}))
+		}))
 	}
-	return err
+	return errors.Join(err, closeErr)
 }
 
 // slot returns the device's index in the tables, which is its own for the life of the process.

@@ -79,6 +79,9 @@ type Forwarder struct {
 	refusal  *dataplaneapi.Refusal // why the last snapshot was refused, nil when it was not
 	applied  time.Duration         // how long the last snapshot took
 
+	lostMu sync.Mutex   // held for a moment only: workers take it
+	lost   map[int]bool // devices, by index, that a worker let go of since the last look
+
 	changed chan struct{} // a device vanished under a worker
 	running sync.WaitGroup
 }
@@ -105,6 +108,7 @@ func New(cfg Config) *Forwarder {
 		degraded:  make(map[string]string),
 		names:     make(map[packet.PortID]string),
 		changed:   make(chan struct{}, 1),
+		lost:      make(map[int]bool),
 	}
 	empty, err := tables.Build(nil, &api.Snapshot{Epoch: 0}, noLinks, f.neighbors)
 	if err != nil {
@@ -156,19 +160,26 @@ func (f *Forwarder) apply(ctx context.Context, snapshot *api.Snapshot) error {
 		return err
 	}
 	if err := f.startWorkers(snapshot, next, links); err != nil {
-		return err
+		return errors.Join(err, f.restoreNeighbors(links))
 	}
 	opened, err := f.openMissing(snapshot, links)
 	if err != nil {
-		return err
+		return errors.Join(err, f.restoreNeighbors(links))
 	}
-	// The commit point: from here on nothing is undone.
+	// The commit point: from here on nothing is undone, nor left half done.
+	ctx = context.WithoutCancel(ctx)
 	f.snapshot = snapshot
 	f.tables.Store(next)
 	if err := f.serve(ctx, opened); err != nil {
 		return err
 	}
 	return f.closeUnused(ctx)
+}
+
+// restoreNeighbors makes the static neighbours those of the snapshot in force, after a Build that came to nothing.
+func (f *Forwarder) restoreNeighbors(links links) error {
+	_, err := tables.Build(f.tables.Load(), f.snapshot, f.lookup(links), f.neighbors)
+	return err
 }
 
 // checkDevices refuses a snapshot with a port, unknown until then, whose device does not exist. A device may vanish
@@ -184,6 +195,10 @@ func (f *Forwarder) checkDevices(snapshot *api.Snapshot, links links) error {
 				Reason: fmt.Sprintf("device %q does not exist in this network namespace; create it or correct the name",
 					p.Device)}
 		}
+		if d := f.devices[p.Device]; d != nil && !d.fits(snapshot, p) {
+			return &tables.InvalidError{Object: tables.Origin(snapshot, p.Origin), Field: "spec.ports[" + p.Name + "]",
+				Reason: "queues and uplink mode cannot change while the device is open; remove its ports, then add them again"}
+		}
 	}
 	return nil
 }
@@ -193,6 +208,7 @@ func (f *Forwarder) startWorkers(snapshot *api.Snapshot, next *tables.Tables, li
 	if len(snapshot.GetPorts()) == 0 {
 		return nil
 	}
+	delete(f.degraded, "workers")
 	n := int(snapshot.GetNode().GetWorkers())
 	if n == 0 {
 		n = max(1, runtime.NumCPU()/2)
@@ -202,6 +218,11 @@ func (f *Forwarder) startWorkers(snapshot *api.Snapshot, next *tables.Tables, li
 		n = fewest
 	}
 	if len(f.workers) > 0 {
+		if fewest := links.fewestQueues(snapshot); fewest < len(f.workers) {
+			return &tables.InvalidError{Field: "spec.ports", Reason: fmt.Sprintf(
+				"a device has queues for %d workers, and %d run: give it more queues, or restart with fewer workers",
+				fewest, len(f.workers))}
+		}
 		if n != len(f.workers) {
 			f.degrade("workers", fmt.Sprintf("%d workers run, %d are wanted: restart to change that", len(f.workers), n))
 		}
@@ -257,7 +278,10 @@ func (f *Forwarder) cpuOf(i int) int {
 }
 
 // vanished is called by a worker that lost a device.
-func (f *Forwarder) vanished(int) {
+func (f *Forwarder) vanished(device int) {
+	f.lostMu.Lock()
+	f.lost[device] = true
+	f.lostMu.Unlock()
 	select {
 	case f.changed <- struct{}{}:
 	default:

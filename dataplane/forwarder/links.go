@@ -4,6 +4,7 @@ package forwarder
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"time"
@@ -133,6 +134,7 @@ func (f *Forwarder) follow(ctx context.Context) error {
 
 // reconcile compares the devices with what is open and in the tables, and mends the difference.
 func (f *Forwarder) reconcile(ctx context.Context) error {
+	ctx = context.WithoutCancel(ctx) // what is begun is finished; it does not take long
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.snapshot == nil {
@@ -143,9 +145,13 @@ func (f *Forwarder) reconcile(ctx context.Context) error {
 		return err
 	}
 	changed := false
+	f.lostMu.Lock()
+	lost := f.lost
+	f.lost = make(map[int]bool)
+	f.lostMu.Unlock()
 	for name, d := range f.devices {
 		facts, there := links[name]
-		if !there || facts.ifindex != d.link.ifindex {
+		if !there || facts.ifindex != d.link.ifindex || lost[d.index] {
 			changed = true
 			f.degrade("device "+name, "the device vanished; its ports are closed until it returns")
 			if err := f.closeDevice(ctx, name); err != nil {
@@ -156,12 +162,9 @@ func (f *Forwarder) reconcile(ctx context.Context) error {
 			d.link = facts
 		}
 	}
-	opened, err := f.openMissing(f.snapshot, links)
-	if err != nil {
-		return err
-	}
+	opened, openErr := f.openMissing(f.snapshot, links) // one device's failure is not the others'
 	if !changed && len(opened) == 0 {
-		return nil
+		return openErr
 	}
 	next, err := tables.Relink(f.tables.Load(), f.lookup(links))
 	if err != nil {
@@ -171,5 +174,5 @@ func (f *Forwarder) reconcile(ctx context.Context) error {
 	for _, d := range opened {
 		delete(f.degraded, "device "+d.name)
 	}
-	return f.serve(ctx, opened)
+	return errors.Join(openErr, f.serve(ctx, opened))
 }

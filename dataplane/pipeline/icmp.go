@@ -17,7 +17,10 @@ func (l *Pipeline) icmpError(
 	if !p.MayHaveError() {
 		return verdict.NoErrorAboutError
 	}
-	src := l.errorSource(in, p.Flags&packet.IPv6 != 0)
+	src := p.Dst // of a packet to us, the error comes from where it was sent (RFC 4443 2.2 (a))
+	if kind != packet.PortUnreachable && kind != packet.ProtocolUnreachable {
+		src = l.errorSource(in, p.Src)
+	}
 	if src.IsZero() || !l.limits.error(in.ID, p.Src, l.now) {
 		return verdict.ICMPRateLimited
 	}
@@ -27,18 +30,20 @@ func (l *Pipeline) icmpError(
 	return l.answer(p, reason)
 }
 
-// errorSource is the address an error comes from: one of the port that the packet came in by, so that a traceroute
-// shows the way taken, or of any port when that one has none of the family.
-func (l *Pipeline) errorSource(in *tables.Port, ipv6 bool) packet.Addr {
-	if a := source(in, ipv6); !a.IsZero() {
+// errorSource is the address an error to a sender comes from: one of the port that the packet came in by, so that a
+// traceroute shows the way taken, or of any port when that one has none of the family and of the sender's scope: a
+// link-local address means nothing beyond its link (RFC 4291 2.5.6).
+func (l *Pipeline) errorSource(in *tables.Port, to packet.Addr) packet.Addr {
+	a := in.Source(to)
+	if !a.IsZero() && (to.IsLinkLocal() || !a.IsLinkLocal()) {
 		return a
 	}
 	for i := range l.t.Ports {
-		if a := source(&l.t.Ports[i], ipv6); !a.IsZero() {
-			return a
+		if b := source(&l.t.Ports[i], !to.Is4()); !b.IsZero() && !b.IsLinkLocal() {
+			return b
 		}
 	}
-	return packet.Addr{}
+	return a
 }
 
 func source(port *tables.Port, ipv6 bool) packet.Addr {
@@ -61,6 +66,9 @@ func (l *Pipeline) answer(p *packet.Packet, reason verdict.Reason) verdict.Reaso
 	}
 	out := l.t.Port(hop.Port)
 	if out == nil || !out.Up {
+		return reason
+	}
+	if p.L3Len > pathMTU(&hop, out) { // an echo reply; nothing of our own is cut
 		return reason
 	}
 	mac, wait := l.nextHop(&hop, p.Dst)

@@ -70,6 +70,9 @@ func (l *Pipeline) forward(p *packet.Packet, in *tables.Port, hop *route.Hop) ve
 			mtu = min(mtu, in.MTU)
 		}
 	}
+	if p.Tail > 0 && p.Len()-(p.L3-p.Start) > p.L3Len { // a trailer in further frames, which Parse cannot cut off
+		return verdict.TooLargeForPort
+	}
 	mac, wait := l.nextHop(hop, p.Dst)
 	switch wait {
 	case known:

@@ -49,7 +49,7 @@ func KeepOff(cpus []int) error {
 	}
 	for _, task := range tasks {
 		if tid, err := strconv.Atoi(task.Name()); err == nil {
-			if err := unix.SchedSetaffinity(tid, &allowed); err != nil && err != unix.ESRCH { //nolint:errorlint // a number
+			if err := unix.SchedSetaffinity(tid, &allowed); err != nil && err != unix.ESRCH {
 				return fmt.Errorf("set CPU affinity: %w", err)
 			}
 		}

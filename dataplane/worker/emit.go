@@ -134,6 +134,9 @@ func sendPieces[P pieces](w *Worker, cut P, l *link, p *packet.Packet) sentAs {
 	for cut.Count() > 0 {
 		chunk, ok := w.pool.Get()
 		if !ok {
+			if kind == fragment { // else the whole packet is counted as lost
+				w.book.Account(p.Out).Add(ledger.OriginatedLost, uint64(cut.Count()))
+			}
 			break
 		}
 		end := cut.Next(w.umem.Frame(chunk), headroom)

@@ -16,12 +16,14 @@ import (
 const (
 	holdLimit        = 512
 	holdPerNeighbour = 32
+	holdShare        = 8 // one frame in so many may wait
 )
 
 // hold is the packets of a worker that wait for a neighbour, oldest first.
 type hold struct {
 	packets    []heldPacket
 	judging    []heldPacket // those that resume goes through
+	frames     int          // that packets have
 	generation uint32       // of the neighbour table, when last looked through
 	due        bool         // look through in any case
 }
@@ -57,6 +59,10 @@ func (w *Worker) keep(p *packet.Packet, device int, descs []xsk.Desc, d *pipelin
 	}
 	copy(h.descs[:], descs)
 	w.makeRoom(d.Wait)
+	for len(w.hold.packets) > 0 && w.hold.frames+len(descs) > w.umem.Chunks()/holdShare {
+		w.discard(0, verdict.NeighborQueueFull)
+	}
+	w.hold.frames += len(descs)
 	w.hold.packets = append(w.hold.packets, h)
 }
 
@@ -83,6 +89,7 @@ func (w *Worker) makeRoom(n *neighbor.Entry) {
 func (w *Worker) discard(i int, why verdict.Reason) {
 	h := &w.hold.packets[i]
 	w.free(h.descs[:h.count])
+	w.hold.frames -= h.count
 	if h.reason == verdict.None {
 		w.book.Account(h.in).Sub(ledger.Held, 1)
 		w.finish(h.in, why)
@@ -109,6 +116,7 @@ func (w *Worker) resume() {
 // rejudge runs a held packet through the pipeline once more.
 func (w *Worker) rejudge(h *heldPacket) {
 	p, descs := &w.packet, h.descs[:h.count]
+	w.hold.frames -= h.count
 	w.view(p, descs)
 	if h.reason != verdict.None {
 		p.Parse()
@@ -133,6 +141,7 @@ func (w *Worker) carryOutAnswer(p *packet.Packet, h *heldPacket, d *pipeline.Dec
 			w.solicit(d.Wait, packet.MAC{}, false)
 		}
 		h.wait = d.Wait
+		w.hold.frames += h.count
 		w.hold.packets = append(w.hold.packets, *h)
 	case d.Send:
 		w.emit(p, h.descs[:h.count], d)

@@ -206,16 +206,22 @@ func (w *Worker) unbook(s stagedPacket, why verdict.Reason) {
 		out.Add(ledger.OriginatedLost, 1)
 	case fragment:
 		out.Sub(ledger.Fragments, 1)
+		out.Add(ledger.OriginatedLost, 1)
 	}
 }
 
 // refillBatch is how many frames the fill ring must lack before it is visited.
 const refillBatch = 64
 
+// reserve is the part of all frames that fill rings do not get, one in so many: solicitations, fragments and segments
+// need some.
+const reserve = 16
+
 // refill offers free frames to the link's fill ring, as long as there are any.
 func (w *Worker) refill(l *link) {
 	for l.fill-l.offered >= refillBatch {
-		n := w.pool.GetN(w.frames[:min(l.fill-l.offered, len(w.frames))])
+		spare := max(w.pool.Free()-w.umem.Chunks()/reserve, 0)
+		n := w.pool.GetN(w.frames[:min(l.fill-l.offered, len(w.frames), spare)])
 		taken := l.queue.Fill(w.frames[:n])
 		w.pool.PutN(w.frames[taken:n])
 		l.offered += taken
