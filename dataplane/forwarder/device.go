@@ -183,11 +183,11 @@ func (f *Forwarder) serve(ctx context.Context, opened []*device) error {
 	for _, d := range opened {
 		f.devices[d.name] = d
 		for _, s := range d.sockets {
-			w := f.workers[s.worker].worker
+			w, fd := f.workers[s.worker].worker, s.xsk.FD() // which is the worker's to close, once it has the link
 			if err := w.Call(ctx, func() { w.AddLink(d.index, s.xsk, s.xsk.Info().FillSize) }); err != nil {
 				return err
 			}
-			if err := d.hook.SetSocket(s.queue, s.xsk.FD()); err != nil {
+			if err := d.hook.SetSocket(s.queue, fd); err != nil {
 				return fmt.Errorf("device %s: %w", d.name, err)
 			}
 		}
