@@ -16,7 +16,7 @@ BPF   := $(shell find xdpprog perf -name '*.[ch]' -not -name 'vmlinux.h' 2>/dev/
 PACKAGES := clang:/usr/bin/clang llvm:/usr/bin/llvm-strip clang-format:/usr/bin/clang-format \
 	libbpf-dev:/usr/include/bpf/bpf_helpers.h libc6-dev:/usr/include/assert.h \
 	linux-libc-dev:/usr/include/linux/bpf.h gcc:/usr/bin/gcc \
-	iproute2:/sbin/ip iputils-ping:/bin/ping tshark:/usr/bin/tshark
+	tshark:/usr/bin/tshark
 
 .PHONY: help build generate check lint vet test test-go bench demo fuzz clean install-tools
 
