@@ -56,6 +56,11 @@ func Run(ctx context.Context, o Options) (err error) {
 		return &SetUpError{err}
 	}
 	defer release()
+	releasePins, err := claimPins(o.Forwarder.Pins)
+	if err != nil {
+		return &SetUpError{err}
+	}
+	defer releasePins()
 
 	f := forwarder.New(o.Forwarder)
 	defer func() {
