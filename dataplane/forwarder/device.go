@@ -184,7 +184,11 @@ func (f *Forwarder) serve(ctx context.Context, opened []*device) error {
 		f.devices[d.name] = d
 		for _, s := range d.sockets {
 			w, fd := f.workers[s.worker].worker, s.xsk.FD() // which is the worker's to close, once it has the link
-			if err := w.Call(ctx, func() { w.AddLink(d.index, s.xsk, s.xsk.Info().FillSize) }); err != nil {
+			err := w.Call(ctx, func() {
+				w.SetMerging(d.index, d.mode == xdpprog.Generic.String())
+				w.AddLink(d.index, s.xsk, s.xsk.Info().FillSize)
+			})
+			if err != nil {
 				return err
 			}
 			if err := d.hook.SetSocket(s.queue, fd); err != nil {

@@ -59,6 +59,16 @@ func (s *site) rewire(host *netlab.Namespace, device, address string, queues int
 	s.must(host.Route(netip.MustParsePrefix("0.0.0.0/0"), a.Addr().Prev(), device, 0))
 }
 
+// On generic hooks superframes come in that are neither over the receiving port's MTU nor within the sending one's.
+func TestGenericHooksWithUnequalMTUs(t *testing.T) {
+	s := newSite(t, Config{XDP: "generic"})
+	s.mtu = 1500
+	s.rewire(s.right, "r0", "10.2.0.2/24", 1)
+	s.must(s.apply(s.snapshot()))
+	s.must(s.echo("10.2.0.2:7000", 8<<20))
+	s.checkLedger()
+}
+
 // While one device cannot be opened, the others are followed.
 func TestOneBadDeviceDoesNotHideOthers(t *testing.T) {
 	s := newSite(t, Config{})

@@ -56,6 +56,8 @@ type Pipeline struct {
 	// decision is filled in field by field where it lies: copying it whole would stall on its small fields.
 	decision Decision
 
+	merging []bool // by device: see SetMerging
+
 	foreseen struct {
 		to    packet.Addr
 		group *route.Group
@@ -68,6 +70,17 @@ func (l *Pipeline) Begin(t *tables.Tables, now int64) {
 	l.now = now
 	l.Foresee(packet.Addr{}, nil)
 }
+
+// SetMerging says whether packets of a device may be superframes, merged by offloads before the hook sees them, as they
+// are on a generic hook. TCP of it that is too large for its way is then cut, since its sender sent smaller packets.
+func (l *Pipeline) SetMerging(device int, is bool) {
+	for len(l.merging) <= device {
+		l.merging = append(l.merging, false)
+	}
+	l.merging[device] = is
+}
+
+func (l *Pipeline) merges(device int) bool { return device < len(l.merging) && l.merging[device] }
 
 // Foresee says that the tables in force lead packets for an address to a group, nil for none: Judge need not look that
 // up again.

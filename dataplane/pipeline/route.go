@@ -63,7 +63,7 @@ func (l *Pipeline) forward(p *packet.Packet, in *tables.Port, hop *route.Hop) ve
 	}
 	mtu, cut := pathMTU(hop, out), Whole
 	if p.L3Len > mtu {
-		if cut = howToCut(p, in); cut == Whole {
+		if cut = howToCut(p, in, l.merges(in.DeviceIndex)); cut == Whole {
 			return l.icmpError(p, in, packet.PacketTooBig, mtu, tooBigReason(p))
 		}
 		if cut == Segment {
@@ -103,9 +103,9 @@ func pathMTU(hop *route.Hop, out *tables.Port) int {
 
 // howToCut says how a packet too large for its way may be cut; Whole: not at all. What is larger than the link that it
 // came by never was one packet there.
-func howToCut(p *packet.Packet, in *tables.Port) Cut {
+func howToCut(p *packet.Packet, in *tables.Port, merged bool) Cut {
 	switch {
-	case p.Proto == packet.ProtoTCP && p.L3Len > in.MTU && p.Flags&packet.Fragment == 0:
+	case p.Proto == packet.ProtoTCP && (merged || p.L3Len > in.MTU) && p.Flags&packet.Fragment == 0:
 		return Segment
 	case p.Flags&(packet.IPv6|packet.DontFragment) == 0:
 		return Fragment

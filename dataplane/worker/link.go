@@ -64,6 +64,9 @@ func (w *Worker) AddLink(device int, q xsk.Queue, fill int) {
 	w.watch(q.FD())
 }
 
+// SetMerging says whether packets of a device may be superframes, as they are on a generic hook.
+func (w *Worker) SetMerging(device int, is bool) { w.pipeline.SetMerging(device, is) }
+
 // RemoveDevice closes the worker's queues on a device and takes all their frames back. Packets received from it that
 // wait for a neighbour go on waiting: their frames are the worker's.
 func (w *Worker) RemoveDevice(device int) {
