@@ -186,7 +186,7 @@ func (x Uplink_Mode) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Uplink_Mode.Descriptor instead.
 func (Uplink_Mode) EnumDescriptor() ([]byte, []int) {
-	return file_control_api_snapshot_proto_rawDescGZIP(), []int{8, 0}
+	return file_control_api_snapshot_proto_rawDescGZIP(), []int{3, 0}
 }
 
 type NextHopGroup_Kind int32
@@ -242,7 +242,59 @@ func (x NextHopGroup_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use NextHopGroup_Kind.Descriptor instead.
 func (NextHopGroup_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_control_api_snapshot_proto_rawDescGZIP(), []int{11, 0}
+	return file_control_api_snapshot_proto_rawDescGZIP(), []int{6, 0}
+}
+
+type Identity_Kind int32
+
+const (
+	// Absent from a valid identity.
+	Identity_KIND_NONE Identity_Kind = 0
+	// Pods of one namespace with the same labels.
+	Identity_KIND_POD Identity_Kind = 1
+	// Nodes with the same labels.
+	Identity_KIND_NODE Identity_Kind = 2
+)
+
+// Enum value maps for Identity_Kind.
+var (
+	Identity_Kind_name = map[int32]string{
+		0: "KIND_NONE",
+		1: "KIND_POD",
+		2: "KIND_NODE",
+	}
+	Identity_Kind_value = map[string]int32{
+		"KIND_NONE": 0,
+		"KIND_POD":  1,
+		"KIND_NODE": 2,
+	}
+)
+
+func (x Identity_Kind) Enum() *Identity_Kind {
+	p := new(Identity_Kind)
+	*p = x
+	return p
+}
+
+func (x Identity_Kind) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Identity_Kind) Descriptor() protoreflect.EnumDescriptor {
+	return file_control_api_snapshot_proto_enumTypes[4].Descriptor()
+}
+
+func (Identity_Kind) Type() protoreflect.EnumType {
+	return &file_control_api_snapshot_proto_enumTypes[4]
+}
+
+func (x Identity_Kind) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Identity_Kind.Descriptor instead.
+func (Identity_Kind) EnumDescriptor() ([]byte, []int) {
+	return file_control_api_snapshot_proto_rawDescGZIP(), []int{10, 0}
 }
 
 type Policy_Tier int32
@@ -278,11 +330,11 @@ func (x Policy_Tier) String() string {
 }
 
 func (Policy_Tier) Descriptor() protoreflect.EnumDescriptor {
-	return file_control_api_snapshot_proto_enumTypes[4].Descriptor()
+	return file_control_api_snapshot_proto_enumTypes[5].Descriptor()
 }
 
 func (Policy_Tier) Type() protoreflect.EnumType {
-	return &file_control_api_snapshot_proto_enumTypes[4]
+	return &file_control_api_snapshot_proto_enumTypes[5]
 }
 
 func (x Policy_Tier) Number() protoreflect.EnumNumber {
@@ -291,7 +343,7 @@ func (x Policy_Tier) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Policy_Tier.Descriptor instead.
 func (Policy_Tier) EnumDescriptor() ([]byte, []int) {
-	return file_control_api_snapshot_proto_rawDescGZIP(), []int{17, 0}
+	return file_control_api_snapshot_proto_rawDescGZIP(), []int{12, 0}
 }
 
 type PolicyRule_Direction int32
@@ -324,11 +376,11 @@ func (x PolicyRule_Direction) String() string {
 }
 
 func (PolicyRule_Direction) Descriptor() protoreflect.EnumDescriptor {
-	return file_control_api_snapshot_proto_enumTypes[5].Descriptor()
+	return file_control_api_snapshot_proto_enumTypes[6].Descriptor()
 }
 
 func (PolicyRule_Direction) Type() protoreflect.EnumType {
-	return &file_control_api_snapshot_proto_enumTypes[5]
+	return &file_control_api_snapshot_proto_enumTypes[6]
 }
 
 func (x PolicyRule_Direction) Number() protoreflect.EnumNumber {
@@ -337,7 +389,7 @@ func (x PolicyRule_Direction) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use PolicyRule_Direction.Descriptor instead.
 func (PolicyRule_Direction) EnumDescriptor() ([]byte, []int) {
-	return file_control_api_snapshot_proto_rawDescGZIP(), []int{18, 0}
+	return file_control_api_snapshot_proto_rawDescGZIP(), []int{13, 0}
 }
 
 type PolicyRule_Action int32
@@ -378,11 +430,11 @@ func (x PolicyRule_Action) String() string {
 }
 
 func (PolicyRule_Action) Descriptor() protoreflect.EnumDescriptor {
-	return file_control_api_snapshot_proto_enumTypes[6].Descriptor()
+	return file_control_api_snapshot_proto_enumTypes[7].Descriptor()
 }
 
 func (PolicyRule_Action) Type() protoreflect.EnumType {
-	return &file_control_api_snapshot_proto_enumTypes[6]
+	return &file_control_api_snapshot_proto_enumTypes[7]
 }
 
 func (x PolicyRule_Action) Number() protoreflect.EnumNumber {
@@ -391,7 +443,7 @@ func (x PolicyRule_Action) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use PolicyRule_Action.Descriptor instead.
 func (PolicyRule_Action) EnumDescriptor() ([]byte, []int) {
-	return file_control_api_snapshot_proto_rawDescGZIP(), []int{18, 1}
+	return file_control_api_snapshot_proto_rawDescGZIP(), []int{13, 1}
 }
 
 type Service_Affinity int32
@@ -424,11 +476,11 @@ func (x Service_Affinity) String() string {
 }
 
 func (Service_Affinity) Descriptor() protoreflect.EnumDescriptor {
-	return file_control_api_snapshot_proto_enumTypes[7].Descriptor()
+	return file_control_api_snapshot_proto_enumTypes[8].Descriptor()
 }
 
 func (Service_Affinity) Type() protoreflect.EnumType {
-	return &file_control_api_snapshot_proto_enumTypes[7]
+	return &file_control_api_snapshot_proto_enumTypes[8]
 }
 
 func (x Service_Affinity) Number() protoreflect.EnumNumber {
@@ -437,7 +489,7 @@ func (x Service_Affinity) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Service_Affinity.Descriptor instead.
 func (Service_Affinity) EnumDescriptor() ([]byte, []int) {
-	return file_control_api_snapshot_proto_rawDescGZIP(), []int{21, 0}
+	return file_control_api_snapshot_proto_rawDescGZIP(), []int{16, 0}
 }
 
 type Tunnel_Kind int32
@@ -477,11 +529,11 @@ func (x Tunnel_Kind) String() string {
 }
 
 func (Tunnel_Kind) Descriptor() protoreflect.EnumDescriptor {
-	return file_control_api_snapshot_proto_enumTypes[8].Descriptor()
+	return file_control_api_snapshot_proto_enumTypes[9].Descriptor()
 }
 
 func (Tunnel_Kind) Type() protoreflect.EnumType {
-	return &file_control_api_snapshot_proto_enumTypes[8]
+	return &file_control_api_snapshot_proto_enumTypes[9]
 }
 
 func (x Tunnel_Kind) Number() protoreflect.EnumNumber {
@@ -490,380 +542,7 @@ func (x Tunnel_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Tunnel_Kind.Descriptor instead.
 func (Tunnel_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_control_api_snapshot_proto_rawDescGZIP(), []int{23, 0}
-}
-
-// FromDataplane is what the dataplane sends on the Sync stream.
-type FromDataplane struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// Types that are valid to be assigned to Message:
-	//
-	//	*FromDataplane_Hello
-	//	*FromDataplane_Ack
-	//	*FromDataplane_Nack
-	Message       isFromDataplane_Message `protobuf_oneof:"message"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *FromDataplane) Reset() {
-	*x = FromDataplane{}
-	mi := &file_control_api_snapshot_proto_msgTypes[0]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *FromDataplane) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*FromDataplane) ProtoMessage() {}
-
-func (x *FromDataplane) ProtoReflect() protoreflect.Message {
-	mi := &file_control_api_snapshot_proto_msgTypes[0]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use FromDataplane.ProtoReflect.Descriptor instead.
-func (*FromDataplane) Descriptor() ([]byte, []int) {
-	return file_control_api_snapshot_proto_rawDescGZIP(), []int{0}
-}
-
-func (x *FromDataplane) GetMessage() isFromDataplane_Message {
-	if x != nil {
-		return x.Message
-	}
-	return nil
-}
-
-func (x *FromDataplane) GetHello() *Hello {
-	if x != nil {
-		if x, ok := x.Message.(*FromDataplane_Hello); ok {
-			return x.Hello
-		}
-	}
-	return nil
-}
-
-func (x *FromDataplane) GetAck() *Ack {
-	if x != nil {
-		if x, ok := x.Message.(*FromDataplane_Ack); ok {
-			return x.Ack
-		}
-	}
-	return nil
-}
-
-func (x *FromDataplane) GetNack() *Nack {
-	if x != nil {
-		if x, ok := x.Message.(*FromDataplane_Nack); ok {
-			return x.Nack
-		}
-	}
-	return nil
-}
-
-type isFromDataplane_Message interface {
-	isFromDataplane_Message()
-}
-
-type FromDataplane_Hello struct {
-	// The first message of every stream, and only that one.
-	Hello *Hello `protobuf:"bytes,1,opt,name=hello,proto3,oneof"`
-}
-
-type FromDataplane_Ack struct {
-	Ack *Ack `protobuf:"bytes,2,opt,name=ack,proto3,oneof"`
-}
-
-type FromDataplane_Nack struct {
-	Nack *Nack `protobuf:"bytes,3,opt,name=nack,proto3,oneof"`
-}
-
-func (*FromDataplane_Hello) isFromDataplane_Message() {}
-
-func (*FromDataplane_Ack) isFromDataplane_Message() {}
-
-func (*FromDataplane_Nack) isFromDataplane_Message() {}
-
-// FromControl is what control sends on the Sync stream.
-type FromControl struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// Types that are valid to be assigned to Message:
-	//
-	//	*FromControl_Snapshot
-	//	*FromControl_Delta
-	Message       isFromControl_Message `protobuf_oneof:"message"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *FromControl) Reset() {
-	*x = FromControl{}
-	mi := &file_control_api_snapshot_proto_msgTypes[1]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *FromControl) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*FromControl) ProtoMessage() {}
-
-func (x *FromControl) ProtoReflect() protoreflect.Message {
-	mi := &file_control_api_snapshot_proto_msgTypes[1]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use FromControl.ProtoReflect.Descriptor instead.
-func (*FromControl) Descriptor() ([]byte, []int) {
-	return file_control_api_snapshot_proto_rawDescGZIP(), []int{1}
-}
-
-func (x *FromControl) GetMessage() isFromControl_Message {
-	if x != nil {
-		return x.Message
-	}
-	return nil
-}
-
-func (x *FromControl) GetSnapshot() *Snapshot {
-	if x != nil {
-		if x, ok := x.Message.(*FromControl_Snapshot); ok {
-			return x.Snapshot
-		}
-	}
-	return nil
-}
-
-func (x *FromControl) GetDelta() *Delta {
-	if x != nil {
-		if x, ok := x.Message.(*FromControl_Delta); ok {
-			return x.Delta
-		}
-	}
-	return nil
-}
-
-type isFromControl_Message interface {
-	isFromControl_Message()
-}
-
-type FromControl_Snapshot struct {
-	Snapshot *Snapshot `protobuf:"bytes,1,opt,name=snapshot,proto3,oneof"`
-}
-
-type FromControl_Delta struct {
-	Delta *Delta `protobuf:"bytes,2,opt,name=delta,proto3,oneof"`
-}
-
-func (*FromControl_Snapshot) isFromControl_Message() {}
-
-func (*FromControl_Delta) isFromControl_Message() {}
-
-// Hello introduces a dataplane.
-type Hello struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// Name of the node, as the Node and NodeConfig objects have it; empty when the one NodeConfig there is decides.
-	Node string `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
-	// Version of the dataplane's program.
-	Version string `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
-	// Epoch in force, 0 for none: the one that a Delta may build on.
-	Epoch         uint64 `protobuf:"varint,3,opt,name=epoch,proto3" json:"epoch,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *Hello) Reset() {
-	*x = Hello{}
-	mi := &file_control_api_snapshot_proto_msgTypes[2]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *Hello) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*Hello) ProtoMessage() {}
-
-func (x *Hello) ProtoReflect() protoreflect.Message {
-	mi := &file_control_api_snapshot_proto_msgTypes[2]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use Hello.ProtoReflect.Descriptor instead.
-func (*Hello) Descriptor() ([]byte, []int) {
-	return file_control_api_snapshot_proto_rawDescGZIP(), []int{2}
-}
-
-func (x *Hello) GetNode() string {
-	if x != nil {
-		return x.Node
-	}
-	return ""
-}
-
-func (x *Hello) GetVersion() string {
-	if x != nil {
-		return x.Version
-	}
-	return ""
-}
-
-func (x *Hello) GetEpoch() uint64 {
-	if x != nil {
-		return x.Epoch
-	}
-	return 0
-}
-
-// Ack says that the tables of an epoch are in force.
-type Ack struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	Epoch uint64                 `protobuf:"varint,1,opt,name=epoch,proto3" json:"epoch,omitempty"`
-	// Nanoseconds from receipt until the tables were in force.
-	ApplyNanoseconds uint64 `protobuf:"varint,2,opt,name=apply_nanoseconds,json=applyNanoseconds,proto3" json:"apply_nanoseconds,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
-}
-
-func (x *Ack) Reset() {
-	*x = Ack{}
-	mi := &file_control_api_snapshot_proto_msgTypes[3]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *Ack) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*Ack) ProtoMessage() {}
-
-func (x *Ack) ProtoReflect() protoreflect.Message {
-	mi := &file_control_api_snapshot_proto_msgTypes[3]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use Ack.ProtoReflect.Descriptor instead.
-func (*Ack) Descriptor() ([]byte, []int) {
-	return file_control_api_snapshot_proto_rawDescGZIP(), []int{3}
-}
-
-func (x *Ack) GetEpoch() uint64 {
-	if x != nil {
-		return x.Epoch
-	}
-	return 0
-}
-
-func (x *Ack) GetApplyNanoseconds() uint64 {
-	if x != nil {
-		return x.ApplyNanoseconds
-	}
-	return 0
-}
-
-// Nack says that an epoch was refused, and that the tables before it are still in force.
-type Nack struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	Epoch uint64                 `protobuf:"varint,1,opt,name=epoch,proto3" json:"epoch,omitempty"`
-	// The object that was refused, as its origin says: "Route default/a (routes.yaml:12)".
-	Object string `protobuf:"bytes,2,opt,name=object,proto3" json:"object,omitempty"`
-	// Path of the field in the manifest or in the snapshot: "spec.nextHops[0].port".
-	Field string `protobuf:"bytes,3,opt,name=field,proto3" json:"field,omitempty"`
-	// Why, in one line of lower case.
-	Reason        string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *Nack) Reset() {
-	*x = Nack{}
-	mi := &file_control_api_snapshot_proto_msgTypes[4]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *Nack) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*Nack) ProtoMessage() {}
-
-func (x *Nack) ProtoReflect() protoreflect.Message {
-	mi := &file_control_api_snapshot_proto_msgTypes[4]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use Nack.ProtoReflect.Descriptor instead.
-func (*Nack) Descriptor() ([]byte, []int) {
-	return file_control_api_snapshot_proto_rawDescGZIP(), []int{4}
-}
-
-func (x *Nack) GetEpoch() uint64 {
-	if x != nil {
-		return x.Epoch
-	}
-	return 0
-}
-
-func (x *Nack) GetObject() string {
-	if x != nil {
-		return x.Object
-	}
-	return ""
-}
-
-func (x *Nack) GetField() string {
-	if x != nil {
-		return x.Field
-	}
-	return ""
-}
-
-func (x *Nack) GetReason() string {
-	if x != nil {
-		return x.Reason
-	}
-	return ""
+	return file_control_api_snapshot_proto_rawDescGZIP(), []int{18, 0}
 }
 
 // Snapshot is all that the dataplane of one node has to know.
@@ -884,16 +563,19 @@ type Snapshot struct {
 	// Static neighbours, ordered by port and address; each pair is unique.
 	Neighbors []*Neighbor `protobuf:"bytes,13,rep,name=neighbors,proto3" json:"neighbors,omitempty"`
 	// 20 to 29: policy.
-	Identities       []*Identity       `protobuf:"bytes,20,rep,name=identities,proto3" json:"identities,omitempty"`
+	// Ordered by id; ids are unique.
+	Identities []*Identity `protobuf:"bytes,20,rep,name=identities,proto3" json:"identities,omitempty"`
+	// Ordered by family, address and bits; prefixes are unique.
 	IdentityPrefixes []*IdentityPrefix `protobuf:"bytes,21,rep,name=identity_prefixes,json=identityPrefixes,proto3" json:"identity_prefixes,omitempty"`
-	Policies         []*Policy         `protobuf:"bytes,22,rep,name=policies,proto3" json:"policies,omitempty"`
-	// 30 to 39: services.
+	// Ordered by name; names are unique.
+	Policies []*Policy `protobuf:"bytes,22,rep,name=policies,proto3" json:"policies,omitempty"`
+	// 30 to 39: services. Ordered by id.
 	Services []*Service `protobuf:"bytes,30,rep,name=services,proto3" json:"services,omitempty"`
-	// 40 to 49: between nodes.
+	// 40 to 49: between nodes. Ordered by port.
 	Tunnels []*Tunnel `protobuf:"bytes,40,rep,name=tunnels,proto3" json:"tunnels,omitempty"`
-	// 50 to 59: watching.
+	// 50 to 59: watching. Ordered by name.
 	Mirrors []*Mirror `protobuf:"bytes,50,rep,name=mirrors,proto3" json:"mirrors,omitempty"`
-	// 60 to 69: rates.
+	// 60 to 69: rates. Ordered by port.
 	Limits        []*Limit `protobuf:"bytes,60,rep,name=limits,proto3" json:"limits,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -901,7 +583,7 @@ type Snapshot struct {
 
 func (x *Snapshot) Reset() {
 	*x = Snapshot{}
-	mi := &file_control_api_snapshot_proto_msgTypes[5]
+	mi := &file_control_api_snapshot_proto_msgTypes[0]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -913,7 +595,7 @@ func (x *Snapshot) String() string {
 func (*Snapshot) ProtoMessage() {}
 
 func (x *Snapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_control_api_snapshot_proto_msgTypes[5]
+	mi := &file_control_api_snapshot_proto_msgTypes[0]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -926,7 +608,7 @@ func (x *Snapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Snapshot.ProtoReflect.Descriptor instead.
 func (*Snapshot) Descriptor() ([]byte, []int) {
-	return file_control_api_snapshot_proto_rawDescGZIP(), []int{5}
+	return file_control_api_snapshot_proto_rawDescGZIP(), []int{0}
 }
 
 func (x *Snapshot) GetEpoch() uint64 {
@@ -1032,9 +714,12 @@ type Delta struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The epoch it builds on; a dataplane that has another one in force answers with a Nack.
 	Base uint64 `protobuf:"varint,1,opt,name=base,proto3" json:"base,omitempty"`
-	// What is to be set, with the epoch that results. Its origins are the result's; origins of untouched objects keep
-	// their index. An absent node leaves the settings as they are.
+	// What is to be set, with the epoch that results. An absent node leaves the settings as they are. Its origins are
+	// empty: see below.
 	Set *Snapshot `protobuf:"bytes,2,opt,name=set,proto3" json:"set,omitempty"`
+	// Origins by index: those that are set, and those whose index is free. An origin keeps its index while it is in use.
+	Origins        map[uint32]string `protobuf:"bytes,3,rep,name=origins,proto3" json:"origins,omitempty" protobuf_key:"varint,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	RemovedOrigins []uint32          `protobuf:"varint,4,rep,packed,name=removed_origins,json=removedOrigins,proto3" json:"removed_origins,omitempty"`
 	// 10 to 19: keys of what is to be removed from the forwarder.
 	RemovedPorts  []uint32  `protobuf:"varint,10,rep,packed,name=removed_ports,json=removedPorts,proto3" json:"removed_ports,omitempty"`
 	RemovedGroups []uint32  `protobuf:"varint,11,rep,packed,name=removed_groups,json=removedGroups,proto3" json:"removed_groups,omitempty"`
@@ -1056,7 +741,7 @@ type Delta struct {
 
 func (x *Delta) Reset() {
 	*x = Delta{}
-	mi := &file_control_api_snapshot_proto_msgTypes[6]
+	mi := &file_control_api_snapshot_proto_msgTypes[1]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1068,7 +753,7 @@ func (x *Delta) String() string {
 func (*Delta) ProtoMessage() {}
 
 func (x *Delta) ProtoReflect() protoreflect.Message {
-	mi := &file_control_api_snapshot_proto_msgTypes[6]
+	mi := &file_control_api_snapshot_proto_msgTypes[1]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1081,7 +766,7 @@ func (x *Delta) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Delta.ProtoReflect.Descriptor instead.
 func (*Delta) Descriptor() ([]byte, []int) {
-	return file_control_api_snapshot_proto_rawDescGZIP(), []int{6}
+	return file_control_api_snapshot_proto_rawDescGZIP(), []int{1}
 }
 
 func (x *Delta) GetBase() uint64 {
@@ -1094,6 +779,20 @@ func (x *Delta) GetBase() uint64 {
 func (x *Delta) GetSet() *Snapshot {
 	if x != nil {
 		return x.Set
+	}
+	return nil
+}
+
+func (x *Delta) GetOrigins() map[uint32]string {
+	if x != nil {
+		return x.Origins
+	}
+	return nil
+}
+
+func (x *Delta) GetRemovedOrigins() []uint32 {
+	if x != nil {
+		return x.RemovedOrigins
 	}
 	return nil
 }
@@ -1201,7 +900,7 @@ type NodeSettings struct {
 
 func (x *NodeSettings) Reset() {
 	*x = NodeSettings{}
-	mi := &file_control_api_snapshot_proto_msgTypes[7]
+	mi := &file_control_api_snapshot_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1213,7 +912,7 @@ func (x *NodeSettings) String() string {
 func (*NodeSettings) ProtoMessage() {}
 
 func (x *NodeSettings) ProtoReflect() protoreflect.Message {
-	mi := &file_control_api_snapshot_proto_msgTypes[7]
+	mi := &file_control_api_snapshot_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1226,7 +925,7 @@ func (x *NodeSettings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeSettings.ProtoReflect.Descriptor instead.
 func (*NodeSettings) Descriptor() ([]byte, []int) {
-	return file_control_api_snapshot_proto_rawDescGZIP(), []int{7}
+	return file_control_api_snapshot_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *NodeSettings) GetName() string {
@@ -1303,7 +1002,7 @@ type Uplink struct {
 
 func (x *Uplink) Reset() {
 	*x = Uplink{}
-	mi := &file_control_api_snapshot_proto_msgTypes[8]
+	mi := &file_control_api_snapshot_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1315,7 +1014,7 @@ func (x *Uplink) String() string {
 func (*Uplink) ProtoMessage() {}
 
 func (x *Uplink) ProtoReflect() protoreflect.Message {
-	mi := &file_control_api_snapshot_proto_msgTypes[8]
+	mi := &file_control_api_snapshot_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1328,7 +1027,7 @@ func (x *Uplink) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Uplink.ProtoReflect.Descriptor instead.
 func (*Uplink) Descriptor() ([]byte, []int) {
-	return file_control_api_snapshot_proto_rawDescGZIP(), []int{8}
+	return file_control_api_snapshot_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Uplink) GetDevice() string {
@@ -1358,7 +1057,7 @@ type Prefix struct {
 
 func (x *Prefix) Reset() {
 	*x = Prefix{}
-	mi := &file_control_api_snapshot_proto_msgTypes[9]
+	mi := &file_control_api_snapshot_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1370,7 +1069,7 @@ func (x *Prefix) String() string {
 func (*Prefix) ProtoMessage() {}
 
 func (x *Prefix) ProtoReflect() protoreflect.Message {
-	mi := &file_control_api_snapshot_proto_msgTypes[9]
+	mi := &file_control_api_snapshot_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1383,7 +1082,7 @@ func (x *Prefix) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Prefix.ProtoReflect.Descriptor instead.
 func (*Prefix) Descriptor() ([]byte, []int) {
-	return file_control_api_snapshot_proto_rawDescGZIP(), []int{9}
+	return file_control_api_snapshot_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Prefix) GetAddress() []byte {
@@ -1426,7 +1125,7 @@ type Port struct {
 
 func (x *Port) Reset() {
 	*x = Port{}
-	mi := &file_control_api_snapshot_proto_msgTypes[10]
+	mi := &file_control_api_snapshot_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1438,7 +1137,7 @@ func (x *Port) String() string {
 func (*Port) ProtoMessage() {}
 
 func (x *Port) ProtoReflect() protoreflect.Message {
-	mi := &file_control_api_snapshot_proto_msgTypes[10]
+	mi := &file_control_api_snapshot_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1451,7 +1150,7 @@ func (x *Port) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Port.ProtoReflect.Descriptor instead.
 func (*Port) Descriptor() ([]byte, []int) {
-	return file_control_api_snapshot_proto_rawDescGZIP(), []int{10}
+	return file_control_api_snapshot_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Port) GetId() uint32 {
@@ -1532,7 +1231,7 @@ type NextHopGroup struct {
 
 func (x *NextHopGroup) Reset() {
 	*x = NextHopGroup{}
-	mi := &file_control_api_snapshot_proto_msgTypes[11]
+	mi := &file_control_api_snapshot_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1544,7 +1243,7 @@ func (x *NextHopGroup) String() string {
 func (*NextHopGroup) ProtoMessage() {}
 
 func (x *NextHopGroup) ProtoReflect() protoreflect.Message {
-	mi := &file_control_api_snapshot_proto_msgTypes[11]
+	mi := &file_control_api_snapshot_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1557,7 +1256,7 @@ func (x *NextHopGroup) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NextHopGroup.ProtoReflect.Descriptor instead.
 func (*NextHopGroup) Descriptor() ([]byte, []int) {
-	return file_control_api_snapshot_proto_rawDescGZIP(), []int{11}
+	return file_control_api_snapshot_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *NextHopGroup) GetId() uint32 {
@@ -1605,7 +1304,7 @@ type NextHop struct {
 
 func (x *NextHop) Reset() {
 	*x = NextHop{}
-	mi := &file_control_api_snapshot_proto_msgTypes[12]
+	mi := &file_control_api_snapshot_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1617,7 +1316,7 @@ func (x *NextHop) String() string {
 func (*NextHop) ProtoMessage() {}
 
 func (x *NextHop) ProtoReflect() protoreflect.Message {
-	mi := &file_control_api_snapshot_proto_msgTypes[12]
+	mi := &file_control_api_snapshot_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1630,7 +1329,7 @@ func (x *NextHop) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NextHop.ProtoReflect.Descriptor instead.
 func (*NextHop) Descriptor() ([]byte, []int) {
-	return file_control_api_snapshot_proto_rawDescGZIP(), []int{12}
+	return file_control_api_snapshot_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *NextHop) GetPort() uint32 {
@@ -1677,7 +1376,7 @@ type Route struct {
 
 func (x *Route) Reset() {
 	*x = Route{}
-	mi := &file_control_api_snapshot_proto_msgTypes[13]
+	mi := &file_control_api_snapshot_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1689,7 +1388,7 @@ func (x *Route) String() string {
 func (*Route) ProtoMessage() {}
 
 func (x *Route) ProtoReflect() protoreflect.Message {
-	mi := &file_control_api_snapshot_proto_msgTypes[13]
+	mi := &file_control_api_snapshot_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1702,7 +1401,7 @@ func (x *Route) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Route.ProtoReflect.Descriptor instead.
 func (*Route) Descriptor() ([]byte, []int) {
-	return file_control_api_snapshot_proto_rawDescGZIP(), []int{13}
+	return file_control_api_snapshot_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Route) GetPrefix() []byte {
@@ -1749,7 +1448,7 @@ type Neighbor struct {
 
 func (x *Neighbor) Reset() {
 	*x = Neighbor{}
-	mi := &file_control_api_snapshot_proto_msgTypes[14]
+	mi := &file_control_api_snapshot_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1761,7 +1460,7 @@ func (x *Neighbor) String() string {
 func (*Neighbor) ProtoMessage() {}
 
 func (x *Neighbor) ProtoReflect() protoreflect.Message {
-	mi := &file_control_api_snapshot_proto_msgTypes[14]
+	mi := &file_control_api_snapshot_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1774,7 +1473,7 @@ func (x *Neighbor) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Neighbor.ProtoReflect.Descriptor instead.
 func (*Neighbor) Descriptor() ([]byte, []int) {
-	return file_control_api_snapshot_proto_rawDescGZIP(), []int{14}
+	return file_control_api_snapshot_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Neighbor) GetPort() uint32 {
@@ -1808,18 +1507,22 @@ func (x *Neighbor) GetOrigin() uint32 {
 // Identity is a number for a set of labels: what policy speaks of instead of addresses.
 type Identity struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// From 1; 0 is the world outside.
-	Id uint32 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
-	// "key=value", sorted; the namespace's labels included under their own prefix.
-	Labels        []string `protobuf:"bytes,2,rep,name=labels,proto3" json:"labels,omitempty"`
-	Origin        uint32   `protobuf:"varint,3,opt,name=origin,proto3" json:"origin,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	// From 1; 0 is the world outside. A number that became free is not given out again by the snapshot that freed it.
+	Id   uint32        `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	Kind Identity_Kind `protobuf:"varint,2,opt,name=kind,proto3,enum=viaduct.control.v1.Identity_Kind" json:"kind,omitempty"`
+	// Of pods; empty for nodes.
+	Namespace string `protobuf:"bytes,3,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	// "key=value", sorted.
+	Labels []string `protobuf:"bytes,4,rep,name=labels,proto3" json:"labels,omitempty"`
+	// The namespace's own labels, in the same form.
+	NamespaceLabels []string `protobuf:"bytes,5,rep,name=namespace_labels,json=namespaceLabels,proto3" json:"namespace_labels,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *Identity) Reset() {
 	*x = Identity{}
-	mi := &file_control_api_snapshot_proto_msgTypes[15]
+	mi := &file_control_api_snapshot_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1831,7 +1534,7 @@ func (x *Identity) String() string {
 func (*Identity) ProtoMessage() {}
 
 func (x *Identity) ProtoReflect() protoreflect.Message {
-	mi := &file_control_api_snapshot_proto_msgTypes[15]
+	mi := &file_control_api_snapshot_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1844,7 +1547,7 @@ func (x *Identity) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Identity.ProtoReflect.Descriptor instead.
 func (*Identity) Descriptor() ([]byte, []int) {
-	return file_control_api_snapshot_proto_rawDescGZIP(), []int{15}
+	return file_control_api_snapshot_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Identity) GetId() uint32 {
@@ -1854,6 +1557,20 @@ func (x *Identity) GetId() uint32 {
 	return 0
 }
 
+func (x *Identity) GetKind() Identity_Kind {
+	if x != nil {
+		return x.Kind
+	}
+	return Identity_KIND_NONE
+}
+
+func (x *Identity) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
 func (x *Identity) GetLabels() []string {
 	if x != nil {
 		return x.Labels
@@ -1861,11 +1578,11 @@ func (x *Identity) GetLabels() []string {
 	return nil
 }
 
-func (x *Identity) GetOrigin() uint32 {
+func (x *Identity) GetNamespaceLabels() []string {
 	if x != nil {
-		return x.Origin
+		return x.NamespaceLabels
 	}
-	return 0
+	return nil
 }
 
 // IdentityPrefix maps addresses to an identity; the longest prefix wins.
@@ -1881,7 +1598,7 @@ type IdentityPrefix struct {
 
 func (x *IdentityPrefix) Reset() {
 	*x = IdentityPrefix{}
-	mi := &file_control_api_snapshot_proto_msgTypes[16]
+	mi := &file_control_api_snapshot_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1893,7 +1610,7 @@ func (x *IdentityPrefix) String() string {
 func (*IdentityPrefix) ProtoMessage() {}
 
 func (x *IdentityPrefix) ProtoReflect() protoreflect.Message {
-	mi := &file_control_api_snapshot_proto_msgTypes[16]
+	mi := &file_control_api_snapshot_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1906,7 +1623,7 @@ func (x *IdentityPrefix) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IdentityPrefix.ProtoReflect.Descriptor instead.
 func (*IdentityPrefix) Descriptor() ([]byte, []int) {
-	return file_control_api_snapshot_proto_rawDescGZIP(), []int{16}
+	return file_control_api_snapshot_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *IdentityPrefix) GetPrefix() *Prefix {
@@ -1951,7 +1668,7 @@ type Policy struct {
 
 func (x *Policy) Reset() {
 	*x = Policy{}
-	mi := &file_control_api_snapshot_proto_msgTypes[17]
+	mi := &file_control_api_snapshot_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1963,7 +1680,7 @@ func (x *Policy) String() string {
 func (*Policy) ProtoMessage() {}
 
 func (x *Policy) ProtoReflect() protoreflect.Message {
-	mi := &file_control_api_snapshot_proto_msgTypes[17]
+	mi := &file_control_api_snapshot_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1976,7 +1693,7 @@ func (x *Policy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Policy.ProtoReflect.Descriptor instead.
 func (*Policy) Descriptor() ([]byte, []int) {
-	return file_control_api_snapshot_proto_rawDescGZIP(), []int{17}
+	return file_control_api_snapshot_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Policy) GetName() string {
@@ -2056,7 +1773,7 @@ type PolicyRule struct {
 
 func (x *PolicyRule) Reset() {
 	*x = PolicyRule{}
-	mi := &file_control_api_snapshot_proto_msgTypes[18]
+	mi := &file_control_api_snapshot_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2068,7 +1785,7 @@ func (x *PolicyRule) String() string {
 func (*PolicyRule) ProtoMessage() {}
 
 func (x *PolicyRule) ProtoReflect() protoreflect.Message {
-	mi := &file_control_api_snapshot_proto_msgTypes[18]
+	mi := &file_control_api_snapshot_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2081,7 +1798,7 @@ func (x *PolicyRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PolicyRule.ProtoReflect.Descriptor instead.
 func (*PolicyRule) Descriptor() ([]byte, []int) {
-	return file_control_api_snapshot_proto_rawDescGZIP(), []int{18}
+	return file_control_api_snapshot_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *PolicyRule) GetName() string {
@@ -2144,7 +1861,7 @@ type PrefixSet struct {
 
 func (x *PrefixSet) Reset() {
 	*x = PrefixSet{}
-	mi := &file_control_api_snapshot_proto_msgTypes[19]
+	mi := &file_control_api_snapshot_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2156,7 +1873,7 @@ func (x *PrefixSet) String() string {
 func (*PrefixSet) ProtoMessage() {}
 
 func (x *PrefixSet) ProtoReflect() protoreflect.Message {
-	mi := &file_control_api_snapshot_proto_msgTypes[19]
+	mi := &file_control_api_snapshot_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2169,7 +1886,7 @@ func (x *PrefixSet) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PrefixSet.ProtoReflect.Descriptor instead.
 func (*PrefixSet) Descriptor() ([]byte, []int) {
-	return file_control_api_snapshot_proto_rawDescGZIP(), []int{19}
+	return file_control_api_snapshot_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *PrefixSet) GetPrefix() *Prefix {
@@ -2199,7 +1916,7 @@ type PortRange struct {
 
 func (x *PortRange) Reset() {
 	*x = PortRange{}
-	mi := &file_control_api_snapshot_proto_msgTypes[20]
+	mi := &file_control_api_snapshot_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2211,7 +1928,7 @@ func (x *PortRange) String() string {
 func (*PortRange) ProtoMessage() {}
 
 func (x *PortRange) ProtoReflect() protoreflect.Message {
-	mi := &file_control_api_snapshot_proto_msgTypes[20]
+	mi := &file_control_api_snapshot_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2224,7 +1941,7 @@ func (x *PortRange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortRange.ProtoReflect.Descriptor instead.
 func (*PortRange) Descriptor() ([]byte, []int) {
-	return file_control_api_snapshot_proto_rawDescGZIP(), []int{20}
+	return file_control_api_snapshot_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *PortRange) GetProtocol() Protocol {
@@ -2274,7 +1991,7 @@ type Service struct {
 
 func (x *Service) Reset() {
 	*x = Service{}
-	mi := &file_control_api_snapshot_proto_msgTypes[21]
+	mi := &file_control_api_snapshot_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2286,7 +2003,7 @@ func (x *Service) String() string {
 func (*Service) ProtoMessage() {}
 
 func (x *Service) ProtoReflect() protoreflect.Message {
-	mi := &file_control_api_snapshot_proto_msgTypes[21]
+	mi := &file_control_api_snapshot_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2299,7 +2016,7 @@ func (x *Service) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Service.ProtoReflect.Descriptor instead.
 func (*Service) Descriptor() ([]byte, []int) {
-	return file_control_api_snapshot_proto_rawDescGZIP(), []int{21}
+	return file_control_api_snapshot_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Service) GetId() uint32 {
@@ -2389,7 +2106,7 @@ type Backend struct {
 
 func (x *Backend) Reset() {
 	*x = Backend{}
-	mi := &file_control_api_snapshot_proto_msgTypes[22]
+	mi := &file_control_api_snapshot_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2401,7 +2118,7 @@ func (x *Backend) String() string {
 func (*Backend) ProtoMessage() {}
 
 func (x *Backend) ProtoReflect() protoreflect.Message {
-	mi := &file_control_api_snapshot_proto_msgTypes[22]
+	mi := &file_control_api_snapshot_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2414,7 +2131,7 @@ func (x *Backend) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Backend.ProtoReflect.Descriptor instead.
 func (*Backend) Descriptor() ([]byte, []int) {
-	return file_control_api_snapshot_proto_rawDescGZIP(), []int{22}
+	return file_control_api_snapshot_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Backend) GetAddress() []byte {
@@ -2474,7 +2191,7 @@ type Tunnel struct {
 
 func (x *Tunnel) Reset() {
 	*x = Tunnel{}
-	mi := &file_control_api_snapshot_proto_msgTypes[23]
+	mi := &file_control_api_snapshot_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2486,7 +2203,7 @@ func (x *Tunnel) String() string {
 func (*Tunnel) ProtoMessage() {}
 
 func (x *Tunnel) ProtoReflect() protoreflect.Message {
-	mi := &file_control_api_snapshot_proto_msgTypes[23]
+	mi := &file_control_api_snapshot_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2499,7 +2216,7 @@ func (x *Tunnel) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Tunnel.ProtoReflect.Descriptor instead.
 func (*Tunnel) Descriptor() ([]byte, []int) {
-	return file_control_api_snapshot_proto_rawDescGZIP(), []int{23}
+	return file_control_api_snapshot_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Tunnel) GetPort() uint32 {
@@ -2580,7 +2297,7 @@ type Mirror struct {
 
 func (x *Mirror) Reset() {
 	*x = Mirror{}
-	mi := &file_control_api_snapshot_proto_msgTypes[24]
+	mi := &file_control_api_snapshot_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2592,7 +2309,7 @@ func (x *Mirror) String() string {
 func (*Mirror) ProtoMessage() {}
 
 func (x *Mirror) ProtoReflect() protoreflect.Message {
-	mi := &file_control_api_snapshot_proto_msgTypes[24]
+	mi := &file_control_api_snapshot_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2605,7 +2322,7 @@ func (x *Mirror) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mirror.ProtoReflect.Descriptor instead.
 func (*Mirror) Descriptor() ([]byte, []int) {
-	return file_control_api_snapshot_proto_rawDescGZIP(), []int{24}
+	return file_control_api_snapshot_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Mirror) GetName() string {
@@ -2682,7 +2399,7 @@ type Limit struct {
 
 func (x *Limit) Reset() {
 	*x = Limit{}
-	mi := &file_control_api_snapshot_proto_msgTypes[25]
+	mi := &file_control_api_snapshot_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2694,7 +2411,7 @@ func (x *Limit) String() string {
 func (*Limit) ProtoMessage() {}
 
 func (x *Limit) ProtoReflect() protoreflect.Message {
-	mi := &file_control_api_snapshot_proto_msgTypes[25]
+	mi := &file_control_api_snapshot_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2707,7 +2424,7 @@ func (x *Limit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Limit.ProtoReflect.Descriptor instead.
 func (*Limit) Descriptor() ([]byte, []int) {
-	return file_control_api_snapshot_proto_rawDescGZIP(), []int{25}
+	return file_control_api_snapshot_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Limit) GetPort() uint32 {
@@ -2756,28 +2473,7 @@ var File_control_api_snapshot_proto protoreflect.FileDescriptor
 
 const file_control_api_snapshot_proto_rawDesc = "" +
 	"\n" +
-	"\x1acontrol/api/snapshot.proto\x12\x12viaduct.control.v1\"\xaa\x01\n" +
-	"\rFromDataplane\x121\n" +
-	"\x05hello\x18\x01 \x01(\v2\x19.viaduct.control.v1.HelloH\x00R\x05hello\x12+\n" +
-	"\x03ack\x18\x02 \x01(\v2\x17.viaduct.control.v1.AckH\x00R\x03ack\x12.\n" +
-	"\x04nack\x18\x03 \x01(\v2\x18.viaduct.control.v1.NackH\x00R\x04nackB\t\n" +
-	"\amessage\"\x87\x01\n" +
-	"\vFromControl\x12:\n" +
-	"\bsnapshot\x18\x01 \x01(\v2\x1c.viaduct.control.v1.SnapshotH\x00R\bsnapshot\x121\n" +
-	"\x05delta\x18\x02 \x01(\v2\x19.viaduct.control.v1.DeltaH\x00R\x05deltaB\t\n" +
-	"\amessage\"K\n" +
-	"\x05Hello\x12\x12\n" +
-	"\x04node\x18\x01 \x01(\tR\x04node\x12\x18\n" +
-	"\aversion\x18\x02 \x01(\tR\aversion\x12\x14\n" +
-	"\x05epoch\x18\x03 \x01(\x04R\x05epoch\"H\n" +
-	"\x03Ack\x12\x14\n" +
-	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\x12+\n" +
-	"\x11apply_nanoseconds\x18\x02 \x01(\x04R\x10applyNanoseconds\"b\n" +
-	"\x04Nack\x12\x14\n" +
-	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\x12\x16\n" +
-	"\x06object\x18\x02 \x01(\tR\x06object\x12\x14\n" +
-	"\x05field\x18\x03 \x01(\tR\x05field\x12\x16\n" +
-	"\x06reason\x18\x04 \x01(\tR\x06reason\"\xe8\x05\n" +
+	"\x1acontrol/api/snapshot.proto\x12\x12viaduct.control.v1\"\xe8\x05\n" +
 	"\bSnapshot\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\x12\x18\n" +
 	"\aorigins\x18\x02 \x03(\tR\aorigins\x124\n" +
@@ -2795,10 +2491,12 @@ const file_control_api_snapshot_proto_rawDesc = "" +
 	"\bservices\x18\x1e \x03(\v2\x1b.viaduct.control.v1.ServiceR\bservices\x124\n" +
 	"\atunnels\x18( \x03(\v2\x1a.viaduct.control.v1.TunnelR\atunnels\x124\n" +
 	"\amirrors\x182 \x03(\v2\x1a.viaduct.control.v1.MirrorR\amirrors\x121\n" +
-	"\x06limits\x18< \x03(\v2\x19.viaduct.control.v1.LimitR\x06limits\"\xfb\x04\n" +
+	"\x06limits\x18< \x03(\v2\x19.viaduct.control.v1.LimitR\x06limits\"\xa2\x06\n" +
 	"\x05Delta\x12\x12\n" +
 	"\x04base\x18\x01 \x01(\x04R\x04base\x12.\n" +
-	"\x03set\x18\x02 \x01(\v2\x1c.viaduct.control.v1.SnapshotR\x03set\x12#\n" +
+	"\x03set\x18\x02 \x01(\v2\x1c.viaduct.control.v1.SnapshotR\x03set\x12@\n" +
+	"\aorigins\x18\x03 \x03(\v2&.viaduct.control.v1.Delta.OriginsEntryR\aorigins\x12'\n" +
+	"\x0fremoved_origins\x18\x04 \x03(\rR\x0eremovedOrigins\x12#\n" +
 	"\rremoved_ports\x18\n" +
 	" \x03(\rR\fremovedPorts\x12%\n" +
 	"\x0eremoved_groups\x18\v \x03(\rR\rremovedGroups\x12A\n" +
@@ -2810,7 +2508,10 @@ const file_control_api_snapshot_proto_rawDesc = "" +
 	"\x10removed_services\x18\x1e \x03(\rR\x0fremovedServices\x12'\n" +
 	"\x0fremoved_tunnels\x18( \x03(\rR\x0eremovedTunnels\x12'\n" +
 	"\x0fremoved_mirrors\x182 \x03(\tR\x0eremovedMirrors\x12%\n" +
-	"\x0eremoved_limits\x18< \x03(\rR\rremovedLimits\"\xd1\x02\n" +
+	"\x0eremoved_limits\x18< \x03(\rR\rremovedLimits\x1a:\n" +
+	"\fOriginsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\rR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xd1\x02\n" +
 	"\fNodeSettings\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06origin\x18\x02 \x01(\rR\x06origin\x12\x18\n" +
@@ -2871,11 +2572,17 @@ const file_control_api_snapshot_proto_rawDesc = "" +
 	"\x04port\x18\x01 \x01(\rR\x04port\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\fR\aaddress\x12\x10\n" +
 	"\x03mac\x18\x03 \x01(\fR\x03mac\x12\x16\n" +
-	"\x06origin\x18\x04 \x01(\rR\x06origin\"J\n" +
+	"\x06origin\x18\x04 \x01(\rR\x06origin\"\xe6\x01\n" +
 	"\bIdentity\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\rR\x02id\x12\x16\n" +
-	"\x06labels\x18\x02 \x03(\tR\x06labels\x12\x16\n" +
-	"\x06origin\x18\x03 \x01(\rR\x06origin\"x\n" +
+	"\x02id\x18\x01 \x01(\rR\x02id\x125\n" +
+	"\x04kind\x18\x02 \x01(\x0e2!.viaduct.control.v1.Identity.KindR\x04kind\x12\x1c\n" +
+	"\tnamespace\x18\x03 \x01(\tR\tnamespace\x12\x16\n" +
+	"\x06labels\x18\x04 \x03(\tR\x06labels\x12)\n" +
+	"\x10namespace_labels\x18\x05 \x03(\tR\x0fnamespaceLabels\"2\n" +
+	"\x04Kind\x12\r\n" +
+	"\tKIND_NONE\x10\x00\x12\f\n" +
+	"\bKIND_POD\x10\x01\x12\r\n" +
+	"\tKIND_NODE\x10\x02\"x\n" +
 	"\x0eIdentityPrefix\x122\n" +
 	"\x06prefix\x18\x01 \x01(\v2\x1a.viaduct.control.v1.PrefixR\x06prefix\x12\x1a\n" +
 	"\bidentity\x18\x02 \x01(\rR\bidentity\x12\x16\n" +
@@ -2982,9 +2689,7 @@ const file_control_api_snapshot_proto_rawDesc = "" +
 	"\fPROTOCOL_TCP\x10\x06\x12\x10\n" +
 	"\fPROTOCOL_UDP\x10\x11\x12\x13\n" +
 	"\x0fPROTOCOL_ICMPV6\x10:\x12\x12\n" +
-	"\rPROTOCOL_SCTP\x10\x84\x012Y\n" +
-	"\aControl\x12N\n" +
-	"\x04Sync\x12!.viaduct.control.v1.FromDataplane\x1a\x1f.viaduct.control.v1.FromControl(\x010\x01B,Z*github.com/viaduct-net/viaduct/control/apib\x06proto3"
+	"\rPROTOCOL_SCTP\x10\x84\x01B,Z*github.com/viaduct-net/viaduct/control/apib\x06proto3"
 
 var (
 	file_control_api_snapshot_proto_rawDescOnce sync.Once
@@ -2998,95 +2703,87 @@ func file_control_api_snapshot_proto_rawDescGZIP() []byte {
 	return file_control_api_snapshot_proto_rawDescData
 }
 
-var file_control_api_snapshot_proto_enumTypes = make([]protoimpl.EnumInfo, 9)
-var file_control_api_snapshot_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
+var file_control_api_snapshot_proto_enumTypes = make([]protoimpl.EnumInfo, 10)
+var file_control_api_snapshot_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
 var file_control_api_snapshot_proto_goTypes = []any{
 	(OnAbsence)(0),            // 0: viaduct.control.v1.OnAbsence
 	(Protocol)(0),             // 1: viaduct.control.v1.Protocol
 	(Uplink_Mode)(0),          // 2: viaduct.control.v1.Uplink.Mode
 	(NextHopGroup_Kind)(0),    // 3: viaduct.control.v1.NextHopGroup.Kind
-	(Policy_Tier)(0),          // 4: viaduct.control.v1.Policy.Tier
-	(PolicyRule_Direction)(0), // 5: viaduct.control.v1.PolicyRule.Direction
-	(PolicyRule_Action)(0),    // 6: viaduct.control.v1.PolicyRule.Action
-	(Service_Affinity)(0),     // 7: viaduct.control.v1.Service.Affinity
-	(Tunnel_Kind)(0),          // 8: viaduct.control.v1.Tunnel.Kind
-	(*FromDataplane)(nil),     // 9: viaduct.control.v1.FromDataplane
-	(*FromControl)(nil),       // 10: viaduct.control.v1.FromControl
-	(*Hello)(nil),             // 11: viaduct.control.v1.Hello
-	(*Ack)(nil),               // 12: viaduct.control.v1.Ack
-	(*Nack)(nil),              // 13: viaduct.control.v1.Nack
-	(*Snapshot)(nil),          // 14: viaduct.control.v1.Snapshot
-	(*Delta)(nil),             // 15: viaduct.control.v1.Delta
-	(*NodeSettings)(nil),      // 16: viaduct.control.v1.NodeSettings
-	(*Uplink)(nil),            // 17: viaduct.control.v1.Uplink
-	(*Prefix)(nil),            // 18: viaduct.control.v1.Prefix
-	(*Port)(nil),              // 19: viaduct.control.v1.Port
-	(*NextHopGroup)(nil),      // 20: viaduct.control.v1.NextHopGroup
-	(*NextHop)(nil),           // 21: viaduct.control.v1.NextHop
-	(*Route)(nil),             // 22: viaduct.control.v1.Route
-	(*Neighbor)(nil),          // 23: viaduct.control.v1.Neighbor
-	(*Identity)(nil),          // 24: viaduct.control.v1.Identity
-	(*IdentityPrefix)(nil),    // 25: viaduct.control.v1.IdentityPrefix
-	(*Policy)(nil),            // 26: viaduct.control.v1.Policy
-	(*PolicyRule)(nil),        // 27: viaduct.control.v1.PolicyRule
-	(*PrefixSet)(nil),         // 28: viaduct.control.v1.PrefixSet
-	(*PortRange)(nil),         // 29: viaduct.control.v1.PortRange
-	(*Service)(nil),           // 30: viaduct.control.v1.Service
-	(*Backend)(nil),           // 31: viaduct.control.v1.Backend
-	(*Tunnel)(nil),            // 32: viaduct.control.v1.Tunnel
-	(*Mirror)(nil),            // 33: viaduct.control.v1.Mirror
-	(*Limit)(nil),             // 34: viaduct.control.v1.Limit
+	(Identity_Kind)(0),        // 4: viaduct.control.v1.Identity.Kind
+	(Policy_Tier)(0),          // 5: viaduct.control.v1.Policy.Tier
+	(PolicyRule_Direction)(0), // 6: viaduct.control.v1.PolicyRule.Direction
+	(PolicyRule_Action)(0),    // 7: viaduct.control.v1.PolicyRule.Action
+	(Service_Affinity)(0),     // 8: viaduct.control.v1.Service.Affinity
+	(Tunnel_Kind)(0),          // 9: viaduct.control.v1.Tunnel.Kind
+	(*Snapshot)(nil),          // 10: viaduct.control.v1.Snapshot
+	(*Delta)(nil),             // 11: viaduct.control.v1.Delta
+	(*NodeSettings)(nil),      // 12: viaduct.control.v1.NodeSettings
+	(*Uplink)(nil),            // 13: viaduct.control.v1.Uplink
+	(*Prefix)(nil),            // 14: viaduct.control.v1.Prefix
+	(*Port)(nil),              // 15: viaduct.control.v1.Port
+	(*NextHopGroup)(nil),      // 16: viaduct.control.v1.NextHopGroup
+	(*NextHop)(nil),           // 17: viaduct.control.v1.NextHop
+	(*Route)(nil),             // 18: viaduct.control.v1.Route
+	(*Neighbor)(nil),          // 19: viaduct.control.v1.Neighbor
+	(*Identity)(nil),          // 20: viaduct.control.v1.Identity
+	(*IdentityPrefix)(nil),    // 21: viaduct.control.v1.IdentityPrefix
+	(*Policy)(nil),            // 22: viaduct.control.v1.Policy
+	(*PolicyRule)(nil),        // 23: viaduct.control.v1.PolicyRule
+	(*PrefixSet)(nil),         // 24: viaduct.control.v1.PrefixSet
+	(*PortRange)(nil),         // 25: viaduct.control.v1.PortRange
+	(*Service)(nil),           // 26: viaduct.control.v1.Service
+	(*Backend)(nil),           // 27: viaduct.control.v1.Backend
+	(*Tunnel)(nil),            // 28: viaduct.control.v1.Tunnel
+	(*Mirror)(nil),            // 29: viaduct.control.v1.Mirror
+	(*Limit)(nil),             // 30: viaduct.control.v1.Limit
+	nil,                       // 31: viaduct.control.v1.Delta.OriginsEntry
 }
 var file_control_api_snapshot_proto_depIdxs = []int32{
-	11, // 0: viaduct.control.v1.FromDataplane.hello:type_name -> viaduct.control.v1.Hello
-	12, // 1: viaduct.control.v1.FromDataplane.ack:type_name -> viaduct.control.v1.Ack
-	13, // 2: viaduct.control.v1.FromDataplane.nack:type_name -> viaduct.control.v1.Nack
-	14, // 3: viaduct.control.v1.FromControl.snapshot:type_name -> viaduct.control.v1.Snapshot
-	15, // 4: viaduct.control.v1.FromControl.delta:type_name -> viaduct.control.v1.Delta
-	16, // 5: viaduct.control.v1.Snapshot.node:type_name -> viaduct.control.v1.NodeSettings
-	19, // 6: viaduct.control.v1.Snapshot.ports:type_name -> viaduct.control.v1.Port
-	20, // 7: viaduct.control.v1.Snapshot.groups:type_name -> viaduct.control.v1.NextHopGroup
-	22, // 8: viaduct.control.v1.Snapshot.routes:type_name -> viaduct.control.v1.Route
-	23, // 9: viaduct.control.v1.Snapshot.neighbors:type_name -> viaduct.control.v1.Neighbor
-	24, // 10: viaduct.control.v1.Snapshot.identities:type_name -> viaduct.control.v1.Identity
-	25, // 11: viaduct.control.v1.Snapshot.identity_prefixes:type_name -> viaduct.control.v1.IdentityPrefix
-	26, // 12: viaduct.control.v1.Snapshot.policies:type_name -> viaduct.control.v1.Policy
-	30, // 13: viaduct.control.v1.Snapshot.services:type_name -> viaduct.control.v1.Service
-	32, // 14: viaduct.control.v1.Snapshot.tunnels:type_name -> viaduct.control.v1.Tunnel
-	33, // 15: viaduct.control.v1.Snapshot.mirrors:type_name -> viaduct.control.v1.Mirror
-	34, // 16: viaduct.control.v1.Snapshot.limits:type_name -> viaduct.control.v1.Limit
-	14, // 17: viaduct.control.v1.Delta.set:type_name -> viaduct.control.v1.Snapshot
-	18, // 18: viaduct.control.v1.Delta.removed_routes:type_name -> viaduct.control.v1.Prefix
-	23, // 19: viaduct.control.v1.Delta.removed_neighbors:type_name -> viaduct.control.v1.Neighbor
-	18, // 20: viaduct.control.v1.Delta.removed_identity_prefixes:type_name -> viaduct.control.v1.Prefix
-	0,  // 21: viaduct.control.v1.NodeSettings.on_absence:type_name -> viaduct.control.v1.OnAbsence
-	18, // 22: viaduct.control.v1.NodeSettings.pod_prefixes:type_name -> viaduct.control.v1.Prefix
-	17, // 23: viaduct.control.v1.NodeSettings.uplink:type_name -> viaduct.control.v1.Uplink
-	2,  // 24: viaduct.control.v1.Uplink.mode:type_name -> viaduct.control.v1.Uplink.Mode
-	18, // 25: viaduct.control.v1.Port.addresses:type_name -> viaduct.control.v1.Prefix
-	3,  // 26: viaduct.control.v1.NextHopGroup.kind:type_name -> viaduct.control.v1.NextHopGroup.Kind
-	21, // 27: viaduct.control.v1.NextHopGroup.hops:type_name -> viaduct.control.v1.NextHop
-	18, // 28: viaduct.control.v1.IdentityPrefix.prefix:type_name -> viaduct.control.v1.Prefix
-	4,  // 29: viaduct.control.v1.Policy.tier:type_name -> viaduct.control.v1.Policy.Tier
-	27, // 30: viaduct.control.v1.Policy.rules:type_name -> viaduct.control.v1.PolicyRule
-	5,  // 31: viaduct.control.v1.PolicyRule.direction:type_name -> viaduct.control.v1.PolicyRule.Direction
-	6,  // 32: viaduct.control.v1.PolicyRule.action:type_name -> viaduct.control.v1.PolicyRule.Action
-	28, // 33: viaduct.control.v1.PolicyRule.blocks:type_name -> viaduct.control.v1.PrefixSet
-	29, // 34: viaduct.control.v1.PolicyRule.ports:type_name -> viaduct.control.v1.PortRange
-	18, // 35: viaduct.control.v1.PrefixSet.prefix:type_name -> viaduct.control.v1.Prefix
-	18, // 36: viaduct.control.v1.PrefixSet.except:type_name -> viaduct.control.v1.Prefix
-	1,  // 37: viaduct.control.v1.PortRange.protocol:type_name -> viaduct.control.v1.Protocol
-	1,  // 38: viaduct.control.v1.Service.protocol:type_name -> viaduct.control.v1.Protocol
-	31, // 39: viaduct.control.v1.Service.backends:type_name -> viaduct.control.v1.Backend
-	7,  // 40: viaduct.control.v1.Service.affinity:type_name -> viaduct.control.v1.Service.Affinity
-	8,  // 41: viaduct.control.v1.Tunnel.kind:type_name -> viaduct.control.v1.Tunnel.Kind
-	9,  // 42: viaduct.control.v1.Control.Sync:input_type -> viaduct.control.v1.FromDataplane
-	10, // 43: viaduct.control.v1.Control.Sync:output_type -> viaduct.control.v1.FromControl
-	43, // [43:44] is the sub-list for method output_type
-	42, // [42:43] is the sub-list for method input_type
-	42, // [42:42] is the sub-list for extension type_name
-	42, // [42:42] is the sub-list for extension extendee
-	0,  // [0:42] is the sub-list for field type_name
+	12, // 0: viaduct.control.v1.Snapshot.node:type_name -> viaduct.control.v1.NodeSettings
+	15, // 1: viaduct.control.v1.Snapshot.ports:type_name -> viaduct.control.v1.Port
+	16, // 2: viaduct.control.v1.Snapshot.groups:type_name -> viaduct.control.v1.NextHopGroup
+	18, // 3: viaduct.control.v1.Snapshot.routes:type_name -> viaduct.control.v1.Route
+	19, // 4: viaduct.control.v1.Snapshot.neighbors:type_name -> viaduct.control.v1.Neighbor
+	20, // 5: viaduct.control.v1.Snapshot.identities:type_name -> viaduct.control.v1.Identity
+	21, // 6: viaduct.control.v1.Snapshot.identity_prefixes:type_name -> viaduct.control.v1.IdentityPrefix
+	22, // 7: viaduct.control.v1.Snapshot.policies:type_name -> viaduct.control.v1.Policy
+	26, // 8: viaduct.control.v1.Snapshot.services:type_name -> viaduct.control.v1.Service
+	28, // 9: viaduct.control.v1.Snapshot.tunnels:type_name -> viaduct.control.v1.Tunnel
+	29, // 10: viaduct.control.v1.Snapshot.mirrors:type_name -> viaduct.control.v1.Mirror
+	30, // 11: viaduct.control.v1.Snapshot.limits:type_name -> viaduct.control.v1.Limit
+	10, // 12: viaduct.control.v1.Delta.set:type_name -> viaduct.control.v1.Snapshot
+	31, // 13: viaduct.control.v1.Delta.origins:type_name -> viaduct.control.v1.Delta.OriginsEntry
+	14, // 14: viaduct.control.v1.Delta.removed_routes:type_name -> viaduct.control.v1.Prefix
+	19, // 15: viaduct.control.v1.Delta.removed_neighbors:type_name -> viaduct.control.v1.Neighbor
+	14, // 16: viaduct.control.v1.Delta.removed_identity_prefixes:type_name -> viaduct.control.v1.Prefix
+	0,  // 17: viaduct.control.v1.NodeSettings.on_absence:type_name -> viaduct.control.v1.OnAbsence
+	14, // 18: viaduct.control.v1.NodeSettings.pod_prefixes:type_name -> viaduct.control.v1.Prefix
+	13, // 19: viaduct.control.v1.NodeSettings.uplink:type_name -> viaduct.control.v1.Uplink
+	2,  // 20: viaduct.control.v1.Uplink.mode:type_name -> viaduct.control.v1.Uplink.Mode
+	14, // 21: viaduct.control.v1.Port.addresses:type_name -> viaduct.control.v1.Prefix
+	3,  // 22: viaduct.control.v1.NextHopGroup.kind:type_name -> viaduct.control.v1.NextHopGroup.Kind
+	17, // 23: viaduct.control.v1.NextHopGroup.hops:type_name -> viaduct.control.v1.NextHop
+	4,  // 24: viaduct.control.v1.Identity.kind:type_name -> viaduct.control.v1.Identity.Kind
+	14, // 25: viaduct.control.v1.IdentityPrefix.prefix:type_name -> viaduct.control.v1.Prefix
+	5,  // 26: viaduct.control.v1.Policy.tier:type_name -> viaduct.control.v1.Policy.Tier
+	23, // 27: viaduct.control.v1.Policy.rules:type_name -> viaduct.control.v1.PolicyRule
+	6,  // 28: viaduct.control.v1.PolicyRule.direction:type_name -> viaduct.control.v1.PolicyRule.Direction
+	7,  // 29: viaduct.control.v1.PolicyRule.action:type_name -> viaduct.control.v1.PolicyRule.Action
+	24, // 30: viaduct.control.v1.PolicyRule.blocks:type_name -> viaduct.control.v1.PrefixSet
+	25, // 31: viaduct.control.v1.PolicyRule.ports:type_name -> viaduct.control.v1.PortRange
+	14, // 32: viaduct.control.v1.PrefixSet.prefix:type_name -> viaduct.control.v1.Prefix
+	14, // 33: viaduct.control.v1.PrefixSet.except:type_name -> viaduct.control.v1.Prefix
+	1,  // 34: viaduct.control.v1.PortRange.protocol:type_name -> viaduct.control.v1.Protocol
+	1,  // 35: viaduct.control.v1.Service.protocol:type_name -> viaduct.control.v1.Protocol
+	27, // 36: viaduct.control.v1.Service.backends:type_name -> viaduct.control.v1.Backend
+	8,  // 37: viaduct.control.v1.Service.affinity:type_name -> viaduct.control.v1.Service.Affinity
+	9,  // 38: viaduct.control.v1.Tunnel.kind:type_name -> viaduct.control.v1.Tunnel.Kind
+	39, // [39:39] is the sub-list for method output_type
+	39, // [39:39] is the sub-list for method input_type
+	39, // [39:39] is the sub-list for extension type_name
+	39, // [39:39] is the sub-list for extension extendee
+	0,  // [0:39] is the sub-list for field type_name
 }
 
 func init() { file_control_api_snapshot_proto_init() }
@@ -3094,24 +2791,15 @@ func file_control_api_snapshot_proto_init() {
 	if File_control_api_snapshot_proto != nil {
 		return
 	}
-	file_control_api_snapshot_proto_msgTypes[0].OneofWrappers = []any{
-		(*FromDataplane_Hello)(nil),
-		(*FromDataplane_Ack)(nil),
-		(*FromDataplane_Nack)(nil),
-	}
-	file_control_api_snapshot_proto_msgTypes[1].OneofWrappers = []any{
-		(*FromControl_Snapshot)(nil),
-		(*FromControl_Delta)(nil),
-	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_control_api_snapshot_proto_rawDesc), len(file_control_api_snapshot_proto_rawDesc)),
-			NumEnums:      9,
-			NumMessages:   26,
+			NumEnums:      10,
+			NumMessages:   22,
 			NumExtensions: 0,
-			NumServices:   1,
+			NumServices:   0,
 		},
 		GoTypes:           file_control_api_snapshot_proto_goTypes,
 		DependencyIndexes: file_control_api_snapshot_proto_depIdxs,

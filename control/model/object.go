@@ -57,6 +57,8 @@ type Object struct {
 	Key    Key
 	Place  Place
 	Labels map[string]string
+	// Generation is the API server's count of changes of the spec; 0 where there is none.
+	Generation int64
 	// Spec is *NodeConfig, *Route, or Raw for a kind that is known but has no use yet.
 	Spec any
 }
