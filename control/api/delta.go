@@ -45,8 +45,10 @@ func (d *Delta) Apply(base *Snapshot) (*Snapshot, error) {
 		keys(d.GetRemovedIdentities(), identityKey), compareIdentities)
 	next.IdentityPrefixes = merge(&m, base.GetIdentityPrefixes(), set.GetIdentityPrefixes(),
 		keys(d.GetRemovedIdentityPrefixes(), identityPrefixKey), compareIdentityPrefixes)
-	next.Policies = merge(&m, base.GetPolicies(), set.GetPolicies(), keys(d.GetRemovedPolicies(), policyKey), comparePolicies)
-	next.Services = merge(&m, base.GetServices(), set.GetServices(), keys(d.GetRemovedServices(), serviceKey), compareServices)
+	next.Policies = merge(&m, base.GetPolicies(), set.GetPolicies(),
+		keys(d.GetRemovedPolicies(), policyKey), comparePolicies)
+	next.Services = merge(&m, base.GetServices(), set.GetServices(),
+		keys(d.GetRemovedServices(), serviceKey), compareServices)
 	next.Tunnels = merge(&m, base.GetTunnels(), set.GetTunnels(), keys(d.GetRemovedTunnels(), tunnelKey), compareTunnels)
 	next.Mirrors = merge(&m, base.GetMirrors(), set.GetMirrors(), keys(d.GetRemovedMirrors(), mirrorKey), compareMirrors)
 	next.Limits = merge(&m, base.GetLimits(), set.GetLimits(), keys(d.GetRemovedLimits(), limitKey), compareLimits)

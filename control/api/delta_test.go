@@ -39,10 +39,12 @@ func snapshot(t *rapid.T, epoch uint64) *api.Snapshot {
 		s.Routes = append(s.Routes, &api.Route{Prefix: []byte{10, byte(id), 0, 0}, Bits: 16, Group: value.Draw(t, "v4")})
 	}
 	for _, id := range ids("routes6") {
-		s.Routes = append(s.Routes, &api.Route{Prefix: append(make([]byte, 15), byte(id)), Bits: 128, Group: value.Draw(t, "v6")})
+		s.Routes = append(s.Routes, &api.Route{
+			Prefix: append(make([]byte, 15), byte(id)), Bits: 128, Group: value.Draw(t, "v6")})
 	}
 	for _, id := range ids("neighbors") {
-		s.Neighbors = append(s.Neighbors, &api.Neighbor{Port: id, Address: []byte{10, 0, 0, byte(id)}, Origin: value.Draw(t, "n")})
+		s.Neighbors = append(s.Neighbors, &api.Neighbor{
+			Port: id, Address: []byte{10, 0, 0, byte(id)}, Origin: value.Draw(t, "n")})
 	}
 	for _, id := range ids("identities") {
 		s.Identities = append(s.Identities, &api.Identity{Id: id, Namespace: fmt.Sprint(value.Draw(t, "namespace"))})
@@ -103,14 +105,15 @@ func TestDifferenceUndone(t *testing.T) {
 }
 
 func TestGap(t *testing.T) {
+	base := &api.Snapshot{Epoch: 3}
 	var gap *api.GapError
-	if _, err := (&api.Delta{Base: 2}).Apply(&api.Snapshot{Epoch: 3}); !errors.As(err, &gap) || gap.Base != 2 || gap.Have != 3 {
+	if _, err := (&api.Delta{Base: 2}).Apply(base); !errors.As(err, &gap) || gap.Base != 2 || gap.Have != 3 {
 		t.Fatalf("error %v", err)
 	}
-	if _, err := (&api.Delta{Base: 3, RemovedPorts: []uint32{1}}).Apply(&api.Snapshot{Epoch: 3}); err == nil {
+	if _, err := (&api.Delta{Base: 3, RemovedPorts: []uint32{1}}).Apply(base); err == nil {
 		t.Fatal("removed a port that is not there")
 	}
-	if _, err := (&api.Delta{Base: 3, Origins: map[uint32]string{1 << 30: "x"}}).Apply(&api.Snapshot{Epoch: 3}); err == nil {
+	if _, err := (&api.Delta{Base: 3, Origins: map[uint32]string{1 << 30: "x"}}).Apply(base); err == nil {
 		t.Fatal("an origin of any index was taken")
 	}
 }

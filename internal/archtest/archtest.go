@@ -164,8 +164,9 @@ func gopacket(f file, imported string) string {
 
 // shipped are the packages of internal that programs are made of.
 var shipped = map[string][]string{
-	"internal/pcap":   {"tools", "perf"}, // captures
-	"internal/netlab": {"tools", "perf"}, // namespaces of demos and rigs
+	"internal/pcap":    {"tools", "perf"},                         // captures
+	"internal/netlab":  {"tools", "perf"},                         // namespaces of demos and rigs
+	"internal/process": {"control", "dataplane", "tools", "perf"}, // what daemons have in common
 }
 
 func support(f file, imported string) string {
