@@ -19,22 +19,25 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	grpcstatus "google.golang.org/grpc/status"
 
+	controlapi "github.com/viaduct-net/viaduct/control/api"
 	"github.com/viaduct-net/viaduct/dataplane/api"
+	"github.com/viaduct-net/viaduct/internal/process"
 )
 
 // Timeout bounds one question to the dataplane.
 const Timeout = 10 * time.Second
 
-// Client asks one dataplane.
+// Client asks one dataplane, and the control of the same run directory.
 type Client struct {
-	conn *grpc.ClientConn
-	rpc  api.DataplaneClient
+	conn    *grpc.ClientConn
+	rpc     api.DataplaneClient
+	control string // path of control's socket
 }
 
 // Connect opens the dataplane's socket in the run directory. Its error says in one line what to do.
 func Connect(run string) (*Client, error) {
 	path := filepath.Join(run, "dataplane.sock")
-	if err := reachable(path); err != nil {
+	if err := reachable(path, "dataplane"); err != nil {
 		return nil, err
 	}
 	conn, err := grpc.NewClient("passthrough:///dataplane",
@@ -45,10 +48,11 @@ func Connect(run string) (*Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connect to %s: %w", path, err)
 	}
-	return &Client{conn: conn, rpc: api.NewDataplaneClient(conn)}, nil
+	return &Client{conn, api.NewDataplaneClient(conn), filepath.Join(run, "control.sock")}, nil
 }
 
-func reachable(path string) error {
+// reachable says in one line what to do where no such daemon listens.
+func reachable(path, daemon string) error {
 	c, err := net.DialTimeout("unix", path, Timeout)
 	switch {
 	case err == nil:
@@ -56,9 +60,9 @@ func reachable(path string) error {
 	case errors.Is(err, fs.ErrPermission):
 		return fmt.Errorf("%s is not ours to open: run as root", path)
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
-		return fmt.Errorf("no dataplane answers on %s: is viaduct-dataplane running? --run names its directory", path)
+		return fmt.Errorf("no %[1]s answers on %[2]s: is viaduct-%[1]s running? --run names its directory", daemon, path)
 	}
-	return fmt.Errorf("connect to the dataplane: %w", err)
+	return fmt.Errorf("connect to %s: %w", path, err)
 }
 
 // Close releases the connection.
@@ -67,6 +71,19 @@ func (c *Client) Close() error { return c.conn.Close() }
 // Status asks how the dataplane is.
 func (c *Client) Status(ctx context.Context) (*api.StatusReply, error) {
 	return plain(c.rpc.Status(ctx, &api.StatusRequest{}))
+}
+
+// Control asks how control is.
+func (c *Client) Control(ctx context.Context) (*controlapi.StatusReply, error) {
+	if err := reachable(c.control, "control"); err != nil {
+		return nil, err
+	}
+	conn, err := process.Dial(c.control)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = conn.Close() }()
+	return plain(controlapi.NewControlClient(conn).Status(ctx, &controlapi.StatusRequest{}))
 }
 
 // Ports asks for the ports in force, or for the one named.

@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"google.golang.org/protobuf/proto"
 
 	"github.com/viaduct-net/viaduct/dataplane/api"
 	"github.com/viaduct-net/viaduct/tools/exit"
@@ -26,7 +25,7 @@ type Flags struct {
 }
 
 // view is one command: what it asks for, and how a person sees it.
-type view[T proto.Message] struct {
+type view[T any] struct {
 	ask   func(ctx context.Context, c *Client) (T, error)
 	text  func(w io.Writer, reply T) error
 	judge func(reply T) error // its error is the command's, after the reply was printed
@@ -35,19 +34,6 @@ type view[T proto.Message] struct {
 // Commands returns the commands that read a running dataplane.
 func Commands(f *Flags) []*cobra.Command {
 	return []*cobra.Command{status(f), ports(f), routes(f), neighbors(f), drops(f)}
-}
-
-func status(f *Flags) *cobra.Command {
-	return command(f, &cobra.Command{
-		Use:   "status",
-		Short: "Show health, epoch, workers, kernel features found and missing, and what is degraded and why",
-		Args:  cobra.NoArgs,
-	}, func(*cobra.Command, []string) view[*api.StatusReply] {
-		return view[*api.StatusReply]{
-			ask:  func(ctx context.Context, c *Client) (*api.StatusReply, error) { return c.Status(ctx) },
-			text: statusText,
-		}
-	})
 }
 
 func ports(f *Flags) *cobra.Command {
@@ -153,7 +139,7 @@ func optional(args []string) string {
 }
 
 // command gives c the flags of watching and makes it print its view.
-func command[T proto.Message](
+func command[T any](
 	f *Flags, c *cobra.Command, viewOf func(*cobra.Command, []string) view[T],
 ) *cobra.Command {
 	watch := c.Flags().Bool("watch", false, "print again and again, until interrupted; json: one line each time")

@@ -10,15 +10,24 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
+// document is what is asked for when it is more than one message.
+type document interface{ json() any }
+
 // writeJSON writes a message as one JSON document: the contract's field names, every field present, 64-bit numbers as
 // numbers (protobuf's own mapping makes strings of them, which no script can add up), states as lower-case words.
-func writeJSON(w io.Writer, m protoreflect.ProtoMessage, indent bool) error {
+func writeJSON(w io.Writer, reply any, indent bool) error {
 	e := json.NewEncoder(w)
 	e.SetEscapeHTML(false)
 	if indent {
 		e.SetIndent("", "  ")
 	}
-	return e.Encode(jsonMessage(m.ProtoReflect()))
+	switch r := reply.(type) {
+	case document:
+		return e.Encode(r.json())
+	case protoreflect.ProtoMessage:
+		return e.Encode(jsonMessage(r.ProtoReflect()))
+	}
+	return e.Encode(reply)
 }
 
 func jsonMessage(m protoreflect.Message) any {

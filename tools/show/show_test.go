@@ -18,6 +18,7 @@ import (
 	"google.golang.org/grpc/codes"
 	grpcstatus "google.golang.org/grpc/status"
 
+	controlapi "github.com/viaduct-net/viaduct/control/api"
 	"github.com/viaduct-net/viaduct/dataplane/api"
 	"github.com/viaduct-net/viaduct/tools/exit"
 )
@@ -85,19 +86,36 @@ func (f fake) Ledger(context.Context, *api.LedgerRequest) (*api.LedgerReply, err
 	return r, nil
 }
 
-// serve runs the fake and returns its run directory.
+// fakeControl is a control that always says the same.
+type fakeControl struct {
+	controlapi.UnimplementedControlServer
+}
+
+func (fakeControl) Status(context.Context, *controlapi.StatusRequest) (*controlapi.StatusReply, error) {
+	return &controlapi.StatusReply{
+		Node: "lab", Epoch: 8, Objects: map[string]uint32{"Route": 2, "NodeConfig": 1},
+		Source:    &controlapi.Source{Name: "dir:/lab", InStep: true},
+		Refused:   []*controlapi.Refused{{Place: "r.yaml:3", Object: "Route b", Field: "spec.destination", Reason: "no prefix"}},
+		Dataplane: &controlapi.Follower{Epoch: 7, RoundTripNanoseconds: 2000000, Snapshots: 1, Deltas: 3, Nacks: 1},
+	}, nil
+}
+
+// serve runs the fakes and returns their run directory.
 func serve(t *testing.T, f fake) string {
 	t.Helper()
 	run := t.TempDir()
-	listener, err := net.Listen("unix", filepath.Join(run, "dataplane.sock"))
-	if err != nil {
-		t.Fatal(err)
-	}
 	s := grpc.NewServer()
 	api.RegisterDataplaneServer(s, f)
-	done := make(chan struct{})
-	go func() { defer close(done); _ = s.Serve(listener) }()
-	t.Cleanup(func() { s.Stop(); <-done })
+	controlapi.RegisterControlServer(s, fakeControl{})
+	for _, name := range []string{"dataplane.sock", "control.sock"} {
+		listener, err := net.Listen("unix", filepath.Join(run, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		done := make(chan struct{})
+		go func() { defer close(done); _ = s.Serve(listener) }()
+		t.Cleanup(func() { s.Stop(); <-done })
+	}
 	return run
 }
 
@@ -159,8 +177,12 @@ kernel   6.18
 up       1m0s
 epoch    7, applied in 1.5ms
 tables   0 ports, 3 routes, 0 next-hop groups, 0 neighbors
+source   dir:/lab
+objects  1 NodeConfig, 2 Route
+pushed   epoch 7 in 2ms: 1 snapshots, 3 deltas, 1 refused
 refused: epoch 8: Route a: spec.via: unknown port
 degraded: port left: generic XDP
+refused: r.yaml:3: Route b: spec.destination: no prefix
 
 WORKER  CPU  QUEUES  FRAMES  FREE  PACKETS  PASSES  BUSY  SLEEPS
 0       any  v0:1      4096     0        0       0     0       0

@@ -12,31 +12,6 @@ import (
 	"github.com/viaduct-net/viaduct/dataplane/api"
 )
 
-func statusText(w io.Writer, s *api.StatusReply) error {
-	health := "healthy"
-	if len(s.Degraded) > 0 || s.LastNack != nil || s.Epoch == 0 {
-		health = "degraded"
-	}
-	pairs := newTable("health", health)
-	pairs.add("node", s.Node)
-	pairs.add("version", s.Version)
-	pairs.add("kernel", s.Kernel)
-	pairs.add("up", time.Since(time.Unix(0, s.StartedUnixNanoseconds)).Round(time.Second))
-	pairs.add("epoch", fmt.Sprintf("%d, applied in %v", s.Epoch, time.Duration(s.ApplyNanoseconds)))
-	pairs.add("tables", fmt.Sprintf("%d ports, %d routes, %d next-hop groups, %d neighbors",
-		len(s.Ports), s.Routes, s.Groups, s.Neighbors))
-	err := pairs.write(w)
-	if n := s.LastNack; n != nil {
-		_, nackErr := fmt.Fprintf(w, "refused: epoch %d: %s\n", n.Epoch, nonEmpty(": ", n.Object, n.Field, n.Reason))
-		err = errors.Join(err, nackErr)
-	}
-	for _, d := range s.Degraded {
-		_, lineErr := fmt.Fprintf(w, "degraded: %s: %s\n", d.Subject, d.Reason)
-		err = errors.Join(err, lineErr)
-	}
-	return errors.Join(err, workersText(w, s.Workers), featuresText(w, s.Features))
-}
-
 func nonEmpty(separator string, parts ...string) string {
 	kept := parts[:0]
 	for _, p := range parts {
@@ -45,30 +20,6 @@ func nonEmpty(separator string, parts ...string) string {
 		}
 	}
 	return strings.Join(kept, separator)
-}
-
-func workersText(w io.Writer, workers []*api.Worker) error {
-	t := newTable("WORKER", "CPU", "QUEUES", ">FRAMES", ">FREE", ">PACKETS", ">PASSES", ">BUSY", ">SLEEPS")
-	for _, k := range workers {
-		cpu := fmt.Sprint(k.Cpu)
-		if k.Cpu < 0 {
-			cpu = "any"
-		}
-		queues := make([]string, len(k.Queues))
-		for i, q := range k.Queues {
-			queues[i] = fmt.Sprintf("%s:%d", q.Device, q.Queue)
-		}
-		t.add(k.Id, cpu, strings.Join(queues, " "), k.Frames, k.FramesFree, k.Packets, k.Passes, k.BusyPasses, k.Sleeps)
-	}
-	return section(w, t)
-}
-
-func featuresText(w io.Writer, features []*api.Feature) error {
-	t := newTable("FEATURE", "FOUND", "SINCE", "DETAIL")
-	for _, f := range features {
-		t.add(f.Name, yesNo(f.Found), f.Since, f.Detail)
-	}
-	return section(w, t)
 }
 
 // section writes a table after an empty line, and nothing where it has no rows.

@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package show
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	controlapi "github.com/viaduct-net/viaduct/control/api"
+	"github.com/viaduct-net/viaduct/dataplane/api"
+	"github.com/viaduct-net/viaduct/tools/exit"
+)
+
+// health is what both daemons say of themselves. As JSON it is the dataplane's reply with control's as a field of it.
+type health struct {
+	dataplane *api.StatusReply
+	control   *controlapi.StatusReply // nil when control does not answer
+	silence   string                  // why it does not
+}
+
+func status(f *Flags) *cobra.Command {
+	return command(f, &cobra.Command{
+		Use:   "status",
+		Short: "Show health, epoch, source, what was refused, workers, kernel features, what is degraded and why",
+		Long: `Show how the dataplane and control are: the epoch in force, the source of desired state and the objects that were
+refused, workers, kernel features found and missing, and what is degraded and why.
+
+Exit status: 0 tables are in force; 1 there are none yet; 2 no dataplane answers.`,
+		Args: cobra.NoArgs,
+	}, func(*cobra.Command, []string) view[*health] {
+		return view[*health]{ask: askHealth, text: healthText, judge: judgeHealth}
+	})
+}
+
+func askHealth(ctx context.Context, c *Client) (*health, error) {
+	dataplane, err := c.Status(ctx)
+	if err != nil {
+		return nil, err
+	}
+	h := &health{dataplane: dataplane}
+	if h.control, err = c.Control(ctx); err != nil {
+		h.silence = err.Error()
+	}
+	return h, nil
+}
+
+func (h *health) json() any {
+	object := jsonMessage(h.dataplane.ProtoReflect()).(map[string]any)
+	object["control"] = jsonMessage(h.control.ProtoReflect())
+	object["control_error"] = h.silence
+	object["healthy"] = len(h.ailments()) == 0
+	return object
+}
+
+func judgeHealth(h *health) error {
+	if h.dataplane.Epoch == 0 {
+		return exit.Fail(errors.New("no tables are in force: nothing is forwarded"))
+	}
+	return nil
+}
+
+// ailments are what is not as it should be, a line each.
+func (h *health) ailments() []string {
+	var lines []string
+	say := func(format string, args ...any) { lines = append(lines, fmt.Sprintf(format, args...)) }
+	if n := h.dataplane.LastNack; n != nil {
+		say("refused: epoch %d: %s", n.Epoch, nonEmpty(": ", n.Object, n.Field, n.Reason))
+	}
+	for _, d := range h.dataplane.Degraded {
+		say("degraded: %s: %s", d.Subject, d.Reason)
+	}
+	if h.control == nil {
+		say("control: %s", h.silence)
+		return lines
+	}
+	if h.control.Failure != "" {
+		say("control: %s", h.control.Failure)
+	}
+	if trouble := h.control.Source.GetTrouble(); trouble != "" {
+		say("source: %s: %s", h.control.Source.GetName(), trouble)
+	}
+	for _, r := range h.control.Refused {
+		say("refused: %s", nonEmpty(": ", r.Place, r.Object, r.Field, r.Reason))
+	}
+	return lines
+}
+
+func healthText(w io.Writer, h *health) error {
+	s, ailments := h.dataplane, h.ailments()
+	word := "healthy"
+	if len(ailments) > 0 || s.Epoch == 0 {
+		word = "degraded"
+	}
+	pairs := newTable("health", word)
+	pairs.add("node", s.Node)
+	pairs.add("version", s.Version)
+	pairs.add("kernel", s.Kernel)
+	pairs.add("up", since(s.StartedUnixNanoseconds))
+	pairs.add("epoch", fmt.Sprintf("%d, applied in %v", s.Epoch, time.Duration(s.ApplyNanoseconds)))
+	pairs.add("tables", fmt.Sprintf("%d ports, %d routes, %d next-hop groups, %d neighbors",
+		len(s.Ports), s.Routes, s.Groups, s.Neighbors))
+	controlPairs(pairs, h.control)
+	err := pairs.write(w)
+	for _, line := range ailments {
+		_, lineErr := fmt.Fprintln(w, line)
+		err = errors.Join(err, lineErr)
+	}
+	return errors.Join(err, workersText(w, s.Workers), featuresText(w, s.Features))
+}
+
+func controlPairs(t *table, c *controlapi.StatusReply) {
+	if c == nil {
+		return
+	}
+	source := c.Source.GetName()
+	if !c.Source.GetInStep() {
+		source += ", not in step"
+	}
+	t.add("source", source)
+	var words []string
+	for _, kind := range sortedKeys(c.Objects) {
+		words = append(words, fmt.Sprintf("%d %s", c.Objects[kind], kind))
+	}
+	t.add("objects", strings.Join(words, ", "))
+	if d := c.Dataplane; d != nil {
+		t.add("pushed", fmt.Sprintf("epoch %d in %v: %d snapshots, %d deltas, %d refused", d.Epoch,
+			time.Duration(d.RoundTripNanoseconds).Round(time.Microsecond), d.Snapshots, d.Deltas, d.Nacks))
+	}
+}
+
+func since(unixNanoseconds int64) time.Duration {
+	return time.Since(time.Unix(0, unixNanoseconds)).Round(time.Second)
+}
+
+func workersText(w io.Writer, workers []*api.Worker) error {
+	t := newTable("WORKER", "CPU", "QUEUES", ">FRAMES", ">FREE", ">PACKETS", ">PASSES", ">BUSY", ">SLEEPS")
+	for _, k := range workers {
+		cpu := fmt.Sprint(k.Cpu)
+		if k.Cpu < 0 {
+			cpu = "any"
+		}
+		queues := make([]string, len(k.Queues))
+		for i, q := range k.Queues {
+			queues[i] = fmt.Sprintf("%s:%d", q.Device, q.Queue)
+		}
+		t.add(k.Id, cpu, strings.Join(queues, " "), k.Frames, k.FramesFree, k.Packets, k.Passes, k.BusyPasses, k.Sleeps)
+	}
+	return section(w, t)
+}
+
+func featuresText(w io.Writer, features []*api.Feature) error {
+	t := newTable("FEATURE", "FOUND", "SINCE", "DETAIL")
+	for _, f := range features {
+		t.add(f.Name, yesNo(f.Found), f.Since, f.Detail)
+	}
+	return section(w, t)
+}
