@@ -87,6 +87,13 @@ func (c *checker) prefix(field, text string) netip.Prefix {
 	return p
 }
 
+// podCIDR reads a prefix that pods have their addresses of, and that other nodes have routes to.
+func (c *checker) podCIDR(field, text string) netip.Prefix {
+	p := c.prefix(field, text)
+	c.check(!p.Addr().IsMulticast() && !linkLocal(p), field, "%s is not forwarded", p)
+	return p
+}
+
 // interfaceAddress reads an address with the length of its subnet.
 func (c *checker) interfaceAddress(field, text string) netip.Prefix {
 	p, err := netip.ParsePrefix(text)

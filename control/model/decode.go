@@ -9,34 +9,25 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
+	"unique"
 
+	corev1 "k8s.io/api/core/v1"
+	strictjson "sigs.k8s.io/json"
 	"sigs.k8s.io/yaml"
 )
 
 // MaxDocument is the size of the largest document that is read, in bytes; Kubernetes stores no larger objects.
 const MaxDocument = 3 << 20
 
-// kinds that are known, by apiVersion and kind, and whether they live in namespaces.
-var kinds = map[[2]string]bool{
-	{APIVersion, "NodeConfig"}:                false,
-	{APIVersion, "Route"}:                     false,
-	{"v1", "Namespace"}:                       false,
-	{"v1", "Node"}:                            false,
-	{"v1", "Pod"}:                             true,
-	{"v1", "Service"}:                         true,
-	{"discovery.k8s.io/v1", "EndpointSlice"}:  true,
-	{"networking.k8s.io/v1", "NetworkPolicy"}: true,
-	{"policy.networking.k8s.io/v1alpha2", "ClusterNetworkPolicy"}: false,
-}
-
 // header is what every object has.
 type header struct {
 	APIVersion string `json:"apiVersion"`
 	Kind       string `json:"kind"`
 	Metadata   struct {
-		Name      string            `json:"name"`
-		Namespace string            `json:"namespace"`
-		Labels    map[string]string `json:"labels"`
+		Name       string            `json:"name"`
+		Namespace  string            `json:"namespace"`
+		Labels     map[string]string `json:"labels"`
+		Generation int64             `json:"generation"`
 	} `json:"metadata"`
 }
 
@@ -47,13 +38,8 @@ func Decode(file string, data []byte) ([]*Object, []*Error) {
 	var objects []*Object
 	var errs []*Error
 	for _, d := range split(file, data) {
-		o, err := d.decode()
-		switch {
-		case err != nil:
-			errs = append(errs, err)
-		case o != nil:
-			objects = append(objects, o)
-		}
+		good, bad := d.decode()
+		objects, errs = append(objects, good...), append(errs, bad...)
 	}
 	return objects, errs
 }
@@ -118,26 +104,40 @@ func contentLine(text []byte) (int, bool) {
 	return 0, false
 }
 
-func (d *document) decode() (*Object, *Error) {
-	fail := func(k Key, field, reason string) (*Object, *Error) {
-		return nil, &Error{Place: d.place, Key: k, Field: field, Reason: reason}
-	}
+func (d *document) decode() ([]*Object, []*Error) {
 	if len(d.text) > MaxDocument {
-		return fail(Key{}, "", fmt.Sprintf("document of %d bytes, more than %d", len(d.text), MaxDocument))
+		return nil, []*Error{{Place: d.place,
+			Reason: fmt.Sprintf("document of %d bytes, more than %d", len(d.text), MaxDocument)}}
 	}
 	text, err := yaml.YAMLToJSONStrict(d.text) // strict: a key may not be repeated
 	if err != nil {
-		return fail(Key{}, "", d.oneLine(err))
+		return nil, []*Error{{Place: d.place, Reason: d.oneLine(err)}}
 	}
-	if string(text) == "null" {
+	o, refused := FromJSON(d.place, text)
+	switch {
+	case refused != nil:
+		return nil, []*Error{refused}
+	case o != nil:
+		return []*Object{o}, nil
+	}
+	return nil, nil
+}
+
+// FromJSON reads one object as JSON: a value of etcd, or what an API server answers. An empty document, null, is
+// neither an object nor an error. Place is where it was read; the zero value when that has no name.
+func FromJSON(place Place, text []byte) (*Object, *Error) {
+	fail := func(k Key, field, reason string) (*Object, *Error) {
+		return nil, &Error{Place: place, Key: k, Field: field, Reason: reason}
+	}
+	if string(bytes.TrimSpace(text)) == "null" || len(bytes.TrimSpace(text)) == 0 {
 		return nil, nil
 	}
 	var h header
-	if err := json.Unmarshal(text, &h); err != nil {
+	if err := strictjson.UnmarshalCaseSensitivePreserveInts(text, &h); err != nil {
 		return fail(Key{}, "", notAnObject(err))
 	}
-	o := &Object{Place: d.place, Labels: h.Metadata.Labels}
-	o.Key = Key{Kind: h.Kind, Namespace: h.Metadata.Namespace, Name: h.Metadata.Name}
+	o := objectOf(h.Kind, h.Metadata.Namespace, h.Metadata.Name, h.Metadata.Labels, h.Metadata.Generation)
+	o.Place = place
 	if field, reason := o.identify(&h); reason != "" {
 		return fail(o.Key, field, reason)
 	}
@@ -146,6 +146,22 @@ func (d *document) decode() (*Object, *Error) {
 	}
 	return o, nil
 }
+
+// objectOf returns an object without a spec. Its strings are those of other objects where they are equal: of tens of
+// thousands of pods most labels are the same.
+func objectOf(kind, namespace, name string, labels map[string]string, generation int64) *Object {
+	o := &Object{Key: Key{Kind: intern(kind), Namespace: intern(namespace), Name: strings.Clone(name)}}
+	o.Generation = generation
+	if len(labels) > 0 {
+		o.Labels = make(map[string]string, len(labels))
+		for k, v := range labels {
+			o.Labels[intern(k)] = intern(v)
+		}
+	}
+	return o
+}
+
+func intern(s string) string { return unique.Make(s).Value() }
 
 // notAnObject words the error of a header that does not decode; YAML takes y, no and 1.0 for other than text.
 func notAnObject(err error) string {
@@ -158,7 +174,7 @@ func notAnObject(err error) string {
 
 // identify checks the header.
 func (o *Object) identify(h *header) (field, reason string) {
-	namespaced, known := kinds[[2]string{h.APIVersion, h.Kind}]
+	kind, known := KindOf(h.APIVersion, h.Kind)
 	switch {
 	case h.APIVersion == "":
 		return "apiVersion", "must be said"
@@ -175,7 +191,7 @@ func (o *Object) identify(h *header) (field, reason string) {
 	case !known: // kinds of other groups may have the names of ours
 		group, _, _ := strings.Cut(h.APIVersion, "/")
 		o.Key.Kind += "." + group
-	case !namespaced:
+	case !kind.Namespaced:
 		o.Key.Namespace = ""
 	case o.Key.Namespace == "":
 		o.Key.Namespace = "default"
@@ -185,20 +201,27 @@ func (o *Object) identify(h *header) (field, reason string) {
 
 // understand decodes the spec of a kind of ours, and keeps any other object as it is.
 func (o *Object) understand(apiVersion string, text []byte) (field, reason string) {
-	c := &checker{path: []string{"spec"}}
+	c := &checker{}
 	switch [2]string{apiVersion, o.Key.Kind} {
 	case [2]string{APIVersion, "NodeConfig"}:
 		var s whole[nodeConfigSpec]
 		if field, reason := strict(text, &s); reason != "" {
 			return field, reason
 		}
-		o.Spec = s.Spec.build(c)
+		c.within("spec", func() { o.Spec = s.Spec.build(c) })
 	case [2]string{APIVersion, "Route"}:
 		var s whole[routeSpec]
 		if field, reason := strict(text, &s); reason != "" {
 			return field, reason
 		}
-		o.Spec = s.Spec.build(c)
+		c.within("spec", func() { o.Spec = s.Spec.build(c) })
+	case [2]string{"v1", "Pod"}:
+		o.Spec = podOf(c, typed[corev1.Pod](c, text))
+	case [2]string{"v1", "Namespace"}:
+		typed[corev1.Namespace](c, text)
+		o.Spec = &Namespace{}
+	case [2]string{"v1", "Node"}:
+		o.Spec = nodeOf(c, typed[corev1.Node](c, text))
 	default:
 		o.Spec = Raw(text)
 	}

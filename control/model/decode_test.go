@@ -217,21 +217,6 @@ func TestDocuments(t *testing.T) {
 	}
 }
 
-func TestState(t *testing.T) {
-	a, b := &Object{Key: Key{"Route", "", "a"}}, &Object{Key: Key{"Route", "", "b"}}
-	later := &Object{Key: Key{"Route", "", "a"}}
-	s := NewState(b, a, &Object{Key: Key{"Pod", "default", "a"}}, later)
-	if list := s.Of("Route"); len(list) != 2 || list[0] != later || list[1] != b {
-		t.Errorf("routes %v", list)
-	}
-	if s.Len() != 3 || s.Get(b.Key) != b || s.Get(Key{Kind: "Route", Name: "c"}) != nil {
-		t.Errorf("state %v", s)
-	}
-	if zero := (State{}); zero.Len() != 0 || zero.Get(a.Key) != nil || zero.Of("Route") != nil {
-		t.Error("the zero state is not empty")
-	}
-}
-
 // FuzzDecode: no text makes the decoder panic or hang, everything refused says where, and what is accepted obeys the
 // rules that the dataplane relies on.
 func FuzzDecode(f *testing.F) {

@@ -99,7 +99,7 @@ func (s *nodeConfigSpec) build(c *checker) *NodeConfig {
 		Masquerade: s.Masquerade == nil || *s.Masquerade,
 	}
 	for i, text := range s.PodCIDRs {
-		n.PodCIDRs = append(n.PodCIDRs, c.prefix(index("podCIDRs", i), text))
+		n.PodCIDRs = append(n.PodCIDRs, c.podCIDR(index("podCIDRs", i), text))
 	}
 	if s.Uplink != nil {
 		c.within("uplink", func() { n.Uplink = s.Uplink.build(c) })

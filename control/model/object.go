@@ -7,14 +7,15 @@ package model
 import (
 	"cmp"
 	"fmt"
-	"slices"
+	"maps"
+	"reflect"
 	"strings"
 )
 
 // APIVersion is the group and version of the kinds that are Viaduct's own.
 const APIVersion = "viaduct.dev/v1alpha1"
 
-// Key names an object: unique within a State.
+// Key names an object: unique among those of one source.
 type Key struct {
 	Kind      string // "Route"; of two groups' kinds with one name only one is known
 	Namespace string // empty for kinds without namespaces
@@ -59,8 +60,13 @@ type Object struct {
 	Labels map[string]string
 	// Generation is the API server's count of changes of the spec; 0 where there is none.
 	Generation int64
-	// Spec is *NodeConfig, *Route, or Raw for a kind that is known but has no use yet.
+	// Spec is *NodeConfig, *Route, *Pod, *Namespace, *Node, or Raw for a kind that nothing is compiled of.
 	Spec any
+}
+
+// Same says whether two objects are equal but for their place and generation: there is nothing to compile then.
+func (o *Object) Same(p *Object) bool {
+	return o.Key == p.Key && maps.Equal(o.Labels, p.Labels) && reflect.DeepEqual(o.Spec, p.Spec)
 }
 
 // Raw is an object as JSON, kept for those who can read its kind.
@@ -100,36 +106,4 @@ func (e *Error) Error() string {
 	}
 	b.WriteString(e.Reason)
 	return b.String()
-}
-
-// State is a set of objects, each under its own key. The zero value is empty; a State is immutable once handed out.
-type State struct {
-	objects map[Key]*Object
-}
-
-// NewState returns the state that consists of the objects. Of several with one key the last stays.
-func NewState(objects ...*Object) State {
-	s := State{objects: make(map[Key]*Object, len(objects))}
-	for _, o := range objects {
-		s.objects[o.Key] = o
-	}
-	return s
-}
-
-// Len is the number of objects.
-func (s State) Len() int { return len(s.objects) }
-
-// Get returns the object with the key, nil when there is none.
-func (s State) Get(k Key) *Object { return s.objects[k] }
-
-// Of returns the objects of a kind, ordered by key.
-func (s State) Of(kind string) []*Object {
-	var list []*Object
-	for k, o := range s.objects {
-		if k.Kind == kind {
-			list = append(list, o)
-		}
-	}
-	slices.SortFunc(list, func(a, b *Object) int { return a.Key.Compare(b.Key) })
-	return list
 }

@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package model
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"regexp"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	strictjson "sigs.k8s.io/json"
+)
+
+// Kubernetes' kinds are read through the types of k8s.io/api, so that an object from an API server and a document
+// take one path: JSON, the type, what we use of it.
+
+// FromTyped returns the object that a *corev1.Pod, *corev1.Namespace, *corev1.Node, *corev1.Service,
+// *discoveryv1.EndpointSlice or *networkingv1.NetworkPolicy is. It keeps nothing of what it is given.
+func FromTyped(typed any) (*Object, *Error) {
+	c := &checker{}
+	kind, meta, spec := understandTyped(c, typed)
+	if meta == nil {
+		return nil, &Error{Reason: fmt.Sprintf("a %T is no object of a known kind", typed)}
+	}
+	o := objectOf(kind, meta.GetNamespace(), meta.GetName(), meta.GetLabels(), meta.GetGeneration())
+	o.Spec = spec
+	if c.reason != "" {
+		return nil, &Error{Key: o.Key, Field: c.field, Reason: c.reason}
+	}
+	return o, nil
+}
+
+func understandTyped(c *checker, typed any) (kind string, meta metav1.Object, spec any) {
+	switch t := typed.(type) {
+	case *corev1.Pod:
+		return "Pod", t, podOf(c, t)
+	case *corev1.Namespace:
+		return "Namespace", t, &Namespace{}
+	case *corev1.Node:
+		return "Node", t, nodeOf(c, t)
+	// Services and policies: what they are compiled of is to be read here, as a Pod is.
+	case *corev1.Service:
+		return "Service", t, rawOf(c, t)
+	case *discoveryv1.EndpointSlice:
+		return "EndpointSlice", t, rawOf(c, t)
+	case *networkingv1.NetworkPolicy:
+		return "NetworkPolicy", t, rawOf(c, t)
+	}
+	return "", nil, nil
+}
+
+func rawOf(c *checker, typed any) Raw {
+	text, err := json.Marshal(typed)
+	c.check(err == nil, "", "%v", err)
+	return text
+}
+
+// typed decodes a document of a kind that is understood into the type of k8s.io/api.
+func typed[T any](c *checker, text []byte) *T {
+	t := new(T)
+	unknown, err := strictjson.UnmarshalStrict(text, t)
+	if err == nil && len(unknown) > 0 {
+		err = unknown[0]
+	}
+	if err != nil {
+		field, reason := wordStrict(err)
+		c.check(false, field, "%s", reason)
+	}
+	return t
+}
+
+var strictField = regexp.MustCompile(`^(unknown|duplicate) field "(.*)"$`)
+
+// wordStrict takes the field out of an error of sigs.k8s.io/json.
+func wordStrict(err error) (field, reason string) {
+	var wrong *json.UnmarshalTypeError
+	if errors.As(err, &wrong) {
+		return wrong.Field, fmt.Sprintf("%s is meant, not %s", wrong.Type, wrong.Value)
+	}
+	if m := strictField.FindStringSubmatch(err.Error()); m != nil {
+		return m[2], m[1] + " field"
+	}
+	return "", err.Error()
+}

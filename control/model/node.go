@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package model
+
+import (
+	"net/netip"
+
+	corev1 "k8s.io/api/core/v1"
+)
+
+// Node is what is used of a node. Its labels are the Object's.
+type Node struct {
+	PodCIDRs  []netip.Prefix
+	Addresses []netip.Addr // internal ones first
+}
+
+func nodeOf(c *checker, from *corev1.Node) *Node {
+	n := &Node{}
+	for i, text := range from.Spec.PodCIDRs {
+		n.PodCIDRs = append(n.PodCIDRs, c.podCIDR(index("spec.podCIDRs", i), text))
+	}
+	if from.Spec.PodCIDR != "" && len(n.PodCIDRs) == 0 {
+		n.PodCIDRs = []netip.Prefix{c.podCIDR("spec.podCIDR", from.Spec.PodCIDR)}
+	}
+	for _, kind := range []corev1.NodeAddressType{corev1.NodeInternalIP, corev1.NodeExternalIP} {
+		for i, a := range from.Status.Addresses {
+			if a.Type == kind { // the others are names
+				n.Addresses = append(n.Addresses, c.unicast(index("status.addresses", i)+".address", a.Address))
+			}
+		}
+	}
+	return n
+}
