@@ -15,63 +15,45 @@ import (
 	"github.com/viaduct-net/viaduct/control/model"
 )
 
-// Input is what a snapshot follows from.
-type Input struct {
-	State model.State
-	// Node is the name of the node; with one NodeConfig, that one is taken whatever the name.
-	Node  string
-	Epoch uint64
-	// Previous are the numbers given out by the last compilation; the zero value before the first.
-	Previous Numbers
-}
-
-// Output is a snapshot, and what did not make it there.
-type Output struct {
-	Snapshot *api.Snapshot
-	// Numbers is to be the next Input's Previous.
-	Numbers Numbers
-	// Errors are the objects that were left out, ordered by key.
-	Errors []*model.Error
-}
-
-// Compile returns the node's snapshot. An object that does not fit the others is left out and named in
-// Output.Errors; there is an error only when it is not known which node this is.
-func Compile(in Input) (Output, error) {
-	object, err := selectNode(in.State, in.Node)
+// whole returns the node's snapshot. An object that does not fit the others is left out and named in
+// output.errors; there is an error only when it is not known which node this is.
+func whole(in input) (output, error) {
+	object, err := selectNode(in.state, in.node)
 	if err != nil {
-		return Output{}, err
+		return output{}, err
 	}
 	c := &compiler{
-		state:   in.State,
+		state:   in.state,
 		object:  object,
 		config:  object.Spec.(*model.NodeConfig),
 		origins: map[string]uint32{"": 0},
-		snap:    &api.Snapshot{Epoch: in.Epoch, Origins: []string{""}},
+		snap:    &api.Snapshot{Epoch: in.epoch, Origins: []string{""}},
 		out:     newNumbers(),
 	}
 	c.node()
-	c.ports(in.Previous)
-	c.groups(in.Previous, c.routes())
-	return Output{Snapshot: c.snap, Numbers: c.out, Errors: c.errs}, nil
+	c.ports(in.previous)
+	c.groups(in.previous, c.routes())
+	return output{c.snap, c.out, c.errs}, nil
 }
 
 type compiler struct {
-	state   model.State
+	state   state
 	object  *model.Object // the NodeConfig
 	config  *model.NodeConfig
 	origins map[string]uint32
 	snap    *api.Snapshot
-	out     Numbers
+	out     numbers
 	errs    []*model.Error
 }
 
-// ErrNoNode says that the state has no NodeConfig at all.
-var ErrNoNode = errors.New("there is no NodeConfig among the manifests: write one that names the ports")
+// ErrNoNode is wrapped by errors that say why it is not known which node this is, and what to do.
+var ErrNoNode = errors.New("it is not known which node this is")
 
 // selectNode finds the NodeConfig that is the node's.
-func selectNode(state model.State, name string) (*model.Object, error) {
-	configs := state.Of("NodeConfig")
-	if len(configs) == 1 {
+func selectNode(s state, node Node) (*model.Object, error) {
+	name := node.Name
+	configs := s.of("NodeConfig")
+	if node.Sole && len(configs) == 1 {
 		return configs[0], nil
 	}
 	var names []string
@@ -81,10 +63,7 @@ func selectNode(state model.State, name string) (*model.Object, error) {
 		}
 		names = append(names, o.Key.Name)
 	}
-	if len(configs) == 0 {
-		return nil, ErrNoNode
-	}
-	return nil, fmt.Errorf("which NodeConfig is this node's? --node is %q, there are %q", name, names)
+	return nil, fmt.Errorf("%w: --node is %q, and there are the NodeConfigs %q", ErrNoNode, name, names)
 }
 
 // origin returns the index of the object's origin.
@@ -131,7 +110,7 @@ func (c *compiler) node() {
 }
 
 // ports numbers the ports and compiles them, their static neighbours included.
-func (c *compiler) ports(previous Numbers) {
+func (c *compiler) ports(previous numbers) {
 	names := make([]string, len(c.config.Ports))
 	for i, p := range c.config.Ports {
 		names[i] = p.Name

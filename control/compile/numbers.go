@@ -4,20 +4,20 @@ package compile
 
 import "net/netip"
 
-// Numbers are the numbers given to ports and groups, so that the next compilation gives the same ones. The zero value
-// has given none. Numbers are immutable.
-type Numbers struct {
+// numbers are the numbers given to ports and groups, so that the next compilation gives the same ones. The zero value
+// has given none. numbers are immutable.
+type numbers struct {
 	ports  map[string]uint32       // by name
 	groups map[string]uint32       // by content
 	routes map[netip.Prefix]uint32 // the group that each destination had
 }
 
-func newNumbers() Numbers {
-	return Numbers{ports: map[string]uint32{}, groups: map[string]uint32{}, routes: map[netip.Prefix]uint32{}}
+func newNumbers() numbers {
+	return numbers{ports: map[string]uint32{}, groups: map[string]uint32{}, routes: map[netip.Prefix]uint32{}}
 }
 
 // Port returns the number of the port with the name, 0 when there is none.
-func (n Numbers) Port(name string) uint32 { return n.ports[name] }
+func (n numbers) Port(name string) uint32 { return n.ports[name] }
 
 // pool gives out the lowest numbers that are free.
 type pool struct {
@@ -32,7 +32,7 @@ func (p *pool) next() uint32 {
 	return p.last
 }
 
-// numberPorts keeps the number of each name that had one. Numbers that just became free are not given out at once, so
+// numberPorts keeps the number of each name that had one. numbers that just became free are not given out at once, so
 // that no snapshot makes one port of another.
 func numberPorts(previous map[string]uint32, names []string) map[string]uint32 {
 	free := pool{used: make(map[uint32]bool, len(previous))}
@@ -52,7 +52,7 @@ func numberPorts(previous map[string]uint32, names []string) map[string]uint32 {
 
 // number gives every group its number: the one that its content had; else that of the group which one of its routes
 // had, if no other group has it, for then it is that group with other hops; else a free one.
-func (n *Numbers) number(previous Numbers, routes []resolved) {
+func (n *numbers) number(previous numbers, routes []resolved) {
 	free := pool{used: make(map[uint32]bool, len(previous.groups))}
 	for _, r := range routes {
 		if id, had := previous.groups[r.content]; had {

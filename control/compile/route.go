@@ -37,7 +37,7 @@ func (c *compiler) routes() []resolved {
 	labels := c.labels()
 	taken := map[netip.Prefix]*model.Object{}
 	var list []resolved
-	for _, o := range c.state.Of("Route") {
+	for _, o := range c.state.of("Route") {
 		r := o.Spec.(*model.Route)
 		if !c.selects(r, labels) {
 			continue
@@ -63,7 +63,7 @@ func (c *compiler) routes() []resolved {
 // labels are the node's: its Node object's, and over them its NodeConfig's.
 func (c *compiler) labels() map[string]string {
 	labels := map[string]string{}
-	if node := c.state.Get(model.Key{Kind: "Node", Name: c.object.Key.Name}); node != nil {
+	if node := c.state.get(model.Key{Kind: "Node", Name: c.object.Key.Name}); node != nil {
 		for k, v := range node.Labels {
 			labels[k] = v
 		}
@@ -151,7 +151,7 @@ func content(g *api.NextHopGroup) string {
 }
 
 // groups numbers the routes' groups and enters both.
-func (c *compiler) groups(previous Numbers, routes []resolved) {
+func (c *compiler) groups(previous numbers, routes []resolved) {
 	c.out.number(previous, routes)
 	entered := make(map[uint32]bool, len(c.out.groups))
 	c.snap.Routes = make([]*api.Route, 0, len(routes))

@@ -134,11 +134,11 @@ func compiled(dir, node string) (*api.Snapshot, error) {
 	if err := refused(event.Errors); err != nil {
 		return nil, err
 	}
-	out, err := compile.Compile(compile.Input{State: event.State, Node: node, Epoch: 1})
+	snapshot, errs, err := compile.Once(event.Set, compile.Node{Name: node, Sole: true})
 	if err != nil {
 		return nil, fmt.Errorf("manifests in %s: %w", dir, err)
 	}
-	return out.Snapshot, refused(out.Errors)
+	return snapshot, refused(errs)
 }
 
 func refused(errs []*model.Error) error {
