@@ -135,9 +135,14 @@ type StatusReply struct {
 	// Release of the kernel.
 	Kernel string `protobuf:"bytes,11,opt,name=kernel,proto3" json:"kernel,omitempty"`
 	// Sizes of the tables in force.
-	Routes        uint64 `protobuf:"varint,12,opt,name=routes,proto3" json:"routes,omitempty"`
-	Groups        uint64 `protobuf:"varint,13,opt,name=groups,proto3" json:"groups,omitempty"`
-	Neighbors     uint64 `protobuf:"varint,14,opt,name=neighbors,proto3" json:"neighbors,omitempty"`
+	Routes     uint64 `protobuf:"varint,12,opt,name=routes,proto3" json:"routes,omitempty"`
+	Groups     uint64 `protobuf:"varint,13,opt,name=groups,proto3" json:"groups,omitempty"`
+	Neighbors  uint64 `protobuf:"varint,14,opt,name=neighbors,proto3" json:"neighbors,omitempty"`
+	Identities uint64 `protobuf:"varint,15,opt,name=identities,proto3" json:"identities,omitempty"`
+	// Where the tables in force came from: "control" or "state file"; empty before the first.
+	TablesFrom    string     `protobuf:"bytes,16,opt,name=tables_from,json=tablesFrom,proto3" json:"tables_from,omitempty"`
+	Control       *Control   `protobuf:"bytes,17,opt,name=control,proto3" json:"control,omitempty"`
+	StateFile     *StateFile `protobuf:"bytes,18,opt,name=state_file,json=stateFile,proto3" json:"state_file,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -270,6 +275,194 @@ func (x *StatusReply) GetNeighbors() uint64 {
 	return 0
 }
 
+func (x *StatusReply) GetIdentities() uint64 {
+	if x != nil {
+		return x.Identities
+	}
+	return 0
+}
+
+func (x *StatusReply) GetTablesFrom() string {
+	if x != nil {
+		return x.TablesFrom
+	}
+	return ""
+}
+
+func (x *StatusReply) GetControl() *Control {
+	if x != nil {
+		return x.Control
+	}
+	return nil
+}
+
+func (x *StatusReply) GetStateFile() *StateFile {
+	if x != nil {
+		return x.StateFile
+	}
+	return nil
+}
+
+// Control is the process that says what is to be in force, as the dataplane sees it.
+type Control struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Whether the stream of snapshots is open.
+	Connected bool `protobuf:"varint,1,opt,name=connected,proto3" json:"connected,omitempty"`
+	// Since when it is, or is not, nanoseconds since 1970 UTC.
+	SinceUnixNanoseconds int64 `protobuf:"varint,2,opt,name=since_unix_nanoseconds,json=sinceUnixNanoseconds,proto3" json:"since_unix_nanoseconds,omitempty"`
+	// Why it is not connected, or was not the last time; empty: it always was.
+	Error string `protobuf:"bytes,3,opt,name=error,proto3" json:"error,omitempty"`
+	// Whole snapshots and deltas that were put in force, and those that were refused, since the process started.
+	Snapshots     uint64 `protobuf:"varint,4,opt,name=snapshots,proto3" json:"snapshots,omitempty"`
+	Deltas        uint64 `protobuf:"varint,5,opt,name=deltas,proto3" json:"deltas,omitempty"`
+	Nacks         uint64 `protobuf:"varint,6,opt,name=nacks,proto3" json:"nacks,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Control) Reset() {
+	*x = Control{}
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Control) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Control) ProtoMessage() {}
+
+func (x *Control) ProtoReflect() protoreflect.Message {
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Control.ProtoReflect.Descriptor instead.
+func (*Control) Descriptor() ([]byte, []int) {
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Control) GetConnected() bool {
+	if x != nil {
+		return x.Connected
+	}
+	return false
+}
+
+func (x *Control) GetSinceUnixNanoseconds() int64 {
+	if x != nil {
+		return x.SinceUnixNanoseconds
+	}
+	return 0
+}
+
+func (x *Control) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
+func (x *Control) GetSnapshots() uint64 {
+	if x != nil {
+		return x.Snapshots
+	}
+	return 0
+}
+
+func (x *Control) GetDeltas() uint64 {
+	if x != nil {
+		return x.Deltas
+	}
+	return 0
+}
+
+func (x *Control) GetNacks() uint64 {
+	if x != nil {
+		return x.Nacks
+	}
+	return 0
+}
+
+// StateFile is the copy of the last good snapshot on disk, which a dataplane starts from while control is away.
+type StateFile struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Path  string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	// Epoch in the file, 0 for none, and when it was written, nanoseconds since 1970 UTC; 0: not by this process.
+	Epoch                  uint64 `protobuf:"varint,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	WrittenUnixNanoseconds int64  `protobuf:"varint,3,opt,name=written_unix_nanoseconds,json=writtenUnixNanoseconds,proto3" json:"written_unix_nanoseconds,omitempty"`
+	// What is wrong with it, in one line; empty when all is well.
+	Trouble       string `protobuf:"bytes,4,opt,name=trouble,proto3" json:"trouble,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StateFile) Reset() {
+	*x = StateFile{}
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StateFile) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StateFile) ProtoMessage() {}
+
+func (x *StateFile) ProtoReflect() protoreflect.Message {
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StateFile.ProtoReflect.Descriptor instead.
+func (*StateFile) Descriptor() ([]byte, []int) {
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *StateFile) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *StateFile) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *StateFile) GetWrittenUnixNanoseconds() int64 {
+	if x != nil {
+		return x.WrittenUnixNanoseconds
+	}
+	return 0
+}
+
+func (x *StateFile) GetTrouble() string {
+	if x != nil {
+		return x.Trouble
+	}
+	return ""
+}
+
 // Refusal is a snapshot that was not taken; the tables before it are still in force.
 type Refusal struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -286,7 +479,7 @@ type Refusal struct {
 
 func (x *Refusal) Reset() {
 	*x = Refusal{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[2]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -298,7 +491,7 @@ func (x *Refusal) String() string {
 func (*Refusal) ProtoMessage() {}
 
 func (x *Refusal) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[2]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -311,7 +504,7 @@ func (x *Refusal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refusal.ProtoReflect.Descriptor instead.
 func (*Refusal) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{2}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Refusal) GetEpoch() uint64 {
@@ -375,7 +568,7 @@ type Worker struct {
 
 func (x *Worker) Reset() {
 	*x = Worker{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[3]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -387,7 +580,7 @@ func (x *Worker) String() string {
 func (*Worker) ProtoMessage() {}
 
 func (x *Worker) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[3]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -400,7 +593,7 @@ func (x *Worker) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Worker.ProtoReflect.Descriptor instead.
 func (*Worker) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{3}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Worker) GetId() uint32 {
@@ -491,7 +684,7 @@ type WorkerQueue struct {
 
 func (x *WorkerQueue) Reset() {
 	*x = WorkerQueue{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[4]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -503,7 +696,7 @@ func (x *WorkerQueue) String() string {
 func (*WorkerQueue) ProtoMessage() {}
 
 func (x *WorkerQueue) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[4]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -516,7 +709,7 @@ func (x *WorkerQueue) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkerQueue.ProtoReflect.Descriptor instead.
 func (*WorkerQueue) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{4}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *WorkerQueue) GetDevice() string {
@@ -543,7 +736,7 @@ type PortsRequest struct {
 
 func (x *PortsRequest) Reset() {
 	*x = PortsRequest{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[5]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -555,7 +748,7 @@ func (x *PortsRequest) String() string {
 func (*PortsRequest) ProtoMessage() {}
 
 func (x *PortsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[5]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -568,7 +761,7 @@ func (x *PortsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortsRequest.ProtoReflect.Descriptor instead.
 func (*PortsRequest) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{5}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *PortsRequest) GetName() string {
@@ -588,7 +781,7 @@ type PortsReply struct {
 
 func (x *PortsReply) Reset() {
 	*x = PortsReply{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[6]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -600,7 +793,7 @@ func (x *PortsReply) String() string {
 func (*PortsReply) ProtoMessage() {}
 
 func (x *PortsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[6]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -613,7 +806,7 @@ func (x *PortsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortsReply.ProtoReflect.Descriptor instead.
 func (*PortsReply) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{6}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *PortsReply) GetEpoch() uint64 {
@@ -665,7 +858,7 @@ type Port struct {
 
 func (x *Port) Reset() {
 	*x = Port{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[7]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -677,7 +870,7 @@ func (x *Port) String() string {
 func (*Port) ProtoMessage() {}
 
 func (x *Port) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[7]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -690,7 +883,7 @@ func (x *Port) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Port.ProtoReflect.Descriptor instead.
 func (*Port) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{7}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Port) GetId() uint32 {
@@ -832,7 +1025,7 @@ type PortQueue struct {
 
 func (x *PortQueue) Reset() {
 	*x = PortQueue{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[8]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -844,7 +1037,7 @@ func (x *PortQueue) String() string {
 func (*PortQueue) ProtoMessage() {}
 
 func (x *PortQueue) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[8]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -857,7 +1050,7 @@ func (x *PortQueue) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortQueue.ProtoReflect.Descriptor instead.
 func (*PortQueue) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{8}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *PortQueue) GetQueue() uint32 {
@@ -939,7 +1132,7 @@ type Feature struct {
 
 func (x *Feature) Reset() {
 	*x = Feature{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[9]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -951,7 +1144,7 @@ func (x *Feature) String() string {
 func (*Feature) ProtoMessage() {}
 
 func (x *Feature) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[9]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -964,7 +1157,7 @@ func (x *Feature) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Feature.ProtoReflect.Descriptor instead.
 func (*Feature) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{9}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Feature) GetName() string {
@@ -1007,7 +1200,7 @@ type Degradation struct {
 
 func (x *Degradation) Reset() {
 	*x = Degradation{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[10]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1019,7 +1212,7 @@ func (x *Degradation) String() string {
 func (*Degradation) ProtoMessage() {}
 
 func (x *Degradation) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[10]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1032,7 +1225,7 @@ func (x *Degradation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Degradation.ProtoReflect.Descriptor instead.
 func (*Degradation) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{10}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Degradation) GetSubject() string {
@@ -1061,7 +1254,7 @@ type RoutesRequest struct {
 
 func (x *RoutesRequest) Reset() {
 	*x = RoutesRequest{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[11]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1073,7 +1266,7 @@ func (x *RoutesRequest) String() string {
 func (*RoutesRequest) ProtoMessage() {}
 
 func (x *RoutesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[11]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1086,7 +1279,7 @@ func (x *RoutesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RoutesRequest.ProtoReflect.Descriptor instead.
 func (*RoutesRequest) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{11}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *RoutesRequest) GetPrefix() string {
@@ -1114,7 +1307,7 @@ type RoutesReply struct {
 
 func (x *RoutesReply) Reset() {
 	*x = RoutesReply{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[12]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1126,7 +1319,7 @@ func (x *RoutesReply) String() string {
 func (*RoutesReply) ProtoMessage() {}
 
 func (x *RoutesReply) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[12]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1139,7 +1332,7 @@ func (x *RoutesReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RoutesReply.ProtoReflect.Descriptor instead.
 func (*RoutesReply) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{12}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *RoutesReply) GetEpoch() uint64 {
@@ -1170,7 +1363,7 @@ type Route struct {
 
 func (x *Route) Reset() {
 	*x = Route{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[13]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1182,7 +1375,7 @@ func (x *Route) String() string {
 func (*Route) ProtoMessage() {}
 
 func (x *Route) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[13]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1195,7 +1388,7 @@ func (x *Route) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Route.ProtoReflect.Descriptor instead.
 func (*Route) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{13}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Route) GetDestination() string {
@@ -1241,7 +1434,7 @@ type NextHop struct {
 
 func (x *NextHop) Reset() {
 	*x = NextHop{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[14]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1253,7 +1446,7 @@ func (x *NextHop) String() string {
 func (*NextHop) ProtoMessage() {}
 
 func (x *NextHop) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[14]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1266,7 +1459,7 @@ func (x *NextHop) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NextHop.ProtoReflect.Descriptor instead.
 func (*NextHop) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{14}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *NextHop) GetPort() string {
@@ -1297,6 +1490,255 @@ func (x *NextHop) GetMtu() uint32 {
 	return 0
 }
 
+type IdentitiesRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Only the identity of this address; empty: all.
+	Address string `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
+	// Only those of this namespace's pods; empty: all.
+	Namespace     string `protobuf:"bytes,2,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *IdentitiesRequest) Reset() {
+	*x = IdentitiesRequest{}
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *IdentitiesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*IdentitiesRequest) ProtoMessage() {}
+
+func (x *IdentitiesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use IdentitiesRequest.ProtoReflect.Descriptor instead.
+func (*IdentitiesRequest) Descriptor() ([]byte, []int) {
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *IdentitiesRequest) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *IdentitiesRequest) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+// IdentitiesReply is a part of the list.
+type IdentitiesReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Epoch         uint64                 `protobuf:"varint,1,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	Identities    []*Identity            `protobuf:"bytes,2,rep,name=identities,proto3" json:"identities,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *IdentitiesReply) Reset() {
+	*x = IdentitiesReply{}
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *IdentitiesReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*IdentitiesReply) ProtoMessage() {}
+
+func (x *IdentitiesReply) ProtoReflect() protoreflect.Message {
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use IdentitiesReply.ProtoReflect.Descriptor instead.
+func (*IdentitiesReply) Descriptor() ([]byte, []int) {
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *IdentitiesReply) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *IdentitiesReply) GetIdentities() []*Identity {
+	if x != nil {
+		return x.Identities
+	}
+	return nil
+}
+
+// Identity is a set of labels with a number, and who has it.
+type Identity struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Id    uint32                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	// "pod" or "node".
+	Kind      string `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`
+	Namespace string `protobuf:"bytes,3,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	// "key=value", sorted.
+	Labels          []string `protobuf:"bytes,4,rep,name=labels,proto3" json:"labels,omitempty"`
+	NamespaceLabels []string `protobuf:"bytes,5,rep,name=namespace_labels,json=namespaceLabels,proto3" json:"namespace_labels,omitempty"`
+	// Ordered by family, address and length.
+	Prefixes      []*IdentityPrefix `protobuf:"bytes,6,rep,name=prefixes,proto3" json:"prefixes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Identity) Reset() {
+	*x = Identity{}
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Identity) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Identity) ProtoMessage() {}
+
+func (x *Identity) ProtoReflect() protoreflect.Message {
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Identity.ProtoReflect.Descriptor instead.
+func (*Identity) Descriptor() ([]byte, []int) {
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *Identity) GetId() uint32 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *Identity) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *Identity) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+func (x *Identity) GetLabels() []string {
+	if x != nil {
+		return x.Labels
+	}
+	return nil
+}
+
+func (x *Identity) GetNamespaceLabels() []string {
+	if x != nil {
+		return x.NamespaceLabels
+	}
+	return nil
+}
+
+func (x *Identity) GetPrefixes() []*IdentityPrefix {
+	if x != nil {
+		return x.Prefixes
+	}
+	return nil
+}
+
+// IdentityPrefix is addresses that have an identity; of prefixes that hold an address the longest decides.
+type IdentityPrefix struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// "10.244.1.7/32".
+	Prefix        string `protobuf:"bytes,1,opt,name=prefix,proto3" json:"prefix,omitempty"`
+	Origin        string `protobuf:"bytes,2,opt,name=origin,proto3" json:"origin,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *IdentityPrefix) Reset() {
+	*x = IdentityPrefix{}
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *IdentityPrefix) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*IdentityPrefix) ProtoMessage() {}
+
+func (x *IdentityPrefix) ProtoReflect() protoreflect.Message {
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use IdentityPrefix.ProtoReflect.Descriptor instead.
+func (*IdentityPrefix) Descriptor() ([]byte, []int) {
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *IdentityPrefix) GetPrefix() string {
+	if x != nil {
+		return x.Prefix
+	}
+	return ""
+}
+
+func (x *IdentityPrefix) GetOrigin() string {
+	if x != nil {
+		return x.Origin
+	}
+	return ""
+}
+
 type NeighborsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Name of a port; empty: all.
@@ -1307,7 +1749,7 @@ type NeighborsRequest struct {
 
 func (x *NeighborsRequest) Reset() {
 	*x = NeighborsRequest{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[15]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1319,7 +1761,7 @@ func (x *NeighborsRequest) String() string {
 func (*NeighborsRequest) ProtoMessage() {}
 
 func (x *NeighborsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[15]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1332,7 +1774,7 @@ func (x *NeighborsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NeighborsRequest.ProtoReflect.Descriptor instead.
 func (*NeighborsRequest) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{15}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *NeighborsRequest) GetPort() string {
@@ -1351,7 +1793,7 @@ type NeighborsReply struct {
 
 func (x *NeighborsReply) Reset() {
 	*x = NeighborsReply{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[16]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1363,7 +1805,7 @@ func (x *NeighborsReply) String() string {
 func (*NeighborsReply) ProtoMessage() {}
 
 func (x *NeighborsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[16]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1376,7 +1818,7 @@ func (x *NeighborsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NeighborsReply.ProtoReflect.Descriptor instead.
 func (*NeighborsReply) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{16}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *NeighborsReply) GetNeighbors() []*Neighbor {
@@ -1405,7 +1847,7 @@ type Neighbor struct {
 
 func (x *Neighbor) Reset() {
 	*x = Neighbor{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[17]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1417,7 +1859,7 @@ func (x *Neighbor) String() string {
 func (*Neighbor) ProtoMessage() {}
 
 func (x *Neighbor) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[17]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1430,7 +1872,7 @@ func (x *Neighbor) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Neighbor.ProtoReflect.Descriptor instead.
 func (*Neighbor) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{17}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Neighbor) GetPort() string {
@@ -1485,7 +1927,7 @@ type LedgerRequest struct {
 
 func (x *LedgerRequest) Reset() {
 	*x = LedgerRequest{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[18]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1497,7 +1939,7 @@ func (x *LedgerRequest) String() string {
 func (*LedgerRequest) ProtoMessage() {}
 
 func (x *LedgerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[18]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1510,7 +1952,7 @@ func (x *LedgerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LedgerRequest.ProtoReflect.Descriptor instead.
 func (*LedgerRequest) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{18}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *LedgerRequest) GetPort() string {
@@ -1537,7 +1979,7 @@ type LedgerReply struct {
 
 func (x *LedgerReply) Reset() {
 	*x = LedgerReply{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[19]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1549,7 +1991,7 @@ func (x *LedgerReply) String() string {
 func (*LedgerReply) ProtoMessage() {}
 
 func (x *LedgerReply) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[19]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1562,7 +2004,7 @@ func (x *LedgerReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LedgerReply.ProtoReflect.Descriptor instead.
 func (*LedgerReply) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{19}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *LedgerReply) GetEpoch() uint64 {
@@ -1635,7 +2077,7 @@ type PortLedger struct {
 
 func (x *PortLedger) Reset() {
 	*x = PortLedger{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[20]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1647,7 +2089,7 @@ func (x *PortLedger) String() string {
 func (*PortLedger) ProtoMessage() {}
 
 func (x *PortLedger) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[20]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1660,7 +2102,7 @@ func (x *PortLedger) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortLedger.ProtoReflect.Descriptor instead.
 func (*PortLedger) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{20}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *PortLedger) GetId() uint32 {
@@ -1791,7 +2233,7 @@ type ReasonCount struct {
 
 func (x *ReasonCount) Reset() {
 	*x = ReasonCount{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[21]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1803,7 +2245,7 @@ func (x *ReasonCount) String() string {
 func (*ReasonCount) ProtoMessage() {}
 
 func (x *ReasonCount) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[21]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1816,7 +2258,7 @@ func (x *ReasonCount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReasonCount.ProtoReflect.Descriptor instead.
 func (*ReasonCount) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{21}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ReasonCount) GetReason() string {
@@ -1863,7 +2305,7 @@ type SocketStatistics struct {
 
 func (x *SocketStatistics) Reset() {
 	*x = SocketStatistics{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[22]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1875,7 +2317,7 @@ func (x *SocketStatistics) String() string {
 func (*SocketStatistics) ProtoMessage() {}
 
 func (x *SocketStatistics) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[22]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1888,7 +2330,7 @@ func (x *SocketStatistics) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SocketStatistics.ProtoReflect.Descriptor instead.
 func (*SocketStatistics) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{22}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *SocketStatistics) GetRxDropped() uint64 {
@@ -1938,7 +2380,7 @@ var File_dataplane_api_dataplane_proto protoreflect.FileDescriptor
 const file_dataplane_api_dataplane_proto_rawDesc = "" +
 	"\n" +
 	"\x1ddataplane/api/dataplane.proto\x12\x14viaduct.dataplane.v1\"\x0f\n" +
-	"\rStatusRequest\"\xbe\x04\n" +
+	"\rStatusRequest\"\xf8\x05\n" +
 	"\vStatusReply\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\tR\x04node\x12\x14\n" +
@@ -1954,7 +2396,27 @@ const file_dataplane_api_dataplane_proto_rawDesc = "" +
 	"\x06kernel\x18\v \x01(\tR\x06kernel\x12\x16\n" +
 	"\x06routes\x18\f \x01(\x04R\x06routes\x12\x16\n" +
 	"\x06groups\x18\r \x01(\x04R\x06groups\x12\x1c\n" +
-	"\tneighbors\x18\x0e \x01(\x04R\tneighbors\"\x90\x01\n" +
+	"\tneighbors\x18\x0e \x01(\x04R\tneighbors\x12\x1e\n" +
+	"\n" +
+	"identities\x18\x0f \x01(\x04R\n" +
+	"identities\x12\x1f\n" +
+	"\vtables_from\x18\x10 \x01(\tR\n" +
+	"tablesFrom\x127\n" +
+	"\acontrol\x18\x11 \x01(\v2\x1d.viaduct.dataplane.v1.ControlR\acontrol\x12>\n" +
+	"\n" +
+	"state_file\x18\x12 \x01(\v2\x1f.viaduct.dataplane.v1.StateFileR\tstateFile\"\xbf\x01\n" +
+	"\aControl\x12\x1c\n" +
+	"\tconnected\x18\x01 \x01(\bR\tconnected\x124\n" +
+	"\x16since_unix_nanoseconds\x18\x02 \x01(\x03R\x14sinceUnixNanoseconds\x12\x14\n" +
+	"\x05error\x18\x03 \x01(\tR\x05error\x12\x1c\n" +
+	"\tsnapshots\x18\x04 \x01(\x04R\tsnapshots\x12\x16\n" +
+	"\x06deltas\x18\x05 \x01(\x04R\x06deltas\x12\x14\n" +
+	"\x05nacks\x18\x06 \x01(\x04R\x05nacks\"\x89\x01\n" +
+	"\tStateFile\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\tR\x04path\x12\x14\n" +
+	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x128\n" +
+	"\x18written_unix_nanoseconds\x18\x03 \x01(\x03R\x16writtenUnixNanoseconds\x12\x18\n" +
+	"\atrouble\x18\x04 \x01(\tR\atrouble\"\x90\x01\n" +
 	"\aRefusal\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\x12\x16\n" +
 	"\x06object\x18\x02 \x01(\tR\x06object\x12\x14\n" +
@@ -2041,7 +2503,25 @@ const file_dataplane_api_dataplane_proto_rawDesc = "" +
 	"\x04port\x18\x01 \x01(\tR\x04port\x12\x10\n" +
 	"\x03via\x18\x02 \x01(\tR\x03via\x12\x16\n" +
 	"\x06weight\x18\x03 \x01(\rR\x06weight\x12\x10\n" +
-	"\x03mtu\x18\x04 \x01(\rR\x03mtu\"&\n" +
+	"\x03mtu\x18\x04 \x01(\rR\x03mtu\"K\n" +
+	"\x11IdentitiesRequest\x12\x18\n" +
+	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x1c\n" +
+	"\tnamespace\x18\x02 \x01(\tR\tnamespace\"g\n" +
+	"\x0fIdentitiesReply\x12\x14\n" +
+	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\x12>\n" +
+	"\n" +
+	"identities\x18\x02 \x03(\v2\x1e.viaduct.dataplane.v1.IdentityR\n" +
+	"identities\"\xd1\x01\n" +
+	"\bIdentity\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\rR\x02id\x12\x12\n" +
+	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x1c\n" +
+	"\tnamespace\x18\x03 \x01(\tR\tnamespace\x12\x16\n" +
+	"\x06labels\x18\x04 \x03(\tR\x06labels\x12)\n" +
+	"\x10namespace_labels\x18\x05 \x03(\tR\x0fnamespaceLabels\x12@\n" +
+	"\bprefixes\x18\x06 \x03(\v2$.viaduct.dataplane.v1.IdentityPrefixR\bprefixes\"@\n" +
+	"\x0eIdentityPrefix\x12\x16\n" +
+	"\x06prefix\x18\x01 \x01(\tR\x06prefix\x12\x16\n" +
+	"\x06origin\x18\x02 \x01(\tR\x06origin\"&\n" +
 	"\x10NeighborsRequest\x12\x12\n" +
 	"\x04port\x18\x01 \x01(\tR\x04port\"N\n" +
 	"\x0eNeighborsReply\x12<\n" +
@@ -2104,12 +2584,14 @@ const file_dataplane_api_dataplane_proto_rawDesc = "" +
 	"\tPortState\x12\x13\n" +
 	"\x0fPORT_STATE_GONE\x10\x00\x12\x13\n" +
 	"\x0fPORT_STATE_DOWN\x10\x01\x12\x11\n" +
-	"\rPORT_STATE_UP\x10\x022\xad\x03\n" +
+	"\rPORT_STATE_UP\x10\x022\x8d\x04\n" +
 	"\tDataplane\x12P\n" +
 	"\x06Status\x12#.viaduct.dataplane.v1.StatusRequest\x1a!.viaduct.dataplane.v1.StatusReply\x12M\n" +
 	"\x05Ports\x12\".viaduct.dataplane.v1.PortsRequest\x1a .viaduct.dataplane.v1.PortsReply\x12R\n" +
 	"\x06Routes\x12#.viaduct.dataplane.v1.RoutesRequest\x1a!.viaduct.dataplane.v1.RoutesReply0\x01\x12Y\n" +
-	"\tNeighbors\x12&.viaduct.dataplane.v1.NeighborsRequest\x1a$.viaduct.dataplane.v1.NeighborsReply\x12P\n" +
+	"\tNeighbors\x12&.viaduct.dataplane.v1.NeighborsRequest\x1a$.viaduct.dataplane.v1.NeighborsReply\x12^\n" +
+	"\n" +
+	"Identities\x12'.viaduct.dataplane.v1.IdentitiesRequest\x1a%.viaduct.dataplane.v1.IdentitiesReply0\x01\x12P\n" +
 	"\x06Ledger\x12#.viaduct.dataplane.v1.LedgerRequest\x1a!.viaduct.dataplane.v1.LedgerReplyB.Z,github.com/viaduct-net/viaduct/dataplane/apib\x06proto3"
 
 var (
@@ -2125,67 +2607,79 @@ func file_dataplane_api_dataplane_proto_rawDescGZIP() []byte {
 }
 
 var file_dataplane_api_dataplane_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_dataplane_api_dataplane_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
+var file_dataplane_api_dataplane_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
 var file_dataplane_api_dataplane_proto_goTypes = []any{
-	(PortState)(0),           // 0: viaduct.dataplane.v1.PortState
-	(*StatusRequest)(nil),    // 1: viaduct.dataplane.v1.StatusRequest
-	(*StatusReply)(nil),      // 2: viaduct.dataplane.v1.StatusReply
-	(*Refusal)(nil),          // 3: viaduct.dataplane.v1.Refusal
-	(*Worker)(nil),           // 4: viaduct.dataplane.v1.Worker
-	(*WorkerQueue)(nil),      // 5: viaduct.dataplane.v1.WorkerQueue
-	(*PortsRequest)(nil),     // 6: viaduct.dataplane.v1.PortsRequest
-	(*PortsReply)(nil),       // 7: viaduct.dataplane.v1.PortsReply
-	(*Port)(nil),             // 8: viaduct.dataplane.v1.Port
-	(*PortQueue)(nil),        // 9: viaduct.dataplane.v1.PortQueue
-	(*Feature)(nil),          // 10: viaduct.dataplane.v1.Feature
-	(*Degradation)(nil),      // 11: viaduct.dataplane.v1.Degradation
-	(*RoutesRequest)(nil),    // 12: viaduct.dataplane.v1.RoutesRequest
-	(*RoutesReply)(nil),      // 13: viaduct.dataplane.v1.RoutesReply
-	(*Route)(nil),            // 14: viaduct.dataplane.v1.Route
-	(*NextHop)(nil),          // 15: viaduct.dataplane.v1.NextHop
-	(*NeighborsRequest)(nil), // 16: viaduct.dataplane.v1.NeighborsRequest
-	(*NeighborsReply)(nil),   // 17: viaduct.dataplane.v1.NeighborsReply
-	(*Neighbor)(nil),         // 18: viaduct.dataplane.v1.Neighbor
-	(*LedgerRequest)(nil),    // 19: viaduct.dataplane.v1.LedgerRequest
-	(*LedgerReply)(nil),      // 20: viaduct.dataplane.v1.LedgerReply
-	(*PortLedger)(nil),       // 21: viaduct.dataplane.v1.PortLedger
-	(*ReasonCount)(nil),      // 22: viaduct.dataplane.v1.ReasonCount
-	(*SocketStatistics)(nil), // 23: viaduct.dataplane.v1.SocketStatistics
-	nil,                      // 24: viaduct.dataplane.v1.PortLedger.HookEntry
+	(PortState)(0),            // 0: viaduct.dataplane.v1.PortState
+	(*StatusRequest)(nil),     // 1: viaduct.dataplane.v1.StatusRequest
+	(*StatusReply)(nil),       // 2: viaduct.dataplane.v1.StatusReply
+	(*Control)(nil),           // 3: viaduct.dataplane.v1.Control
+	(*StateFile)(nil),         // 4: viaduct.dataplane.v1.StateFile
+	(*Refusal)(nil),           // 5: viaduct.dataplane.v1.Refusal
+	(*Worker)(nil),            // 6: viaduct.dataplane.v1.Worker
+	(*WorkerQueue)(nil),       // 7: viaduct.dataplane.v1.WorkerQueue
+	(*PortsRequest)(nil),      // 8: viaduct.dataplane.v1.PortsRequest
+	(*PortsReply)(nil),        // 9: viaduct.dataplane.v1.PortsReply
+	(*Port)(nil),              // 10: viaduct.dataplane.v1.Port
+	(*PortQueue)(nil),         // 11: viaduct.dataplane.v1.PortQueue
+	(*Feature)(nil),           // 12: viaduct.dataplane.v1.Feature
+	(*Degradation)(nil),       // 13: viaduct.dataplane.v1.Degradation
+	(*RoutesRequest)(nil),     // 14: viaduct.dataplane.v1.RoutesRequest
+	(*RoutesReply)(nil),       // 15: viaduct.dataplane.v1.RoutesReply
+	(*Route)(nil),             // 16: viaduct.dataplane.v1.Route
+	(*NextHop)(nil),           // 17: viaduct.dataplane.v1.NextHop
+	(*IdentitiesRequest)(nil), // 18: viaduct.dataplane.v1.IdentitiesRequest
+	(*IdentitiesReply)(nil),   // 19: viaduct.dataplane.v1.IdentitiesReply
+	(*Identity)(nil),          // 20: viaduct.dataplane.v1.Identity
+	(*IdentityPrefix)(nil),    // 21: viaduct.dataplane.v1.IdentityPrefix
+	(*NeighborsRequest)(nil),  // 22: viaduct.dataplane.v1.NeighborsRequest
+	(*NeighborsReply)(nil),    // 23: viaduct.dataplane.v1.NeighborsReply
+	(*Neighbor)(nil),          // 24: viaduct.dataplane.v1.Neighbor
+	(*LedgerRequest)(nil),     // 25: viaduct.dataplane.v1.LedgerRequest
+	(*LedgerReply)(nil),       // 26: viaduct.dataplane.v1.LedgerReply
+	(*PortLedger)(nil),        // 27: viaduct.dataplane.v1.PortLedger
+	(*ReasonCount)(nil),       // 28: viaduct.dataplane.v1.ReasonCount
+	(*SocketStatistics)(nil),  // 29: viaduct.dataplane.v1.SocketStatistics
+	nil,                       // 30: viaduct.dataplane.v1.PortLedger.HookEntry
 }
 var file_dataplane_api_dataplane_proto_depIdxs = []int32{
-	3,  // 0: viaduct.dataplane.v1.StatusReply.last_nack:type_name -> viaduct.dataplane.v1.Refusal
-	4,  // 1: viaduct.dataplane.v1.StatusReply.workers:type_name -> viaduct.dataplane.v1.Worker
-	8,  // 2: viaduct.dataplane.v1.StatusReply.ports:type_name -> viaduct.dataplane.v1.Port
-	10, // 3: viaduct.dataplane.v1.StatusReply.features:type_name -> viaduct.dataplane.v1.Feature
-	11, // 4: viaduct.dataplane.v1.StatusReply.degraded:type_name -> viaduct.dataplane.v1.Degradation
-	5,  // 5: viaduct.dataplane.v1.Worker.queues:type_name -> viaduct.dataplane.v1.WorkerQueue
-	8,  // 6: viaduct.dataplane.v1.PortsReply.ports:type_name -> viaduct.dataplane.v1.Port
-	0,  // 7: viaduct.dataplane.v1.Port.state:type_name -> viaduct.dataplane.v1.PortState
-	9,  // 8: viaduct.dataplane.v1.Port.queues:type_name -> viaduct.dataplane.v1.PortQueue
-	14, // 9: viaduct.dataplane.v1.RoutesReply.routes:type_name -> viaduct.dataplane.v1.Route
-	15, // 10: viaduct.dataplane.v1.Route.hops:type_name -> viaduct.dataplane.v1.NextHop
-	18, // 11: viaduct.dataplane.v1.NeighborsReply.neighbors:type_name -> viaduct.dataplane.v1.Neighbor
-	21, // 12: viaduct.dataplane.v1.LedgerReply.ports:type_name -> viaduct.dataplane.v1.PortLedger
-	21, // 13: viaduct.dataplane.v1.LedgerReply.total:type_name -> viaduct.dataplane.v1.PortLedger
-	22, // 14: viaduct.dataplane.v1.PortLedger.reasons:type_name -> viaduct.dataplane.v1.ReasonCount
-	23, // 15: viaduct.dataplane.v1.PortLedger.sockets:type_name -> viaduct.dataplane.v1.SocketStatistics
-	24, // 16: viaduct.dataplane.v1.PortLedger.hook:type_name -> viaduct.dataplane.v1.PortLedger.HookEntry
-	1,  // 17: viaduct.dataplane.v1.Dataplane.Status:input_type -> viaduct.dataplane.v1.StatusRequest
-	6,  // 18: viaduct.dataplane.v1.Dataplane.Ports:input_type -> viaduct.dataplane.v1.PortsRequest
-	12, // 19: viaduct.dataplane.v1.Dataplane.Routes:input_type -> viaduct.dataplane.v1.RoutesRequest
-	16, // 20: viaduct.dataplane.v1.Dataplane.Neighbors:input_type -> viaduct.dataplane.v1.NeighborsRequest
-	19, // 21: viaduct.dataplane.v1.Dataplane.Ledger:input_type -> viaduct.dataplane.v1.LedgerRequest
-	2,  // 22: viaduct.dataplane.v1.Dataplane.Status:output_type -> viaduct.dataplane.v1.StatusReply
-	7,  // 23: viaduct.dataplane.v1.Dataplane.Ports:output_type -> viaduct.dataplane.v1.PortsReply
-	13, // 24: viaduct.dataplane.v1.Dataplane.Routes:output_type -> viaduct.dataplane.v1.RoutesReply
-	17, // 25: viaduct.dataplane.v1.Dataplane.Neighbors:output_type -> viaduct.dataplane.v1.NeighborsReply
-	20, // 26: viaduct.dataplane.v1.Dataplane.Ledger:output_type -> viaduct.dataplane.v1.LedgerReply
-	22, // [22:27] is the sub-list for method output_type
-	17, // [17:22] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	5,  // 0: viaduct.dataplane.v1.StatusReply.last_nack:type_name -> viaduct.dataplane.v1.Refusal
+	6,  // 1: viaduct.dataplane.v1.StatusReply.workers:type_name -> viaduct.dataplane.v1.Worker
+	10, // 2: viaduct.dataplane.v1.StatusReply.ports:type_name -> viaduct.dataplane.v1.Port
+	12, // 3: viaduct.dataplane.v1.StatusReply.features:type_name -> viaduct.dataplane.v1.Feature
+	13, // 4: viaduct.dataplane.v1.StatusReply.degraded:type_name -> viaduct.dataplane.v1.Degradation
+	3,  // 5: viaduct.dataplane.v1.StatusReply.control:type_name -> viaduct.dataplane.v1.Control
+	4,  // 6: viaduct.dataplane.v1.StatusReply.state_file:type_name -> viaduct.dataplane.v1.StateFile
+	7,  // 7: viaduct.dataplane.v1.Worker.queues:type_name -> viaduct.dataplane.v1.WorkerQueue
+	10, // 8: viaduct.dataplane.v1.PortsReply.ports:type_name -> viaduct.dataplane.v1.Port
+	0,  // 9: viaduct.dataplane.v1.Port.state:type_name -> viaduct.dataplane.v1.PortState
+	11, // 10: viaduct.dataplane.v1.Port.queues:type_name -> viaduct.dataplane.v1.PortQueue
+	16, // 11: viaduct.dataplane.v1.RoutesReply.routes:type_name -> viaduct.dataplane.v1.Route
+	17, // 12: viaduct.dataplane.v1.Route.hops:type_name -> viaduct.dataplane.v1.NextHop
+	20, // 13: viaduct.dataplane.v1.IdentitiesReply.identities:type_name -> viaduct.dataplane.v1.Identity
+	21, // 14: viaduct.dataplane.v1.Identity.prefixes:type_name -> viaduct.dataplane.v1.IdentityPrefix
+	24, // 15: viaduct.dataplane.v1.NeighborsReply.neighbors:type_name -> viaduct.dataplane.v1.Neighbor
+	27, // 16: viaduct.dataplane.v1.LedgerReply.ports:type_name -> viaduct.dataplane.v1.PortLedger
+	27, // 17: viaduct.dataplane.v1.LedgerReply.total:type_name -> viaduct.dataplane.v1.PortLedger
+	28, // 18: viaduct.dataplane.v1.PortLedger.reasons:type_name -> viaduct.dataplane.v1.ReasonCount
+	29, // 19: viaduct.dataplane.v1.PortLedger.sockets:type_name -> viaduct.dataplane.v1.SocketStatistics
+	30, // 20: viaduct.dataplane.v1.PortLedger.hook:type_name -> viaduct.dataplane.v1.PortLedger.HookEntry
+	1,  // 21: viaduct.dataplane.v1.Dataplane.Status:input_type -> viaduct.dataplane.v1.StatusRequest
+	8,  // 22: viaduct.dataplane.v1.Dataplane.Ports:input_type -> viaduct.dataplane.v1.PortsRequest
+	14, // 23: viaduct.dataplane.v1.Dataplane.Routes:input_type -> viaduct.dataplane.v1.RoutesRequest
+	22, // 24: viaduct.dataplane.v1.Dataplane.Neighbors:input_type -> viaduct.dataplane.v1.NeighborsRequest
+	18, // 25: viaduct.dataplane.v1.Dataplane.Identities:input_type -> viaduct.dataplane.v1.IdentitiesRequest
+	25, // 26: viaduct.dataplane.v1.Dataplane.Ledger:input_type -> viaduct.dataplane.v1.LedgerRequest
+	2,  // 27: viaduct.dataplane.v1.Dataplane.Status:output_type -> viaduct.dataplane.v1.StatusReply
+	9,  // 28: viaduct.dataplane.v1.Dataplane.Ports:output_type -> viaduct.dataplane.v1.PortsReply
+	15, // 29: viaduct.dataplane.v1.Dataplane.Routes:output_type -> viaduct.dataplane.v1.RoutesReply
+	23, // 30: viaduct.dataplane.v1.Dataplane.Neighbors:output_type -> viaduct.dataplane.v1.NeighborsReply
+	19, // 31: viaduct.dataplane.v1.Dataplane.Identities:output_type -> viaduct.dataplane.v1.IdentitiesReply
+	26, // 32: viaduct.dataplane.v1.Dataplane.Ledger:output_type -> viaduct.dataplane.v1.LedgerReply
+	27, // [27:33] is the sub-list for method output_type
+	21, // [21:27] is the sub-list for method input_type
+	21, // [21:21] is the sub-list for extension type_name
+	21, // [21:21] is the sub-list for extension extendee
+	0,  // [0:21] is the sub-list for field type_name
 }
 
 func init() { file_dataplane_api_dataplane_proto_init() }
@@ -2199,7 +2693,7 @@ func file_dataplane_api_dataplane_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_dataplane_api_dataplane_proto_rawDesc), len(file_dataplane_api_dataplane_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   24,
+			NumMessages:   30,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -24,11 +24,12 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	Dataplane_Status_FullMethodName    = "/viaduct.dataplane.v1.Dataplane/Status"
-	Dataplane_Ports_FullMethodName     = "/viaduct.dataplane.v1.Dataplane/Ports"
-	Dataplane_Routes_FullMethodName    = "/viaduct.dataplane.v1.Dataplane/Routes"
-	Dataplane_Neighbors_FullMethodName = "/viaduct.dataplane.v1.Dataplane/Neighbors"
-	Dataplane_Ledger_FullMethodName    = "/viaduct.dataplane.v1.Dataplane/Ledger"
+	Dataplane_Status_FullMethodName     = "/viaduct.dataplane.v1.Dataplane/Status"
+	Dataplane_Ports_FullMethodName      = "/viaduct.dataplane.v1.Dataplane/Ports"
+	Dataplane_Routes_FullMethodName     = "/viaduct.dataplane.v1.Dataplane/Routes"
+	Dataplane_Neighbors_FullMethodName  = "/viaduct.dataplane.v1.Dataplane/Neighbors"
+	Dataplane_Identities_FullMethodName = "/viaduct.dataplane.v1.Dataplane/Identities"
+	Dataplane_Ledger_FullMethodName     = "/viaduct.dataplane.v1.Dataplane/Ledger"
 )
 
 // DataplaneClient is the client API for Dataplane service.
@@ -45,6 +46,8 @@ type DataplaneClient interface {
 	Routes(ctx context.Context, in *RoutesRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[RoutesReply], error)
 	// Neighbors lists the neighbour cache, ordered by port and address.
 	Neighbors(ctx context.Context, in *NeighborsRequest, opts ...grpc.CallOption) (*NeighborsReply, error)
+	// Identities streams the identities in force, ordered by id.
+	Identities(ctx context.Context, in *IdentitiesRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[IdentitiesReply], error)
 	// Ledger says what became of every packet, by port and reason.
 	Ledger(ctx context.Context, in *LedgerRequest, opts ...grpc.CallOption) (*LedgerReply, error)
 }
@@ -106,6 +109,25 @@ func (c *dataplaneClient) Neighbors(ctx context.Context, in *NeighborsRequest, o
 	return out, nil
 }
 
+func (c *dataplaneClient) Identities(ctx context.Context, in *IdentitiesRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[IdentitiesReply], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Dataplane_ServiceDesc.Streams[1], Dataplane_Identities_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[IdentitiesRequest, IdentitiesReply]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Dataplane_IdentitiesClient = grpc.ServerStreamingClient[IdentitiesReply]
+
 func (c *dataplaneClient) Ledger(ctx context.Context, in *LedgerRequest, opts ...grpc.CallOption) (*LedgerReply, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(LedgerReply)
@@ -130,6 +152,8 @@ type DataplaneServer interface {
 	Routes(*RoutesRequest, grpc.ServerStreamingServer[RoutesReply]) error
 	// Neighbors lists the neighbour cache, ordered by port and address.
 	Neighbors(context.Context, *NeighborsRequest) (*NeighborsReply, error)
+	// Identities streams the identities in force, ordered by id.
+	Identities(*IdentitiesRequest, grpc.ServerStreamingServer[IdentitiesReply]) error
 	// Ledger says what became of every packet, by port and reason.
 	Ledger(context.Context, *LedgerRequest) (*LedgerReply, error)
 	mustEmbedUnimplementedDataplaneServer()
@@ -153,6 +177,9 @@ func (UnimplementedDataplaneServer) Routes(*RoutesRequest, grpc.ServerStreamingS
 }
 func (UnimplementedDataplaneServer) Neighbors(context.Context, *NeighborsRequest) (*NeighborsReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method Neighbors not implemented")
+}
+func (UnimplementedDataplaneServer) Identities(*IdentitiesRequest, grpc.ServerStreamingServer[IdentitiesReply]) error {
+	return status.Error(codes.Unimplemented, "method Identities not implemented")
 }
 func (UnimplementedDataplaneServer) Ledger(context.Context, *LedgerRequest) (*LedgerReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method Ledger not implemented")
@@ -243,6 +270,17 @@ func _Dataplane_Neighbors_Handler(srv interface{}, ctx context.Context, dec func
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Dataplane_Identities_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(IdentitiesRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(DataplaneServer).Identities(m, &grpc.GenericServerStream[IdentitiesRequest, IdentitiesReply]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Dataplane_IdentitiesServer = grpc.ServerStreamingServer[IdentitiesReply]
+
 func _Dataplane_Ledger_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(LedgerRequest)
 	if err := dec(in); err != nil {
@@ -289,6 +327,11 @@ var Dataplane_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "Routes",
 			Handler:       _Dataplane_Routes_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "Identities",
+			Handler:       _Dataplane_Identities_Handler,
 			ServerStreams: true,
 		},
 	},

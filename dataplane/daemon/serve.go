@@ -3,12 +3,14 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"net"
 	"net/http"
-	"os"
+	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -19,21 +21,17 @@ import (
 
 	"github.com/viaduct-net/viaduct/dataplane/api"
 	"github.com/viaduct-net/viaduct/dataplane/forwarder"
+	"github.com/viaduct-net/viaduct/internal/process"
 )
 
-// serve answers the CLI on a unix socket until the context ends. The socket is for root and its group.
-func serve(ctx context.Context, f *forwarder.Forwarder, path string) error {
-	_ = os.Remove(path) // of a process that was killed: the run directory's lock says that it is ours
-	var config net.ListenConfig
-	listener, err := config.Listen(ctx, "unix", path)
+// serve answers the CLI on a unix socket until the context ends.
+func (d *daemon) serve(ctx context.Context) error {
+	listener, err := process.Listen(ctx, filepath.Join(d.o.Run, "dataplane.sock"))
 	if err != nil {
-		return &SetUpError{fmt.Errorf("listen on %s: %w", path, err)}
+		return err
 	}
-	if err := os.Chmod(path, 0o660); err != nil {
-		return &SetUpError{errors.Join(err, listener.Close())}
-	}
-	s := grpc.NewServer()
-	api.RegisterDataplaneServer(s, &server{f: f})
+	s := grpc.NewServer() // the permissions of the socket say who may look
+	api.RegisterDataplaneServer(s, &server{f: d.f, status: d.status})
 	context.AfterFunc(ctx, s.Stop)
 	if err := s.Serve(listener); !errors.Is(err, grpc.ErrServerStopped) {
 		return err
@@ -41,14 +39,30 @@ func serve(ctx context.Context, f *forwarder.Forwarder, path string) error {
 	return nil
 }
 
+// status is the forwarder's, with how control and the state file are.
+func (d *daemon) status() *api.StatusReply {
+	s := d.f.Status()
+	s.TablesFrom = d.from.Load().(string)
+	s.Control, s.StateFile = d.client.Status(), d.file.Status()
+	if !s.Control.Connected {
+		s.Degraded = append(s.Degraded, &api.Degradation{Subject: "control", Reason: "is away: " + s.Control.Error})
+	}
+	if trouble := s.StateFile.Trouble; trouble != "" {
+		s.Degraded = append(s.Degraded, &api.Degradation{Subject: "state file", Reason: trouble})
+	}
+	slices.SortFunc(s.Degraded, func(a, b *api.Degradation) int { return cmp.Compare(a.Subject, b.Subject) })
+	return s
+}
+
 // server answers from the forwarder.
 type server struct {
 	api.UnimplementedDataplaneServer
-	f *forwarder.Forwarder
+	f      *forwarder.Forwarder
+	status func() *api.StatusReply
 }
 
 func (s *server) Status(context.Context, *api.StatusRequest) (*api.StatusReply, error) {
-	return s.f.Status(), nil
+	return s.status(), nil
 }
 
 func (s *server) Ports(_ context.Context, r *api.PortsRequest) (*api.PortsReply, error) {
@@ -102,15 +116,22 @@ func (s *server) known(port string) error {
 }
 
 // serveMetrics serves Prometheus metrics until the context ends.
-func serveMetrics(ctx context.Context, f *forwarder.Forwarder, address string) error {
+func (d *daemon) serveMetrics(ctx context.Context) error {
 	registry := prometheus.NewRegistry()
-	registry.MustRegister(forwarder.NewCollector(f))
+	registry.MustRegister(forwarder.NewCollector(d.f), prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "viaduct_control_connected", Help: "Whether the stream from control is open.",
+	}, func() float64 {
+		if d.client.Status().Connected {
+			return 1
+		}
+		return 0
+	}))
 	mux := http.NewServeMux()
 	mux.Handle("/metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{EnableOpenMetrics: true}))
 	var config net.ListenConfig
-	listener, err := config.Listen(ctx, "tcp", address)
+	listener, err := config.Listen(ctx, "tcp", d.o.Metrics)
 	if err != nil {
-		return &SetUpError{fmt.Errorf("listen for metrics: %w", err)}
+		return &process.SetUpError{Err: fmt.Errorf("listen for metrics: %w", err)}
 	}
 	s := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
 	context.AfterFunc(ctx, func() { _ = s.Close() })

@@ -77,7 +77,8 @@ type Forwarder struct {
 	degraded map[string]string // what is less than asked for, by subject
 	names    map[packet.PortID]string
 	refusal  *dataplaneapi.Refusal // why the last snapshot was refused, nil when it was not
-	applied  time.Duration         // how long the last snapshot took
+	applied  time.Duration         // how long the last change took
+	metrics  changeMetrics
 
 	lostMu sync.Mutex   // held for a moment only: workers take it
 	lost   map[int]bool // devices, by index, that a worker let go of since the last look
@@ -109,6 +110,7 @@ func New(cfg Config) *Forwarder {
 		names:     make(map[packet.PortID]string),
 		changed:   make(chan struct{}, 1),
 		lost:      make(map[int]bool),
+		metrics:   newChangeMetrics(),
 	}
 	empty, err := tables.Build(nil, &api.Snapshot{Epoch: 0}, noLinks, f.neighbors)
 	if err != nil {
@@ -121,20 +123,64 @@ func New(cfg Config) *Forwarder {
 // Epoch is the epoch of the tables in force, 0 for none.
 func (f *Forwarder) Epoch() uint64 { return f.tables.Load().Epoch }
 
+// InForce is the snapshot in force, not to be changed; nil before the first.
+func (f *Forwarder) InForce() *api.Snapshot {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.snapshot
+}
+
 // Apply puts a snapshot in force, all of it or nothing. An error is a *tables.InvalidError where an object of the
-// snapshot is at fault. Packets are judged by the old tables until the new ones are whole; none is lost.
+// snapshot is at fault. Packets are judged by the old tables until the new ones are whole; none is lost. The snapshot
+// must not change afterwards.
 func (f *Forwarder) Apply(ctx context.Context, snapshot *api.Snapshot) error {
+	return f.transact(snapshot.GetEpoch(), wholes, func() error { return f.apply(ctx, snapshot, false) })
+}
+
+// Restore is Apply for a snapshot that was in force before this process: a device that is not there is one that
+// vanished meanwhile, and its ports open when it returns.
+func (f *Forwarder) Restore(ctx context.Context, snapshot *api.Snapshot) error {
+	return f.transact(snapshot.GetEpoch(), wholes, func() error { return f.apply(ctx, snapshot, true) })
+}
+
+// ApplyDelta is Apply for the difference from the snapshot in force. It fails with an *api.GapError when the delta
+// builds on another epoch than is in force.
+func (f *Forwarder) ApplyDelta(ctx context.Context, d *api.Delta) error {
+	return f.transact(d.GetSet().GetEpoch(), deltas, func() error { return f.applyDelta(ctx, d) })
+}
+
+func (f *Forwarder) applyDelta(ctx context.Context, d *api.Delta) error {
+	if f.snapshot == nil {
+		return &api.GapError{Base: d.GetBase()}
+	}
+	next, err := d.Apply(f.snapshot)
+	if err != nil {
+		return err
+	}
+	return f.apply(ctx, next, false)
+}
+
+// kind is in what form a change came.
+type kind int
+
+const (
+	wholes kind = iota
+	deltas
+)
+
+// transact runs a change and keeps the books on it.
+func (f *Forwarder) transact(epoch uint64, k kind, change func() error) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	begin := time.Now()
-	if err := f.apply(ctx, snapshot); err != nil {
-		f.refusal = refusal(snapshot.GetEpoch(), err)
+	if err := change(); err != nil {
+		f.refusal = refusal(epoch, err)
+		f.metrics.nacks.Inc()
 		return err
 	}
 	f.refusal, f.applied = nil, time.Since(begin)
-	for _, p := range snapshot.GetPorts() {
-		f.names[packet.PortID(p.Id)] = p.Name
-	}
+	f.metrics.apply.Observe(f.applied.Seconds())
+	f.metrics.snapshots[k].Inc()
 	return nil
 }
 
@@ -147,12 +193,13 @@ func refusal(epoch uint64, err error) *dataplaneapi.Refusal {
 	return r
 }
 
-func (f *Forwarder) apply(ctx context.Context, snapshot *api.Snapshot) error {
+// apply is the transaction of a whole snapshot. A device that is not there is at fault, unless absent is true.
+func (f *Forwarder) apply(ctx context.Context, snapshot *api.Snapshot, absent bool) error {
 	links, err := readLinks()
 	if err != nil {
 		return err
 	}
-	if err := f.checkDevices(snapshot, links); err != nil {
+	if err := f.checkDevices(snapshot, links, absent); err != nil {
 		return err
 	}
 	next, err := tables.Build(f.tables.Load(), snapshot, f.lookup(links), f.neighbors)
@@ -170,6 +217,9 @@ func (f *Forwarder) apply(ctx context.Context, snapshot *api.Snapshot) error {
 	ctx = context.WithoutCancel(ctx)
 	f.snapshot = snapshot
 	f.tables.Store(next)
+	for _, p := range snapshot.GetPorts() {
+		f.names[packet.PortID(p.Id)] = p.Name
+	}
 	if err := f.serve(ctx, opened); err != nil {
 		return err
 	}
@@ -184,13 +234,13 @@ func (f *Forwarder) restoreNeighbors(links links) error {
 
 // checkDevices refuses a snapshot with a port, unknown until then, whose device does not exist. A device may vanish
 // later, and return: then its ports close and open.
-func (f *Forwarder) checkDevices(snapshot *api.Snapshot, links links) error {
+func (f *Forwarder) checkDevices(snapshot *api.Snapshot, links links, absent bool) error {
 	known := make(map[string]bool)
 	for _, p := range f.snapshot.GetPorts() {
 		known[p.Device] = true
 	}
 	for _, p := range snapshot.GetPorts() {
-		if _, there := links[p.Device]; !there && !known[p.Device] && p.Device != "" {
+		if _, there := links[p.Device]; !there && !absent && !known[p.Device] && p.Device != "" {
 			return &tables.InvalidError{Object: tables.Origin(snapshot, p.Origin), Field: "spec.ports[" + p.Name + "].device",
 				Reason: fmt.Sprintf("device %q does not exist in this network namespace; create it or correct the name",
 					p.Device)}

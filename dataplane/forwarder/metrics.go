@@ -36,6 +36,33 @@ var (
 	balanceDesc   = describe("ledger_difference", "Received less forwarded, consumed, dropped and held: 0 is right.")
 )
 
+// changeMetrics count what became of snapshots and deltas.
+type changeMetrics struct {
+	apply     prometheus.Histogram
+	nacks     prometheus.Counter
+	snapshots [2]prometheus.Counter // by kind
+}
+
+func newChangeMetrics() changeMetrics {
+	applied := func(kind string) prometheus.Counter {
+		return prometheus.NewCounter(prometheus.CounterOpts{Name: "viaduct_snapshots_total",
+			Help: "Whole snapshots and deltas put in force.", ConstLabels: prometheus.Labels{"kind": kind}})
+	}
+	return changeMetrics{
+		apply: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "viaduct_apply_seconds",
+			Help:    "How long snapshots and deltas took until they were in force.",
+			Buckets: prometheus.ExponentialBuckets(1e-5, 4, 10)}), // 10 us to 2.6 s
+		nacks: prometheus.NewCounter(prometheus.CounterOpts{Name: "viaduct_nacks_total",
+			Help: "Snapshots and deltas refused."}),
+		snapshots: [2]prometheus.Counter{wholes: applied("snapshot"), deltas: applied("delta")},
+	}
+}
+
+// collectors lists them.
+func (m *changeMetrics) collectors() []prometheus.Collector {
+	return []prometheus.Collector{m.apply, m.nacks, m.snapshots[wholes], m.snapshots[deltas]}
+}
+
 // Describe implements prometheus.Collector.
 func (c *Collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
@@ -44,12 +71,18 @@ func (c *Collector) Describe(ch chan<- *prometheus.Desc) {
 	} {
 		ch <- d
 	}
+	for _, m := range c.f.metrics.collectors() {
+		m.Describe(ch)
+	}
 }
 
 // Collect implements prometheus.Collector.
 func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	for _, m := range c.f.metrics.collectors() {
+		m.Collect(ch)
 	}
 	s := c.f.Status()
 	gauge(epochDesc, float64(s.Epoch))
