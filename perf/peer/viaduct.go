@@ -15,28 +15,42 @@ import (
 	"github.com/viaduct-net/viaduct/perf/rig"
 )
 
-// viaduct is viaduct-dataplane as a process of its own, configured by a directory of manifests.
+// viaduct is viaduct-dataplane as a process of its own, and beside it viaduct-control, which has a directory of
+// manifests for source.
 type viaduct struct {
-	name    string
-	binary  string
-	flags   []string
-	dir     string
-	process *process
+	name      string
+	binary    string // the dataplane's; control's is beside it
+	flags     []string
+	dir       string
+	control   *process
+	dataplane *process
 }
 
 func (v *viaduct) Name() string      { return v.name }
 func (v *viaduct) Transparent() bool { return false }
 
-func (v *viaduct) Missing(rig.Options) string { return executable(v.binary) }
+func (v *viaduct) Missing(rig.Options) string {
+	if missing := executable(v.binary); missing != "" {
+		return missing
+	}
+	return executable(v.controlBinary())
+}
+
+func (v *viaduct) controlBinary() string {
+	return filepath.Join(filepath.Dir(v.binary), "viaduct-control")
+}
 
 // Checksums: the asavie backend has no TX metadata to ask the kernel for them.
 func (v *viaduct) Checksums() bool { return v.name == "viaduct" }
 
 func (v *viaduct) PIDs() []int {
-	if v.process == nil {
-		return nil
+	var pids []int
+	for _, p := range []*process{v.control, v.dataplane} {
+		if p != nil {
+			pids = append(pids, p.cmd.Process.Pid)
+		}
 	}
-	return []int{v.process.cmd.Process.Pid}
+	return pids
 }
 
 func (v *viaduct) Start(ctx context.Context, r *rig.Rig, s Setup) error {
@@ -48,29 +62,58 @@ func (v *viaduct) Start(ctx context.Context, r *rig.Rig, s Setup) error {
 }
 
 func (v *viaduct) start(ctx context.Context, r *rig.Rig, s Setup) error {
-	var err error
-	if v.dir, err = os.MkdirTemp("", "viaduct-perf-"); err != nil {
-		return fmt.Errorf("make directory: %w", err)
+	if err := v.directory(); err != nil {
+		return err
 	}
 	manifests := filepath.Join(v.dir, "manifests")
 	if err := WriteManifests(manifests, r, s); err != nil {
 		return err
 	}
-	args := append([]string{
-		"--manifests", manifests, "--run", filepath.Join(v.dir, "run"), "--bpf", filepath.Join(v.dir, "bpf"),
-	}, v.flags...)
-	if v.process, err = launch(r, s.CPUs, v.binary, args...); err != nil {
+	if err := v.startControl(r, s.CPUs, "--source", "dir:"+manifests); err != nil {
 		return err
 	}
-	return v.process.await(ctx, "ready", 30*time.Second)
+	if err := v.startDataplane(r, s.CPUs); err != nil {
+		return err
+	}
+	if err := v.dataplane.await(ctx, "ready", 30*time.Second); err != nil {
+		return fmt.Errorf("%w; %s: %s", err, v.controlBinary(), v.control.output.last())
+	}
+	return nil
+}
+
+func (v *viaduct) directory() (err error) {
+	if v.dir, err = os.MkdirTemp("", "viaduct-perf-"); err != nil {
+		return fmt.Errorf("make directory: %w", err)
+	}
+	return nil
+}
+
+// common are the flags of both programs.
+func (v *viaduct) common(more ...string) []string {
+	return append([]string{"--run", v.run(), "--state", filepath.Join(v.dir, "state")}, more...)
+}
+
+func (v *viaduct) run() string { return filepath.Join(v.dir, "run") }
+
+func (v *viaduct) startControl(r *rig.Rig, cpus []int, flags ...string) (err error) {
+	v.control, err = launch(r, cpus, v.controlBinary(), v.common(flags...)...)
+	return err
+}
+
+func (v *viaduct) startDataplane(r *rig.Rig, cpus []int) (err error) {
+	flags := v.common("--bpf", filepath.Join(v.dir, "bpf"))
+	v.dataplane, err = launch(r, cpus, v.binary, append(flags, v.flags...)...)
+	return err
 }
 
 func (v *viaduct) Stop() error {
 	var errs []error
-	if v.process != nil {
-		errs = append(errs, v.process.stop())
-		v.process = nil
+	for _, p := range []*process{v.dataplane, v.control} {
+		if p != nil {
+			errs = append(errs, p.stop())
+		}
 	}
+	v.dataplane, v.control = nil, nil
 	if v.dir != "" {
 		errs = append(errs, os.RemoveAll(v.dir))
 		v.dir = ""

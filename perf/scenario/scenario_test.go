@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -92,10 +93,7 @@ func TestTCP(t *testing.T) {
 // TestIdle: a process that spins takes more of a core than one that sleeps, which takes next to nothing.
 func TestIdle(t *testing.T) {
 	share := func(script string) float64 {
-		path := t.TempDir() + "/dataplane"
-		if err := os.WriteFile(path, []byte("#!/bin/sh\necho ready\n"+script), 0o700); err != nil {
-			t.Fatal(err)
-		}
+		path := programs(t, "echo ready\n"+script)
 		i := Idle{Comparison: comparison(t, "viaduct"), Duration: 300 * time.Millisecond}
 		i.Dataplane = path
 		var doc report.Document
@@ -110,6 +108,18 @@ func TestIdle(t *testing.T) {
 	if v := share("while :; do :; done\n"); v < 5 || v > 110 {
 		t.Errorf("a spinning process takes %v %% of a core", v)
 	}
+}
+
+// programs writes a dataplane, which is the shell script, and beside it a control that sleeps.
+func programs(t *testing.T, script string) (dataplane string) {
+	t.Helper()
+	dir := t.TempDir()
+	for name, text := range map[string]string{"viaduct-dataplane": script, "viaduct-control": "exec sleep 60\n"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte("#!/bin/sh\n"+text), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return filepath.Join(dir, "viaduct-dataplane")
 }
 
 func TestInterruptedRunLeavesNothing(t *testing.T) {
@@ -145,10 +155,7 @@ func openNamespaces(t *testing.T) (n int) {
 
 // TestDeadSubjectIsNotWaitedFor: a subject that ends before it forwards fails at once, with its own words.
 func TestDeadSubjectIsNotWaitedFor(t *testing.T) {
-	path := t.TempDir() + "/dataplane"
-	if err := os.WriteFile(path, []byte("#!/bin/sh\necho ready; sleep 0.3; echo no memory; exit 1\n"), 0o700); err != nil {
-		t.Fatal(err)
-	}
+	path := programs(t, "echo ready; sleep 0.3; echo no memory; exit 1\n")
 	f := Forward{Comparison: comparison(t, "viaduct"), Size: 64, Flows: 1, Duration: time.Second}
 	f.Dataplane = path
 	start := time.Now()

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package demo shows a dataplane at work: two hosts in network namespaces with a real viaduct-dataplane process
-// between them, real traffic through it, and the ledger at the end. Everything on the hosts' side is Go: no ping, no
+// Package demo shows a dataplane at work: two hosts in network namespaces with a real "viaduct up" between them, real
+// traffic through it, and the ledger at the end. Everything on the hosts' side is Go: no ping, no
 // traceroute, no ip.
 //
 // command.go and run.go are the frame, network.go the topology, and each further file some of the steps.
@@ -13,7 +13,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -40,7 +39,7 @@ type Result struct {
 
 // Command returns "viaduct demo". output points at the value of -o.
 func Command(output *string) *cobra.Command {
-	var dataplane string
+	var program string
 	c := &cobra.Command{
 		Use:   "demo",
 		Short: "Two hosts and a dataplane between them: real traffic, every step checked, nothing left behind",
@@ -51,7 +50,7 @@ Needs root. Leaves nothing behind, also when interrupted.
 Exit status: 0 every step was right, 1 one was not, 2 it could not start.`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			path, err := find(dataplane)
+			path, err := find(program)
 			if err != nil {
 				return err
 			}
@@ -71,28 +70,24 @@ Exit status: 0 every step was right, 1 one was not, 2 it could not start.`,
 			return conclude(out, report, *output)
 		},
 	}
-	c.Flags().StringVar(&dataplane, "dataplane", "", "program to start (default: viaduct-dataplane beside this one)")
-	_ = c.MarkFlagFilename("dataplane")
+	c.Flags().StringVar(&program, "program", "", "viaduct to start (default: this one)")
+	_ = c.MarkFlagFilename("program")
 	return c
 }
 
-// find returns the dataplane's program.
+// find returns the program to start.
 func find(path string) (string, error) {
 	if path == "" {
-		self, err := os.Executable()
-		if err != nil {
-			return "", fmt.Errorf("find this program: %w", err)
-		}
-		path = filepath.Join(filepath.Dir(self), "viaduct-dataplane")
+		return os.Executable()
 	}
 	if info, err := os.Stat(path); err != nil || info.Mode()&0o111 == 0 || info.IsDir() {
-		return "", fmt.Errorf("%s is no program: build it (make build) or name another one with --dataplane", path)
+		return "", fmt.Errorf("%s is no program: build it (make build) or leave --program out", path)
 	}
 	return path, nil
 }
 
 const picture = `
-   left ───────────── viaduct-dataplane ─────────────── right
+   left ──────────────── viaduct up ─────────────────── right
    10.1.0.2 fd00:1::2                wide, MTU 60000: 10.2.0.2 fd00:2::2
    MTU 60000                       narrow, MTU 1500:  10.3.0.2 fd00:3::2
 

@@ -151,8 +151,8 @@ func (n *network) writeManifests() error {
 // start runs the dataplane in the middle and waits until its ports forward.
 func (n *network) start(ctx context.Context, path string) error {
 	run := filepath.Join(n.directory, "run")
-	cmd := exec.Command(path, "--manifests", n.manifestDir(), "--run", run,
-		"--bpf", filepath.Join(n.directory, "bpf"), "--log-level", "info")
+	cmd := exec.Command(path, "up", "--manifests", n.manifestDir(), "--run", run,
+		"--state", filepath.Join(n.directory, "state"), "--bpf", filepath.Join(n.directory, "bpf"))
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		return fmt.Errorf("start the dataplane: %w", err)

@@ -103,22 +103,37 @@ func (c *Client) Ledger(ctx context.Context, port string) (*api.LedgerReply, err
 
 // Routes asks for the routes in force and gathers the stream into one reply.
 func (c *Client) Routes(ctx context.Context, ask *api.RoutesRequest) (*api.RoutesReply, error) {
-	stream, err := plain(c.rpc.Routes(ctx, ask))
-	if err != nil {
-		return nil, err
-	}
 	all := &api.RoutesReply{}
-	for {
-		part, err := stream.Recv()
-		if errors.Is(err, io.EOF) {
-			return all, nil
-		}
-		if _, err := plain(part, err); err != nil {
-			return nil, err
-		}
+	stream, err := c.rpc.Routes(ctx, ask)
+	return all, gather(stream, err, func(part *api.RoutesReply) {
 		all.Epoch = part.Epoch
 		all.Routes = append(all.Routes, part.Routes...)
+	})
+}
+
+// Identities asks for the identities in force and gathers the stream into one reply.
+func (c *Client) Identities(ctx context.Context, ask *api.IdentitiesRequest) (*api.IdentitiesReply, error) {
+	all := &api.IdentitiesReply{}
+	stream, err := c.rpc.Identities(ctx, ask)
+	return all, gather(stream, err, func(part *api.IdentitiesReply) {
+		all.Epoch = part.Epoch
+		all.Identities = append(all.Identities, part.Identities...)
+	})
+}
+
+// gather calls add with every part of a stream that was opened with err.
+func gather[T any](stream grpc.ServerStreamingClient[T], err error, add func(*T)) error {
+	for err == nil {
+		var part *T
+		if part, err = stream.Recv(); err == nil {
+			add(part)
+		}
 	}
+	if errors.Is(err, io.EOF) {
+		return nil
+	}
+	_, err = plain[any](nil, err)
+	return err
 }
 
 // plain takes gRPC's wrapping off an error, which tells a person nothing.

@@ -33,7 +33,7 @@ type view[T any] struct {
 
 // Commands returns the commands that read a running dataplane.
 func Commands(f *Flags) []*cobra.Command {
-	return []*cobra.Command{status(f), ports(f), routes(f), neighbors(f), drops(f)}
+	return []*cobra.Command{status(f), ports(f), routes(f), neighbors(f), identities(f), drops(f)}
 }
 
 func ports(f *Flags) *cobra.Command {
@@ -78,6 +78,26 @@ func neighbors(f *Flags) *cobra.Command {
 				text: neighborsText,
 			}
 		})
+}
+
+func identities(f *Flags) *cobra.Command {
+	c := &cobra.Command{
+		Use:     "identities",
+		Short:   "Show the identities in force: label sets, and the addresses that have them",
+		Example: "  viaduct identities --namespace shop\n  viaduct identities --address 10.244.1.7",
+		Args:    cobra.NoArgs,
+	}
+	var ask api.IdentitiesRequest
+	c.Flags().StringVar(&ask.Address, "address", "", "only the identity of this address")
+	c.Flags().StringVar(&ask.Namespace, "namespace", "", "only those of this namespace's pods")
+	return command(f, c, func(*cobra.Command, []string) view[*api.IdentitiesReply] {
+		return view[*api.IdentitiesReply]{
+			ask: func(ctx context.Context, c *Client) (*api.IdentitiesReply, error) {
+				return c.Identities(ctx, &ask)
+			},
+			text: identitiesText,
+		}
+	})
 }
 
 func drops(f *Flags) *cobra.Command {

@@ -33,10 +33,14 @@ func (fake) Status(context.Context, *api.StatusRequest) (*api.StatusReply, error
 	return &api.StatusReply{
 		Version: "v1", Node: "lab", Epoch: 7, Kernel: "6.18", ApplyNanoseconds: 1500000, Routes: 3,
 		StartedUnixNanoseconds: time.Now().Add(-time.Minute).UnixNano(),
-		LastNack:               &api.Refusal{Epoch: 8, Object: "Route a", Field: "spec.via", Reason: "unknown port"},
-		Workers:                []*api.Worker{{Cpu: -1, Frames: 4096, Queues: []*api.WorkerQueue{{Device: "v0", Queue: 1}}}},
-		Features:               []*api.Feature{{Name: "AF_XDP multi-buffer", Found: true, Since: "6.6"}},
-		Degraded:               []*api.Degradation{{Subject: "port left", Reason: "generic XDP"}},
+		TablesFrom:             "state file",
+		StateFile:              &api.StateFile{Path: "/s/snapshot.pb", Trouble: "torn"},
+		Control: &api.Control{Error: "no such socket",
+			SinceUnixNanoseconds: time.Now().Add(-time.Minute).UnixNano()},
+		LastNack: &api.Refusal{Epoch: 8, Object: "Route a", Field: "spec.via", Reason: "unknown port"},
+		Workers:  []*api.Worker{{Cpu: -1, Frames: 4096, Queues: []*api.WorkerQueue{{Device: "v0", Queue: 1}}}},
+		Features: []*api.Feature{{Name: "AF_XDP multi-buffer", Found: true, Since: "6.6"}},
+		Degraded: []*api.Degradation{{Subject: "port left", Reason: "generic XDP"}},
 	}, nil
 }
 
@@ -72,6 +76,16 @@ func (fake) Neighbors(context.Context, *api.NeighborsRequest) (*api.NeighborsRep
 	return &api.NeighborsReply{Neighbors: []*api.Neighbor{{Port: "left", Address: "10.1.0.2", Mac: "02:00:00:00:00:02",
 		State: "reachable", AgeNanoseconds: 1500000000},
 		{Port: "left", Address: "10.1.0.9", State: "incomplete", Waiting: 3}}}, nil
+}
+
+func (fake) Identities(r *api.IdentitiesRequest, s grpc.ServerStreamingServer[api.IdentitiesReply]) error {
+	if r.Address == "x" {
+		return grpcstatus.Error(codes.InvalidArgument, `address "x"`)
+	}
+	return s.Send(&api.IdentitiesReply{Epoch: 7, Identities: []*api.Identity{
+		{Id: 3, Kind: "pod", Namespace: "shop", Labels: []string{"app=web", "tier=1"}, Prefixes: []*api.IdentityPrefix{
+			{Prefix: "10.244.1.7/32", Origin: "Pod shop/web-0"}, {Prefix: "fd00::7/128", Origin: "Pod shop/web-0"}}},
+		{Id: 4, Kind: "node"}}})
 }
 
 func (f fake) Ledger(context.Context, *api.LedgerRequest) (*api.LedgerReply, error) {
@@ -169,6 +183,12 @@ left    socket      rx_ring_full        5
 
 the ledger balances: received = forwarded + consumed + dropped + held
 `},
+		{"identities", `
+ID  KIND  NAMESPACE  LABELS          ADDRESSES      ORIGIN
+ 3  pod   shop       app=web tier=1  10.244.1.7/32  Pod shop/web-0
+                                     fd00::7/128    Pod shop/web-0
+ 4  node  -          -               -              -
+`},
 		{"status", `
 health   degraded
 node     lab
@@ -176,12 +196,15 @@ version  v1
 kernel   6.18
 up       1m0s
 epoch    7, applied in 1.5ms
-tables   0 ports, 3 routes, 0 next-hop groups, 0 neighbors
+tables   0 ports, 3 routes, 0 next-hop groups, 0 neighbors, 0 identities
+from     state file
 source   dir:/lab
 objects  1 NodeConfig, 2 Route
 pushed   epoch 7 in 2ms: 1 snapshots, 3 deltas, 1 refused
 refused: epoch 8: Route a: spec.via: unknown port
 degraded: port left: generic XDP
+state file: /s/snapshot.pb: torn
+control: the dataplane is not connected for 1m0s: no such socket
 refused: r.yaml:3: Route b: spec.destination: no prefix
 
 WORKER  CPU  QUEUES  FRAMES  FREE  PACKETS  PASSES  BUSY  SLEEPS

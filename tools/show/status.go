@@ -75,9 +75,15 @@ func (h *health) ailments() []string {
 	for _, d := range h.dataplane.Degraded {
 		say("degraded: %s: %s", d.Subject, d.Reason)
 	}
+	if trouble := h.dataplane.StateFile.GetTrouble(); trouble != "" {
+		say("state file: %s: %s", h.dataplane.StateFile.Path, trouble)
+	}
 	if h.control == nil {
 		say("control: %s", h.silence)
 		return lines
+	}
+	if c := h.dataplane.Control; c != nil && !c.Connected {
+		say("control: the dataplane is not connected for %v: %s", since(c.SinceUnixNanoseconds), c.Error)
 	}
 	if h.control.Failure != "" {
 		say("control: %s", h.control.Failure)
@@ -103,8 +109,9 @@ func healthText(w io.Writer, h *health) error {
 	pairs.add("kernel", s.Kernel)
 	pairs.add("up", since(s.StartedUnixNanoseconds))
 	pairs.add("epoch", fmt.Sprintf("%d, applied in %v", s.Epoch, time.Duration(s.ApplyNanoseconds)))
-	pairs.add("tables", fmt.Sprintf("%d ports, %d routes, %d next-hop groups, %d neighbors",
-		len(s.Ports), s.Routes, s.Groups, s.Neighbors))
+	pairs.add("tables", fmt.Sprintf("%d ports, %d routes, %d next-hop groups, %d neighbors, %d identities",
+		len(s.Ports), s.Routes, s.Groups, s.Neighbors, s.Identities))
+	pairs.add("from", s.TablesFrom)
 	controlPairs(pairs, h.control)
 	err := pairs.write(w)
 	for _, line := range ailments {

@@ -116,6 +116,24 @@ func neighborsText(w io.Writer, r *api.NeighborsReply) error {
 	return t.write(w)
 }
 
+func identitiesText(w io.Writer, r *api.IdentitiesReply) error {
+	t := newTable(">ID", "KIND", "NAMESPACE", "LABELS", "ADDRESSES", "ORIGIN")
+	for _, identity := range r.Identities {
+		labels := strings.Join(identity.Labels, " ")
+		if len(identity.Prefixes) == 0 {
+			t.add(identity.Id, identity.Kind, identity.Namespace, labels, "", "")
+		}
+		for i, p := range identity.Prefixes {
+			if i == 0 {
+				t.add(identity.Id, identity.Kind, identity.Namespace, labels, p.Prefix, p.Origin)
+				continue
+			}
+			t.add(" ", " ", " ", " ", p.Prefix, p.Origin) // a further address of the same identity
+		}
+	}
+	return t.write(w)
+}
+
 func dropsText(w io.Writer, r *api.LedgerReply) error {
 	t := newTable("PORT", "VERDICT", "REASON", ">PACKETS", "MEANING")
 	for _, p := range r.Ports {
@@ -130,7 +148,7 @@ func dropsText(w io.Writer, r *api.LedgerReply) error {
 			continue
 		}
 		name := p.Name
-		if p.Gone {
+		if p.Gone && p.Id != 0 { // packets without a port are under 0
 			name += " (gone)"
 		}
 		ledger.add(name, p.Received, p.Forwarded, p.Consumed, p.Dropped, p.Held, p.Originated, p.Transmitted,

@@ -56,7 +56,7 @@ Exit codes: 0 measured, 1 a measurement failed or was interrupted, 2 flags or th
 	root.SetOut(stdout)
 	root.SetErr(stderr)
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(p.forward(), p.tcp(), p.rr(), p.crr(), p.idle())
+	root.AddCommand(p.forward(), p.tcp(), p.rr(), p.crr(), p.idle(), p.control())
 	return root
 }
 
@@ -113,9 +113,36 @@ func (p *program) build(k *scenario.Comparison, use, short, long, subjects strin
 	f.IntVar(&k.Routes, "routes", 10_000, fmt.Sprintf("routes of each address family, up to %d", rig.MaxRoutes))
 	f.IntVar(&k.Rig.Queues, "queues", 1, "queues of each device; forward: also the generator's CPUs")
 	f.IntVar(&k.Rig.MTU, "mtu", mtu, "MTU of all devices, bytes")
-	f.StringVar(&k.Dataplane, "dataplane", defaultDataplane(), "path of viaduct-dataplane")
+	f.StringVar(&k.Dataplane, "dataplane", defaultDataplane(), "path of viaduct-dataplane; viaduct-control is beside it")
 	f.StringArrayVar(&k.Flags, "dataplane-flag", nil,
 		"one more flag for viaduct-dataplane, such as --xdp=generic; repeatable")
+	return c
+}
+
+func (p *program) control() *cobra.Command {
+	k := &scenario.Control{Progress: p.stderr}
+	c := &cobra.Command{
+		Use: "control", Short: "The way of desired state: first snapshot, single changes, storms, memory",
+		Long: `The way of desired state, from a store through viaduct-control into the tables of viaduct-dataplane.
+
+A cluster is made up and written to the store: a directory of manifests, or an etcd that this command starts. Measured
+are the time from control's start until everything is in force, the time of one pod's change, a storm of changes, and
+the memory of control. With --small a smaller cluster takes turns with the large one, for the ratio of the two.`,
+		Args: cobra.NoArgs, SilenceUsage: true, SilenceErrors: true,
+	}
+	f := c.Flags()
+	f.StringVarP(&p.output, "output", "o", "text", "text or json, on standard output; progress goes to standard error")
+	f.StringVar(&k.Source, "source", "etcd", "where the cluster is written: etcd or dir")
+	f.IntVar(&k.Size.Pods, "pods", 10_000, "pods of the cluster")
+	f.IntVar(&k.Size.Nodes, "nodes", 500, "nodes of the cluster")
+	f.IntVar(&k.Size.Namespaces, "namespaces", 5000, "namespaces of the cluster, each with labels of its own")
+	f.IntVar(&k.Size.Routes, "routes", 20_000, "Route objects")
+	f.IntVar(&k.Small, "small", 1000, "pods of the smaller cluster, 0: none")
+	f.IntVar(&k.Changes, "changes", 300, "single changes to time")
+	f.IntVar(&k.Storm, "storm", 1000, "changes a second in the storm of 5 seconds, 0: none")
+	f.IntVar(&k.Runs, "runs", 6, "rounds; the 95 % interval needs at least 6")
+	f.StringVar(&k.Dataplane, "dataplane", defaultDataplane(), "path of viaduct-dataplane; viaduct-control is beside it")
+	c.RunE = func(c *cobra.Command, _ []string) error { return p.measure(c, k.Validate, k.Run) }
 	return c
 }
 

@@ -32,8 +32,7 @@ func built(m *testing.M) int {
 		return 1
 	}
 	defer func() { _ = os.RemoveAll(bin) }()
-	build := exec.Command("go", "build", "-o", bin, "github.com/viaduct-net/viaduct/tools/cmd/viaduct",
-		"github.com/viaduct-net/viaduct/dataplane/cmd/viaduct-dataplane")
+	build := exec.Command("go", "build", "-o", bin, "github.com/viaduct-net/viaduct/tools/cmd/viaduct")
 	build.Stderr = os.Stderr
 	if err := build.Run(); err != nil {
 		fmt.Fprintln(os.Stderr, "build the programs:", err)
@@ -100,8 +99,7 @@ func TestWhatCannotRunSaysWhyInOneLine(t *testing.T) {
 			"viaduct: read " + text + ": neither pcap nor pcapng: the file starts with 0x68656c6c"},
 		{"replay --manifests " + manifests + " --in " + text + " --port left --mac 1:2 --out " + empty + "/o",
 			`viaduct: --mac "1:2" is no MAC such as 02:00:00:00:00:01`},
-		{"demo --dataplane " + text, "viaduct: " + text + " is no program: build it (make build) or name another one with " +
-			"--dataplane"},
+		{"demo --program " + text, "viaduct: " + text + " is no program: build it (make build) or leave --program out"},
 	} {
 		got := viaduct(t, strings.Fields(tt.args)...)
 		if got.status != 2 || !strings.HasPrefix(got.stderr, tt.want) || strings.Count(got.stderr, "\n") != 1 {
@@ -251,14 +249,14 @@ func TestDemoKilled(t *testing.T) {
 }
 
 func TestDemoWithABrokenDataplane(t *testing.T) {
-	broken := write(t, "viaduct-dataplane", "#!/bin/sh\necho no such feature >&2\nexit 2\n")
+	broken := write(t, "viaduct", "#!/bin/sh\necho no such feature >&2\nexit 2\n")
 	if err := os.Chmod(broken, 0o700); err != nil {
 		t.Fatal(err)
 	}
 	if os.Geteuid() != 0 {
 		t.Skip("needs root")
 	}
-	got := viaduct(t, "demo", "--dataplane", broken, "-o", "json")
+	got := viaduct(t, "demo", "--program", broken, "-o", "json")
 	if want := "viaduct: the dataplane did not start: no such feature\n"; got.status != 2 || got.stderr != want {
 		t.Errorf("got %+v, want %q", got, want)
 	}
@@ -273,7 +271,7 @@ func namespacesOf(t *testing.T, temporary string) []uint64 {
 	}
 	for _, path := range commands {
 		b, _ := os.ReadFile(path) // it may have ended
-		if !bytes.Contains(b, []byte(temporary)) || !bytes.Contains(b, []byte("viaduct-dataplane")) {
+		if !bytes.Contains(b, []byte(temporary)) || !bytes.Contains(b, []byte("\x00up\x00")) {
 			continue
 		}
 		link, err := os.Readlink(filepath.Join(filepath.Dir(path), "ns/net"))
