@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"net"
 	"net/http"
 	"path/filepath"
@@ -86,25 +87,42 @@ func (s *server) Ledger(_ context.Context, r *api.LedgerRequest) (*api.LedgerRep
 	return s.f.Report(r.Port), nil
 }
 
-// routesAtOnce is how many routes one message of the stream carries.
-const routesAtOnce = 1000
-
 func (s *server) Routes(r *api.RoutesRequest, stream grpc.ServerStreamingServer[api.RoutesReply]) error {
 	routes, epoch, err := s.f.Routes(r)
 	if err != nil {
 		return status.Error(codes.InvalidArgument, err.Error())
 	}
-	reply := &api.RoutesReply{Epoch: epoch}
-	for route := range routes {
-		reply.Routes = append(reply.Routes, route)
-		if len(reply.Routes) == routesAtOnce {
-			if err := stream.Send(reply); err != nil {
+	return inParts(routes, func(part []*api.Route) error {
+		return stream.Send(&api.RoutesReply{Epoch: epoch, Routes: part})
+	})
+}
+
+func (s *server) Identities(r *api.IdentitiesRequest, stream grpc.ServerStreamingServer[api.IdentitiesReply]) error {
+	identities, epoch, err := s.f.Identities(r)
+	if err != nil {
+		return status.Error(codes.InvalidArgument, err.Error())
+	}
+	return inParts(identities, func(part []*api.Identity) error {
+		return stream.Send(&api.IdentitiesReply{Epoch: epoch, Identities: part})
+	})
+}
+
+// atOnce is how many objects one message of a stream carries.
+const atOnce = 1000
+
+// inParts sends a list in parts, the last of which may be empty.
+func inParts[T any](list iter.Seq[T], send func([]T) error) error {
+	var part []T
+	for e := range list {
+		part = append(part, e)
+		if len(part) == atOnce {
+			if err := send(part); err != nil {
 				return err
 			}
-			reply = &api.RoutesReply{Epoch: epoch}
+			part = nil
 		}
 	}
-	return stream.Send(reply)
+	return send(part)
 }
 
 // known refuses the name of a port that does not exist.

@@ -204,11 +204,18 @@ func (f *Forwarder) serve(ctx context.Context, opened []*device) error {
 // closeUnused closes the devices that no port of the snapshot in force names.
 func (f *Forwarder) closeUnused(ctx context.Context) error {
 	var errs []error
+	used := make(map[string]bool)
+	for _, p := range f.snapshot.GetPorts() {
+		used[p.Device] = true
+	}
 	for name := range f.devices {
-		used := slices.ContainsFunc(f.snapshot.GetPorts(), func(p *api.Port) bool { return p.Device == name })
-		if !used {
+		if !used[name] {
 			errs = append(errs, f.closeDevice(ctx, name))
-			delete(f.degraded, "device "+name)
+		}
+	}
+	for subject := range f.degraded {
+		if name, of := strings.CutPrefix(subject, "device "); of && !used[name] {
+			delete(f.degraded, subject)
 		}
 	}
 	return errors.Join(errs...)

@@ -154,10 +154,21 @@ func (f *Forwarder) applyDelta(ctx context.Context, d *api.Delta) error {
 		return &api.GapError{Base: d.GetBase()}
 	}
 	next, err := d.Apply(f.snapshot)
+	switch {
+	case err != nil:
+		return err
+	case next.Epoch <= f.snapshot.Epoch:
+		return &tables.InvalidError{Field: "epoch", Reason: fmt.Sprintf("%d does not follow %d", next.Epoch, f.snapshot.Epoch)}
+	case !tables.Updatable(f.tables.Load(), d):
+		return f.apply(ctx, next, false)
+	}
+	t, err := tables.Update(f.tables.Load(), next, d)
 	if err != nil {
 		return err
 	}
-	return f.apply(ctx, next, false)
+	f.snapshot = next
+	f.tables.Store(t)
+	return nil
 }
 
 // kind is in what form a change came.
@@ -195,6 +206,9 @@ func refusal(epoch uint64, err error) *dataplaneapi.Refusal {
 
 // apply is the transaction of a whole snapshot. A device that is not there is at fault, unless absent is true.
 func (f *Forwarder) apply(ctx context.Context, snapshot *api.Snapshot, absent bool) error {
+	if snapshot.GetEpoch() == 0 {
+		return &tables.InvalidError{Field: "epoch", Reason: "is 0"}
+	}
 	links, err := readLinks()
 	if err != nil {
 		return err
@@ -240,7 +254,10 @@ func (f *Forwarder) checkDevices(snapshot *api.Snapshot, links links, absent boo
 		known[p.Device] = true
 	}
 	for _, p := range snapshot.GetPorts() {
-		if _, there := links[p.Device]; !there && !absent && !known[p.Device] && p.Device != "" {
+		_, there := links[p.Device]
+		if !there && absent {
+			f.degrade("device "+p.Device, "the device is not there; its ports open when it appears")
+		} else if !there && !known[p.Device] && p.Device != "" {
 			return &tables.InvalidError{Object: tables.Origin(snapshot, p.Origin), Field: "spec.ports[" + p.Name + "].device",
 				Reason: fmt.Sprintf("device %q does not exist in this network namespace; create it or correct the name",
 					p.Device)}
@@ -255,7 +272,7 @@ func (f *Forwarder) checkDevices(snapshot *api.Snapshot, links links, absent boo
 
 // startWorkers starts the workers when the first snapshot with ports says how many there are to be.
 func (f *Forwarder) startWorkers(snapshot *api.Snapshot, next *tables.Tables, links links) error {
-	if len(snapshot.GetPorts()) == 0 {
+	if links.fewestQueues(snapshot) == noQueues { // nothing to serve
 		return nil
 	}
 	delete(f.degraded, "workers")

@@ -61,14 +61,18 @@ func queues(tool *ethtool.Ethtool, a *netlink.LinkAttrs) int {
 	return max(1, a.NumRxQueues)
 }
 
+// noQueues is how many queues the ports have when there is no port, or none whose device is there.
+const noQueues = 1 << 16
+
 func (l links) fewestQueues(snapshot *api.Snapshot) int {
-	fewest := 1 << 16
+	fewest := noQueues
 	for _, p := range snapshot.GetPorts() {
-		n := l[p.Device].queues
+		facts, there := l[p.Device]
+		n := facts.queues
 		if len(p.Queues) > 0 {
 			n = len(p.Queues)
 		}
-		if n > 0 {
+		if there {
 			fewest = min(fewest, n)
 		}
 	}
@@ -160,6 +164,11 @@ func (f *Forwarder) reconcile(ctx context.Context) error {
 		} else if facts != d.link {
 			changed = true
 			d.link = facts
+		}
+	}
+	if len(f.workers) == 0 { // none of the devices was there when the snapshot was restored
+		if err := f.startWorkers(f.snapshot, f.tables.Load(), links); err != nil {
+			return err
 		}
 	}
 	opened, openErr := f.openMissing(f.snapshot, links) // one device's failure is not the others'

@@ -23,6 +23,7 @@ func describe(name, help string, labels ...string) *prometheus.Desc {
 var (
 	epochDesc     = describe("epoch", "Epoch of the tables in force.")
 	routesDesc    = describe("routes", "Routes in force.")
+	identityDesc  = describe("identities", "Identities in force.")
 	neighborsDesc = describe("neighbors", "Entries of the neighbour cache.")
 	receivedDesc  = describe("received_packets_total", "Packets taken from rx rings.", "port")
 	rxBytesDesc   = describe("received_bytes_total", "Bytes of them, Ethernet header included.", "port")
@@ -66,7 +67,7 @@ func (m *changeMetrics) collectors() []prometheus.Collector {
 // Describe implements prometheus.Collector.
 func (c *Collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		epochDesc, routesDesc, neighborsDesc, receivedDesc, rxBytesDesc, sentDesc, txBytesDesc, heldDesc, packetsDesc,
+		epochDesc, routesDesc, identityDesc, neighborsDesc, receivedDesc, rxBytesDesc, sentDesc, txBytesDesc, heldDesc, packetsDesc,
 		dropsDesc, hookDesc, framesDesc, balanceDesc,
 	} {
 		ch <- d
@@ -87,6 +88,7 @@ func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 	s := c.f.Status()
 	gauge(epochDesc, float64(s.Epoch))
 	gauge(routesDesc, float64(s.Routes))
+	gauge(identityDesc, float64(s.Identities))
 	gauge(neighborsDesc, float64(s.Neighbors))
 	for _, w := range s.Workers {
 		gauge(framesDesc, float64(w.FramesFree), strconv.Itoa(int(w.Id)))

@@ -36,7 +36,7 @@ func (f *Forwarder) Status() *api.StatusReply {
 		Version: Version(), Node: f.snapshot.GetNode().GetName(), Epoch: t.Epoch, LastNack: f.refusal,
 		Ports: f.ports(""), ApplyNanoseconds: uint64(f.applied), StartedUnixNanoseconds: f.started.UnixNano(),
 		Kernel: kernelRelease(), Routes: uint64(t.FIB.Size()), Groups: uint64(len(f.snapshot.GetGroups())),
-		Neighbors: uint64(f.neighbors.Statistics().Entries),
+		Neighbors: uint64(f.neighbors.Statistics().Entries), Identities: uint64(t.Identities.Len()),
 	}
 	for i, w := range f.workers {
 		s.Workers = append(s.Workers, f.workerStatus(i, w))

@@ -7,9 +7,11 @@ import (
 	"runtime"
 
 	"github.com/viaduct-net/viaduct/control/api"
+	"github.com/viaduct-net/viaduct/dataplane/identity"
 	"github.com/viaduct-net/viaduct/dataplane/neighbor"
 	"github.com/viaduct-net/viaduct/dataplane/packet"
 	"github.com/viaduct-net/viaduct/dataplane/route"
+	"github.com/viaduct-net/viaduct/dataplane/sparse"
 )
 
 // Link is what the tables must know of a network device.
@@ -28,10 +30,19 @@ type Links func(device string) (Link, bool)
 const maxDevices = 1 << 16
 
 type build struct {
-	snap  *api.Snapshot
-	prev  *Tables
-	links Links
-	t     *Tables
+	snap   *api.Snapshot
+	prev   *Tables
+	links  Links
+	t      *Tables
+	groups *sparse.Editor[*group]
+
+	pins []*neighbor.Entry // of hops that are no group's yet
+	made []pinned
+}
+
+// pinned is a group that this build made, and the neighbours that its hops name.
+type pinned struct {
+	group *route.Group
 	pins  []*neighbor.Entry
 }
 
@@ -46,10 +57,13 @@ func Build(prev *Tables, snap *api.Snapshot, links Links, n *neighbor.Table) (*T
 	if node == nil {
 		node = &api.NodeSettings{}
 	}
-	b := &build{snap: snap, prev: prev, links: links, t: &Tables{
-		Epoch: snap.GetEpoch(), Neighbors: n, Node: node, Origins: snap.GetOrigins(), ports: snap.GetPorts(),
+	b := &build{snap: snap, prev: prev, links: links, groups: new(sparse.Map[*group]).Edit(), t: &Tables{
+		Epoch: snap.GetEpoch(), Neighbors: n, Node: node, Origins: snap.GetOrigins(), snap: snap,
 	}}
 	defer b.abandon()
+	if err := b.contract(snap); err != nil {
+		return nil, err
+	}
 	if err := b.buildPorts(); err != nil {
 		return nil, err
 	}
@@ -63,6 +77,9 @@ func Build(prev *Tables, snap *api.Snapshot, links Links, n *neighbor.Table) (*T
 	if err := b.buildRoutes(); err != nil {
 		return nil, err
 	}
+	if b.t.Identities, err = identity.Build(snap); err != nil {
+		return nil, b.invalidIdentity(err)
+	}
 	n.ReplacePermanent(statics)
 	b.dropNeighbors()
 	return b.commit(), nil
@@ -71,26 +88,27 @@ func Build(prev *Tables, snap *api.Snapshot, links Links, n *neighbor.Table) (*T
 // Relink makes tables like prev for devices whose MAC, MTU or state changed. Neighbours of ports whose device
 // vanished are forgotten. It fails only when the ports as such no longer fit their devices.
 func Relink(prev *Tables, links Links) (*Tables, error) {
-	b := &build{snap: &api.Snapshot{Origins: prev.Origins, Ports: prev.ports}, prev: prev, links: links, t: &Tables{
-		Epoch: prev.Epoch, Neighbors: prev.Neighbors, Node: prev.Node, Origins: prev.Origins, ports: prev.ports,
-	}}
+	t := *prev
+	t.Ports, t.byName, t.demux, t.own = nil, nil, nil, nil
+	b := &build{snap: prev.snap, prev: prev, links: links, t: &t, groups: new(sparse.Map[*group]).Edit()}
 	defer b.abandon()
 	if err := b.buildPorts(); err != nil {
 		return nil, err
 	}
-	groups := make([]*api.NextHopGroup, 0, len(prev.groups))
-	for _, g := range prev.groups {
-		groups = append(groups, g.config)
+	for _, was := range prev.groups.All() {
+		is, err := b.buildGroup("groups", was.config)
+		if err != nil {
+			return nil, err
+		}
+		is.routes = was.routes
 	}
-	if err := b.buildGroups(groups); err != nil {
+	var err error
+	if t.owns, err = b.ownRoutes(); err != nil {
 		return nil, err
-	}
-	for key := range prev.own {
-		b.ownGroup(key.kind, b.t.Port(key.port))
 	}
 	edit := prev.FIB.Edit()
 	b.replaceGroups(edit)
-	b.t.FIB = edit.Build()
+	t.FIB = edit.Build()
 	b.dropNeighbors()
 	return b.commit(), nil
 }
@@ -112,18 +130,27 @@ func (b *build) dropNeighbors() {
 	}
 }
 
-// commit ties the pins to the life of the tables.
+// commit ties the pins to the life of the groups that name them: a worker may hold on to tables that are not in force
+// any more.
 func (b *build) commit() *Tables {
-	n, pins := b.t.Neighbors, b.pins
-	b.pins = nil
-	if len(pins) > 0 {
-		runtime.AddCleanup(b.t, func(pins []*neighbor.Entry) { unpin(n, pins) }, pins)
+	n := b.t.Neighbors
+	for _, m := range b.made {
+		if len(m.pins) > 0 {
+			runtime.AddCleanup(m.group, func(pins []*neighbor.Entry) { unpin(n, pins) }, m.pins)
+		}
 	}
+	b.made = nil
+	b.t.groups = b.groups.Map()
 	return b.t
 }
 
 // abandon undoes the pins of a build that failed.
-func (b *build) abandon() { unpin(b.t.Neighbors, b.pins) }
+func (b *build) abandon() {
+	unpin(b.t.Neighbors, b.pins)
+	for _, m := range b.made {
+		unpin(b.t.Neighbors, m.pins)
+	}
+}
 
 func unpin(n *neighbor.Table, pins []*neighbor.Entry) {
 	for _, e := range pins {
@@ -168,4 +195,5 @@ func routable(a netip.Addr) bool { return !a.IsLinkLocalUnicast() }
 type group struct {
 	config *api.NextHopGroup
 	group  *route.Group
+	routes int // of the snapshot that lead to it; some of them may be hidden by our own addresses
 }

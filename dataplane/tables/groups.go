@@ -20,33 +20,44 @@ var kinds = map[api.NextHopGroup_Kind]route.Kind{
 
 // buildGroups makes the groups. One that is as it was is prev's; one that changed keeps its flows where it can.
 func (b *build) buildGroups(configs []*api.NextHopGroup) error {
-	b.t.groups = make(map[uint32]group, len(configs))
 	for i, cfg := range configs {
-		field := fmt.Sprintf("groups[%d]", i)
-		if cfg.GetId() == 0 {
-			return b.invalid(cfg.GetOrigin(), field+".id", "is 0")
-		}
-		if _, twice := b.t.groups[cfg.Id]; twice {
-			return b.invalid(cfg.Origin, field+".id", "%d is there twice", cfg.Id)
-		}
-		kind, hops, err := b.buildHops(field, cfg)
-		if err != nil {
+		if _, err := b.buildGroup(fmt.Sprintf("groups[%d]", i), cfg); err != nil {
 			return err
 		}
-		b.t.groups[cfg.Id] = group{cfg, b.sameGroup(cfg.Id, kind, hops)}
 	}
 	return nil
 }
 
+func (b *build) buildGroup(field string, cfg *api.NextHopGroup) (*group, error) {
+	if cfg.GetId() == 0 {
+		return nil, b.invalid(cfg.GetOrigin(), field+".id", "is 0")
+	}
+	kind, hops, err := b.buildHops(field, cfg)
+	if err != nil {
+		return nil, err
+	}
+	g := &group{config: cfg, group: b.sameGroup(cfg.Id, kind, hops)}
+	b.groups.Set(cfg.Id, g)
+	return g, nil
+}
+
+// sameGroup returns prev's group where it is the same, else one that was made of it. The pins become the group's.
 func (b *build) sameGroup(id uint32, kind route.Kind, hops []route.Hop) *route.Group {
+	pins := b.pins
+	b.pins = nil
 	var was *route.Group
 	if b.prev != nil {
-		was = b.prev.groups[id].group
+		if g, ok := b.prev.groups.Get(id); ok {
+			was = g.group
+		}
 	}
 	if was != nil && was.Kind == kind && slices.Equal(was.Hops(), hops) {
+		unpin(b.t.Neighbors, pins) // it has its own
 		return was
 	}
-	return route.NewGroup(kind, hops, was)
+	g := route.NewGroup(kind, hops, was)
+	b.made = append(b.made, pinned{g, pins})
+	return g
 }
 
 func (b *build) buildHops(field string, cfg *api.NextHopGroup) (route.Kind, []route.Hop, error) {

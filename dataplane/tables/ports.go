@@ -44,8 +44,6 @@ func (b *build) buildPort(field string, cfg *api.Port, owner map[netip.Addr]stri
 		return b.invalid(cfg.GetOrigin(), field+part, reason, args...)
 	}
 	switch {
-	case b.t.Ports[cfg.Id].ID != 0:
-		return bad(".id", "%d is port %s's as well", cfg.Id, b.t.Ports[cfg.Id].Name)
 	case cfg.Name == "":
 		return bad(".name", "is missing")
 	case b.t.byName[cfg.Name] != 0:
@@ -182,11 +180,6 @@ func (p *Port) hasIPv6() bool {
 // statics checks the snapshot's static neighbours.
 func (b *build) statics() ([]neighbor.Static, error) {
 	list := make([]neighbor.Static, 0, len(b.snap.GetNeighbors()))
-	type key struct {
-		port uint32
-		addr netip.Addr
-	}
-	seen := make(map[key]bool, len(b.snap.GetNeighbors()))
 	for i, n := range b.snap.GetNeighbors() {
 		bad := func(part, reason string, args ...any) error {
 			return b.invalid(n.GetOrigin(), fmt.Sprintf("neighbors[%d].%s", i, part), reason, args...)
@@ -200,13 +193,10 @@ func (b *build) statics() ([]neighbor.Static, error) {
 			return nil, bad("address", "is not an IPv4 or IPv6 address")
 		case len(mac) != 6 || packet.MAC(mac).IsMulticast() || packet.MAC(mac).IsZero():
 			return nil, bad("mac", "is not a unicast MAC address")
-		case seen[key{n.Port, a}]:
-			return nil, bad("address", "%s is there twice on port %s", a, port.Name)
 		}
 		if reason := b.notNeighbor(port, a); reason != "" {
 			return nil, bad("address", "%s", reason)
 		}
-		seen[key{n.Port, a}] = true
 		list = append(list, neighbor.Static{Port: port.ID, Addr: packet.AddrFrom(a), MAC: packet.MAC(n.GetMac())})
 	}
 	return list, nil

@@ -18,6 +18,7 @@ type wish struct {
 	prefix netip.Prefix
 	group  *route.Group
 	origin uint32
+	to     *group // that the route names; nil for what follows from the ports
 }
 
 // own is a route that follows from the ports' addresses. Connected subnets give way to a route of the snapshot with
@@ -36,18 +37,18 @@ func (b *build) buildRoutes() error {
 	if err != nil {
 		return err
 	}
+	var beside []wish // of owns, those whose prefix is no route's
 	for prefix, o := range owns {
 		i, found := slices.BinarySearchFunc(wishes, prefix, wish.compare)
 		switch {
 		case !found:
-		case o.connected:
-			delete(owns, prefix)
-		default:
+			beside = append(beside, o.wish)
+		case !o.connected:
 			wishes[i].group, wishes[i].origin = o.group, o.origin
-			delete(owns, prefix)
 		}
 	}
-	b.t.FIB = b.merge(wishes, owns)
+	b.t.owns = owns
+	b.t.FIB = b.merge(wishes, beside)
 	return nil
 }
 
@@ -60,25 +61,13 @@ func (w wish) compare(p netip.Prefix) int {
 func (b *build) wishes() ([]wish, error) {
 	routes := b.snap.GetRoutes()
 	wishes := make([]wish, 0, len(routes))
-	sorted := true
 	for i, r := range routes {
 		w, part, reason := b.wish(r)
 		if reason != "" {
 			return nil, b.invalid(r.GetOrigin(), fmt.Sprintf("routes[%d].%s", i, part), "%s", reason)
 		}
-		if i > 0 && wishes[i-1].compare(w.prefix) >= 0 {
-			sorted = false
-		}
+		w.to.routes++
 		wishes = append(wishes, w)
-	}
-	if sorted {
-		return wishes, nil
-	}
-	slices.SortStableFunc(wishes, func(x, y wish) int { return x.compare(y.prefix) })
-	for i := 1; i < len(wishes); i++ {
-		if wishes[i].prefix == wishes[i-1].prefix {
-			return nil, b.invalid(wishes[i].origin, "routes", "%s is there twice", wishes[i].prefix)
-		}
 	}
 	return wishes, nil
 }
@@ -93,7 +82,7 @@ func (b *build) wish(r *api.Route) (w wish, part, reason string) {
 		return w, "bits", fmt.Sprintf("%d are more than the address has", r.GetBits())
 	}
 	prefix := netip.PrefixFrom(a, int(r.GetBits()))
-	g, known := b.t.groups[r.GetGroup()]
+	g, known := b.groups.Get(r.GetGroup())
 	switch {
 	case prefix.Masked() != prefix:
 		return w, "prefix", fmt.Sprintf("%s has bits set behind its length", prefix)
@@ -104,7 +93,12 @@ func (b *build) wish(r *api.Route) (w wish, part, reason string) {
 	case !known:
 		return w, "group", fmt.Sprintf("there is no group %d", r.GetGroup())
 	}
-	return wish{prefix, g.group, r.GetOrigin()}, "", ""
+	return wish{prefix, g.group, r.GetOrigin(), g}, "", ""
+}
+
+// prefixOf is the prefix of a route that is valid.
+func prefixOf(r *api.Route) netip.Prefix {
+	return netip.PrefixFrom(address(r.GetPrefix()), int(r.GetBits()))
 }
 
 // ownRoutes returns what follows from the ports' addresses: the addresses themselves, their subnets, and the subnets'
@@ -124,7 +118,7 @@ func (b *build) ownRoutes() (map[netip.Prefix]own, error) {
 				return nil, b.invalid(cfg.Origin, fmt.Sprintf("ports[%d].addresses[%d]", i, j),
 					"subnet %s is on port %s as well", subnet, b.t.Port(other.group.Hops()[0].Port).Name)
 			}
-			owns[subnet] = own{wish{subnet, onLink, cfg.Origin}, true}
+			owns[subnet] = own{wish{prefix: subnet, group: onLink, origin: cfg.Origin}, true}
 		}
 	}
 	for _, cfg := range b.snap.GetPorts() { // above, none of these may hide a subnet
@@ -150,7 +144,7 @@ func (b *build) ownRoutes() (map[netip.Prefix]own, error) {
 
 func (b *build) setHost(owns map[netip.Prefix]own, a netip.Addr, g *route.Group, origin uint32) {
 	p := netip.PrefixFrom(a, a.BitLen())
-	owns[p] = own{wish: wish{p, g, origin}}
+	owns[p] = own{wish: wish{prefix: p, group: g, origin: origin}}
 }
 
 // linkLocal says whether all of p is link-local (RFC 3927, RFC 4291 2.5.6).
@@ -192,10 +186,10 @@ func (b *build) ownGroup(kind route.Kind, port *Port) *route.Group {
 }
 
 // merge makes the FIB: from prev's by its differences, or anew when there is none or little in common.
-func (b *build) merge(wishes []wish, owns map[netip.Prefix]own) *route.FIB {
-	total := len(wishes) + len(owns)
+func (b *build) merge(wishes, beside []wish) *route.FIB {
+	total := len(wishes) + len(beside)
 	if b.prev == nil {
-		return bulk(wishes, owns)
+		return bulk(wishes, beside)
 	}
 	edit := b.prev.FIB.Edit()
 	b.replaceGroups(edit)
@@ -206,18 +200,18 @@ func (b *build) merge(wishes []wish, owns map[netip.Prefix]own) *route.FIB {
 		}
 	}
 	if len(changed) > total/4 || edit.Size() > 2*total { // a copy on each write costs several times an insertion
-		return bulk(wishes, owns)
+		return bulk(wishes, beside)
 	}
 	for _, w := range changed {
 		edit.Set(w.prefix, w.group, w.origin)
 	}
-	for _, o := range owns {
+	for _, o := range beside {
 		if !o.in(edit) {
 			edit.Set(o.prefix, o.group, o.origin)
 		}
 	}
 	if edit.Size() > total {
-		deleteOthers(edit, b.prev.FIB, wishes, owns)
+		deleteOthers(edit, b.prev.FIB, wishes, b.t.owns)
 	}
 	return edit.Build()
 }
@@ -230,8 +224,8 @@ func (w wish) in(edit *route.Builder) bool {
 // replaceGroups puts groups in the place of their earlier versions.
 func (b *build) replaceGroups(edit *route.Builder) {
 	with := make(map[*route.Group]*route.Group)
-	for id, was := range b.prev.groups {
-		if is, ok := b.t.groups[id]; ok && is.group != was.group {
+	for id, was := range b.prev.groups.All() {
+		if is, ok := b.groups.Get(id); ok && is.group != was.group {
 			with[was.group] = is.group
 		}
 	}
@@ -258,12 +252,12 @@ func deleteOthers(edit *route.Builder, was *route.FIB, wishes []wish, owns map[n
 	}
 }
 
-func bulk(wishes []wish, owns map[netip.Prefix]own) *route.FIB {
+func bulk(wishes, beside []wish) *route.FIB {
 	b := route.NewBuilder()
 	for _, w := range wishes {
 		b.Set(w.prefix, w.group, w.origin)
 	}
-	for _, o := range owns {
+	for _, o := range beside {
 		b.Set(o.prefix, o.group, o.origin)
 	}
 	return b.Build()

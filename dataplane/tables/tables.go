@@ -3,23 +3,26 @@
 // Package tables is what the workers decide by: one immutable value, built aside from a snapshot and the state of the
 // network devices, and swapped in by one atomic pointer.
 //
-// Files: tables.go (what the pipeline asks), port.go (a port's addresses), build.go (snapshot to tables), ports.go,
-// groups.go and routes.go (its three parts).
+// Files: tables.go (what the pipeline asks), port.go (a port's addresses), build.go (snapshot to tables), contract.go,
+// ports.go, groups.go and routes.go (its parts), update.go (tables and a delta to tables).
 package tables
 
 import (
 	"fmt"
+	"net/netip"
 
 	"github.com/viaduct-net/viaduct/control/api"
+	"github.com/viaduct-net/viaduct/dataplane/identity"
 	"github.com/viaduct-net/viaduct/dataplane/neighbor"
 	"github.com/viaduct-net/viaduct/dataplane/packet"
 	"github.com/viaduct-net/viaduct/dataplane/route"
+	"github.com/viaduct-net/viaduct/dataplane/sparse"
 )
 
 // Tables is one epoch's tables. Nothing in it changes but the neighbours, which all epochs share.
 //
-// The neighbours that next hops name stay pinned for as long as the tables are reachable; the collector undoes it, so
-// that nobody has to know when the last worker has let go of them.
+// The neighbours that next hops name stay pinned for as long as their group is reachable; the collector undoes it, so
+// that nobody has to know when the last worker has let go of it.
 type Tables struct {
 	Epoch     uint64
 	Ports     []Port // by PortID; slot 0, and slots that no port has, are zero
@@ -28,11 +31,14 @@ type Tables struct {
 	Node      *api.NodeSettings // never nil; not to be changed
 	Origins   []string          // where objects came from, as the snapshot has it
 
+	Identities *identity.Set // who has an address
+
 	demux  []demux // by device index
 	byName map[string]packet.PortID
-	groups map[uint32]group        // by the snapshot's group id
+	groups sparse.Map[*group]      // by the snapshot's group id
 	own    map[ownKey]*route.Group // of the ports' own routes
-	ports  []*api.Port             // as configured, for Relink
+	owns   map[netip.Prefix]own    // the ports' own routes, those that a route of the snapshot hides included
+	snap   *api.Snapshot           // that these are the tables of
 }
 
 // demux finds the port of one device's packets by their tags.
