@@ -1,0 +1,360 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package etcdtest runs real etcd servers for tests: Debian's, on loopback, with their data in the test's directory.
+package etcdtest
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
+)
+
+// TB is what is needed of *testing.T and its like.
+type TB interface {
+	Helper()
+	Cleanup(func())
+	TempDir() string
+	Fatal(args ...any)
+	Fatalf(format string, args ...any)
+	Logf(format string, args ...any)
+}
+
+// Server is an etcd of one member. It is stopped when the test ends.
+type Server struct {
+	Endpoint string // "http://127.0.0.1:40123"; the same after a restart
+	Dir      string // of its data
+
+	t    TB
+	pki  *PKI
+	user *Login
+	peer string
+	run  *run
+}
+
+// Login is a user and a password.
+type Login struct{ User, Password string }
+
+// Root is who may do everything on a server after EnableAuth.
+var Root = Login{"root", "root's own"}
+
+// run is one process.
+type run struct {
+	cmd  *exec.Cmd
+	log  output
+	done chan struct{}
+}
+
+// output is what the process has written, for when it fails.
+type output struct {
+	mu sync.Mutex
+	bytes.Buffer
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.Buffer.Write(p)
+}
+
+func (o *output) tail() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	text := o.String()
+	return text[max(0, len(text)-2000):]
+}
+
+// Start runs a server without TLS.
+func Start(t TB) *Server { return start(t, nil) }
+
+// StartTLS runs a server that has a certificate of the PKI, and asks for one of it.
+func StartTLS(t TB, pki *PKI) *Server { return start(t, pki) }
+
+func start(t TB, pki *PKI) *Server {
+	t.Helper()
+	if _, err := exec.LookPath("etcd"); err != nil {
+		t.Fatal("there is no etcd in PATH: install Debian's package etcd-server")
+	}
+	scheme := "http"
+	if pki != nil {
+		scheme = "https"
+	}
+	s := &Server{
+		t: t, pki: pki, Dir: filepath.Join(t.TempDir(), "data"),
+		Endpoint: scheme + "://" + freeAddress(t),
+		peer:     "http://" + freeAddress(t),
+	}
+	t.Cleanup(s.Kill)
+	s.Restart()
+	return s
+}
+
+// freeAddress is a loopback address that nothing listens on, for as long as nobody else takes it.
+func freeAddress(t TB) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+// Restart runs the server again, on the same data and address, and waits until it answers. A running one is stopped
+// first.
+func (s *Server) Restart() {
+	s.t.Helper()
+	s.Stop()
+	args := []string{
+		"--name", "test", "--data-dir", s.Dir,
+		"--listen-client-urls", s.Endpoint, "--advertise-client-urls", s.Endpoint,
+		"--listen-peer-urls", s.peer, "--initial-advertise-peer-urls", s.peer, "--initial-cluster", "test=" + s.peer,
+		"--heartbeat-interval", "20", "--election-timeout", "200",
+		"--logger", "zap", "--log-level", "warn",
+	}
+	if s.pki != nil {
+		args = append(args, "--cert-file", s.pki.ServerCert, "--key-file", s.pki.ServerKey,
+			"--trusted-ca-file", s.pki.CA, "--client-cert-auth")
+	}
+	r := &run{cmd: exec.Command("etcd", args...), done: make(chan struct{})}
+	r.cmd.Env = []string{"PATH=" + os.Getenv("PATH")} // ETCD_… variables are flags, too
+	r.cmd.Stdout, r.cmd.Stderr = &r.log, &r.log
+	r.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := r.cmd.Start(); err != nil {
+		s.t.Fatalf("start etcd: %v", err)
+	}
+	go func() {
+		defer close(r.done)
+		_ = r.cmd.Wait()
+	}()
+	s.run = r
+	s.await()
+}
+
+// await returns when the server answers requests.
+func (s *Server) await() {
+	s.t.Helper()
+	client := s.dial(nil)
+	defer client.Close()
+	deadline := time.Now().Add(30 * time.Second)
+	for time.Now().Before(deadline) {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		_, err := client.MemberList(ctx)
+		cancel()
+		if err == nil || s.user != nil && strings.Contains(err.Error(), "user name is empty") {
+			return
+		}
+		select {
+		case <-s.run.done:
+			s.t.Fatalf("etcd ended:\n%s", s.run.log.tail())
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+	s.t.Fatalf("etcd does not answer:\n%s", s.run.log.tail())
+}
+
+// Stop ends the server in an orderly way.
+func (s *Server) Stop() { s.end(syscall.SIGTERM) }
+
+// Kill ends the server at once.
+func (s *Server) Kill() { s.end(syscall.SIGKILL) }
+
+func (s *Server) end(signal syscall.Signal) {
+	if s.run == nil {
+		return
+	}
+	_ = s.run.cmd.Process.Signal(signal)
+	_ = s.run.cmd.Process.Signal(syscall.SIGCONT)
+	select {
+	case <-s.run.done:
+	case <-time.After(10 * time.Second):
+		_ = s.run.cmd.Process.Kill()
+		<-s.run.done
+	}
+	s.run = nil
+}
+
+// Freeze stops the server's time: connections stay, nothing answers.
+func (s *Server) Freeze() { _ = s.run.cmd.Process.Signal(syscall.SIGSTOP) }
+
+// Thaw undoes Freeze.
+func (s *Server) Thaw() { _ = s.run.cmd.Process.Signal(syscall.SIGCONT) }
+
+// Client connects to the server; as Root after EnableAuth. It is closed when the test ends.
+func (s *Server) Client() *clientv3.Client {
+	s.t.Helper()
+	client := s.dial(s.user)
+	s.t.Cleanup(func() { _ = client.Close() })
+	return client
+}
+
+func (s *Server) dial(login *Login) *clientv3.Client {
+	s.t.Helper()
+	config := clientv3.Config{Endpoints: []string{s.Endpoint}, DialTimeout: 10 * time.Second, Logger: zap.NewNop()}
+	if s.pki != nil {
+		config.TLS = s.pki.Client(s.t)
+	}
+	if login != nil {
+		config.Username, config.Password = login.User, login.Password
+	}
+	client, err := clientv3.New(config)
+	if err != nil {
+		s.t.Fatalf("connect to etcd: %v", err)
+	}
+	return client
+}
+
+// Put writes keys and values by turns, in one transaction.
+func (s *Server) Put(keysAndValues ...string) {
+	s.t.Helper()
+	var ops []clientv3.Op
+	for i := 0; i < len(keysAndValues); i += 2 {
+		ops = append(ops, clientv3.OpPut(keysAndValues[i], keysAndValues[i+1]))
+	}
+	s.commit(ops)
+}
+
+// Delete deletes keys, in one transaction.
+func (s *Server) Delete(keys ...string) {
+	s.t.Helper()
+	var ops []clientv3.Op
+	for _, key := range keys {
+		ops = append(ops, clientv3.OpDelete(key))
+	}
+	s.commit(ops)
+}
+
+func (s *Server) commit(ops []clientv3.Op) {
+	s.t.Helper()
+	client := s.dial(s.user)
+	defer client.Close()
+	if _, err := client.Txn(timed(s.t)).Then(ops...).Commit(); err != nil {
+		s.t.Fatalf("write to etcd: %v", err)
+	}
+}
+
+// Get returns the keys with the prefix, and their values.
+func (s *Server) Get(prefix string) map[string]string {
+	s.t.Helper()
+	client := s.dial(s.user)
+	defer client.Close()
+	r, err := client.Get(timed(s.t), prefix, clientv3.WithPrefix())
+	if err != nil {
+		s.t.Fatalf("read from etcd: %v", err)
+	}
+	found := map[string]string{}
+	for _, kv := range r.Kvs {
+		found[string(kv.Key)] = string(kv.Value)
+	}
+	return found
+}
+
+// Compact throws all history away, and returns the revision that is left.
+func (s *Server) Compact() int64 {
+	s.t.Helper()
+	client := s.dial(s.user)
+	defer client.Close()
+	r, err := client.Get(timed(s.t), "any")
+	if err == nil {
+		_, err = client.Compact(timed(s.t), r.Header.Revision, clientv3.WithCompactPhysical())
+	}
+	if err != nil {
+		s.t.Fatalf("compact etcd: %v", err)
+	}
+	return r.Header.Revision
+}
+
+// EnableAuth makes Root, and the users with a role that reads below the prefix and writes below its status; then it
+// turns authentication on.
+func (s *Server) EnableAuth(prefix string, users ...Login) {
+	s.t.Helper()
+	s.enableAuth(users, prefix+"/", prefix+"/status/")
+}
+
+// EnableReadOnly is EnableAuth for users that write nothing.
+func (s *Server) EnableReadOnly(prefix string, users ...Login) {
+	s.t.Helper()
+	s.enableAuth(users, prefix+"/", "")
+}
+
+func (s *Server) enableAuth(users []Login, readable, writable string) {
+	s.t.Helper()
+	client := s.dial(nil)
+	defer client.Close()
+	ctx := timed(s.t)
+	must := func(_ any, err error) {
+		if err != nil {
+			s.t.Fatalf("set up users: %v", err)
+		}
+	}
+	grant := func(below string, kind clientv3.PermissionType) {
+		must(client.RoleGrantPermission(ctx, "node", below, clientv3.GetPrefixRangeEnd(below), kind))
+	}
+	must(client.RoleAdd(ctx, "node"))
+	grant(readable, clientv3.PermissionType(clientv3.PermRead))
+	if writable != "" {
+		grant(writable, clientv3.PermissionType(clientv3.PermReadWrite))
+	}
+	must(client.UserAdd(ctx, Root.User, Root.Password))
+	must(client.RoleAdd(ctx, "root"))
+	must(client.UserGrantRole(ctx, Root.User, "root"))
+	for _, user := range users {
+		must(client.UserAdd(ctx, user.User, user.Password))
+		must(client.UserGrantRole(ctx, user.User, "node"))
+	}
+	must(client.AuthEnable(ctx))
+	s.user = &Root
+}
+
+// Snapshot writes a backup to the file.
+func (s *Server) Snapshot(file string) {
+	s.etcdctl("--endpoints", s.Endpoint, "snapshot", "save", file)
+}
+
+// Restore stops the server, and runs it on what the backup has. The cluster keeps its identifier.
+func (s *Server) Restore(file string) {
+	s.t.Helper()
+	s.Reset()
+	s.etcdctl("snapshot", "restore", file, "--name", "test", "--data-dir", s.Dir,
+		"--initial-cluster", "test="+s.peer, "--initial-advertise-peer-urls", s.peer)
+	s.Restart()
+}
+
+// Reset stops the server and throws its data away.
+func (s *Server) Reset() {
+	s.t.Helper()
+	s.Stop()
+	if err := os.RemoveAll(s.Dir); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// etcdctl runs Debian's etcdctl (package etcd-client); servers with TLS or authentication are not for it.
+func (s *Server) etcdctl(args ...string) {
+	s.t.Helper()
+	cmd := exec.Command("etcdctl", args...)
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "ETCDCTL_API=3"}
+	if out, err := cmd.CombinedOutput(); err != nil {
+		s.t.Fatalf("etcdctl %s: %v\n%s", strings.Join(args, " "), err, out)
+	}
+}
+
+// timed returns a context for one request.
+func timed(t TB) context.Context {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// String returns the endpoint.
+func (s *Server) String() string { return fmt.Sprintf("etcd at %s", s.Endpoint) }
