@@ -1,9 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 
+// Package compile turns desired state into the snapshot of one node, and goes on from there: a change costs what it
+// touches. It reads no files and no clock; equal objects give equal snapshots, but for the numbers of ports, groups,
+// identities and origins, which also depend on those given out before.
+//
+// The flow of the files is that of a compilation: compiler.go takes changes and lists the stages; node.go chooses the
+// NodeConfig, ports.go numbers the ports; routes.go and nodes.go claim destinations, and groups.go settles them;
+// identities.go does the same for addresses. claims.go, numbers.go, table.go and origins.go are what stages are made
+// of.
 package compile
 
 import (
+	"fmt"
+	"maps"
 	"slices"
+	"strings"
 
 	"github.com/viaduct-net/viaduct/control/api"
 	"github.com/viaduct-net/viaduct/control/model"
@@ -16,15 +27,15 @@ type Node struct {
 	Sole bool
 }
 
-// Step is what a Compile made.
+// Step is what a compilation made.
 type Step struct {
 	// Snapshot is immutable, and shares its lists with the one before. When nothing changed it is the one before,
-	// its epoch with it.
+	// with its epoch.
 	Snapshot *api.Snapshot
 	// Delta makes Snapshot of the Step before: its base is that one's epoch, and Delta.Apply gives what Snapshot is.
-	// It is nil for the first Step, and when nothing changed.
+	// It is nil for the first Step, for the first after Resume, and when nothing changed.
 	Delta *api.Delta
-	// Judged are objects of viaduct.dev kinds that concern the node, and that this step looked at; ordered by key.
+	// Judged are objects of viaduct.dev kinds that concern the node, and that were looked at; ordered by key.
 	Judged []Judgement
 }
 
@@ -38,65 +49,219 @@ type Judgement struct {
 type Compiler struct {
 	node    Node
 	objects map[model.Key]*model.Object
-	numbers numbers
-	last    *api.Snapshot
-	errs    []*model.Error
+	counts  map[string]int           // objects by kind
+	configs map[string]*model.Object // NodeConfigs by name
+	// changed has the keys of objects that changed since the last compilation, each with what it was then.
+	changed map[model.Key]*model.Object
+
+	last       *api.Snapshot // nil: the next one is whole
+	errors     []*model.Error
+	self       self
+	ports      ports
+	routes     routes
+	identities identities
+	origins    origins
 }
 
 // New returns a compiler for the node that holds no objects.
-func New(node Node) *Compiler { return &Compiler{node: node, objects: map[model.Key]*model.Object{}} }
+func New(node Node) *Compiler {
+	c := &Compiler{
+		node:    node,
+		objects: map[model.Key]*model.Object{},
+		counts:  map[string]int{},
+		configs: map[string]*model.Object{},
+		changed: map[model.Key]*model.Object{},
+	}
+	c.Resume(nil)
+	return c
+}
 
-// Resume takes over the numbers that a snapshot gives to ports, groups and identities: one that an earlier process
-// made, and that is in force. The next Compile gives a whole snapshot.
-func (c *Compiler) Resume(s *api.Snapshot) {}
-
-// Change adds or replaces objects, and removes those with the keys.
+// Change adds or replaces the objects of set, and removes those with the keys. Of several with one key the last stays.
 func (c *Compiler) Change(set []*model.Object, removed []model.Key) {
-	for _, k := range removed {
-		delete(c.objects, k)
+	for _, key := range removed {
+		c.put(key, nil)
 	}
 	for _, o := range set {
-		c.objects[o.Key] = o
+		c.put(o.Key, o)
 	}
 }
 
 // Replace makes the objects the whole state.
 func (c *Compiler) Replace(objects []*model.Object) {
-	clear(c.objects)
-	c.Change(objects, nil)
+	left := maps.Clone(c.objects)
+	for _, o := range objects {
+		delete(left, o.Key)
+	}
+	c.Change(objects, slices.Collect(maps.Keys(left)))
 }
 
-// Compile returns what follows from the changes since the last one. The epoch is the Snapshot's, if anything changed;
-// it is greater than those before. There is an error only when it is not known which node this is: ErrNoNode.
+// put makes o the object with the key; nil: there is none.
+func (c *Compiler) put(key model.Key, o *model.Object) {
+	was := c.objects[key]
+	if equal(was, o) {
+		return
+	}
+	if _, noted := c.changed[key]; !noted {
+		c.changed[key] = was
+	}
+	switch {
+	case o == nil:
+		delete(c.objects, key)
+		c.counts[key.Kind]--
+	case was == nil:
+		c.counts[key.Kind]++
+		fallthrough
+	default:
+		c.objects[key] = o
+	}
+	if key.Kind == "NodeConfig" {
+		if o == nil {
+			delete(c.configs, key.Name)
+		} else {
+			c.configs[key.Name] = o
+		}
+	}
+}
+
+// equal says whether nothing follows from one object in the place of the other, not even a report.
+func equal(a, b *model.Object) bool {
+	if a == nil || b == nil {
+		return a == b
+	}
+	return a == b || a.Place == b.Place && a.Generation == b.Generation && a.Same(b)
+}
+
+// stages are what a compilation consists of, in order. What the first ones find is used by those below.
+var stages = []func(*Compiler, *work){
+	(*Compiler).compileNode,
+	(*Compiler).claimRoutes,
+	(*Compiler).claimNodes,
+	(*Compiler).compileRoutes,
+	(*Compiler).compileIdentities,
+	// Policies and services follow here: they speak of identities, and of addresses.
+	func(c *Compiler, w *work) { c.origins.compile(w.delta) },
+}
+
+// work is one compilation: what changed, and what is made of it.
+type work struct {
+	changed map[string][]model.Key // by kind
+	former  self
+	whole   bool // the node itself changed: everything that depends on it is looked at
+	delta   *api.Delta
+	looked  map[model.Key]*model.Object // of kinds that are judged
+}
+
+// Compile returns what follows from the changes since the last compilation. The epoch is that of the Snapshot if
+// anything changed, and greater than those before. It fails only when it is not known which node this is: ErrNoNode;
+// the changes are kept until it is.
 func (c *Compiler) Compile(epoch uint64) (*Step, error) {
-	out, err := whole(input{state: c.objects, node: c.node, epoch: epoch, previous: c.numbers})
+	me, err := c.choose()
 	if err != nil {
 		return nil, err
 	}
-	step := &Step{Snapshot: out.snapshot}
-	if c.last != nil {
-		step.Delta = api.Difference(c.last, out.snapshot)
-		if step.Delta.Empty() {
-			step.Delta, step.Snapshot = nil, c.last
+	w := &work{changed: map[string][]model.Key{}, former: c.self, whole: c.self != me,
+		looked: map[model.Key]*model.Object{}}
+	for key, was := range c.changed {
+		if !equal(was, c.objects[key]) {
+			w.changed[key.Kind] = append(w.changed[key.Kind], key)
 		}
 	}
-	c.numbers, c.last, c.errs = out.numbers, step.Snapshot, out.errors
-	return step, nil
+	clear(c.changed)
+	c.self = me
+	base := c.last
+	if base == nil {
+		base = &api.Snapshot{Origins: []string{""}}
+	}
+	w.delta = &api.Delta{Base: base.Epoch, Set: &api.Snapshot{Epoch: epoch}}
+	for _, stage := range stages {
+		stage(c, w)
+	}
+	return c.step(w, base), nil
 }
 
-// Errors are the objects that are not in the snapshot because they do not fit the others, ordered by key.
-func (c *Compiler) Errors() []*model.Error { return c.errs }
+// step makes a Step of finished work.
+func (c *Compiler) step(w *work, base *api.Snapshot) *Step {
+	c.errors = nil
+	step := &Step{Snapshot: base, Judged: c.judgements(w)}
+	if c.last != nil && w.delta.Empty() {
+		return step
+	}
+	next, err := w.delta.Apply(base)
+	if err != nil { // the stages and the snapshot disagree about what is in force
+		panic(fmt.Sprintf("compile: %v", err))
+	}
+	step.Snapshot = next
+	if c.last != nil {
+		step.Delta = w.delta
+	}
+	c.last = next
+	return step
+}
+
+// keys are those of the kind that have to be looked at: of objects that changed, and are perhaps gone, or of all.
+func (c *Compiler) keys(w *work, kind string) []model.Key {
+	keys := slices.Clip(w.changed[kind])
+	if !w.whole || c.last == nil { // before the first, all have changed
+		return keys
+	}
+	for key := range c.objects {
+		if key.Kind == kind {
+			keys = append(keys, key)
+		}
+	}
+	return keys
+}
+
+// look notes that the object was looked at.
+func (w *work) look(o *model.Object) {
+	if o.Key.Kind == "Route" || o.Key.Kind == "NodeConfig" {
+		w.looked[o.Key] = o
+	}
+}
+
+func (c *Compiler) judgements(w *work) []Judgement {
+	var list []Judgement
+	for _, o := range w.looked {
+		switch {
+		case o.Key.Kind == "Route":
+			list = append(list, Judgement{o, c.routes.errorOf(claimant{byObject, o.Key})})
+		case o == c.self.object:
+			list = append(list, Judgement{o, c.routes.errorOf(nodeClaimant(c.self.name))})
+		}
+	}
+	slices.SortFunc(list, func(a, b Judgement) int { return a.Object.Key.Compare(b.Object.Key) })
+	return list
+}
+
+// Errors are what is left out of the last Snapshot because it does not fit the rest, ordered by object and field. The
+// rest of such an object is in it.
+func (c *Compiler) Errors() []*model.Error {
+	if c.errors == nil {
+		c.errors = slices.AppendSeq(c.errors, maps.Values(c.routes.refused))
+		c.errors = slices.AppendSeq(c.errors, maps.Values(c.identities.refused))
+		slices.SortFunc(c.errors, func(a, b *model.Error) int {
+			if order := a.Key.Compare(b.Key); order != 0 {
+				return order
+			}
+			return strings.Compare(a.Field+a.Reason, b.Field+b.Reason)
+		})
+	}
+	return c.errors
+}
+
+// refuse says why the object is left out.
+func refuse(o *model.Object, field, format string, args ...any) *model.Error {
+	return &model.Error{Place: o.Place, Key: o.Key, Field: field, Reason: fmt.Sprintf(format, args...)}
+}
 
 // Objects says how many objects of each kind the compiler holds.
 func (c *Compiler) Objects() map[string]int {
-	counts := map[string]int{}
-	for k := range c.objects {
-		counts[k.Kind]++
-	}
+	counts := maps.Clone(c.counts)
+	maps.DeleteFunc(counts, func(_ string, n int) bool { return n == 0 })
 	return counts
 }
 
-// Once compiles the whole state once, as epoch 1.
+// Once compiles a whole state once, as epoch 1.
 func Once(objects []*model.Object, node Node) (*api.Snapshot, []*model.Error, error) {
 	c := New(node)
 	c.Replace(objects)
@@ -105,32 +270,4 @@ func Once(objects []*model.Object, node Node) (*api.Snapshot, []*model.Error, er
 		return nil, nil, err
 	}
 	return step.Snapshot, c.Errors(), nil
-}
-
-type input struct {
-	state    state
-	node     Node
-	epoch    uint64
-	previous numbers
-}
-
-type output struct {
-	snapshot *api.Snapshot
-	numbers  numbers
-	errors   []*model.Error
-}
-
-type state map[model.Key]*model.Object
-
-func (s state) get(k model.Key) *model.Object { return s[k] }
-
-func (s state) of(kind string) []*model.Object {
-	var list []*model.Object
-	for k, o := range s {
-		if k.Kind == kind {
-			list = append(list, o)
-		}
-	}
-	slices.SortFunc(list, func(a, b *model.Object) int { return a.Key.Compare(b.Key) })
-	return list
 }

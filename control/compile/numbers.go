@@ -2,75 +2,137 @@
 
 package compile
 
-import "net/netip"
+import "slices"
 
-// numbers are the numbers given to ports and groups, so that the next compilation gives the same ones. The zero value
-// has given none. numbers are immutable.
-type numbers struct {
-	ports  map[string]uint32       // by name
-	groups map[string]uint32       // by content
-	routes map[netip.Prefix]uint32 // the group that each destination had
-}
-
-func newNumbers() numbers {
-	return numbers{ports: map[string]uint32{}, groups: map[string]uint32{}, routes: map[netip.Prefix]uint32{}}
-}
-
-// Port returns the number of the port with the name, 0 when there is none.
-func (n numbers) Port(name string) uint32 { return n.ports[name] }
-
-// pool gives out the lowest numbers that are free.
+// pool gives out numbers from 1, small ones first. A number that became free is given out again only after rest, so
+// that no snapshot makes one thing of another. The zero value has given out none.
 type pool struct {
-	used map[uint32]bool
-	last uint32
+	last  uint32   // the greatest that was ever given out
+	free  []uint32 // below last, ordered
+	freed []uint32 // since the last rest
 }
 
-func (p *pool) next() uint32 {
-	for p.last++; p.used[p.last]; p.last++ {
+// maxGaps bounds what a snapshot with strange numbers makes of a pool.
+const maxGaps = 1 << 16
+
+// taken returns a pool that has given out the numbers, which may be in any order.
+func taken(numbers []uint32) pool {
+	slices.Sort(numbers)
+	var p pool
+	for _, number := range numbers {
+		for gap := p.last + 1; gap < number && len(p.free) < maxGaps; gap++ {
+			p.free = append(p.free, gap)
+		}
+		p.last = max(p.last, number)
 	}
-	p.used[p.last] = true
-	return p.last
+	return p
 }
 
-// numberPorts keeps the number of each name that had one. numbers that just became free are not given out at once, so
-// that no snapshot makes one port of another.
-func numberPorts(previous map[string]uint32, names []string) map[string]uint32 {
-	free := pool{used: make(map[uint32]bool, len(previous))}
-	for _, id := range previous {
-		free.used[id] = true
+func (p *pool) take() uint32 {
+	if len(p.free) == 0 {
+		p.last++
+		return p.last
 	}
-	ports := make(map[string]uint32, len(names))
-	for _, name := range names {
-		id, had := previous[name]
-		if !had {
-			id = free.next()
-		}
-		ports[name] = id
-	}
-	return ports
+	number := p.free[0]
+	p.free = p.free[1:]
+	return number
 }
 
-// number gives every group its number: the one that its content had; else that of the group which one of its routes
-// had, if no other group has it, for then it is that group with other hops; else a free one.
-func (n *numbers) number(previous numbers, routes []resolved) {
-	free := pool{used: make(map[uint32]bool, len(previous.groups))}
-	for _, r := range routes {
-		if id, had := previous.groups[r.content]; had {
-			n.groups[r.content] = id
-			free.used[id] = true
+func (p *pool) release(number uint32) { p.freed = append(p.freed, number) }
+
+// rest makes what was released free.
+func (p *pool) rest() {
+	if len(p.freed) > 0 {
+		p.free = append(p.free, p.freed...)
+		slices.Sort(p.free)
+		p.freed = p.freed[:0]
+	}
+}
+
+// numbered are things that are equal when their contents are, each with a number for as long as something refers to
+// it: groups of next hops, and identities.
+type numbered[V any] struct {
+	pool      pool
+	byContent map[string]*thing[V]
+	touched   []*thing[V] // since the last compilation; some of them twice
+}
+
+// thing is one of them.
+type thing[V any] struct {
+	content string
+	value   V
+	number  uint32 // 0: none yet
+	said    bool   // the snapshot has it
+	refs    int
+}
+
+// refer counts a reference to the thing with the content, which is made of value when there is none.
+func (n *numbered[V]) refer(content string, value V) *thing[V] {
+	t := n.byContent[content]
+	if t == nil {
+		t = &thing[V]{content: content, value: value}
+		n.byContent[content] = t
+	}
+	t.refs++
+	n.touched = append(n.touched, t)
+	return t
+}
+
+// forget takes a reference back.
+func (n *numbered[V]) forget(t *thing[V]) {
+	t.refs--
+	n.touched = append(n.touched, t)
+}
+
+// inherit gives to, which has no number, that of from, which nothing refers to any more.
+func (n *numbered[V]) inherit(to, from *thing[V]) {
+	if to.number == 0 && from.refs == 0 {
+		to.number, from.number = from.number, 0
+	}
+}
+
+// number returns the thing's number, and gives it one if it has none.
+func (n *numbered[V]) number(t *thing[V]) uint32 {
+	if t.number == 0 {
+		t.number = n.pool.take()
+	}
+	return t.number
+}
+
+// resume makes a thing known under the number that it had.
+func (n *numbered[V]) resume(content string, value V, number uint32) *thing[V] {
+	if known := n.byContent[content]; known != nil {
+		n.pool.release(number)
+		return known
+	}
+	t := &thing[V]{content: content, value: value, number: number}
+	n.byContent[content] = t
+	n.touched = append(n.touched, t)
+	return t
+}
+
+// settle calls set for each touched thing that is referred to, once or twice, and removed for the number of each that
+// is no more and that the snapshot has.
+func (n *numbered[V]) settle(set func(*thing[V]), removed func(number uint32)) {
+	for _, t := range n.touched {
+		switch {
+		case t.refs > 0:
+			set(t)
+		case n.byContent[t.content] == t:
+			delete(n.byContent, t.content)
+			n.drop(t, removed)
 		}
 	}
-	for _, r := range routes {
-		id, had := previous.routes[r.destination]
-		if _, done := n.groups[r.content]; !done && had && !free.used[id] {
-			n.groups[r.content] = id
-			free.used[id] = true
-		}
+	n.touched = n.touched[:0]
+	n.pool.rest()
+}
+
+func (n *numbered[V]) drop(t *thing[V], removed func(number uint32)) {
+	if t.number == 0 { // inherited
+		return
 	}
-	for _, r := range routes {
-		if _, done := n.groups[r.content]; !done {
-			n.groups[r.content] = free.next()
-		}
-		n.routes[r.destination] = n.groups[r.content]
+	n.pool.release(t.number)
+	if t.said {
+		removed(t.number)
 	}
 }

@@ -3,12 +3,9 @@
 package compile_test
 
 import (
-	"errors"
 	"flag"
 	"fmt"
 	"maps"
-	"net"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -16,7 +13,6 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-	"google.golang.org/protobuf/encoding/protojson"
 
 	"github.com/viaduct-net/viaduct/control/api"
 	"github.com/viaduct-net/viaduct/control/compile"
@@ -27,9 +23,12 @@ var update = flag.Bool("update", false, "write what was printed into the scenari
 
 // A scenario is a text file of sections, each begun by a line "-- word argument --":
 //
-//	-- file NAME --   manifests; the text replaces the file's former one
-//	-- node NAME --   the node to compile for
-//	-- snapshot --    compile, and expect this text; each compilation gets the numbers of the one before
+//	-- file NAME --    manifests; the text replaces the file's former one
+//	-- delete NAME --  the file is gone
+//	-- node NAME --    a compiler for the node of that name; without one, for that of the one NodeConfig
+//	-- resume --       another compiler for the same node, which takes over the numbers of the last snapshot
+//	-- snapshot --     compile, and expect this text: what was refused, and the whole snapshot
+//	-- delta --        compile, and expect this text: what was refused, what was set (+) and removed (-), and judged
 type section struct{ word, argument, text string }
 
 func TestScenarios(t *testing.T) {
@@ -48,27 +47,31 @@ func runScenario(t *testing.T, path string) {
 		t.Fatal(err)
 	}
 	head, sections := parse(string(data))
-	files := map[string]string{}
-	var in compile.Input
-	for i, s := range sections {
-		switch s.word {
+	s := &scenario{files: map[string]string{}}
+	s.use(compile.Node{Sole: true})
+	for i, section := range sections {
+		switch section.word {
 		case "file":
-			files[s.argument] = s.text
+			s.files[section.argument] = section.text
+		case "delete":
+			delete(s.files, section.argument)
 		case "node":
-			in.Node = s.argument
-		case "snapshot":
-			in.Epoch++
-			got, numbers := printout(in, files)
-			in.Previous = numbers
-			if diff := cmp.Diff(s.text, got); diff != "" && !*update {
-				t.Errorf("snapshot %d (-want +got):\n%s", in.Epoch, diff)
+			s.use(compile.Node{Name: section.argument})
+		case "resume":
+			last := s.last
+			s.use(s.node)
+			s.compiler.Resume(last)
+		case "snapshot", "delta":
+			got := s.compile(t, section.word == "delta")
+			if diff := cmp.Diff(section.text, got); diff != "" && !*update {
+				t.Errorf("section %d, epoch %d (-want +got):\n%s", i+1, s.epoch, diff)
 			}
 			sections[i].text = got
 		default:
-			t.Fatalf("section %q is not known", s.word)
+			t.Fatalf("section %q is not known", section.word)
 		}
 	}
-	if in.Epoch == 0 {
+	if s.epoch == 0 {
 		t.Fatal("the scenario expects nothing")
 	}
 	if *update {
@@ -103,105 +106,59 @@ func format(head string, sections []section) string {
 	return b.String()
 }
 
-// printout compiles the files and prints all that came of it. It compiles twice, for the second to be the same.
-func printout(in compile.Input, files map[string]string) (string, compile.Numbers) {
+// scenario is a run of one.
+type scenario struct {
+	files    map[string]string
+	node     compile.Node
+	compiler *compile.Compiler
+	held     map[model.Key]*model.Object // by the compiler
+	epoch    uint64
+	last     *api.Snapshot // of the compiler
+}
+
+func (s *scenario) use(node compile.Node) {
+	s.node, s.compiler, s.held, s.last = node, compile.New(node), map[model.Key]*model.Object{}, nil
+}
+
+// compile says what changed in the files, and prints what came of it.
+func (s *scenario) compile(t *testing.T, delta bool) string {
 	var b strings.Builder
-	var objects []*model.Object
-	for _, name := range slices.Sorted(maps.Keys(files)) {
-		good, errs := model.Decode(name, []byte(files[name]))
-		objects = append(objects, good...)
-		for _, e := range errs {
-			fmt.Fprintf(&b, "refused %s\n", e)
-		}
+	objects := s.read(&b)
+	var set []*model.Object
+	for _, o := range objects {
+		set = append(set, o)
+		delete(s.held, o.Key)
 	}
-	in.State = model.NewState(objects...)
-	out, err := compile.Compile(in)
+	s.compiler.Change(set, slices.Collect(maps.Keys(s.held)))
+	s.held = objects
+	step, err := s.compiler.Compile(s.epoch + 1)
 	if err != nil {
 		fmt.Fprintf(&b, "error %s\n", err)
-		return b.String(), in.Previous
+		return b.String()
 	}
-	slices.Reverse(objects)
-	in.State = model.NewState(objects...)
-	again, err := compile.Compile(in)
-	if diff := cmp.Diff(protojson.Format(out.Snapshot), protojson.Format(again.Snapshot)); diff != "" || err != nil {
-		fmt.Fprintf(&b, "not deterministic: %v\n%s", err, diff)
-	}
-	for _, e := range out.Errors {
+	for _, e := range s.compiler.Errors() {
 		fmt.Fprintf(&b, "refused %s\n", e)
 	}
-	printSnapshot(&b, out.Snapshot)
-	return b.String(), out.Numbers
+	checkStep(t, s.node, objects, s.compiler, s.last, step)
+	s.last, s.epoch = step.Snapshot, step.Snapshot.Epoch
+	if !delta {
+		printSnapshot(&b, step.Snapshot)
+		return b.String()
+	}
+	printDelta(&b, step)
+	return b.String()
 }
 
-func printSnapshot(b *strings.Builder, s *api.Snapshot) {
-	n := s.Node
-	fmt.Fprintf(b, "epoch %d node %s workers %d mtu %d offload %t %s masquerade %t pods %v", s.Epoch, n.Name, n.Workers,
-		n.Mtu, n.Offload, n.OnAbsence, n.Masquerade, prefixes(n.PodPrefixes))
-	if n.Uplink != nil {
-		fmt.Fprintf(b, " uplink %s %s", n.Uplink.Device, n.Uplink.Mode)
-	}
-	b.WriteByte('\n')
-	for _, p := range s.Ports {
-		fmt.Fprintf(b, "port %d %s on %s queues %v vlans %d.%d mtu %d addresses %v\n", p.Id, p.Name, p.Device, p.Queues,
-			p.OuterVlan, p.InnerVlan, p.Mtu, prefixes(p.Addresses))
-	}
-	for _, n := range s.Neighbors {
-		fmt.Fprintf(b, "neighbor %s port %d is %s\n", address(n.Address), n.Port, net.HardwareAddr(n.Mac))
-	}
-	for _, g := range s.Groups {
-		fmt.Fprintf(b, "group %d %s", g.Id, strings.ToLower(strings.TrimPrefix(g.Kind.String(), "KIND_")))
-		for _, h := range g.Hops {
-			fmt.Fprintf(b, " [port %d via %s weight %d mtu %d]", h.Port, address(h.Via), h.Weight, h.Mtu)
+func (s *scenario) read(b *strings.Builder) map[model.Key]*model.Object {
+	objects := map[model.Key]*model.Object{}
+	for _, name := range slices.Sorted(maps.Keys(s.files)) {
+		good, errs := model.Decode(name, []byte(s.files[name]))
+		for _, o := range good {
+			objects[o.Key] = o
 		}
-		b.WriteByte('\n')
-	}
-	for _, r := range s.Routes {
-		fmt.Fprintf(b, "route %s/%d group %d from %s\n", address(r.Prefix), r.Bits, r.Group, s.Origins[r.Origin])
-	}
-}
-
-func address(b []byte) string {
-	if len(b) == 0 {
-		return "link"
-	}
-	a, _ := netip.AddrFromSlice(b)
-	return a.String()
-}
-
-func prefixes(list []*api.Prefix) []string {
-	var texts []string
-	for _, p := range list {
-		texts = append(texts, fmt.Sprintf("%s/%d", address(p.Address), p.Bits))
-	}
-	return texts
-}
-
-func TestNoNodeConfig(t *testing.T) {
-	if _, err := compile.Compile(compile.Input{}); !errors.Is(err, compile.ErrNoNode) {
-		t.Fatalf("error %v, want %v", err, compile.ErrNoNode)
-	}
-}
-
-// BenchmarkCompile is 20,000 Route objects over 16 next hops.
-func BenchmarkCompile(b *testing.B) {
-	manifests := "apiVersion: viaduct.dev/v1alpha1\nkind: NodeConfig\nmetadata: {name: lab}\n" +
-		"spec: {ports: [{name: p, device: d, addresses: [10.0.0.1/24]}]}\n"
-	objects, errs := model.Decode("node.yaml", []byte(manifests))
-	for i := range 20_000 {
-		text := fmt.Sprintf("apiVersion: viaduct.dev/v1alpha1\nkind: Route\nmetadata: {name: r%d}\n"+
-			"spec: {destination: 20.%d.%d.0/24, nextHops: [{via: 10.0.0.%d}]}\n", i, i>>8, i&255, 2+i%16)
-		more, err := model.Decode("routes.yaml", []byte(text))
-		objects, errs = append(objects, more...), append(errs, err...)
-	}
-	if len(errs) > 0 {
-		b.Fatal(errs[0])
-	}
-	in := compile.Input{State: model.NewState(objects...)}
-	for b.Loop() {
-		out, err := compile.Compile(in)
-		if err != nil || len(out.Snapshot.Routes) != 20_000 || len(out.Snapshot.Groups) != 16 {
-			b.Fatal(err, len(out.Snapshot.GetRoutes()), out.Errors)
+		for _, e := range errs {
+			fmt.Fprintf(b, "refused %s\n", e)
 		}
-		in.Previous = out.Numbers
 	}
+	return objects
 }

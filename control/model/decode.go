@@ -16,8 +16,8 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// MaxDocument is the size of the largest document that is read, in bytes; Kubernetes stores no larger objects.
-const MaxDocument = 3 << 20
+// MaxObject is the size of the largest object that is read, in bytes of JSON; Kubernetes stores no larger ones.
+const MaxObject = 3 << 20
 
 // header is what every object has.
 type header struct {
@@ -105,13 +105,12 @@ func contentLine(text []byte) (int, bool) {
 }
 
 func (d *document) decode() ([]*Object, []*Error) {
-	if len(d.text) > MaxDocument {
-		return nil, []*Error{{Place: d.place,
-			Reason: fmt.Sprintf("document of %d bytes, more than %d", len(d.text), MaxDocument)}}
-	}
 	text, err := yaml.YAMLToJSONStrict(d.text) // strict: a key may not be repeated
 	if err != nil {
 		return nil, []*Error{{Place: d.place, Reason: d.oneLine(err)}}
+	}
+	if items, ok := listed(text); ok {
+		return d.decodeList(items)
 	}
 	o, refused := FromJSON(d.place, text)
 	switch {
@@ -123,14 +122,43 @@ func (d *document) decode() ([]*Object, []*Error) {
 	return nil, nil
 }
 
+// listed returns the items of a list of objects, as kubectl prints several: a v1 List, or a list of one kind.
+func listed(text []byte) (items []json.RawMessage, ok bool) {
+	var list struct {
+		Kind  string            `json:"kind"`
+		Items []json.RawMessage `json:"items"`
+	}
+	err := strictjson.UnmarshalCaseSensitivePreserveInts(text, &list)
+	return list.Items, err == nil && strings.HasSuffix(list.Kind, "List") && list.Items != nil
+}
+
+// decodeList decodes the items of a list, each by itself.
+func (d *document) decodeList(items []json.RawMessage) (objects []*Object, errs []*Error) {
+	for i, item := range items {
+		o, refused := FromJSON(d.place, item)
+		if refused != nil {
+			if refused.Key == (Key{}) {
+				refused.Field = strings.TrimSuffix(index("items", i)+"."+refused.Field, ".")
+			}
+			errs = append(errs, refused)
+		} else if o != nil {
+			objects = append(objects, o)
+		}
+	}
+	return objects, errs
+}
+
 // FromJSON reads one object as JSON: a value of etcd, or what an API server answers. An empty document, null, is
 // neither an object nor an error. Place is where it was read; the zero value when that has no name.
 func FromJSON(place Place, text []byte) (*Object, *Error) {
 	fail := func(k Key, field, reason string) (*Object, *Error) {
 		return nil, &Error{Place: place, Key: k, Field: field, Reason: reason}
 	}
-	if string(bytes.TrimSpace(text)) == "null" || len(bytes.TrimSpace(text)) == 0 {
+	if text = bytes.TrimSpace(text); len(text) == 0 || string(text) == "null" {
 		return nil, nil
+	}
+	if len(text) > MaxObject {
+		return fail(Key{}, "", fmt.Sprintf("object of %d bytes, more than %d", len(text), MaxObject))
 	}
 	var h header
 	if err := strictjson.UnmarshalCaseSensitivePreserveInts(text, &h); err != nil {
@@ -220,6 +248,7 @@ func (o *Object) understand(apiVersion string, text []byte) (field, reason strin
 	case [2]string{"v1", "Namespace"}:
 		typed[corev1.Namespace](c, text)
 		o.Spec = &Namespace{}
+		o.labelNamespace()
 	case [2]string{"v1", "Node"}:
 		o.Spec = nodeOf(c, typed[corev1.Node](c, text))
 	default:

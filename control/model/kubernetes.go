@@ -27,7 +27,9 @@ func FromTyped(typed any) (*Object, *Error) {
 		return nil, &Error{Reason: fmt.Sprintf("a %T is no object of a known kind", typed)}
 	}
 	o := objectOf(kind, meta.GetNamespace(), meta.GetName(), meta.GetLabels(), meta.GetGeneration())
-	o.Spec = spec
+	if o.Spec = spec; kind == "Namespace" {
+		o.labelNamespace()
+	}
 	if c.reason != "" {
 		return nil, &Error{Key: o.Key, Field: c.field, Reason: c.reason}
 	}

@@ -4,6 +4,7 @@ package model
 
 import (
 	"net/netip"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 )
@@ -11,7 +12,7 @@ import (
 // Node is what is used of a node. Its labels are the Object's.
 type Node struct {
 	PodCIDRs  []netip.Prefix
-	Addresses []netip.Addr // internal ones first
+	Addresses []netip.Addr // internal ones first; not those that are link-local
 }
 
 func nodeOf(c *checker, from *corev1.Node) *Node {
@@ -24,8 +25,12 @@ func nodeOf(c *checker, from *corev1.Node) *Node {
 	}
 	for _, kind := range []corev1.NodeAddressType{corev1.NodeInternalIP, corev1.NodeExternalIP} {
 		for i, a := range from.Status.Addresses {
-			if a.Type == kind { // the others are names
-				n.Addresses = append(n.Addresses, c.unicast(index("status.addresses", i)+".address", a.Address))
+			if a.Type != kind {
+				continue // the others are names
+			}
+			address := c.unicast(index("status.addresses", i)+".address", a.Address)
+			if !address.IsLinkLocalUnicast() && !slices.Contains(n.Addresses, address) {
+				n.Addresses = append(n.Addresses, address)
 			}
 		}
 	}

@@ -54,6 +54,7 @@ const (
 	maxVLAN    = 4094
 	maxQueue   = 4095
 	maxWeight  = 65535
+	maxPort    = 65535
 	maxName    = 63
 )
 
@@ -222,3 +223,6 @@ func (p *Port) hasSubnet(a netip.Prefix) bool {
 	return !a.IsSingleIP() &&
 		slices.ContainsFunc(p.Addresses, func(own netip.Prefix) bool { return own.Masked() == a.Masked() })
 }
+
+// DefaultNodeConfig is what holds for a node that none is written for: what an empty spec says.
+func DefaultNodeConfig() *NodeConfig { return (&nodeConfigSpec{}).build(&checker{}) }

@@ -21,14 +21,8 @@ type Pod struct {
 type ContainerPort struct {
 	Name     string
 	Protocol string // "TCP", "UDP" or "SCTP"
-	Port     uint16 // 1..65535
+	Port     uint16
 }
-
-// Namespace is a namespace. Its labels are the Object's; kubernetes.io/metadata.name is always among them.
-type Namespace struct{}
-
-// NamespaceLabel is the label that every namespace has, with its name.
-const NamespaceLabel = corev1.LabelMetadataName
 
 func podOf(c *checker, from *corev1.Pod) *Pod {
 	p := &Pod{
@@ -37,25 +31,31 @@ func podOf(c *checker, from *corev1.Pod) *Pod {
 		Finished:    from.Status.Phase == corev1.PodSucceeded || from.Status.Phase == corev1.PodFailed,
 	}
 	for i := range from.Status.PodIPs {
-		p.Addresses = append(p.Addresses, c.unicast(index("status.podIPs", i)+".ip", from.Status.PodIPs[i].IP))
+		p.Addresses = append(p.Addresses, c.podAddress(index("status.podIPs", i)+".ip", from.Status.PodIPs[i].IP))
 	}
 	if from.Status.PodIP != "" && len(p.Addresses) == 0 {
-		p.Addresses = []netip.Addr{c.unicast("status.podIP", from.Status.PodIP)}
+		p.Addresses = []netip.Addr{c.podAddress("status.podIP", from.Status.PodIP)}
 	}
 	for i := range from.Spec.Containers {
 		for j, port := range from.Spec.Containers[i].Ports {
 			field := index(index("spec.containers", i)+".ports", j)
-			c.between(field+".containerPort", int64(port.ContainerPort), 1, maxPort)
-			if port.Name != "" {
-				p.Ports = append(p.Ports, ContainerPort{
-					Name:     intern(port.Name),
-					Protocol: c.oneOf(field+".protocol", string(port.Protocol), "TCP", "UDP", "SCTP"),
-					Port:     uint16(port.ContainerPort),
-				})
-			}
+			c.within(field, func() { p.addPort(c, port) })
 		}
 	}
 	return p
 }
 
-const maxPort = 65535
+func (p *Pod) addPort(c *checker, from corev1.ContainerPort) {
+	number := uint16(c.between("containerPort", int64(from.ContainerPort), 1, maxPort))
+	protocol := c.oneOf("protocol", string(from.Protocol), "TCP", "UDP", "SCTP")
+	if from.Name != "" {
+		p.Ports = append(p.Ports, ContainerPort{Name: intern(from.Name), Protocol: intern(protocol), Port: number})
+	}
+}
+
+// podAddress reads an address that is routed: a link-local one is not.
+func (c *checker) podAddress(field, text string) netip.Addr {
+	a := c.unicast(field, text)
+	c.check(!a.IsLinkLocalUnicast(), field, "%s is link-local", a)
+	return a
+}

@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package compile
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/viaduct-net/viaduct/control/api"
+	"github.com/viaduct-net/viaduct/control/model"
+)
+
+// identities are addresses, which lead to sets of labels: an identity is in use while an address has it.
+type identities struct {
+	table[netip.Addr, *api.Identity]
+	spaces map[string]*space // namespaces that have pods
+}
+
+// space is a namespace with pods.
+type space struct {
+	labels []string // as identities have them
+	pods   map[model.Key]struct{}
+}
+
+func newIdentities() identities {
+	return identities{
+		table:  newTable(newClaims(netip.Addr.Compare, addressLost)),
+		spaces: map[string]*space{},
+	}
+}
+
+func addressLost(address netip.Addr, loser, winner *claim[*api.Identity]) *model.Error {
+	field := "status.podIPs"
+	if loser.object.Key.Kind == "Node" {
+		field = "status.addresses"
+	}
+	return refuse(loser.object, field, "%s is %s's already", address, winner.object.Origin())
+}
+
+// compileIdentities enters the addresses whose labels changed, and the identities that these are.
+func (c *Compiler) compileIdentities(w *work) {
+	t := &c.identities
+	for _, key := range w.changed["Namespace"] {
+		c.relabel(key.Name)
+	}
+	for _, key := range w.changed["Pod"] {
+		c.claimPod(key)
+	}
+	for _, key := range w.changed["Node"] {
+		who := claimant{byObject, key}
+		t.withdraw(who)
+		if o := c.objects[key]; o != nil {
+			t.claim(who, o, o.Spec.(*model.Node).Addresses)
+		}
+	}
+	moves := t.decide(c, w, t.identityOf)
+	t.enter(moves, func(address netip.Addr, e entry[*api.Identity]) {
+		w.delta.Set.IdentityPrefixes = append(w.delta.Set.IdentityPrefixes, &api.IdentityPrefix{
+			Prefix: whole(address), Identity: e.number, Origin: e.origin,
+		})
+	}, func(address netip.Addr) {
+		w.delta.RemovedIdentityPrefixes = append(w.delta.RemovedIdentityPrefixes, whole(address))
+	})
+	t.things.settle(func(one *thing[*api.Identity]) {
+		if !one.said {
+			one.said, one.value.Id = true, one.number
+			w.delta.Set.Identities = append(w.delta.Set.Identities, one.value)
+		}
+	}, func(number uint32) { w.delta.RemovedIdentities = append(w.delta.RemovedIdentities, number) })
+}
+
+// whole is the prefix that is one address.
+func whole(a netip.Addr) *api.Prefix {
+	return &api.Prefix{Address: a.AsSlice(), Bits: uint32(a.BitLen())}
+}
+
+func (t *identities) claim(who claimant, o *model.Object, addresses []netip.Addr) {
+	for _, address := range addresses {
+		t.add(address, &claim[*api.Identity]{claimant: who, object: o})
+	}
+}
+
+// relabel has all of the namespace's pods looked at.
+func (c *Compiler) relabel(namespace string) {
+	s := c.identities.spaces[namespace]
+	if s == nil {
+		return
+	}
+	s.labels = c.namespaceLabels(namespace)
+	for key := range s.pods {
+		c.identities.touch(claimant{byObject, key})
+	}
+}
+
+// claimPod has a pod claim its addresses. Those on the host's network have their node's, and those that have finished
+// have none any more.
+func (c *Compiler) claimPod(key model.Key) {
+	t, who := &c.identities, claimant{byObject, key}
+	t.withdraw(who)
+	if s := t.spaces[key.Namespace]; s != nil {
+		delete(s.pods, key)
+		if len(s.pods) == 0 {
+			delete(t.spaces, key.Namespace)
+		}
+	}
+	o := c.objects[key]
+	if o == nil {
+		return
+	}
+	pod := o.Spec.(*model.Pod)
+	if pod.HostNetwork || pod.Finished || len(pod.Addresses) == 0 {
+		return
+	}
+	s := t.spaces[key.Namespace]
+	if s == nil {
+		s = &space{labels: c.namespaceLabels(key.Namespace), pods: map[model.Key]struct{}{}}
+		t.spaces[key.Namespace] = s
+	}
+	s.pods[key] = struct{}{}
+	t.claim(who, o, pod.Addresses)
+}
+
+// namespaceLabels are those of its object. Without one it exists all the same, with its name for a label.
+func (c *Compiler) namespaceLabels(name string) []string {
+	if o := c.objects[model.Key{Kind: "Namespace", Name: name}]; o != nil {
+		return sortedLabels(o.Labels)
+	}
+	return []string{model.NamespaceLabel + "=" + name}
+}
+
+// identityOf is what the winner's address leads to, without a number yet.
+func (t *identities) identityOf(won *claim[*api.Identity]) (content string, id *api.Identity, some bool) {
+	o := won.object
+	id = &api.Identity{Kind: api.Identity_KIND_NODE, Labels: sortedLabels(o.Labels)}
+	if o.Key.Kind == "Pod" {
+		id.Kind, id.Namespace = api.Identity_KIND_POD, o.Key.Namespace
+		id.NamespaceLabels = t.spaces[o.Key.Namespace].labels
+	}
+	return identityContent(id), id, true
+}
+
+// identityContent is equal for equal identities: no label and no name has a byte 0 or 1.
+func identityContent(id *api.Identity) string {
+	return strings.Join([]string{
+		id.Kind.String(), id.Namespace, strings.Join(id.Labels, "\x01"), strings.Join(id.NamespaceLabels, "\x01"),
+	}, "\x00")
+}
+
+// sortedLabels returns "key=value", sorted.
+func sortedLabels(labels map[string]string) []string {
+	list := make([]string, 0, len(labels))
+	for k, v := range labels {
+		list = append(list, k+"="+v)
+	}
+	slices.Sort(list)
+	return list
+}

@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package compile
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+
+	"github.com/viaduct-net/viaduct/control/api"
+	"github.com/viaduct-net/viaduct/control/model"
+)
+
+// everyone is the name of the NodeConfig of all nodes that have none of their own.
+const everyone = "default"
+
+// builtIn is what holds for a node that no NodeConfig is for.
+var builtIn = model.DefaultNodeConfig()
+
+// self is the node that is compiled for.
+type self struct {
+	name   string
+	object *model.Object // its NodeConfig; its Node when what is built in holds
+	config *model.NodeConfig
+	node   *model.Object // its Node; nil: there is none
+}
+
+// ErrNoNode is wrapped by errors that say why it is not known which node this is, and what to do.
+var ErrNoNode = errors.New("it is not known which node this is")
+
+// choose finds the node's settings: its own NodeConfig, everyone's, the only one if that may be, or those built in
+// for a node that Kubernetes knows.
+func (c *Compiler) choose() (self, error) {
+	named := func(name string, object *model.Object, config *model.NodeConfig) (self, error) {
+		return self{name, object, config, c.objects[model.Key{Kind: "Node", Name: name}]}, nil
+	}
+	if o := c.configs[c.node.Name]; o != nil {
+		return named(c.node.Name, o, o.Spec.(*model.NodeConfig))
+	}
+	if o := c.configs[everyone]; o != nil && c.node.Name != "" {
+		return named(c.node.Name, o, o.Spec.(*model.NodeConfig))
+	}
+	if c.node.Sole && len(c.configs) == 1 {
+		for name, o := range c.configs {
+			return named(name, o, o.Spec.(*model.NodeConfig))
+		}
+	}
+	if o := c.objects[model.Key{Kind: "Node", Name: c.node.Name}]; o != nil {
+		return named(c.node.Name, o, builtIn)
+	}
+	return self{}, c.unknownNode()
+}
+
+func (c *Compiler) unknownNode() error {
+	if len(c.configs) == 0 {
+		return fmt.Errorf("%w: there is no NodeConfig, and no Node %q: write a NodeConfig that names the ports",
+			ErrNoNode, c.node.Name)
+	}
+	const shown = 5
+	names := slices.Sorted(maps.Keys(c.configs))
+	more := ""
+	if len(names) > shown {
+		names, more = names[:shown], fmt.Sprintf(" and %d more", len(names)-shown)
+	}
+	return fmt.Errorf("%w: --node is %q, and there are the NodeConfigs %q%s; one named %q is for every node without its own",
+		ErrNoNode, c.node.Name, names, more, everyone)
+}
+
+// compileNode enters the settings and the ports, when anything about the node itself changed.
+func (c *Compiler) compileNode(w *work) {
+	if !w.whole {
+		return
+	}
+	if c.self.object.Key.Kind == "NodeConfig" {
+		w.look(c.self.object)
+	}
+	next := &api.Snapshot{}
+	origin := c.origins.refer(c.self.object)
+	if w.former.object != nil {
+		c.origins.forget(w.former.object.Key)
+	}
+	next.Node = c.settings(origin)
+	c.ports.compile(next, c.self.config.Ports, origin)
+	difference := api.Difference(c.ports.said, next)
+	c.ports.said = next
+	w.delta.Set.Node = difference.Set.Node
+	w.delta.Set.Ports, w.delta.RemovedPorts = difference.Set.Ports, difference.RemovedPorts
+	w.delta.Set.Neighbors, w.delta.RemovedNeighbors = difference.Set.Neighbors, difference.RemovedNeighbors
+}
+
+var uplinkModes = map[string]api.Uplink_Mode{
+	"kernel": api.Uplink_MODE_KERNEL,
+	"shared": api.Uplink_MODE_SHARED,
+	"owned":  api.Uplink_MODE_OWNED,
+}
+
+func (c *Compiler) settings(origin uint32) *api.NodeSettings {
+	config := c.self.config
+	n := &api.NodeSettings{
+		Name:       c.self.name,
+		Origin:     origin,
+		Workers:    config.Workers,
+		Mtu:        config.MTU,
+		Offload:    config.Offload,
+		Masquerade: config.Masquerade,
+	}
+	if config.OnAbsence == "pass" {
+		n.OnAbsence = api.OnAbsence_ON_ABSENCE_PASS
+	}
+	_, cidrs := c.podCIDRs(c.self.name)
+	for _, p := range cidrs {
+		n.PodPrefixes = append(n.PodPrefixes, prefixOf(p))
+	}
+	if u := config.Uplink; u != nil {
+		n.Uplink = &api.Uplink{Device: u.Device, Mode: uplinkModes[u.Mode]}
+	}
+	return n
+}
+
+// labels are the node's: its Node object's, and over them its NodeConfig's.
+func (s *self) labels() map[string]string {
+	labels := map[string]string{}
+	if s.node != nil {
+		maps.Copy(labels, s.node.Labels)
+	}
+	maps.Copy(labels, s.object.Labels)
+	return labels
+}
+
+// podCIDRs are where a node's pods have their addresses, and the object that says so: its NodeConfig, or its Node
+// when that says nothing. The object is nil when there is neither.
+func (c *Compiler) podCIDRs(name string) (*model.Object, []netip.Prefix) {
+	config := c.configs[name]
+	if name == c.self.name && c.self.object.Key.Kind == "NodeConfig" {
+		config = c.self.object
+	}
+	if config != nil {
+		if cidrs := config.Spec.(*model.NodeConfig).PodCIDRs; len(cidrs) > 0 {
+			return config, cidrs
+		}
+	}
+	if node := c.objects[model.Key{Kind: "Node", Name: name}]; node != nil {
+		return node, node.Spec.(*model.Node).PodCIDRs
+	}
+	return nil, nil
+}

@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package compile
+
+import (
+	"net/netip"
+
+	"github.com/viaduct-net/viaduct/control/api"
+	"github.com/viaduct-net/viaduct/control/model"
+)
+
+// nodeClaimant is who claims a node's pod CIDRs. The node's name decides between two, wherever the CIDRs are written.
+func nodeClaimant(name string) claimant {
+	return claimant{byNode, model.Key{Kind: "Node", Name: name}}
+}
+
+// claimNodes has nodes claim their pod CIDRs. This node claims its own too, so that all nodes come to the same answer
+// when two nodes have one CIDR.
+func (c *Compiler) claimNodes(w *work) {
+	names := map[string]bool{}
+	for _, kind := range []string{"Node", "NodeConfig"} {
+		for _, key := range c.keys(w, kind) {
+			names[key.Name] = true
+		}
+	}
+	if w.whole {
+		names[c.self.name], names[w.former.name] = true, true
+	}
+	for name := range names {
+		c.claimNode(name)
+	}
+}
+
+func (c *Compiler) claimNode(name string) {
+	who := nodeClaimant(name)
+	c.routes.withdraw(who)
+	node := c.objects[who.key]
+	if node == nil && name != c.self.name {
+		return // it is not a node, or it is not known where it is
+	}
+	object, cidrs := c.podCIDRs(name)
+	for _, cidr := range cidrs {
+		made := &claim[*group]{claimant: who, object: object}
+		if name != c.self.name {
+			made.value, made.err = c.towards(node, cidr)
+		}
+		c.routes.add(cidr, made)
+	}
+}
+
+// towards finds the way to a node's pods: by the first of its addresses that is on a port's subnet. There is no group
+// and no error where the host's stack leads there, and while the node has no address of the CIDR's family.
+func (c *Compiler) towards(node *model.Object, cidr netip.Prefix) (*group, *model.Error) {
+	const field = "status.addresses"
+	var elsewhere netip.Addr
+	for _, address := range node.Spec.(*model.Node).Addresses {
+		if address.Is4() != cidr.Addr().Is4() {
+			continue
+		}
+		port := c.portWith(address)
+		if port == nil {
+			elsewhere = address
+			continue
+		}
+		if reason := port.NotNeighbor(address); reason != "" {
+			return nil, refuse(node, field, "%s", reason)
+		}
+		hop := &api.NextHop{Port: c.ports.numbers[port.Name], Via: address.AsSlice(), Weight: 1}
+		return &group{kind: api.NextHopGroup_KIND_FORWARD, hops: []*api.NextHop{hop}}, nil
+	}
+	config := c.self.config
+	if !elsewhere.IsValid() || len(config.Ports) == 0 || config.Uplink != nil && config.Uplink.Mode == "kernel" {
+		return nil, nil
+	}
+	return nil, refuse(node, field, "%s is in no port's subnet, to lead to %s", elsewhere, cidr)
+}

@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package compile
+
+import (
+	"net/netip"
+
+	"github.com/viaduct-net/viaduct/control/api"
+)
+
+// Resume takes over the numbers that a snapshot gives to ports, groups and identities: one that is in force, and that
+// this compiler did not make. What equals something in it gets the number that this has there. The next Step is whole.
+// A nil snapshot gives no numbers.
+func (c *Compiler) Resume(s *api.Snapshot) {
+	clear(c.changed)
+	for key := range c.objects {
+		c.changed[key] = nil
+	}
+	c.last, c.self = nil, self{}
+	c.routes, c.identities, c.origins = newRoutes(), newIdentities(), newOrigins()
+	c.resumePorts(s.GetPorts())
+	c.resumeRoutes(s.GetGroups(), s.GetRoutes())
+	c.resumeIdentities(s.GetIdentities())
+}
+
+func (c *Compiler) resumePorts(list []*api.Port) {
+	c.ports = ports{pool: takenBy(list), numbers: map[string]uint32{}, said: &api.Snapshot{}}
+	for _, p := range list {
+		c.ports.numbers[p.GetName()] = p.GetId()
+	}
+}
+
+func (c *Compiler) resumeRoutes(groups []*api.NextHopGroup, list []*api.Route) {
+	t := &c.routes.table
+	byNumber := map[uint32]*thing[*group]{}
+	t.things.pool = takenBy(groups)
+	for _, g := range groups {
+		value := &group{kind: g.GetKind(), hops: g.GetHops()}
+		byNumber[g.GetId()] = t.things.resume(value.content(), value, g.GetId())
+	}
+	for _, r := range list {
+		address, _ := netip.AddrFromSlice(r.GetPrefix())
+		if to := byNumber[r.GetGroup()]; to != nil {
+			t.former[netip.PrefixFrom(address, int(r.GetBits()))] = to
+		}
+	}
+}
+
+func (c *Compiler) resumeIdentities(list []*api.Identity) {
+	c.identities.things.pool = takenBy(list)
+	for _, id := range list {
+		value := &api.Identity{
+			Kind: id.GetKind(), Namespace: id.GetNamespace(), Labels: id.GetLabels(), NamespaceLabels: id.GetNamespaceLabels(),
+		}
+		c.identities.things.resume(identityContent(value), value, id.GetId())
+	}
+}
+
+// takenBy returns a pool that has given out the numbers of what is in the list.
+func takenBy[T interface{ GetId() uint32 }](list []T) pool {
+	numbers := make([]uint32, len(list))
+	for i, one := range list {
+		numbers[i] = one.GetId()
+	}
+	return taken(numbers)
+}
