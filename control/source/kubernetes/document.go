@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package kubernetes
+
+import (
+	"bytes"
+	"encoding/json"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+)
+
+// document is an object of a custom resource as it came: JSON for model.FromJSON, which decodes it once and for all.
+// Only what client-go needs is decoded before.
+type document struct {
+	metav1.TypeMeta
+	metav1.ObjectMeta
+	text []byte
+}
+
+type documentList struct {
+	metav1.TypeMeta
+	metav1.ListMeta `json:"metadata"`
+	Items           []document `json:"items"`
+}
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (d *document) UnmarshalJSON(text []byte) error {
+	var head struct {
+		metav1.TypeMeta
+		Metadata struct { // less than ObjectMeta: managed fields are most of an object with statuses
+			Name            string            `json:"name"`
+			ResourceVersion string            `json:"resourceVersion"`
+			Annotations     map[string]string `json:"annotations"` // of bookmarks
+			Generation      int64             `json:"generation"`
+		} `json:"metadata"`
+	}
+	if err := json.Unmarshal(text, &head); err != nil {
+		return err
+	}
+	d.TypeMeta = head.TypeMeta
+	d.ObjectMeta = metav1.ObjectMeta{
+		Name:            head.Metadata.Name,
+		ResourceVersion: head.Metadata.ResourceVersion,
+		Annotations:     head.Metadata.Annotations,
+		Generation:      head.Metadata.Generation,
+	}
+	d.text = bytes.Clone(text)
+	return nil
+}
+
+// DeepCopyObject implements runtime.Object.
+func (d *document) DeepCopyObject() runtime.Object {
+	c := &document{TypeMeta: d.TypeMeta, text: bytes.Clone(d.text)}
+	d.ObjectMeta.DeepCopyInto(&c.ObjectMeta)
+	return c
+}
+
+// DeepCopyObject implements runtime.Object.
+func (l *documentList) DeepCopyObject() runtime.Object {
+	c := &documentList{TypeMeta: l.TypeMeta}
+	l.ListMeta.DeepCopyInto(&c.ListMeta)
+	for i := range l.Items {
+		c.Items = append(c.Items, *l.Items[i].DeepCopyObject().(*document))
+	}
+	return c
+}
