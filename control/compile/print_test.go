@@ -121,12 +121,14 @@ func settings(n *api.NodeSettings) string {
 	return text
 }
 
+// content has the hops sorted by their text: their order in the snapshot is that of the ports' numbers.
 func (n namer) content(g *api.NextHopGroup) string {
-	text := strings.ToLower(strings.TrimPrefix(g.Kind.String(), "KIND_"))
+	parts := []string{strings.ToLower(strings.TrimPrefix(g.Kind.String(), "KIND_"))}
 	for _, h := range g.Hops {
-		text += fmt.Sprintf(" [port %s via %s weight %d mtu %d]", n.port(h.Port), address(h.Via), h.Weight, h.Mtu)
+		parts = append(parts, fmt.Sprintf("[port %s via %s weight %d mtu %d]", n.port(h.Port), address(h.Via), h.Weight, h.Mtu))
 	}
-	return text
+	slices.Sort(parts[1:])
+	return strings.Join(parts, " ")
 }
 
 func labels(i *api.Identity) string {

@@ -3,12 +3,16 @@
 package compile_test
 
 import (
+	"errors"
+	"fmt"
 	"maps"
+	"net/netip"
 	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/protobuf/proto"
+	"pgregory.net/rapid"
 
 	"github.com/viaduct-net/viaduct/control/api"
 	"github.com/viaduct-net/viaduct/control/compile"
@@ -30,13 +34,7 @@ func checkStep(
 	t.Helper()
 	switch {
 	case step.Delta != nil:
-		next, err := step.Delta.Apply(before)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if !proto.Equal(next, step.Snapshot) {
-			t.Errorf("the delta makes another snapshot: %s", cmp.Diff(canonical(step.Snapshot), canonical(next)))
-		}
+		checkDelta(t, before, step)
 	case before != nil && step.Snapshot != before:
 		t.Errorf("another snapshot without a delta")
 	}
@@ -52,6 +50,21 @@ func checkStep(
 	}
 }
 
+// checkDelta: the delta makes the snapshot, and says no more than it needs to.
+func checkDelta(t checker, before *api.Snapshot, step *compile.Step) {
+	t.Helper()
+	next, err := step.Delta.Apply(before)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !proto.Equal(next, step.Snapshot) {
+		t.Errorf("the delta makes another snapshot: %s", cmp.Diff(canonical(step.Snapshot), canonical(next)))
+	}
+	if least := api.Difference(before, step.Snapshot); proto.Size(least) != proto.Size(step.Delta) {
+		t.Errorf("delta %v, the least is %v", step.Delta, least)
+	}
+}
+
 func texts(errs []*model.Error) (list []string) {
 	for _, e := range errs {
 		list = append(list, e.Error())
@@ -59,4 +72,220 @@ func texts(errs []*model.Error) (list []string) {
 	return list
 }
 
-var _ checker = (*testing.T)(nil)
+// checkNumbers: what is in both snapshots has one number, and a number in both is of one thing. Groups may change
+// their hops.
+func checkNumbers(t checker, before, after *api.Snapshot) {
+	t.Helper()
+	ports, identities, groups := map[string]uint32{}, map[string]uint32{}, map[string]uint32{}
+	portIDs, identityIDs := map[uint32]string{}, map[uint32]string{}
+	content := func(g *api.NextHopGroup) string { return fmt.Sprint(g.GetKind(), g.GetHops()) }
+	for _, p := range before.GetPorts() {
+		ports[p.Name], portIDs[p.Id] = p.Id, p.Name
+	}
+	for _, i := range before.GetIdentities() {
+		identities[labels(i)], identityIDs[i.Id] = i.Id, labels(i)
+	}
+	for _, g := range before.GetGroups() {
+		groups[content(g)] = g.Id
+	}
+	for _, p := range after.Ports {
+		if id, had := ports[p.Name]; had && id != p.Id {
+			t.Errorf("port %s was %d and is %d", p.Name, id, p.Id)
+		}
+		if name, had := portIDs[p.Id]; had && name != p.Name {
+			t.Errorf("port %d was %s and is %s", p.Id, name, p.Name)
+		}
+	}
+	for _, i := range after.Identities {
+		if id, had := identities[labels(i)]; had && id != i.Id {
+			t.Errorf("identity %s was %d and is %d", labels(i), id, i.Id)
+		}
+		if text, had := identityIDs[i.Id]; had && text != labels(i) {
+			t.Errorf("identity %d was %s and is %s", i.Id, text, labels(i))
+		}
+	}
+	for _, g := range after.Groups {
+		if id, had := groups[content(g)]; had && id != g.Id {
+			t.Errorf("group %s was %d and is %d", content(g), id, g.Id)
+		}
+	}
+}
+
+// world draws objects of few names and values, so that they meet.
+type world struct{ t *rapid.T }
+
+func (w world) one(label string, of ...string) string { return rapid.SampledFrom(of).Draw(w.t, label) }
+func (w world) maybe(label string) bool               { return rapid.Bool().Draw(w.t, label) }
+
+func (w world) addresses(label string, of ...string) (list []netip.Addr) {
+	for _, text := range rapid.SliceOfNDistinct(rapid.SampledFrom(of), 0, 3, rapid.ID).Draw(w.t, label) {
+		list = append(list, netip.MustParseAddr(text))
+	}
+	return list
+}
+
+func (w world) prefixes(label string, of ...string) (list []netip.Prefix) {
+	for _, text := range rapid.SliceOfNDistinct(rapid.SampledFrom(of), 0, 2, rapid.ID).Draw(w.t, label) {
+		list = append(list, netip.MustParsePrefix(text))
+	}
+	return list
+}
+
+func (w world) key() model.Key {
+	switch kind := w.one("kind", "Pod", "Pod", "Namespace", "Node", "NodeConfig", "Route", "Route", "Service"); kind {
+	case "Pod", "Service":
+		return model.Key{Kind: kind, Namespace: w.one("namespace", "x", "y"), Name: w.one("name", "a", "b", "c")}
+	case "Namespace":
+		return model.Key{Kind: kind, Name: w.one("name", "x", "y")}
+	case "Route":
+		return model.Key{Kind: kind, Name: w.one("name", "a", "b", "c", "d")}
+	case "NodeConfig":
+		return model.Key{Kind: kind, Name: w.one("name", "n1", "n2", "default")}
+	default:
+		return model.Key{Kind: kind, Name: w.one("name", "n1", "n2", "n3")}
+	}
+}
+
+func (w world) object() *model.Object {
+	o := &model.Object{Key: w.key(), Labels: map[string]string{"app": w.one("label", "1", "2")}}
+	o.Place.File = w.one("file", "", "f", "g")
+	o.Generation = rapid.Int64Range(1, 2).Draw(w.t, "generation")
+	switch o.Key.Kind {
+	case "Pod":
+		o.Spec = &model.Pod{HostNetwork: w.one("host", "no", "no", "yes") == "yes",
+			Finished:  w.one("finished", "no", "no", "yes") == "yes",
+			Addresses: w.addresses("podIPs", "10.9.0.1", "10.9.0.2", "192.0.2.2", "fd09::1")}
+	case "Namespace":
+		o.Labels[model.NamespaceLabel] = o.Key.Name
+		o.Spec = &model.Namespace{}
+	case "Node":
+		o.Spec = &model.Node{PodCIDRs: w.cidrs(),
+			Addresses: w.addresses("addresses", "192.0.2.1", "192.0.2.2", "198.51.100.2", "fd00::2")}
+	case "NodeConfig":
+		o.Spec = w.config()
+	case "Route":
+		o.Spec = w.route()
+	default:
+		o.Spec = model.Raw("{}")
+	}
+	return o
+}
+
+func (w world) cidrs() []netip.Prefix {
+	return w.prefixes("podCIDRs", "10.1.0.0/16", "10.2.0.0/16", "10.3.0.0/16", "fd01::/64")
+}
+
+func (w world) config() *model.NodeConfig {
+	n := model.DefaultNodeConfig()
+	if w.maybe("CIDRs") {
+		n.PodCIDRs = w.cidrs()
+	}
+	n.Uplink = &model.Uplink{Device: "eth0", Mode: w.one("mode", "kernel", "owned")}
+	if w.maybe("p") {
+		n.Ports = append(n.Ports, model.Port{Name: "p", Device: "p", Addresses: []netip.Prefix{
+			netip.MustParsePrefix("192.0.2.1/24"), netip.MustParsePrefix("fd00::1/64")}})
+	}
+	if w.maybe("q") {
+		n.Ports = append(n.Ports, model.Port{Name: w.one("port", "q", "r"), Device: "q", Addresses: []netip.Prefix{
+			netip.MustParsePrefix("198.51.100.1/24")}})
+	}
+	return n
+}
+
+func (w world) route() *model.Route {
+	r := &model.Route{Type: w.one("type", "forward", "forward", "blackhole"), Node: w.one("node", "", "", "n1", "n2"),
+		Destination: netip.MustParsePrefix(w.one("destination", "10.1.0.0/16", "10.2.0.0/16", "20.0.0.0/8", "fd01::/64"))}
+	if r.Node == "" && w.maybe("select") {
+		r.NodeSelector = map[string]string{"app": w.one("selector", "1", "2")}
+	}
+	if r.Type == "forward" {
+		for _, via := range append(w.addresses("hops", "192.0.2.7", "192.0.2.8", "198.51.100.7"),
+			netip.MustParseAddr("192.0.2.9")) {
+			r.NextHops = append(r.NextHops, model.NextHop{Via: via, Weight: 1})
+		}
+	}
+	return r
+}
+
+// TestRandom: whatever changes, each step is what its delta makes of the one before, and what compiling the same
+// objects from nothing gives but for numbers; these are kept; and the order within a change does not matter.
+func TestRandom(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		w := world{t}
+		node := compile.Node{Name: w.one("this node", "n1", "n9"), Sole: w.maybe("sole")}
+		run := &run{c: compile.New(node), twin: compile.New(node), objects: map[model.Key]*model.Object{}}
+		t.Repeat(map[string]func(*rapid.T){
+			"change": func(t *rapid.T) { run.change(world{t}) },
+			"compile": func(t *rapid.T) {
+				run.compile(t, node)
+			},
+			"again": func(*rapid.T) {
+				run.c, run.twin = compile.New(node), compile.New(node)
+				run.resume()
+			},
+			"resume": func(*rapid.T) { run.resume() },
+		})
+	})
+}
+
+type run struct {
+	c, twin *compile.Compiler
+	objects map[model.Key]*model.Object
+	last    *api.Snapshot // of the compiler
+	inForce *api.Snapshot // to keep the numbers of
+	epoch   uint64
+}
+
+func (r *run) change(w world) {
+	set := map[model.Key]*model.Object{}
+	for range rapid.IntRange(0, 4).Draw(w.t, "set") {
+		o := w.object()
+		set[o.Key] = o
+	}
+	var removed []model.Key
+	for range rapid.IntRange(0, 3).Draw(w.t, "removed") {
+		if key := w.key(); set[key] == nil {
+			removed = append(removed, key)
+			delete(r.objects, key)
+		}
+	}
+	maps.Copy(r.objects, set)
+	list := slices.SortedFunc(maps.Values(set), func(a, b *model.Object) int { return a.Key.Compare(b.Key) })
+	r.c.Change(list, removed)
+	slices.Reverse(list)
+	slices.Reverse(removed)
+	if w.maybe("whole") {
+		r.twin.Replace(slices.Collect(maps.Values(r.objects)))
+		return
+	}
+	r.twin.Change(list, removed)
+}
+
+func (r *run) resume() {
+	all := slices.Collect(maps.Values(r.objects))
+	for _, c := range []*compile.Compiler{r.c, r.twin} {
+		c.Replace(all)
+		c.Resume(r.inForce)
+	}
+	r.last = nil
+}
+
+func (r *run) compile(t *rapid.T, node compile.Node) {
+	step, err := r.c.Compile(r.epoch + 1)
+	twin, twinErr := r.twin.Compile(r.epoch + 1)
+	if err != nil {
+		if !errors.Is(err, compile.ErrNoNode) || twinErr == nil || err.Error() != twinErr.Error() {
+			t.Fatal(err, twinErr)
+		}
+		return
+	}
+	checkStep(t, node, r.objects, r.c, r.last, step)
+	checkNumbers(t, r.inForce, step.Snapshot)
+	if !proto.Equal(step.Snapshot, twin.Snapshot) {
+		t.Errorf("in another order:\n%s", cmp.Diff(canonical(step.Snapshot), canonical(twin.Snapshot)))
+	}
+	if r.last != nil && !proto.Equal(step.Delta, twin.Delta) {
+		t.Errorf("delta %v, in another order %v", step.Delta, twin.Delta)
+	}
+	r.last, r.inForce, r.epoch = step.Snapshot, step.Snapshot, step.Snapshot.Epoch
+}
