@@ -8,6 +8,7 @@ TOOL     := $(GO) tool -modfile=tools.mod
 FUZZTIME ?= 3s
 BENCH    ?= .
 LDFLAGS  := -s -w
+IMAGE    ?= ghcr.io/viaduct-net/viaduct:latest
 
 MAINS := $(wildcard $(foreach c,control dataplane cni perf tools,$(c)/cmd/*))
 BPF   := $(shell find xdpprog perf -name '*.[ch]' -not -name 'vmlinux.h' 2>/dev/null)
@@ -18,7 +19,7 @@ PACKAGES := clang:/usr/bin/clang llvm:/usr/bin/llvm-strip clang-format:/usr/bin/
 	linux-libc-dev:/usr/include/linux/bpf.h gcc:/usr/bin/gcc \
 	tshark:/usr/bin/tshark
 
-.PHONY: help build generate check lint vet test test-go bench demo fuzz clean install-tools
+.PHONY: help build image test-image generate check lint vet test test-go bench demo fuzz clean install-tools
 
 help: ## this menu
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,6 +30,16 @@ build: ## static binaries into bin/
 		CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=auto -ldflags '$(LDFLAGS)' -o bin/ ./$$main; \
 		echo "bin/$${main##*/}"; \
 	done
+
+# The builder runs here, whatever GOARCH the programs are for.
+image: build ## bin/viaduct-image.tar: the programs on an empty base, for ctr images import and docker load
+	@cd tools/image && GOARCH= $(GO) run . -out ../../bin/viaduct-image.tar -tag $(IMAGE) \
+		-version "$$(git describe --always --dirty)" -revision "$$(git rev-parse HEAD)" \
+		-created "$$(git log -1 --format=%ct)" $(foreach main,$(MAINS),../../bin/$(notdir $(main)))
+	@echo "bin/viaduct-image.tar ($(IMAGE))"
+
+test-image: ## the builder of the image, a module of its own
+	@cd tools/image && $(GO) vet ./... && $(GO) test -race ./...
 
 generate: install-tools ## eBPF objects, their Go, and the protocols' Go
 	@$(TOOL) buf generate

@@ -15,6 +15,7 @@ import (
 
 	"github.com/viaduct-net/viaduct/tools/demo"
 	"github.com/viaduct-net/viaduct/tools/exit"
+	"github.com/viaduct-net/viaduct/tools/install"
 	"github.com/viaduct-net/viaduct/tools/replay"
 	"github.com/viaduct-net/viaduct/tools/show"
 )
@@ -52,6 +53,7 @@ Exit status: 0 all is well; 1 the command ran, and what it looked at is not as i
 		cobra.ShellCompDirectiveNoFileComp))
 	c.AddCommand(show.Commands(flags)...)
 	c.AddCommand(replay.Command(&flags.Output), demo.Command(&flags.Output), version(&flags.Output))
+	c.AddCommand(install.Command(&flags.Run, &flags.Output))
 	return c
 }
 
