@@ -38,7 +38,7 @@ func (o *Options) dial(ctx context.Context) (*clientv3.Client, error) {
 		DialTimeout:          answer,
 		DialKeepAliveTime:    ping,
 		DialKeepAliveTimeout: pingTimeout,
-		MaxUnaryRetries:      2,            // the second is for a token that has expired; for the rest there is our own back-off
+		MaxUnaryRetries:      2,            // the second is for an expired token; the rest is for our own back-off
 		Logger:               zap.NewNop(), // what matters of it is returned as well
 		DialOptions:          []grpc.DialOption{grpc.WithChainUnaryInterceptor(failFast)},
 	}
@@ -125,14 +125,18 @@ var advice = []struct{ part, todo string }{
 	{"remote error: tls: unknown certificate authority", "etcd does not know the authority of --etcd-cert"},
 	{"remote error: tls: expired certificate", "--etcd-cert has expired"},
 	{"first record does not look like a TLS handshake", "is the endpoint http?"},
-	{"error reading server preface: EOF", "is the endpoint https, or does etcd ask for a certificate?"},
+	{"EOF", "the connection was ended at once or midway: is the endpoint http, or is it https?"},
 	{rpctypes.ErrorDesc(rpctypes.ErrGRPCAuthFailed), "see --etcd-user and --etcd-password-file"},
 	{rpctypes.ErrorDesc(rpctypes.ErrGRPCUserEmpty), "etcd asks for a user: --etcd-user and --etcd-password-file"},
 	{rpctypes.ErrorDesc(rpctypes.ErrGRPCPermissionDenied), "the user needs a role that reads the prefix"},
 	{rpctypes.ErrorDesc(rpctypes.ErrGRPCNoLeader), "its member is cut off from the others, or most are down"},
 }
 
-var statusPrefix = regexp.MustCompile(`rpc error: code = \w+ desc = `)
+var (
+	statusPrefix = regexp.MustCompile(`rpc error: code = \w+ desc = `)
+	// ourEnd differs from attempt to attempt, and the trouble would be another each time.
+	ourEnd = regexp.MustCompile(`(read|write) tcp [^ >]+->`)
+)
 
 // explain words an error in one line: what gRPC wraps around the cause goes, what to do about it comes.
 func explain(err error) string {
@@ -143,7 +147,7 @@ func explain(err error) string {
 	if errors.Is(err, context.DeadlineExceeded) {
 		text = fmt.Sprintf("no answer within %s", answer)
 	}
-	text = statusPrefix.ReplaceAllString(text, "")
+	text = ourEnd.ReplaceAllString(statusPrefix.ReplaceAllString(text, ""), "$1 tcp ")
 	for _, wrapping := range []string{
 		"connection error: desc = ", "transport: Error while dialing: ", "transport: authentication handshake failed: ",
 		"last connection error: ",

@@ -87,7 +87,7 @@ func TestDecodeValue(t *testing.T) {
 		{"/v/a/b/c/d", route, "/v/a/b/c/d: not a key"},
 	} {
 		o, err := decode("/v", c.key, []byte(c.value))
-		got := ""
+		var got string
 		switch {
 		case err != nil:
 			got = strings.Replace(err.Error(), "Route a: more", "more", 1)

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/viaduct-net/viaduct/control/source"
 	"github.com/viaduct-net/viaduct/control/source/etcd/etcdtest"
 )
 
@@ -112,6 +113,7 @@ func TestCompactedUnderWatch(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	s.report = func(source.Event) {}
 	s.at = position{cluster: clusterOf(t, server), next: [2]int64{1, 1}}
 	if err := s.follow(t.Context(), server.Client()); err != errCompacted { //nolint:errorlint // as etcd gives it
 		t.Errorf("following from a compacted revision: %v", err)
@@ -139,6 +141,18 @@ func TestFrozen(t *testing.T) {
 	server.Put(route("a"), blackhole("a", "11.0.0.0/8"))
 	r.expect(t, "Route a 11.0.0.0/8")
 	r.expectReads(t, 1, 0)
+}
+
+// TestDeadEndpoint: of several endpoints one is enough.
+func TestDeadEndpoint(t *testing.T) {
+	dead, server := etcdtest.Start(t), etcdtest.Start(t)
+	dead.Stop()
+	server.Put(route("a"), blackhole("a", "10.0.0.0/8"))
+	r := run(t, Options{Endpoints: []string{dead.Endpoint, server.Endpoint}})
+	r.expect(t, "Route a 10.0.0.0/8")
+	if n := r.count(); n != 1 {
+		t.Errorf("%d events: trouble with one endpoint is none", n)
+	}
 }
 
 // TestOtherContents: another cluster is at the address when etcd comes back.
@@ -171,7 +185,11 @@ func TestBackup(t *testing.T) {
 			r.expect(t, "Route a 12.0.0.0/8")
 			proxy.Cut()
 			r.expectTrouble(t, proxy.Endpoint)
+			cluster := clusterOf(t, server)
 			server.Restore(backup)
+			if clusterOf(t, server) != cluster {
+				t.Error("the cluster's identifier tells the backup from the original: nothing is tested")
+			}
 			for i := range writes {
 				server.Put("/other", fmt.Sprint(i))
 			}

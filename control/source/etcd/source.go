@@ -78,15 +78,14 @@ func (s *Source) Publish(r source.Report) { s.status.take(r) }
 // Run implements source.Source. It may be called once.
 func (s *Source) Run(ctx context.Context, report func(source.Event)) error {
 	s.report = report
-	for {
-		err := s.session(ctx)
-		if ctx.Err() != nil {
-			return nil
+	for ctx.Err() == nil {
+		if err := s.session(ctx); ctx.Err() == nil {
+			s.complain(err)
 		}
-		s.complain(err)
 		sleep(ctx, s.pause/2+rand.N(s.pause/2+1)) // a cluster's nodes do not come back all at once
 		s.pause = min(2*s.pause, mostPause)
 	}
+	return nil
 }
 
 // session is one connection, from dialing to its loss, which is the error.

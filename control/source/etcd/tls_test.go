@@ -39,8 +39,9 @@ func TestTLSTrouble(t *testing.T) {
 		options Options
 		words   []string
 	}{
-		"wrong authority": {Options{CA: other.CA, Cert: good.Cert, Key: good.Key}, []string{"unknown authority", "--etcd-ca"}},
-		"no certificate":  {Options{CA: good.CA}, []string{"--etcd-cert"}},
+		"wrong authority": {Options{CA: other.CA, Cert: good.Cert, Key: good.Key},
+			[]string{"unknown authority", "--etcd-ca"}},
+		"no certificate": {Options{CA: good.CA}, []string{"--etcd-cert"}},
 		"certificate of others": {Options{CA: good.CA, Cert: other.ClientCert, Key: other.ClientKey},
 			[]string{"--etcd-cert"}},
 		"missing file": {Options{CA: "/nowhere/ca.pem"}, []string{"/nowhere/ca.pem", "no such file"}},
@@ -80,8 +81,8 @@ func TestPlainToTLS(t *testing.T) {
 		_, address, _ := strings.Cut(s.Endpoint, "://")
 		return []string{scheme + "://" + address}
 	}
-	run(t, Options{Endpoints: swapped(plain, "https"), CA: pki.CA}).expectTrouble(t, "is the endpoint http?")
-	run(t, Options{Endpoints: swapped(secured, "http")}).expectTrouble(t, "is the endpoint https")
+	run(t, Options{Endpoints: swapped(plain, "https"), CA: pki.CA}).expectTrouble(t, "is the endpoint http")
+	run(t, Options{Endpoints: swapped(secured, "http")}).expectTrouble(t, "is it https")
 }
 
 // TestUsers: a wrong password, no user, and a password that is put right in its file.

@@ -20,7 +20,7 @@ const (
 	// beat is how often etcd is asked for a sign of life, and silence how long it may be without one before the
 	// connection is given up.
 	beat    = 2 * time.Second
-	silence = 8 * time.Second
+	silence = 5 * time.Second
 	// ahead is the number of responses that are received while earlier ones are being worked on.
 	ahead = 64
 )
