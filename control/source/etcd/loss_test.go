@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/viaduct-net/viaduct/control/model"
 	"github.com/viaduct-net/viaduct/control/source"
 	"github.com/viaduct-net/viaduct/control/source/etcd/etcdtest"
 )
@@ -153,6 +154,46 @@ func TestDeadEndpoint(t *testing.T) {
 	if n := r.count(); n != 1 {
 		t.Errorf("%d events: trouble with one endpoint is none", n)
 	}
+}
+
+// TestMembers: of three members one may go, whichever it is.
+func TestMembers(t *testing.T) {
+	members := etcdtest.StartCluster(t, 3)
+	members[0].Put(route("a"), blackhole("a", "10.0.0.0/8"))
+	var endpoints []string
+	for _, m := range members {
+		endpoints = append(endpoints, m.Endpoint)
+	}
+	r := run(t, Options{Endpoints: endpoints})
+	r.expect(t, "Route a 10.0.0.0/8")
+	for i, m := range members {
+		m.Kill()
+		other := members[(i+1)%len(members)]
+		other.Await()
+		name, destination := fmt.Sprintf("b%d", i), fmt.Sprintf("11.%d.0.0/16", i)
+		other.Put(route(name), blackhole(name, destination))
+		r.wait(t, name+" without trouble", func() bool {
+			return r.objects[model.Key{Kind: "Route", Name: name}] != nil && r.view.trouble == ""
+		})
+		m.Restart()
+	}
+	r.expectReads(t, 1, 0)
+}
+
+// TestCutOff: the one member that we know is cut off from the others, and may be behind them.
+func TestCutOff(t *testing.T) {
+	members := etcdtest.StartCluster(t, 3)
+	members[0].Put(route("a"), blackhole("a", "10.0.0.0/8"))
+	r := follow(t, members[0])
+	r.expect(t, "Route a 10.0.0.0/8")
+	members[1].Freeze()
+	members[2].Freeze()
+	r.expectTrouble(t, members[0].Endpoint)
+	r.expect(t, "Route a 10.0.0.0/8", "trouble")
+	members[1].Thaw()
+	members[2].Thaw()
+	r.expect(t, "Route a 10.0.0.0/8")
+	r.expectReads(t, 1, 0)
 }
 
 // TestOtherContents: another cluster is at the address when etcd comes back.

@@ -30,16 +30,18 @@ type TB interface {
 	Logf(format string, args ...any)
 }
 
-// Server is an etcd of one member. It is stopped when the test ends.
+// Server is an etcd of one member, or one of several. It is stopped when the test ends.
 type Server struct {
 	Endpoint string // "http://127.0.0.1:40123"; the same after a restart
 	Dir      string // of its data
 
-	t    TB
-	pki  *PKI
-	user *Login
-	peer string
-	run  *run
+	t       TB
+	pki     *PKI
+	user    *Login
+	name    string
+	peer    string
+	cluster string // as --initial-cluster has it
+	run     *run
 }
 
 // Login is a user and a password.
@@ -82,6 +84,33 @@ func StartTLS(t TB, pki *PKI) *Server { return start(t, pki) }
 
 func start(t TB, pki *PKI) *Server {
 	t.Helper()
+	s := newServer(t, pki, "m0")
+	s.cluster = s.name + "=" + s.peer
+	s.Restart()
+	return s
+}
+
+// StartCluster runs n members of one etcd, without TLS.
+func StartCluster(t TB, n int) []*Server {
+	t.Helper()
+	var members []*Server
+	var cluster []string
+	for i := range n {
+		s := newServer(t, nil, fmt.Sprintf("m%d", i))
+		members, cluster = append(members, s), append(cluster, s.name+"="+s.peer)
+	}
+	for _, s := range members {
+		s.cluster = strings.Join(cluster, ",")
+		s.launch()
+	}
+	for _, s := range members {
+		s.Await()
+	}
+	return members
+}
+
+func newServer(t TB, pki *PKI, name string) *Server {
+	t.Helper()
 	if _, err := exec.LookPath("etcd"); err != nil {
 		t.Fatal("there is no etcd in PATH: install Debian's package etcd-server")
 	}
@@ -90,12 +119,11 @@ func start(t TB, pki *PKI) *Server {
 		scheme = "https"
 	}
 	s := &Server{
-		t: t, pki: pki, Dir: filepath.Join(t.TempDir(), "data"),
+		t: t, pki: pki, name: name, Dir: filepath.Join(t.TempDir(), "data"),
 		Endpoint: scheme + "://" + freeAddress(t),
 		peer:     "http://" + freeAddress(t),
 	}
 	t.Cleanup(s.Kill)
-	s.Restart()
 	return s
 }
 
@@ -115,11 +143,17 @@ func freeAddress(t TB) string {
 func (s *Server) Restart() {
 	s.t.Helper()
 	s.Stop()
+	s.launch()
+	s.Await()
+}
+
+func (s *Server) launch() {
+	s.t.Helper()
 	args := []string{
-		"--name", "test", "--data-dir", s.Dir,
+		"--name", s.name, "--data-dir", s.Dir,
 		"--listen-client-urls", s.Endpoint, "--advertise-client-urls", s.Endpoint,
-		"--listen-peer-urls", s.peer, "--initial-advertise-peer-urls", s.peer, "--initial-cluster", "test=" + s.peer,
-		"--heartbeat-interval", "20", "--election-timeout", "200",
+		"--listen-peer-urls", s.peer, "--initial-advertise-peer-urls", s.peer, "--initial-cluster", s.cluster,
+		"--heartbeat-interval", "50", "--election-timeout", "500",
 		"--logger", "zap", "--log-level", "warn",
 	}
 	if s.pki != nil {
@@ -138,18 +172,17 @@ func (s *Server) Restart() {
 		_ = r.cmd.Wait()
 	}()
 	s.run = r
-	s.await()
 }
 
-// await returns when the server answers requests.
-func (s *Server) await() {
+// Await returns when the server answers requests that its cluster has to agree to.
+func (s *Server) Await() {
 	s.t.Helper()
 	client := s.dial(nil)
 	defer client.Close()
 	deadline := time.Now().Add(30 * time.Second)
 	for time.Now().Before(deadline) {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-		_, err := client.MemberList(ctx)
+		_, err := client.Get(ctx, "any")
 		cancel()
 		if err == nil || s.user != nil && strings.Contains(err.Error(), "user name is empty") {
 			return
@@ -321,12 +354,13 @@ func (s *Server) Snapshot(file string) {
 	s.etcdctl("--endpoints", s.Endpoint, "snapshot", "save", file)
 }
 
-// Restore stops the server, and runs it on what the backup has. The cluster keeps its identifier.
+// Restore stops the server, which is its cluster's only one, and runs it on what the backup has. The cluster keeps its
+// identifier.
 func (s *Server) Restore(file string) {
 	s.t.Helper()
 	s.Reset()
-	s.etcdctl("snapshot", "restore", file, "--name", "test", "--data-dir", s.Dir,
-		"--initial-cluster", "test="+s.peer, "--initial-advertise-peer-urls", s.peer)
+	s.etcdctl("snapshot", "restore", file, "--name", s.name, "--data-dir", s.Dir,
+		"--initial-cluster", s.cluster, "--initial-advertise-peer-urls", s.peer)
 	s.Restart()
 }
 
