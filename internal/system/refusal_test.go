@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package system
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/viaduct-net/viaduct/internal/netlab"
+)
+
+// A NodeConfig that names a device which does not exist is refused by the dataplane and said everywhere; what was in
+// force stays. It is taken once it is corrected, and also once the device is there.
+func TestRefusedByTheDataplane(t *testing.T) {
+	s := newSite(t, programs.race)
+	want := newDesired()
+	s.put(want)
+	control, dataplane := s.startControl(), s.startDataplane()
+	dataplane.ready()
+	s.converges(want)
+	s.well()
+	all := s.startTraffic()
+	s.flows(all)
+
+	refused := func() {
+		s.put(want, "node")
+		s.says("that the snapshot was refused", func(h health) string {
+			for _, n := range []*nack{h.LastNack, h.Control.LastNack} {
+				if n == nil || !strings.HasPrefix(n.Object, "NodeConfig lab") || !strings.Contains(n.Field, "x0") ||
+					!strings.Contains(n.Reason, "does not exist") {
+					return fmt.Sprintf("nack %+v", n)
+				}
+			}
+			if h.Healthy {
+				return "healthy"
+			}
+			return ""
+		})
+		if text, _ := s.cli("status"); !strings.Contains(text, "refused: epoch") {
+			t.Errorf("text says %s", text)
+		}
+		for address, metric := range map[string]string{
+			dataplaneMetrics: "viaduct_nacks_total", controlMetrics: "viaduct_control_nacks_total",
+		} {
+			if n, err := s.metric(address, metric); err != nil || n == 0 {
+				t.Errorf("%s: %v, %v", metric, n, err)
+			}
+		}
+	}
+	good := want.ports
+	s.lossless(all, "a snapshot was refused", func() {
+		s.must(s.inForce(want))
+		want.ports = append(good[:2:2], port{"x0", []string{"10.3.0.1/24"}})
+		refused()
+		want.ports = good
+		s.must(s.inForce(want))
+		// What is changed meanwhile waits, and is there with the correction.
+		want.routes["other"] = route{"10.66.0.0/16", "blackhole", nil}
+		s.put(want, "route-other")
+		s.put(want, "node")
+		s.converges(want)
+		s.well()
+	})
+	s.lossless(all, "a device was made for a refused snapshot", func() {
+		want.ports = append(good[:2:2], port{"x0", []string{"10.3.0.1/24"}})
+		refused()
+		s.must(s.lab.Veth(netlab.End{In: s.node, Device: "x0"}, netlab.End{In: s.right, Device: "x0"}))
+		s.converges(want)
+		s.well()
+	})
+	control.stop()
+	dataplane.stop()
+	s.nothingLeft()
+}
+
+// What was refused goes away, its last good form stays; when control is killed meanwhile, the others stay.
+func TestLastGoodForm(t *testing.T) {
+	s := newSite(t, programs.race)
+	want := newDesired()
+	want.routes["a"] = route{"10.66.0.0/16", "blackhole", nil}
+	s.put(want)
+	control, dataplane := s.startControl(), s.startDataplane()
+	dataplane.ready()
+	s.converges(want)
+	s.write("route-a.yaml", strings.Replace(want.documents()["route-a"], "blackhole", "greyhole", 1))
+	want.bad["a"] = "" // said as refused; the file is written already
+	s.converges(want)
+	delete(want.bad, "a")
+	want.routes["a"] = route{"10.66.0.0/16", "prohibit", nil}
+	s.put(want, "route-a")
+	s.converges(want)
+	control.stop()
+	dataplane.stop()
+	s.nothingLeft()
+}
