@@ -64,8 +64,8 @@ func (c *Compiler) unknownNode() error {
 	if len(names) > shown {
 		names, more = names[:shown], fmt.Sprintf(" and %d more", len(names)-shown)
 	}
-	return fmt.Errorf("%w: --node is %q, and there are the NodeConfigs %q%s; one named %q is for every node without its own",
-		ErrNoNode, c.node.Name, names, more, everyone)
+	return fmt.Errorf("%w: --node is %q, and there are the NodeConfigs %q%s; one named %q is for every node without "+
+		"its own", ErrNoNode, c.node.Name, names, more, everyone)
 }
 
 // compileNode enters the settings and the ports, when anything about the node itself changed.

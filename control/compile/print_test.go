@@ -125,7 +125,8 @@ func settings(n *api.NodeSettings) string {
 func (n namer) content(g *api.NextHopGroup) string {
 	parts := []string{strings.ToLower(strings.TrimPrefix(g.Kind.String(), "KIND_"))}
 	for _, h := range g.Hops {
-		parts = append(parts, fmt.Sprintf("[port %s via %s weight %d mtu %d]", n.port(h.Port), address(h.Via), h.Weight, h.Mtu))
+		parts = append(parts,
+			fmt.Sprintf("[port %s via %s weight %d mtu %d]", n.port(h.Port), address(h.Via), h.Weight, h.Mtu))
 	}
 	slices.Sort(parts[1:])
 	return strings.Join(parts, " ")

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"reflect"
 	"regexp"
 	"strings"
 	"unique"
@@ -137,7 +138,7 @@ func (d *document) decodeList(items []json.RawMessage) (objects []*Object, errs 
 	for i, item := range items {
 		o, refused := FromJSON(d.place, item)
 		if refused != nil {
-			if refused.Key == (Key{}) {
+			if refused.Key.Name == "" {
 				refused.Field = strings.TrimSuffix(index("items", i)+"."+refused.Field, ".")
 			}
 			errs = append(errs, refused)
@@ -195,9 +196,17 @@ func intern(s string) string { return unique.Make(s).Value() }
 func notAnObject(err error) string {
 	var wrong *json.UnmarshalTypeError
 	if errors.As(err, &wrong) && wrong.Field != "" {
-		return fmt.Sprintf("%s: %s is meant, not %s (in quotes it is text)", wrong.Field, wrong.Type, wrong.Value)
+		return fmt.Sprintf("%s: %s", wrong.Field, wrongType(wrong))
 	}
 	return "not a Kubernetes object"
+}
+
+func wrongType(wrong *json.UnmarshalTypeError) string {
+	reason := fmt.Sprintf("%s is meant, not %s", wrong.Type, wrong.Value)
+	if wrong.Type.Kind() == reflect.String {
+		reason += " (in quotes it is text)"
+	}
+	return reason
 }
 
 // identify checks the header.

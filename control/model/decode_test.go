@@ -224,6 +224,8 @@ func FuzzDecode(f *testing.F) {
 	f.Add([]byte(nodeConfig(`{ports: [{name: p, device: d, vlans: [1, 2], addresses: ["fd00::1/64"]}]}`)))
 	f.Add([]byte("a: &a [*a]\n---\n{}\n--- x\n%YAML 1.1\n"))
 	f.Add([]byte(`{"apiVersion":"v1","kind":"Pod","metadata":{"name":"a"}}`))
+	f.Add([]byte(`{"apiVersion":"v1","kind":"List","items":[{"apiVersion":"v1","kind":"Node","metadata":{"name":"a"}}]}`))
+	f.Add([]byte(aPod))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		objects, errs := Decode("f", data)
 		for _, e := range errs {
@@ -240,7 +242,7 @@ func FuzzDecode(f *testing.F) {
 				checkRoute(t, s)
 			case *NodeConfig:
 				checkNodeConfig(t, s)
-			case Raw:
+			case *Pod, *Namespace, *Node, Raw:
 			default:
 				t.Errorf("spec is a %T", o.Spec)
 			}

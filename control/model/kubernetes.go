@@ -81,7 +81,7 @@ var strictField = regexp.MustCompile(`^(unknown|duplicate) field "(.*)"$`)
 func wordStrict(err error) (field, reason string) {
 	var wrong *json.UnmarshalTypeError
 	if errors.As(err, &wrong) {
-		return wrong.Field, fmt.Sprintf("%s is meant, not %s", wrong.Type, wrong.Value)
+		return wrong.Field, wrongType(wrong)
 	}
 	if m := strictField.FindStringSubmatch(err.Error()); m != nil {
 		return m[2], m[1] + " field"

@@ -24,6 +24,9 @@ type Key struct {
 
 // String returns "Route a" or "Pod default/a".
 func (k Key) String() string {
+	if k.Name == "" {
+		return k.Kind // of a document that does not say more
+	}
 	if k.Namespace == "" {
 		return k.Kind + " " + k.Name
 	}
