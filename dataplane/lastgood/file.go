@@ -88,7 +88,8 @@ func decode(b []byte) (*api.Snapshot, error) {
 
 // read returns the snapshot in the directory, nil when there is none.
 func read(dir string) (*api.Snapshot, error) {
-	file, err := os.Open(filepath.Join(dir, name))
+	// Whatever is in the file's place, opening it does not wait.
+	file, err := os.OpenFile(filepath.Join(dir, name), os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -130,7 +131,8 @@ func write(dir string, s *api.Snapshot) error {
 }
 
 func writeFile(path string, b []byte) error {
-	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o640)
+	_ = os.Remove(path) // of a process that was killed; or whatever it is
+	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o640)
 	if err != nil {
 		return err
 	}

@@ -89,5 +89,6 @@ func randomRoutes(random *rand.Rand, n4, n6 int) (routes []*api.Route, to4, to6 
 			to6 = append(to6, address)
 		}
 	}
+	sortRoutes(routes)
 	return routes, to4, to6
 }

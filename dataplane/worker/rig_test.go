@@ -3,8 +3,11 @@
 package worker
 
 import (
+	"bytes"
+	"cmp"
 	"net"
 	"net/netip"
+	"slices"
 	"sync/atomic"
 	"testing"
 
@@ -99,6 +102,14 @@ func ip(s string) []byte { return netip.MustParseAddr(s).AsSlice() }
 func addRoute(s *api.Snapshot, destination string, group uint32) {
 	p := prefix(destination)
 	s.Routes = append(s.Routes, &api.Route{Prefix: p.Address, Bits: p.Bits, Group: group})
+	sortRoutes(s.Routes)
+}
+
+// sortRoutes puts routes into the order that a snapshot has them in.
+func sortRoutes(routes []*api.Route) {
+	slices.SortFunc(routes, func(a, b *api.Route) int {
+		return cmp.Or(cmp.Compare(len(a.Prefix), len(b.Prefix)), bytes.Compare(a.Prefix, b.Prefix), cmp.Compare(a.Bits, b.Bits))
+	})
 }
 
 const (

@@ -22,7 +22,10 @@ var swapCPU = flag.Int("swap-cpu", AnyCPU, "CPU to bind BenchmarkSwap's worker t
 func BenchmarkSwap(b *testing.B) {
 	random := rand.New(rand.NewPCG(1, 2))
 	routes, _, _ := randomRoutes(random, 1_000_000, 0)
-	change := func(s *api.Snapshot) { s.Routes = append(s.Routes, routes...) }
+	change := func(s *api.Snapshot) {
+		s.Routes = append(s.Routes, routes...)
+		sortRoutes(s.Routes)
+	}
 	r := newRig(b, change).know()
 	data := udp(b, 0, "10.1.0.2", "10.20.1.1", 18, nil)
 
