@@ -30,6 +30,7 @@ func (r *running) expectReads(t *testing.T, reads, compactions int) {
 
 // TestRestart: what was said stays, the trouble is said, and the watch goes on where it was.
 func TestRestart(t *testing.T) {
+	t.Parallel()
 	server := etcdtest.Start(t)
 	server.Put(route("a"), blackhole("a", "10.0.0.0/8"), route("b"), blackhole("b", "11.0.0.0/8"))
 	r := follow(t, server)
@@ -46,6 +47,7 @@ func TestRestart(t *testing.T) {
 
 // TestStartsLater: etcd need not be there first.
 func TestStartsLater(t *testing.T) {
+	t.Parallel()
 	server := etcdtest.Start(t)
 	server.Put(route("a"), blackhole("a", "10.0.0.0/8"))
 	server.Stop()
@@ -62,6 +64,7 @@ func TestStartsLater(t *testing.T) {
 
 // TestMissed: changes, deletions among them, are made while the connection is cut.
 func TestMissed(t *testing.T) {
+	t.Parallel()
 	server := etcdtest.Start(t)
 	proxy := etcdtest.NewProxy(t, server)
 	server.Put(route("a"), blackhole("a", "10.0.0.0/8"), route("b"), blackhole("b", "11.0.0.0/8"))
@@ -78,6 +81,7 @@ func TestMissed(t *testing.T) {
 
 // TestCompacted: what was missed is compacted away.
 func TestCompacted(t *testing.T) {
+	t.Parallel()
 	server := etcdtest.Start(t)
 	proxy := etcdtest.NewProxy(t, server)
 	server.Put(route("a"), blackhole("a", "10.0.0.0/8"), route("b"), blackhole("b", "11.0.0.0/8"),
@@ -105,6 +109,7 @@ func TestCompacted(t *testing.T) {
 
 // TestCompactedUnderWatch: the revision to watch from is compacted between the check and the watch.
 func TestCompactedUnderWatch(t *testing.T) {
+	t.Parallel()
 	server := etcdtest.Start(t)
 	server.Put(route("a"), blackhole("a", "10.0.0.0/8"))
 	server.Put(route("a"), blackhole("a", "11.0.0.0/8"))
@@ -132,6 +137,7 @@ func clusterOf(t *testing.T, server *etcdtest.Server) uint64 {
 
 // TestFrozen: the connection stays, but nothing answers.
 func TestFrozen(t *testing.T) {
+	t.Parallel()
 	server := etcdtest.Start(t)
 	server.Put(route("a"), blackhole("a", "10.0.0.0/8"))
 	r := follow(t, server)
@@ -146,6 +152,7 @@ func TestFrozen(t *testing.T) {
 
 // TestDeadEndpoint: of several endpoints one is enough.
 func TestDeadEndpoint(t *testing.T) {
+	t.Parallel()
 	dead, server := etcdtest.Start(t), etcdtest.Start(t)
 	dead.Stop()
 	server.Put(route("a"), blackhole("a", "10.0.0.0/8"))
@@ -158,6 +165,7 @@ func TestDeadEndpoint(t *testing.T) {
 
 // TestMembers: of three members one may go, whichever it is.
 func TestMembers(t *testing.T) {
+	t.Parallel()
 	members := etcdtest.StartCluster(t, 3)
 	members[0].Put(route("a"), blackhole("a", "10.0.0.0/8"))
 	var endpoints []string
@@ -182,6 +190,7 @@ func TestMembers(t *testing.T) {
 
 // TestCutOff: the one member that we know is cut off from the others, and may be behind them.
 func TestCutOff(t *testing.T) {
+	t.Parallel()
 	members := etcdtest.StartCluster(t, 3)
 	members[0].Put(route("a"), blackhole("a", "10.0.0.0/8"))
 	r := follow(t, members[0])
@@ -198,6 +207,7 @@ func TestCutOff(t *testing.T) {
 
 // TestOtherContents: another cluster is at the address when etcd comes back.
 func TestOtherContents(t *testing.T) {
+	t.Parallel()
 	server := etcdtest.Start(t)
 	server.Put(route("a"), blackhole("a", "10.0.0.0/8"), route("b"), blackhole("b", "11.0.0.0/8"))
 	r := follow(t, server)
@@ -211,6 +221,7 @@ func TestOtherContents(t *testing.T) {
 
 // TestBackup: etcd comes back with an older backup, and with as many or more writes on top of it as there were.
 func TestBackup(t *testing.T) {
+	t.Parallel()
 	for _, writes := range []int{0, 1, 2, 10} {
 		t.Run(fmt.Sprint(writes), func(t *testing.T) {
 			server := etcdtest.Start(t)

@@ -176,6 +176,7 @@ func (r *running) logged(message string) (n int) {
 }
 
 func TestChanges(t *testing.T) {
+	t.Parallel()
 	server := etcdtest.Start(t)
 	server.Put(route("a"), blackhole("a", "10.0.0.0/8"), "/viaduct/status/x", "not an object",
 		"/viaductory/Route/x", "not ours", "/viaduct", "not ours")
@@ -203,6 +204,7 @@ func TestChanges(t *testing.T) {
 
 // TestBadValues: a refused value leaves its object as it was, until the key is good again, or gone.
 func TestBadValues(t *testing.T) {
+	t.Parallel()
 	server := etcdtest.Start(t)
 	server.Put(route("a"), blackhole("a", "10.0.0.0/8"), route("b"), "b: [", "/viaduct/typo", "",
 		"/viaduct/tunnel/x/y/z", "")

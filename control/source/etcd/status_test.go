@@ -59,6 +59,7 @@ func publishing(t *testing.T, endpoint string) *running {
 }
 
 func TestStatus(t *testing.T) {
+	t.Parallel()
 	server := etcdtest.Start(t)
 	server.Put("/viaduct/status/a/Route/left", "by an earlier process", "/viaduct/status/ab", "another node's",
 		route("b"), blackhole("b", "10.0.0.0/8"))
@@ -100,6 +101,7 @@ func TestStatus(t *testing.T) {
 // TestStatusOfTheDead: what a node that dies has published ends with its lease; when it was cut off only, it is
 // written again.
 func TestStatusOfTheDead(t *testing.T) {
+	t.Parallel()
 	server := etcdtest.Start(t)
 	proxy := etcdtest.NewProxy(t, server)
 	r := publishing(t, proxy.Endpoint)
@@ -117,6 +119,7 @@ func TestStatusOfTheDead(t *testing.T) {
 
 // TestStatusIsKeptAlive: for several times the lease's length.
 func TestStatusIsKeptAlive(t *testing.T) {
+	t.Parallel()
 	server := etcdtest.Start(t)
 	watch := server.Client().Watch(t.Context(), "/viaduct/status/a")
 	publishing(t, server.Endpoint)
@@ -137,6 +140,7 @@ func TestStatusIsKeptAlive(t *testing.T) {
 
 // TestStatusAfterReset: etcd comes back empty, and knows nothing of our lease.
 func TestStatusAfterReset(t *testing.T) {
+	t.Parallel()
 	server := etcdtest.Start(t)
 	r := publishing(t, server.Endpoint)
 	r.Publish(source.Report{Node: "a", Epoch: 7, Statuses: []source.Status{refused("a")}})
@@ -149,6 +153,7 @@ func TestStatusAfterReset(t *testing.T) {
 
 // TestStatusNotAllowed: who may not write reads all the same.
 func TestStatusNotAllowed(t *testing.T) {
+	t.Parallel()
 	server := etcdtest.Start(t)
 	server.Put("/other/Route/a", blackhole("a", "10.0.0.0/8"))
 	reader := etcdtest.Login{User: "reader", Password: "secret"}

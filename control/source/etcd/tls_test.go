@@ -17,6 +17,7 @@ func secure(server *etcdtest.Server, pki *etcdtest.PKI) Options {
 
 // TestTLS: a certificate of ours, and a rotated one.
 func TestTLS(t *testing.T) {
+	t.Parallel()
 	pki := etcdtest.NewPKI(t)
 	server := etcdtest.StartTLS(t, pki)
 	server.Put(route("a"), blackhole("a", "10.0.0.0/8"))
@@ -31,6 +32,7 @@ func TestTLS(t *testing.T) {
 // TestTLSTrouble: what is wrong with certificates is said, with the flag to look at, and files that are put right are
 // taken.
 func TestTLSTrouble(t *testing.T) {
+	t.Parallel()
 	pki, other := etcdtest.NewPKI(t), etcdtest.NewPKI(t)
 	server := etcdtest.StartTLS(t, pki)
 	server.Put(route("a"), blackhole("a", "10.0.0.0/8"))
@@ -75,6 +77,7 @@ func copyFile(t *testing.T, from, to string) {
 
 // TestPlainToTLS: http where https is meant, and the other way round.
 func TestPlainToTLS(t *testing.T) {
+	t.Parallel()
 	pki := etcdtest.NewPKI(t)
 	plain, secured := etcdtest.Start(t), etcdtest.StartTLS(t, pki)
 	swapped := func(s *etcdtest.Server, scheme string) []string {
