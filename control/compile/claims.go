@@ -115,7 +115,7 @@ func (c *claims[K, V]) settle(decided func(key K, winner *claim[V], all []*claim
 		}
 		decided(key, winner, all)
 	}
-	clear(c.touched)
+	c.touched = map[K]struct{}{} // a cleared map costs as much to walk as when it was full
 }
 
 func (c *claims[K, V]) judge(key K, one, winner *claim[V]) {

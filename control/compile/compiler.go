@@ -166,7 +166,7 @@ func (c *Compiler) Compile(epoch uint64) (*Step, error) {
 			w.changed[key.Kind] = append(w.changed[key.Kind], key)
 		}
 	}
-	clear(c.changed)
+	c.changed = map[model.Key]*model.Object{} // a cleared map costs as much to walk as when it was full
 	c.self = me
 	base := c.last
 	if base == nil {
@@ -253,6 +253,9 @@ func (c *Compiler) Errors() []*model.Error {
 func refuse(o *model.Object, field, format string, args ...any) *model.Error {
 	return &model.Error{Place: o.Place, Key: o.Key, Field: field, Reason: fmt.Sprintf(format, args...)}
 }
+
+// Object returns the object with the key; nil: there is none.
+func (c *Compiler) Object(key model.Key) *model.Object { return c.objects[key] }
 
 // Objects says how many objects of each kind the compiler holds.
 func (c *Compiler) Objects() map[string]int {

@@ -6,13 +6,14 @@ import (
 	"net/netip"
 
 	"github.com/viaduct-net/viaduct/control/api"
+	"github.com/viaduct-net/viaduct/control/model"
 )
 
 // Resume takes over the numbers that a snapshot gives to ports, groups and identities: one that is in force, and that
 // this compiler did not make. What equals something in it gets the number that this has there. The next Step is whole.
 // A nil snapshot gives no numbers.
 func (c *Compiler) Resume(s *api.Snapshot) {
-	clear(c.changed)
+	c.changed = map[model.Key]*model.Object{}
 	for key := range c.objects {
 		c.changed[key] = nil
 	}
