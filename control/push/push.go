@@ -1,68 +1,112 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package push follows a source, compiles what it says, and hands the snapshots on.
+// Package push follows a source, compiles what it says, and keeps the dataplane in step.
+//
+// Files, in the order that a change takes: intake.go (what the source said merges here), pusher.go (the goroutine that
+// owns the compiler: it compiles, and decides what is sent), stream.go (the Sync stream of a dataplane), statuses.go
+// (what became of objects, back to the source); status.go and metrics.go say how all of it is.
+//
+// One message is in flight at a time. What changes until it is acked merges, so that a dataplane that is slow gets
+// fewer and larger messages, and never an old one.
 package push
 
 import (
 	"context"
 	"errors"
+	"sync/atomic"
+	"time"
 
 	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/viaduct-net/viaduct/control/api"
 	"github.com/viaduct-net/viaduct/control/compile"
 	"github.com/viaduct-net/viaduct/control/source"
 )
 
-// Local pushes to a dataplane of the same process.
-type Local struct {
-	Source source.Source
-	Node   string // which NodeConfig is this node's; empty: the only one there is
-	Log    *zap.Logger
-
-	numbers compile.Numbers
-	epoch   uint64
+// Config is how a server pushes.
+type Config struct {
+	Source  source.Source // a source.Publisher is told what became of its objects
+	Node    compile.Node
+	Version string // of the program, for Status
+	Logger  *zap.Logger
+	InStep  func() // is called once, when the source has said its whole state; may be nil
 }
 
-// Run calls apply with a snapshot for every state that the source reports, until the context ends. It fails where the
-// first snapshot cannot be made or is refused: there is nothing to fall back on. Later refusals are logged.
-func (l *Local) Run(ctx context.Context, apply func(context.Context, *api.Snapshot) error) error {
-	ctx, stop := context.WithCancelCause(ctx)
-	defer stop(nil)
-	err := l.Source.Run(ctx, func(e source.Event) {
-		if err := l.push(ctx, e, apply); err != nil && l.epoch == 0 {
-			stop(err)
+// Server implements api.ControlServer. Run is its life: streams that open before it wait for it.
+type Server struct {
+	api.UnimplementedControlServer
+	cfg     Config
+	log     *zap.Logger
+	started time.Time
+	intake  *intake
+	metrics metrics
+	state   atomic.Pointer[state]
+
+	joins   chan *follower
+	leaves  chan *follower
+	answers chan answer
+	stopped chan struct{} // closed when Run has returned
+}
+
+// New returns a server that does nothing until Run.
+func New(cfg Config) *Server {
+	s := &Server{
+		cfg: cfg, log: cfg.Logger, started: time.Now(), intake: newIntake(), metrics: newMetrics(),
+		joins: make(chan *follower), leaves: make(chan *follower), answers: make(chan answer),
+		stopped: make(chan struct{}),
+	}
+	s.state.Store(&state{})
+	return s
+}
+
+// Run follows the source and serves streams until the context ends, once in a server's life. It returns an error when
+// the source cannot be used at all.
+func (s *Server) Run(ctx context.Context) error {
+	defer close(s.stopped)
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error {
+		err := s.cfg.Source.Run(ctx, s.hear)
+		if err == nil && ctx.Err() == nil {
+			err = errors.New("the source ended by itself")
 		}
+		return err
 	})
-	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {
-		return cause
+	group.Go(func() error {
+		newPusher(s).run(ctx)
+		return nil
+	})
+	err := group.Wait()
+	if errors.Is(err, context.Canceled) {
+		return nil
 	}
 	return err
 }
 
-func (l *Local) push(ctx context.Context, e source.Event, apply func(context.Context, *api.Snapshot) error) error {
-	out, err := compile.Compile(compile.Input{
-		State: e.State, Node: l.Node, Epoch: l.epoch + 1, Previous: l.numbers,
-	})
-	if err != nil && l.epoch == 0 { // the caller says it
-		if len(e.Errors) > 0 {
-			return e.Errors[0] // which explains it better
-		}
-		return err
+// hear takes an event of the source, and logs what it says of the source itself.
+func (s *Server) hear(e source.Event) {
+	before := s.intake.put(e)
+	name := zap.Stringer("source", s.cfg.Source)
+	switch {
+	case e.Trouble != "" && e.Trouble != before.trouble:
+		s.log.Warn("the source is in trouble; what it said before stays in force", name, zap.String("trouble", e.Trouble))
+	case e.Trouble == "" && before.trouble != "":
+		s.log.Info("the source is well again", name)
+	case e.Whole && !before.known:
+		s.log.Info("the source is in step", name, zap.Int("objects", len(e.Set)))
+	}
+	known := map[string]bool{}
+	for _, refused := range before.errors {
+		known[refused.Error()] = true
 	}
 	for _, refused := range e.Errors {
-		l.Log.Error("manifest refused", zap.Error(refused))
+		if !known[refused.Error()] {
+			s.log.Error("refused", zap.Error(refused))
+		}
 	}
-	if err != nil {
-		l.Log.Error("no snapshot can be made; what is in force stays", zap.Error(err))
-		return err
-	}
-	for _, refused := range out.Errors {
-		l.Log.Error("object left out", zap.Error(refused))
-	}
-	if err := apply(ctx, out.Snapshot); err != nil {
-		return err
-	}
-	l.epoch, l.numbers = out.Snapshot.Epoch, out.Numbers
-	return nil
 }
+
+// errStops ends streams when Run does.
+var errStops = status.Error(codes.Unavailable, "control stops")

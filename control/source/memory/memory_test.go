@@ -7,15 +7,23 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/goleak"
+
 	"github.com/viaduct-net/viaduct/control/model"
 	"github.com/viaduct-net/viaduct/control/source"
 	"github.com/viaduct-net/viaduct/control/source/memory"
 )
 
-var _ source.Source = (*memory.Source)(nil)
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+var (
+	_ source.Source    = (*memory.Source)(nil)
+	_ source.Publisher = (*memory.Source)(nil)
+)
+
+func object(name string) *model.Object { return &model.Object{Key: model.Key{Kind: "Route", Name: name}} }
 
 func TestSource(t *testing.T) {
-	object := func(name string) *model.Object { return &model.Object{Key: model.Key{Kind: "Route", Name: name}} }
 	var s memory.Source
 	ctx, stop := context.WithCancel(context.Background())
 	events, done := make(chan source.Event), make(chan error)
@@ -27,16 +35,43 @@ func TestSource(t *testing.T) {
 		t.Fatalf("reported %v before anything was set", e)
 	case <-time.After(20 * time.Millisecond):
 	}
-	s.Set(model.NewState(object("a")))
-	if e := <-events; e.State.Len() != 1 {
-		t.Errorf("state %v", e.State)
+	s.Fail("is away")
+	if e := <-events; e.Whole || e.Trouble != "is away" {
+		t.Errorf("trouble %v", e)
 	}
-	s.Set(model.NewState(object("a"), object("b")), &model.Error{Reason: "bad"})
-	if e := <-events; e.State.Len() != 2 || len(e.Errors) != 1 {
-		t.Errorf("event %v", e)
+	s.Replace([]*model.Object{object("a")}, &model.Error{Reason: "bad"})
+	if e := <-events; !e.Whole || len(e.Set) != 1 || len(e.Errors) != 1 || e.Trouble != "" {
+		t.Errorf("whole state %v", e)
+	}
+	s.Set(object("b"))
+	if e := <-events; e.Whole || len(e.Set) != 1 || e.Set[0].Key.Name != "b" || len(e.Errors) != 1 {
+		t.Errorf("change %v", e)
+	}
+	s.Remove(object("a").Key)
+	if e := <-events; e.Whole || len(e.Set) != 0 || len(e.Removed) != 1 {
+		t.Errorf("removal %v", e)
 	}
 	stop()
 	if err := <-done; err != nil {
 		t.Error(err)
+	}
+}
+
+// TestSetBefore: what was set before Run is one whole state.
+func TestSetBefore(t *testing.T) {
+	var s memory.Source
+	s.Replace([]*model.Object{object("a")})
+	s.Set(object("b"))
+	ctx, stop := context.WithCancel(t.Context())
+	count := 0
+	err := s.Run(ctx, func(e source.Event) {
+		count++
+		if !e.Whole || len(e.Set) != 2 {
+			t.Errorf("event %v", e)
+		}
+		stop()
+	})
+	if err != nil || count != 1 {
+		t.Errorf("%d events, %v", count, err)
 	}
 }

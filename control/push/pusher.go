@@ -1,0 +1,248 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package push
+
+import (
+	"context"
+	"time"
+
+	"go.uber.org/zap"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/viaduct-net/viaduct/control/api"
+	"github.com/viaduct-net/viaduct/control/compile"
+)
+
+// pusher owns the compiler and decides what is sent; one goroutine runs it.
+type pusher struct {
+	s        *Server
+	log      *zap.Logger
+	compiler *compile.Compiler
+	statuses statuses
+
+	inStep  bool          // the source has said its whole state: nothing is sent before
+	dirty   bool          // something is to be compiled
+	epoch   uint64        // the largest that was ever given out, by us or by those before us
+	pushed  bool          // something was sent
+	latest  *api.Snapshot // nil: nothing compiled yet
+	delta   *api.Delta    // makes latest of the one before; nil: there is none
+	refused map[string]bool
+
+	follower *follower // nil: none is connected
+	view     state     // what Status says
+}
+
+func newPusher(s *Server) *pusher {
+	p := &pusher{s: s, log: s.log, compiler: compile.New(s.cfg.Node)}
+	p.statuses = newStatuses(s.cfg.Source, p.compiler)
+	return p
+}
+
+// run works until the context ends, and ends the stream that is open then.
+func (p *pusher) run(ctx context.Context) {
+	defer func() {
+		if p.follower != nil {
+			p.follower.close(errStops)
+		}
+	}()
+	for {
+		p.turn()
+		p.publish()
+		select {
+		case <-ctx.Done():
+			return
+		case <-p.s.intake.poke:
+		case f := <-p.s.joins:
+			p.join(f)
+		case f := <-p.s.leaves:
+			p.leave(f)
+		case a := <-p.s.answers:
+			p.answered(a)
+		}
+	}
+}
+
+// turn compiles and sends what there is, unless a message is in flight.
+func (p *pusher) turn() {
+	if p.follower != nil && p.follower.inFlight != 0 {
+		return
+	}
+	p.take()
+	if !p.inStep {
+		return
+	}
+	if p.dirty {
+		p.compile()
+	}
+	p.send()
+}
+
+// take gives the compiler what the source said.
+func (p *pusher) take() {
+	e := p.s.intake.take()
+	if e.Whole {
+		p.compiler.Replace(e.Set)
+	} else {
+		p.compiler.Change(e.Set, e.Removed)
+	}
+	p.dirty = p.dirty || e.Whole || len(e.Set)+len(e.Removed) > 0
+	if e.Whole && !p.inStep {
+		p.inStep = true
+		if p.s.cfg.InStep != nil {
+			p.s.cfg.InStep()
+		}
+	}
+}
+
+// compile makes the latest snapshot. When none can be made what is in force stays.
+func (p *pusher) compile() {
+	p.dirty = false
+	begin := time.Now()
+	step, err := p.compiler.Compile(p.epoch + 1)
+	p.s.metrics.compileSeconds.Observe(time.Since(begin).Seconds())
+	p.view.objects = p.compiler.Objects()
+	if err != nil {
+		if p.view.failure != err.Error() {
+			p.log.Error("no snapshot can be made; what is in force stays", zap.Error(err))
+		}
+		p.view.failure = err.Error()
+		return
+	}
+	p.view.failure, p.view.errors = "", p.compiler.Errors()
+	p.logRefused()
+	p.statuses.note(step.Judged)
+	if step.Snapshot != p.latest {
+		p.latest, p.delta, p.epoch = step.Snapshot, step.Delta, step.Snapshot.Epoch
+	}
+}
+
+// logRefused says each refusal once, for as long as it stands.
+func (p *pusher) logRefused() {
+	refused := make(map[string]bool, len(p.view.errors))
+	for _, e := range p.view.errors {
+		text := e.Error()
+		if refused[text] = true; !p.refused[text] {
+			p.log.Error("left out", zap.Error(e))
+		}
+	}
+	p.refused = refused
+}
+
+// send puts the latest snapshot in flight, as a delta where one fits, if the follower has neither taken nor refused
+// it yet.
+func (p *pusher) send() {
+	f := p.follower
+	if f == nil || p.latest == nil || f.onto == p.latest.Epoch || f.refused == p.latest.Epoch {
+		return
+	}
+	m := &api.FromControl{Message: &api.FromControl_Snapshot{Snapshot: p.latest}}
+	whole := f.onto == 0 || p.delta.GetBase() != f.onto || larger(p.delta, p.latest)
+	if whole {
+		f.view.Snapshots++
+		p.s.metrics.snapshots.Inc()
+	} else {
+		m.Message = &api.FromControl_Delta{Delta: p.delta}
+		f.view.Deltas++
+		p.s.metrics.deltas.Inc()
+	}
+	p.pushed = true
+	f.inFlight, f.whole, f.sent = p.latest.Epoch, whole, time.Now()
+	f.out <- m // never blocks: one is in flight
+}
+
+// larger says whether a delta is larger than the snapshot that it makes. Sizes are asked for only where the delta has
+// as many elements as that takes: to know a snapshot's size is to walk all of it.
+func larger(d *api.Delta, s *api.Snapshot) bool {
+	removed := len(d.GetRemovedRoutes()) + len(d.GetRemovedIdentityPrefixes()) + len(d.GetRemovedIdentities()) +
+		len(d.GetRemovedOrigins()) + len(d.GetRemovedGroups()) + len(d.GetRemovedPolicies())
+	if 2*(elements(d.GetSet())+len(d.GetOrigins())+removed) < elements(s)+len(s.GetOrigins()) {
+		return false
+	}
+	return proto.Size(d) > proto.Size(s)
+}
+
+func elements(s *api.Snapshot) int {
+	return len(s.GetPorts()) + len(s.GetGroups()) + len(s.GetRoutes()) + len(s.GetNeighbors()) +
+		len(s.GetIdentities()) + len(s.GetIdentityPrefixes()) + len(s.GetPolicies())
+}
+
+// join makes f the follower, in the place of the one there is.
+func (p *pusher) join(f *follower) {
+	peer := []zap.Field{zap.Int32("pid", f.view.Pid), zap.String("version", f.view.Version)}
+	if p.follower != nil {
+		p.log.Warn("another dataplane takes the place of the one that follows", append(peer,
+			zap.Int32("former pid", p.follower.view.Pid))...)
+		p.follower.close(status.Error(codes.Aborted, "another dataplane follows this control in this one's place"))
+	}
+	p.follower = f
+	inForce := f.hello.GetInForce()
+	p.log.Info("a dataplane follows", append(peer, zap.Uint64("in force", inForce.GetEpoch()))...)
+	// What it has in force is of another control process: go on from there.
+	if inForce != nil && (!p.pushed || inForce.Epoch > p.epoch) {
+		p.compiler.Resume(inForce)
+		p.epoch = max(p.epoch, inForce.Epoch)
+		p.latest, p.delta, p.dirty = nil, nil, true
+	}
+	f.hello = nil // it may be large
+}
+
+func (p *pusher) leave(f *follower) {
+	if f == p.follower {
+		p.follower = nil
+		p.log.Info("the dataplane is gone", zap.Int32("pid", f.view.Pid))
+	}
+}
+
+// answered takes note of an ack or a nack, and ends the stream for one that nobody asked for.
+func (p *pusher) answered(a answer) {
+	f := a.follower
+	if f != p.follower {
+		return
+	}
+	epoch := max(a.message.GetAck().GetEpoch(), a.message.GetNack().GetEpoch())
+	if epoch == 0 || epoch != f.inFlight {
+		f.close(status.Errorf(codes.InvalidArgument, "epoch %d was answered, and %d is in flight", epoch, f.inFlight))
+		return
+	}
+	f.inFlight = 0
+	if nack := a.message.GetNack(); nack != nil {
+		p.nacked(f, nack)
+		return
+	}
+	took := time.Since(f.sent)
+	p.s.metrics.ackSeconds.Observe(took.Seconds())
+	f.onto, f.refused, f.view.Epoch = epoch, 0, epoch
+	f.view.ApplyNanoseconds, f.view.RoundTripNanoseconds = a.message.GetAck().GetApplyNanoseconds(), uint64(took)
+	p.view.lastNack, p.view.acked = nil, epoch
+	p.statuses.applied(p.latest)
+}
+
+// nacked has the whole snapshot sent after a refused delta. After a whole one only a change helps.
+func (p *pusher) nacked(f *follower, nack *api.Nack) {
+	p.log.Error("the dataplane refused an epoch; what it had stays in force", zap.Uint64("epoch", nack.Epoch),
+		zap.Bool("whole", f.whole), zap.String("object", nack.Object), zap.String("field", nack.Field),
+		zap.String("reason", nack.Reason))
+	f.view.Nacks++
+	p.s.metrics.nacks.Inc()
+	p.view.lastNack = nack
+	f.onto = 0
+	if f.whole {
+		f.refused = nack.Epoch
+		p.statuses.refused(p.latest, p.view.acked, nack)
+	}
+}
+
+// publish lets Status and metrics see how things are.
+func (p *pusher) publish() {
+	view := p.view
+	view.node, view.epoch = p.latest.GetNode().GetName(), p.epoch
+	if p.latest == nil {
+		view.epoch = 0
+	}
+	if p.follower != nil {
+		view.follower = proto.CloneOf(&p.follower.view)
+	}
+	p.s.state.Store(&view)
+}

@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package push
+
+import (
+	"strings"
+
+	"github.com/viaduct-net/viaduct/control/api"
+	"github.com/viaduct-net/viaduct/control/compile"
+	"github.com/viaduct-net/viaduct/control/model"
+	"github.com/viaduct-net/viaduct/control/source"
+)
+
+// statuses says back to the source what became of its objects: what the compiler judged is said once the dataplane
+// has it in force.
+type statuses struct {
+	publisher source.Publisher // nil: nobody wants to know
+	compiler  *compile.Compiler
+	judged    map[model.Key]compile.Judgement // and not said yet
+}
+
+func newStatuses(from source.Source, c *compile.Compiler) statuses {
+	publisher, _ := from.(source.Publisher)
+	return statuses{publisher: publisher, compiler: c, judged: map[model.Key]compile.Judgement{}}
+}
+
+func (s *statuses) note(judged []compile.Judgement) {
+	if s.publisher == nil {
+		return
+	}
+	for _, j := range judged {
+		s.judged[j.Object.Key] = j
+	}
+}
+
+// applied says what stands in the snapshot that is in force, and what was left out of it.
+func (s *statuses) applied(inForce *api.Snapshot) {
+	if len(s.judged) == 0 {
+		return
+	}
+	r := source.Report{Node: inForce.GetNode().GetName(), Epoch: inForce.GetEpoch()}
+	for key, j := range s.judged {
+		if s.compiler.Object(key) != j.Object {
+			continue // gone since
+		}
+		status := source.Status{Object: j.Object, Applied: j.Error == nil}
+		if j.Error != nil {
+			status.Field, status.Message = j.Error.Field, j.Error.Reason
+		}
+		r.Statuses = append(r.Statuses, status)
+	}
+	clear(s.judged)
+	s.publisher.Publish(r)
+}
+
+// refused says which object is why the dataplane refused a snapshot. It is said again once a snapshot is in force.
+func (s *statuses) refused(snapshot *api.Snapshot, inForce uint64, nack *api.Nack) {
+	o := s.compiler.Object(keyOf(nack.Object))
+	if s.publisher == nil || o == nil {
+		return
+	}
+	if _, noted := s.judged[o.Key]; !noted {
+		s.judged[o.Key] = compile.Judgement{Object: o}
+	}
+	s.publisher.Publish(source.Report{
+		Node: snapshot.GetNode().GetName(), Epoch: inForce,
+		Statuses: []source.Status{{Object: o, Field: nack.Field, Message: nack.Reason}},
+	})
+}
+
+// keyOf reads the key out of an origin as Object.Origin writes it: "Route a (routes.yaml:12)".
+func keyOf(origin string) model.Key {
+	text, _, _ := strings.Cut(origin, " (")
+	kind, name, _ := strings.Cut(text, " ")
+	if namespace, rest, found := strings.Cut(name, "/"); found {
+		return model.Key{Kind: kind, Namespace: namespace, Name: rest}
+	}
+	return model.Key{Kind: kind, Name: name}
+}
