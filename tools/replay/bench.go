@@ -127,14 +127,14 @@ func (b *bench) close() {
 
 // compiled reads the manifests. What a running dataplane would leave out is an error here: nobody would see it.
 func compiled(dir, node string) (*api.Snapshot, error) {
-	event, err := directory.Read(dir)
+	objects, errs, err := directory.Read(dir)
 	if err != nil {
 		return nil, fmt.Errorf("read manifests: %w", err)
 	}
-	if err := refused(event.Errors); err != nil {
+	if err := refused(errs); err != nil {
 		return nil, err
 	}
-	snapshot, errs, err := compile.Once(event.Set, compile.Node{Name: node, Sole: true})
+	snapshot, errs, err := compile.Once(objects, compile.Node{Name: node, Sole: true})
 	if err != nil {
 		return nil, fmt.Errorf("manifests in %s: %w", dir, err)
 	}
