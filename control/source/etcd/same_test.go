@@ -55,7 +55,8 @@ func TestSameAsDirectory(t *testing.T) {
 			t.Errorf("%s: %+v in etcd, %+v in the directory", o.Key, got, o)
 		}
 	}
-	if o := r.objects[model.Key{Kind: "Pod", Namespace: "ns", Name: "p"}]; o != nil && o.Place.String() != "/viaduct/Pod/ns/p" {
-		t.Errorf("place %s", o.Place)
+	p := r.objects[model.Key{Kind: "Pod", Namespace: "ns", Name: "p"}]
+	if p != nil && p.Place.String() != "/viaduct/Pod/ns/p" {
+		t.Errorf("place %s", p.Place)
 	}
 }
