@@ -18,6 +18,7 @@ import (
 	"github.com/viaduct-net/viaduct/tools/install"
 	"github.com/viaduct-net/viaduct/tools/replay"
 	"github.com/viaduct-net/viaduct/tools/show"
+	"github.com/viaduct-net/viaduct/tools/up"
 )
 
 func main() {
@@ -52,7 +53,7 @@ Exit status: 0 all is well; 1 the command ran, and what it looked at is not as i
 	_ = c.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"text", "json"},
 		cobra.ShellCompDirectiveNoFileComp))
 	c.AddCommand(show.Commands(flags)...)
-	c.AddCommand(replay.Command(&flags.Output), demo.Command(&flags.Output), version(&flags.Output))
+	c.AddCommand(up.Command(), replay.Command(&flags.Output), demo.Command(&flags.Output), version(&flags.Output))
 	c.AddCommand(install.Command(&flags.Run, &flags.Output))
 	return c
 }

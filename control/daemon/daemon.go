@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package daemon runs control as a process: a source, the compiler and the stream to the dataplane, a socket for those,
+// and metrics.
+//
+// Files: options.go (flags, and the source that they name), config.go (a NodeConfig over the source), daemon.go (start
+// and stop), probes.go (metrics and probes over HTTP).
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/keepalive"
+
+	"github.com/viaduct-net/viaduct/control/api"
+	"github.com/viaduct-net/viaduct/control/push"
+	"github.com/viaduct-net/viaduct/control/source"
+	"github.com/viaduct-net/viaduct/internal/process"
+)
+
+// Run keeps the dataplane of the run directory in step with the source until the context ends. Errors are
+// *process.SetUpError where something has to be put right before it can run at all.
+func Run(ctx context.Context, o Options) error {
+	node, err := o.node()
+	if err != nil {
+		return err
+	}
+	from, err := o.source(node.Name)
+	if err != nil {
+		return &process.SetUpError{Err: err}
+	}
+	release, err := process.Claim(o.Run, "control")
+	if err != nil {
+		return err
+	}
+	defer release()
+
+	version, revision, _ := process.Build()
+	server := push.New(push.Config{
+		Source: from, Node: node, Version: fmt.Sprintf("%s %.12s", version, revision), Logger: o.Logger,
+		InStep: func() {
+			if o.Ready != nil {
+				_, _ = fmt.Fprintln(o.Ready, "ready") // whoever does not listen does not wait for it
+			}
+		},
+	})
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return serve(ctx, server, filepath.Join(o.Run, "control.sock")) })
+	group.Go(func() error {
+		if err := server.Run(ctx); err != nil {
+			return &process.SetUpError{Err: err}
+		}
+		return nil
+	})
+	group.Go(func() error { return reloadAtHangup(ctx, from) })
+	if o.Metrics != "" {
+		group.Go(func() error { return serveProbes(ctx, server, o.Metrics) })
+	}
+	if err := group.Wait(); err != nil && !errors.Is(err, context.Canceled) {
+		return err
+	}
+	return nil
+}
+
+// source is what desired state comes from, with the file of --config over it.
+func (o *Options) source(node string) (source.Source, error) {
+	from, err := o.open(node)
+	if err != nil || o.Config == "" {
+		return from, err
+	}
+	return newConfigured(from, o.Config, node)
+}
+
+// serve answers on the unix socket until the context ends.
+func serve(ctx context.Context, server *push.Server, path string) error {
+	listener, err := process.Listen(ctx, path)
+	if err != nil {
+		return err
+	}
+	s := grpc.NewServer(
+		grpc.Creds(process.Credentials()),
+		grpc.MaxRecvMsgSize(process.MaxMessage),
+		grpc.MaxSendMsgSize(process.MaxMessage),
+		// A dataplane that hangs keeps its socket open: a stream that does not answer pings ends.
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: time.Minute, Timeout: 20 * time.Second}),
+	)
+	api.RegisterControlServer(s, server)
+	context.AfterFunc(ctx, s.Stop)
+	if err := s.Serve(listener); !errors.Is(err, grpc.ErrServerStopped) {
+		return err
+	}
+	return nil
+}
+
+// reloadAtHangup has a source that can do so read everything again at each SIGHUP.
+func reloadAtHangup(ctx context.Context, from source.Source) error {
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP)
+	defer signal.Stop(hangup)
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-hangup:
+		}
+		if s, ok := from.(interface{ Reload() }); ok {
+			s.Reload()
+		}
+	}
+}
