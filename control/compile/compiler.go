@@ -48,9 +48,7 @@ type Judgement struct {
 // Compiler holds the objects of desired state, and what follows from them for one node. It is not for concurrent use.
 type Compiler struct {
 	node    Node
-	objects map[model.Key]*model.Object
-	counts  map[string]int           // objects by kind
-	configs map[string]*model.Object // NodeConfigs by name
+	objects map[string]map[model.Key]*model.Object // by kind
 	// changed has the keys of objects that changed since the last compilation, each with what it was then.
 	changed map[model.Key]*model.Object
 
@@ -67,9 +65,7 @@ type Compiler struct {
 func New(node Node) *Compiler {
 	c := &Compiler{
 		node:    node,
-		objects: map[model.Key]*model.Object{},
-		counts:  map[string]int{},
-		configs: map[string]*model.Object{},
+		objects: map[string]map[model.Key]*model.Object{},
 		changed: map[model.Key]*model.Object{},
 	}
 	c.Resume(nil)
@@ -88,7 +84,12 @@ func (c *Compiler) Change(set []*model.Object, removed []model.Key) {
 
 // Replace makes the objects the whole state.
 func (c *Compiler) Replace(objects []*model.Object) {
-	left := maps.Clone(c.objects)
+	left := map[model.Key]bool{}
+	for _, held := range c.objects {
+		for key := range held {
+			left[key] = true
+		}
+	}
 	for _, o := range objects {
 		delete(left, o.Key)
 	}
@@ -97,30 +98,21 @@ func (c *Compiler) Replace(objects []*model.Object) {
 
 // put makes o the object with the key; nil: there is none.
 func (c *Compiler) put(key model.Key, o *model.Object) {
-	was := c.objects[key]
+	was := c.Object(key)
 	if equal(was, o) {
 		return
 	}
 	if _, noted := c.changed[key]; !noted {
 		c.changed[key] = was
 	}
-	switch {
-	case o == nil:
-		delete(c.objects, key)
-		c.counts[key.Kind]--
-	case was == nil:
-		c.counts[key.Kind]++
-		fallthrough
-	default:
-		c.objects[key] = o
+	if o == nil {
+		delete(c.objects[key.Kind], key)
+		return
 	}
-	if key.Kind == "NodeConfig" {
-		if o == nil {
-			delete(c.configs, key.Name)
-		} else {
-			c.configs[key.Name] = o
-		}
+	if c.objects[key.Kind] == nil {
+		c.objects[key.Kind] = map[model.Key]*model.Object{}
 	}
+	c.objects[key.Kind][key] = o
 }
 
 // equal says whether nothing follows from one object in the place of the other, not even a report.
@@ -162,7 +154,7 @@ func (c *Compiler) Compile(epoch uint64) (*Step, error) {
 	w := &work{changed: map[string][]model.Key{}, former: c.self, whole: c.self != me,
 		looked: map[model.Key]*model.Object{}}
 	for key, was := range c.changed {
-		if !equal(was, c.objects[key]) {
+		if !equal(was, c.Object(key)) {
 			w.changed[key.Kind] = append(w.changed[key.Kind], key)
 		}
 	}
@@ -204,12 +196,7 @@ func (c *Compiler) keys(w *work, kind string) []model.Key {
 	if !w.whole || c.last == nil { // before the first, all have changed
 		return keys
 	}
-	for key := range c.objects {
-		if key.Kind == kind {
-			keys = append(keys, key)
-		}
-	}
-	return keys
+	return slices.AppendSeq(keys, maps.Keys(c.objects[kind]))
 }
 
 // look notes that the object was looked at.
@@ -255,12 +242,16 @@ func refuse(o *model.Object, field, format string, args ...any) *model.Error {
 }
 
 // Object returns the object with the key; nil: there is none.
-func (c *Compiler) Object(key model.Key) *model.Object { return c.objects[key] }
+func (c *Compiler) Object(key model.Key) *model.Object { return c.objects[key.Kind][key] }
 
 // Objects says how many objects of each kind the compiler holds.
 func (c *Compiler) Objects() map[string]int {
-	counts := maps.Clone(c.counts)
-	maps.DeleteFunc(counts, func(_ string, n int) bool { return n == 0 })
+	counts := make(map[string]int, len(c.objects))
+	for kind, held := range c.objects {
+		if len(held) > 0 {
+			counts[kind] = len(held)
+		}
+	}
 	return counts
 }
 

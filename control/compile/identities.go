@@ -50,7 +50,7 @@ func (c *Compiler) compileIdentities(w *work) {
 	for _, key := range w.changed["Node"] {
 		who := claimant{byObject, key}
 		t.withdraw(who)
-		if o := c.objects[key]; o != nil {
+		if o := c.Object(key); o != nil {
 			t.claim(who, o, o.Spec.(*model.Node).Addresses)
 		}
 	}
@@ -104,7 +104,7 @@ func (c *Compiler) claimPod(key model.Key) {
 			delete(t.spaces, key.Namespace)
 		}
 	}
-	o := c.objects[key]
+	o := c.Object(key)
 	if o == nil {
 		return
 	}
@@ -123,7 +123,7 @@ func (c *Compiler) claimPod(key model.Key) {
 
 // namespaceLabels are those of its object. Without one it exists all the same, with its name for a label.
 func (c *Compiler) namespaceLabels(name string) []string {
-	if o := c.objects[model.Key{Kind: "Namespace", Name: name}]; o != nil {
+	if o := c.Object(model.Key{Kind: "Namespace", Name: name}); o != nil {
 		return sortedLabels(o.Labels)
 	}
 	return []string{model.NamespaceLabel + "=" + name}

@@ -33,33 +33,49 @@ var ErrNoNode = errors.New("it is not known which node this is")
 // choose finds the node's settings: its own NodeConfig, everyone's, the only one if that may be, or those built in
 // for a node that Kubernetes knows.
 func (c *Compiler) choose() (self, error) {
-	named := func(name string, object *model.Object, config *model.NodeConfig) (self, error) {
-		return self{name, object, config, c.objects[model.Key{Kind: "Node", Name: name}]}, nil
+	configs := c.objects["NodeConfig"]
+	if o := c.nodeConfig(c.node.Name); o != nil {
+		return c.as(c.node.Name, o), nil
 	}
-	if o := c.configs[c.node.Name]; o != nil {
-		return named(c.node.Name, o, o.Spec.(*model.NodeConfig))
+	if o := c.nodeConfig(everyone); o != nil && c.node.Name != "" {
+		return c.as(c.node.Name, o), nil
 	}
-	if o := c.configs[everyone]; o != nil && c.node.Name != "" {
-		return named(c.node.Name, o, o.Spec.(*model.NodeConfig))
-	}
-	if c.node.Sole && len(c.configs) == 1 {
-		for name, o := range c.configs {
-			return named(name, o, o.Spec.(*model.NodeConfig))
+	if c.node.Sole && len(configs) == 1 {
+		for key, o := range configs {
+			return c.as(key.Name, o), nil
 		}
 	}
-	if o := c.objects[model.Key{Kind: "Node", Name: c.node.Name}]; o != nil {
-		return named(c.node.Name, o, builtIn)
+	if o := c.Object(model.Key{Kind: "Node", Name: c.node.Name}); o != nil {
+		return c.as(c.node.Name, o), nil
 	}
 	return self{}, c.unknownNode()
 }
 
+func (c *Compiler) nodeConfig(name string) *model.Object {
+	return c.Object(model.Key{Kind: "NodeConfig", Name: name})
+}
+
+// as is the node with the name and the settings of the object.
+func (c *Compiler) as(name string, o *model.Object) self {
+	config, written := o.Spec.(*model.NodeConfig)
+	if !written {
+		config = builtIn
+	}
+	return self{name, o, config, c.Object(model.Key{Kind: "Node", Name: name})}
+}
+
 func (c *Compiler) unknownNode() error {
-	if len(c.configs) == 0 {
+	configs := c.objects["NodeConfig"]
+	if len(configs) == 0 {
 		return fmt.Errorf("%w: there is no NodeConfig, and no Node %q: write a NodeConfig that names the ports",
 			ErrNoNode, c.node.Name)
 	}
 	const shown = 5
-	names := slices.Sorted(maps.Keys(c.configs))
+	var names []string
+	for key := range configs {
+		names = append(names, key.Name)
+	}
+	slices.Sort(names)
 	more := ""
 	if len(names) > shown {
 		names, more = names[:shown], fmt.Sprintf(" and %d more", len(names)-shown)
@@ -132,7 +148,7 @@ func (s *self) labels() map[string]string {
 // podCIDRs are where a node's pods have their addresses, and the object that says so: its NodeConfig, or its Node
 // when that says nothing. The object is nil when there is neither.
 func (c *Compiler) podCIDRs(name string) (*model.Object, []netip.Prefix) {
-	config := c.configs[name]
+	config := c.nodeConfig(name)
 	if name == c.self.name && c.self.object.Key.Kind == "NodeConfig" {
 		config = c.self.object
 	}
@@ -141,7 +157,7 @@ func (c *Compiler) podCIDRs(name string) (*model.Object, []netip.Prefix) {
 			return config, cidrs
 		}
 	}
-	if node := c.objects[model.Key{Kind: "Node", Name: name}]; node != nil {
+	if node := c.Object(model.Key{Kind: "Node", Name: name}); node != nil {
 		return node, node.Spec.(*model.Node).PodCIDRs
 	}
 	return nil, nil

@@ -34,7 +34,7 @@ func (c *Compiler) claimNodes(w *work) {
 func (c *Compiler) claimNode(name string) {
 	who := nodeClaimant(name)
 	c.routes.withdraw(who)
-	node := c.objects[who.key]
+	node := c.Object(who.key)
 	if node == nil && name != c.self.name {
 		return // it is not a node, or it is not known where it is
 	}

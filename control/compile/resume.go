@@ -14,8 +14,10 @@ import (
 // A nil snapshot gives no numbers.
 func (c *Compiler) Resume(s *api.Snapshot) {
 	c.changed = map[model.Key]*model.Object{}
-	for key := range c.objects {
-		c.changed[key] = nil
+	for _, held := range c.objects {
+		for key := range held {
+			c.changed[key] = nil
+		}
 	}
 	c.last, c.self = nil, self{}
 	c.routes, c.identities, c.origins = newRoutes(), newIdentities(), newOrigins()

@@ -27,7 +27,7 @@ func (c *Compiler) claimRoutes(w *work) {
 	for _, key := range c.keys(w, "Route") {
 		who := claimant{byObject, key}
 		c.routes.withdraw(who)
-		o := c.objects[key]
+		o := c.Object(key)
 		if o == nil {
 			continue
 		}

@@ -84,7 +84,7 @@ func TestRefused(t *testing.T) {
 		return nodeConfig("{ports: [{name: p, device: d, addresses: [" + p + "]}, " +
 			"{name: q, device: e, addresses: [" + q + "]}]}")
 	}
-	for _, c := range []struct{ text, field, reason string }{
+	checkRefused(t, []refusal{
 		// what the whole is
 		{"kind: Route\nmetadata: {name: a}", "apiVersion", "must be said"},
 		{"apiVersion: v1", "kind", "must be said"},
@@ -170,7 +170,15 @@ func TestRefused(t *testing.T) {
 			"spec.ports[0].neighbors[0].mac", "unicast"},
 		{port("addresses: [10.0.0.1/24], neighbors: [{address: 10.0.0.2, mac: '02:00:00:00:00:00:00:01'}]"),
 			"spec.ports[0].neighbors[0].mac", "not a MAC"},
-	} {
+	})
+}
+
+// refusal is a text that is refused, with the field and a part of the reason.
+type refusal struct{ text, field, reason string }
+
+func checkRefused(t *testing.T, cases []refusal) {
+	t.Helper()
+	for _, c := range cases {
 		objects, errs := Decode("f.yaml", []byte(c.text))
 		if len(objects) != 0 || len(errs) != 1 {
 			t.Errorf("%d objects, errors %v, of\n%s", len(objects), errs, c.text)

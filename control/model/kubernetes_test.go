@@ -105,7 +105,7 @@ func TestNamespaceLabel(t *testing.T) {
 func TestRefusedKubernetes(t *testing.T) {
 	pod := func(rest string) string { return "apiVersion: v1\nkind: Pod\nmetadata: {name: a}\n" + rest }
 	node := func(rest string) string { return "apiVersion: v1\nkind: Node\nmetadata: {name: a}\n" + rest }
-	for _, c := range []struct{ text, field, reason string }{
+	checkRefused(t, []refusal{
 		{pod("spec: {nodename: n}"), "spec.nodename", "unknown field"},
 		{pod("spec: {containers: [{name: c, prots: []}]}"), "spec.containers[0].prots", "unknown field"},
 		{pod("Spec: {}"), "Spec", "unknown field"},
@@ -123,16 +123,7 @@ func TestRefusedKubernetes(t *testing.T) {
 		{node("status: {addresses: [{type: InternalIP, address: n1}]}"), "status.addresses[0].address", "not an address"},
 		{"apiVersion: v1\nkind: Namespace\nmetadata: {name: a}\nspec: {x: 1}", "spec.x", "unknown field"},
 		{"apiVersion: v1\nkind: Namespace\nMetadata: {name: a}", "metadata.name", "must be said"},
-	} {
-		objects, errs := Decode("f.yaml", []byte(c.text))
-		if len(objects) != 0 || len(errs) != 1 {
-			t.Errorf("%d objects, errors %v, of\n%s", len(objects), errs, c.text)
-			continue
-		}
-		if errs[0].Field != c.field || !strings.Contains(errs[0].Reason, c.reason) {
-			t.Errorf("refused with %q: %q, want %q: %q, of\n%s", errs[0].Field, errs[0].Reason, c.field, c.reason, c.text)
-		}
-	}
+	})
 }
 
 // TestTyped: an object is the same however it comes.
@@ -262,5 +253,34 @@ func TestSame(t *testing.T) {
 		if same := a.Same(other); same != strings.HasPrefix(change, "podIP:") { // podIPs goes before podIP
 			t.Errorf("%s: same %t", change, same)
 		}
+	}
+}
+
+// BenchmarkFromJSON reads a pod as an API server or etcd has it; BenchmarkDecode reads it as a manifest.
+func BenchmarkFromJSON(b *testing.B) {
+	text, err := yaml.YAMLToJSON([]byte(aPod))
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, refused := FromJSON(Place{}, text); refused != nil {
+			b.Fatal(refused)
+		}
+	}
+}
+
+func BenchmarkDecode(b *testing.B) {
+	for _, c := range []struct{ name, text string }{
+		{"pod", aPod}, {"route", route("{destination: 10.0.0.0/8, nextHops: [{via: 10.0.0.1}]}")},
+	} {
+		b.Run(c.name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, errs := Decode("f", []byte(c.text)); len(errs) > 0 {
+					b.Fatal(errs[0])
+				}
+			}
+		})
 	}
 }
