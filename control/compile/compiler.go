@@ -2,7 +2,8 @@
 
 // Package compile turns desired state into the snapshot of one node, and goes on from there: a change costs what it
 // touches. It reads no files and no clock; equal objects give equal snapshots, but for the numbers of ports, groups,
-// identities and origins, which also depend on those given out before.
+// identities and origins, which also depend on those given out before. In which order objects are said within what is
+// compiled at once does not matter.
 //
 // The flow of the files is that of a compilation: compiler.go takes changes and lists the stages; node.go chooses the
 // NodeConfig, ports.go numbers the ports; routes.go and nodes.go claim destinations, and groups.go settles them;
@@ -220,8 +221,8 @@ func (c *Compiler) judgements(w *work) []Judgement {
 	return list
 }
 
-// Errors are what is left out of the last Snapshot because it does not fit the rest, ordered by object and field. The
-// rest of such an object is in it.
+// Errors are what is left out of the last Snapshot because it does not fit the rest, ordered by object and field. What
+// else such an object says is in it. The list is not to be changed.
 func (c *Compiler) Errors() []*model.Error {
 	if c.errors == nil {
 		c.errors = slices.AppendSeq(c.errors, maps.Values(c.routes.refused))

@@ -123,7 +123,7 @@ func (n *numbered[V]) settle(set func(*thing[V]), removed func(number uint32)) {
 			n.drop(t, removed)
 		}
 	}
-	n.touched = n.touched[:0]
+	n.touched = nil
 	n.pool.rest()
 }
 
