@@ -3,8 +3,9 @@
 // Package push follows a source, compiles what it says, and keeps the dataplane in step.
 //
 // Files, in the order that a change takes: intake.go (what the source said merges here), pusher.go (the goroutine that
-// owns the compiler: it compiles, and decides what is sent), stream.go (the Sync stream of a dataplane), statuses.go
-// (what became of objects, back to the source); status.go and metrics.go say how all of it is.
+// owns the compiler: it compiles, and decides what is sent), resume.go (the numbers of an earlier process), stream.go
+// (the Sync stream of a dataplane), statuses.go (what became of objects, back to the source); status.go and metrics.go
+// say how all of it is.
 //
 // One message is in flight at a time. What changes until it is acked merges, so that a dataplane that is slow gets
 // fewer and larger messages, and never an old one.
@@ -13,6 +14,7 @@ package push
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -23,6 +25,7 @@ import (
 
 	"github.com/viaduct-net/viaduct/control/api"
 	"github.com/viaduct-net/viaduct/control/compile"
+	"github.com/viaduct-net/viaduct/control/model"
 	"github.com/viaduct-net/viaduct/control/source"
 )
 
@@ -97,12 +100,15 @@ func (s *Server) hear(e source.Event) {
 	case e.Whole && !before.known:
 		s.log.Info("the source is in step", name, zap.Int("objects", len(e.Set)))
 	}
-	known := map[string]bool{}
+	if slices.Equal(before.errors, e.Errors) {
+		return
+	}
+	known := map[model.Error]bool{}
 	for _, refused := range before.errors {
-		known[refused.Error()] = true
+		known[*refused] = true
 	}
 	for _, refused := range e.Errors {
-		if !known[refused.Error()] {
+		if !known[*refused] {
 			s.log.Error("refused", zap.Error(refused))
 		}
 	}

@@ -76,6 +76,9 @@ func (p *pusher) turn() {
 	if p.dirty {
 		p.compile()
 	}
+	if f := p.follower; f != nil && p.latest != nil && f.onto == p.latest.Epoch {
+		p.statuses.applied(p.latest) // what was looked at since changed nothing
+	}
 	p.send()
 }
 
@@ -139,17 +142,24 @@ func (p *pusher) send() {
 	}
 	m := &api.FromControl{Message: &api.FromControl_Snapshot{Snapshot: p.latest}}
 	whole := f.onto == 0 || p.delta.GetBase() != f.onto || larger(p.delta, p.latest)
+	if !whole {
+		m.Message = &api.FromControl_Delta{Delta: p.delta}
+	}
+	p.pushed = true
+	f.inFlight, f.whole, f.sent = p.latest.Epoch, whole, time.Now()
+	select {
+	case f.out <- m:
+	default: // the one before is still on its way, and was answered
+		f.close(status.Error(codes.InvalidArgument, "an epoch was answered that was not read"))
+		return
+	}
 	if whole {
 		f.view.Snapshots++
 		p.s.metrics.snapshots.Inc()
 	} else {
-		m.Message = &api.FromControl_Delta{Delta: p.delta}
 		f.view.Deltas++
 		p.s.metrics.deltas.Inc()
 	}
-	p.pushed = true
-	f.inFlight, f.whole, f.sent = p.latest.Epoch, whole, time.Now()
-	f.out <- m // never blocks: one is in flight
 }
 
 // larger says whether a delta is larger than the snapshot that it makes. Sizes are asked for only where the delta has
@@ -179,12 +189,7 @@ func (p *pusher) join(f *follower) {
 	p.follower = f
 	inForce := f.hello.GetInForce()
 	p.log.Info("a dataplane follows", append(peer, zap.Uint64("in force", inForce.GetEpoch()))...)
-	// What it has in force is of another control process: go on from there.
-	if inForce != nil && (!p.pushed || inForce.Epoch > p.epoch) {
-		p.compiler.Resume(inForce)
-		p.epoch = max(p.epoch, inForce.Epoch)
-		p.latest, p.delta, p.dirty = nil, nil, true
-	}
+	p.resume(inForce)
 	f.hello = nil // it may be large
 }
 

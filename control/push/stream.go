@@ -4,6 +4,8 @@ package push
 
 import (
 	"context"
+	"errors"
+	"io"
 	"math"
 	"sync"
 	"time"
@@ -58,7 +60,7 @@ func (s *Server) Sync(stream grpc.BidiStreamingServer[api.FromDataplane, api.Fro
 	f := &follower{out: make(chan *api.FromControl, 1), end: make(chan struct{})}
 	received := make(chan *api.FromDataplane)
 	go receive(stream, f, received) // ends with the stream, which ends when Sync returns
-	if err := s.greet(stream.Context(), f, received); err != nil {
+	if err := s.greet(stream.Context(), f, received); err != nil || f.hello == nil {
 		return err
 	}
 	select {
@@ -162,6 +164,10 @@ func receive(stream grpc.BidiStreamingServer[api.FromDataplane, api.FromControl]
 ) {
 	for {
 		m, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			f.close(nil) // it is done
+			return
+		}
 		if err != nil {
 			f.close(err)
 			return

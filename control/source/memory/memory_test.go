@@ -21,7 +21,9 @@ var (
 	_ source.Publisher = (*memory.Source)(nil)
 )
 
-func object(name string) *model.Object { return &model.Object{Key: model.Key{Kind: "Route", Name: name}} }
+func object(name string) *model.Object {
+	return &model.Object{Key: model.Key{Kind: "Route", Name: name}}
+}
 
 func TestSource(t *testing.T) {
 	var s memory.Source
