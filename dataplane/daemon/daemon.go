@@ -61,7 +61,10 @@ func Run(ctx context.Context, o Options) (err error) {
 	}
 	defer func() { _ = file.Close() }()
 
-	d := &daemon{o: o, log: o.Logger, f: forwarder.New(o.forwarder()), file: file}
+	d := &daemon{o: o, log: o.Logger, file: file}
+	cfg := o.forwarder()
+	cfg.Changed = func() { d.client.Retry() } // a device that was missing may be there
+	d.f = forwarder.New(cfg)
 	defer func() {
 		if closeErr := d.f.Close(); closeErr != nil {
 			d.log.Error("stopping", zap.Error(closeErr))

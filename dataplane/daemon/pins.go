@@ -15,7 +15,8 @@ func claimPins(dir string) (release func(), err error) {
 	if dir == "" {
 		return func() {}, nil
 	}
-	l, err := net.Listen("unix", fmt.Sprintf("@viaduct-dataplane:%x", sha256.Sum256([]byte(filepath.Clean(dir))))) // names are short
+	sum := sha256.Sum256([]byte(filepath.Clean(dir))) // names of sockets are short
+	l, err := net.Listen("unix", fmt.Sprintf("@viaduct-dataplane:%x", sum))
 	if err != nil {
 		return nil, fmt.Errorf("%s is in use by another process; stop it or give another --bpf directory: %w", dir, err)
 	}

@@ -44,6 +44,7 @@ type Client struct {
 
 	mu     sync.Mutex
 	status dataplaneapi.Control
+	retry  func() // ends the stream, when control's whole snapshot was refused on it; else nil
 }
 
 // New returns a client that does nothing until Run.
@@ -64,20 +65,37 @@ func (c *Client) Status() *dataplaneapi.Control {
 	}
 }
 
-// Run follows until the context ends. It returns an error only when it cannot ever follow.
+// errAgain ends a stream for the sake of the next one.
+var errAgain = errors.New("asking control again for what was refused")
+
+// Retry has control send again what was refused, if something was: something that it may have asked for has come.
+func (c *Client) Retry() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.retry != nil {
+		c.retry()
+	}
+}
+
+func (c *Client) setRetry(retry func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.retry = retry
+}
+
+// Run follows until the context ends.
 func (c *Client) Run(ctx context.Context) error {
 	pause := newPause(c.cfg.Socket, c.log)
 	defer pause.close()
 	for ctx.Err() == nil {
-		heard, err := c.session(ctx)
+		took, err := c.session(ctx)
 		if ctx.Err() != nil {
 			return nil
 		}
-		if c.disconnected(err) || heard {
-			c.log.Warn("control is away: what is in force stays",
-				zap.String("socket", c.cfg.Socket), zap.Error(err))
+		if c.disconnected(err) || took {
+			c.log.Warn("control is away: what is in force stays", zap.String("socket", c.cfg.Socket), zap.Error(err))
 		}
-		if heard {
+		if took {
 			pause.reset()
 		}
 		pause.wait(ctx)
@@ -85,15 +103,16 @@ func (c *Client) Run(ctx context.Context) error {
 	return nil
 }
 
-// session is one stream, from Hello until it ends. It returns whether control said anything, and why it ended.
-func (c *Client) session(ctx context.Context) (heard bool, err error) {
+// session is one stream, from Hello until it ends. It returns whether anything was put in force, and why it ended.
+func (c *Client) session(ctx context.Context) (took bool, err error) {
 	conn, err := process.Dial(c.cfg.Socket)
 	if err != nil {
 		return false, err
 	}
 	defer func() { _ = conn.Close() }()
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer c.setRetry(nil)
 	stream, err := api.NewControlClient(conn).Sync(ctx)
 	if err != nil {
 		return false, plain(err)
@@ -105,16 +124,23 @@ func (c *Client) session(ctx context.Context) (heard bool, err error) {
 	c.connected()
 	for {
 		m, err := stream.Recv()
-		if err != nil {
-			return heard, plain(err)
+		if errors.Is(context.Cause(ctx), errAgain) {
+			return took, errAgain
 		}
-		heard = true
+		if err != nil {
+			return took, plain(err)
+		}
+		c.setRetry(nil)
 		answer, err := c.take(ctx, m)
 		if err != nil {
-			return heard, err
+			return took, err
 		}
+		took = took || answer.GetAck() != nil
 		if err := stream.Send(answer); err != nil {
-			return heard, errors.Join(plain(err), ended(stream))
+			return took, errors.Join(plain(err), ended(stream))
+		}
+		if answer.GetNack() != nil && m.GetSnapshot() != nil {
+			c.setRetry(func() { cancel(errAgain) })
 		}
 	}
 }
@@ -150,7 +176,7 @@ func (c *Client) take(ctx context.Context, m *api.FromControl) (*api.FromDatapla
 		return nil, errors.New("control sent a message of no kind that is known here")
 	}
 	took := time.Since(begin)
-	if ctx.Err() != nil {
+	if err != nil && ctx.Err() != nil {
 		return nil, ctx.Err()
 	}
 	c.count(delta != nil, err)

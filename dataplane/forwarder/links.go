@@ -132,6 +132,9 @@ func (f *Forwarder) follow(ctx context.Context) error {
 				f.log.Error("following devices", zap.Error(err))
 				timer.Reset(time.Second)
 			}
+			if f.cfg.Changed != nil {
+				f.cfg.Changed()
+			}
 		}
 	}
 }

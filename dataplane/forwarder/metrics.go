@@ -67,8 +67,8 @@ func (m *changeMetrics) collectors() []prometheus.Collector {
 // Describe implements prometheus.Collector.
 func (c *Collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		epochDesc, routesDesc, identityDesc, neighborsDesc, receivedDesc, rxBytesDesc, sentDesc, txBytesDesc, heldDesc, packetsDesc,
-		dropsDesc, hookDesc, framesDesc, balanceDesc,
+		epochDesc, routesDesc, identityDesc, neighborsDesc, receivedDesc, rxBytesDesc, sentDesc, txBytesDesc, heldDesc,
+		packetsDesc, dropsDesc, hookDesc, framesDesc, balanceDesc,
 	} {
 		ch <- d
 	}

@@ -120,8 +120,8 @@ func TestUpdateRefusals(t *testing.T) {
 	if set.Of(packet.AddrFrom(netip.MustParseAddr("10.0.0.1"))) != 1 || set.Len() != 2 {
 		t.Error("a refused delta changed the set")
 	}
-	moved, err := set.Update(&api.Delta{Set: &api.Snapshot{IdentityPrefixes: []*api.IdentityPrefix{{Prefix: a, Identity: 2}}},
-		RemovedIdentities: []uint32{1}})
+	moved, err := set.Update(&api.Delta{RemovedIdentities: []uint32{1},
+		Set: &api.Snapshot{IdentityPrefixes: []*api.IdentityPrefix{{Prefix: a, Identity: 2}}}})
 	if err != nil || moved.Get(1) != nil || moved.Get(2) == nil || moved.Len() != 1 {
 		t.Errorf("%v", err)
 	}

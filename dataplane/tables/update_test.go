@@ -213,7 +213,8 @@ func genRoutes(t *rapid.T, s *api.Snapshot) {
 
 func genIdentities(t *rapid.T, s *api.Snapshot) {
 	s.Identities, s.IdentityPrefixes = nil, nil
-	ids := rapid.SliceOfNDistinct(rapid.SampledFrom([]uint32{1, 2, 63, 64, 65, 1000, 1 << 31}), 0, 6, rapid.ID).Draw(t, "ids")
+	some := rapid.SampledFrom([]uint32{1, 2, 63, 64, 65, 1000, 1 << 31})
+	ids := rapid.SliceOfNDistinct(some, 0, 6, rapid.ID).Draw(t, "ids")
 	slices.Sort(ids)
 	for _, id := range ids {
 		i := &api.Identity{Id: id, Kind: rapid.SampledFrom([]api.Identity_Kind{1, 2}).Draw(t, "identity kind"),
@@ -341,7 +342,8 @@ func cluster(pods int) *api.Snapshot {
 			{Port: 1, Via: via.AsSlice(), Weight: 1 + uint32(i)/250}}})
 	}
 	for i := range 20000 {
-		s.Routes = append(s.Routes, &api.Route{Prefix: []byte{11, byte(i >> 8), byte(i), 0}, Bits: 24, Group: 1 + uint32(i%500)})
+		s.Routes = append(s.Routes, &api.Route{Prefix: []byte{11, byte(i >> 8), byte(i), 0}, Bits: 24,
+			Group: 1 + uint32(i%500)})
 	}
 	for i := range pods / 10 {
 		s.Identities = append(s.Identities, &api.Identity{Id: uint32(i + 1), Kind: api.Identity_KIND_POD,

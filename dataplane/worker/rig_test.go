@@ -108,7 +108,8 @@ func addRoute(s *api.Snapshot, destination string, group uint32) {
 // sortRoutes puts routes into the order that a snapshot has them in.
 func sortRoutes(routes []*api.Route) {
 	slices.SortFunc(routes, func(a, b *api.Route) int {
-		return cmp.Or(cmp.Compare(len(a.Prefix), len(b.Prefix)), bytes.Compare(a.Prefix, b.Prefix), cmp.Compare(a.Bits, b.Bits))
+		return cmp.Or(cmp.Compare(len(a.Prefix), len(b.Prefix)), bytes.Compare(a.Prefix, b.Prefix),
+			cmp.Compare(a.Bits, b.Bits))
 	})
 }
 

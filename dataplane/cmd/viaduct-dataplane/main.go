@@ -50,7 +50,7 @@ directory: a dataplane that starts while control is away starts from it.
 
 "ready" on standard output says that the ports forward. SIGINT and SIGTERM stop cleanly: hooks are detached, and the
 devices are the kernel's again. Exit status: 0 stopped, 1 failed while running, 2 could not start.`,
-		Example: `  viaduct-dataplane
+		Example: `  viaduct-dataplane --metrics 127.0.0.1:9440
   viaduct-dataplane --run /tmp/lab --state /tmp/lab --sockets asavie --xdp generic --spin -1s`,
 		Args: cobra.NoArgs, SilenceUsage: true, SilenceErrors: true,
 		RunE: func(c *cobra.Command, _ []string) error { return run(c.Context(), f, o) },

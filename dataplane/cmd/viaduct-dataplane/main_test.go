@@ -246,7 +246,8 @@ func (n *node) delta(s api.Control_SyncServer, d *api.Delta) *api.FromDataplane 
 
 func snapshot(epoch uint64) *api.Snapshot {
 	port := func(id uint32, device string, a, b, c, d byte) *api.Port {
-		return &api.Port{Id: id, Name: device, Device: device, Addresses: []*api.Prefix{{Address: []byte{a, b, c, d}, Bits: 24}}}
+		return &api.Port{Id: id, Name: device, Device: device,
+			Addresses: []*api.Prefix{{Address: []byte{a, b, c, d}, Bits: 24}}}
 	}
 	return &api.Snapshot{Epoch: epoch, Origins: []string{""}, Node: &api.NodeSettings{Name: "a", Workers: 1},
 		Ports: []*api.Port{port(1, "l0", 10, 1, 0, 1), port(2, "r0", 10, 2, 0, 1)}}
@@ -373,6 +374,28 @@ func TestStartsFromTheStateFile(t *testing.T) {
 	if strings.Contains(n.out.String(), "ready") {
 		t.Error("ready without tables")
 	}
+}
+
+// A snapshot that was refused for a device that is not there is asked for again when the device comes.
+func TestAsksAgain(t *testing.T) {
+	n := newNode(t)
+	n.unwire("r0")
+	n.start()
+	c, _ := n.listen()
+	s, _ := n.hello(c)
+	if nack := n.whole(s, snapshot(1)).GetNack(); !strings.Contains(nack.GetReason(), "does not exist") {
+		t.Fatalf("nack %v", nack)
+	}
+	n.wire(n.right, "r0", "10.2.0.2/24")
+	for {
+		s, _ = n.hello(c)
+		if n.whole(s, snapshot(1)).GetAck() != nil { // not while the pair is half made, perhaps
+			break
+		}
+	}
+	n.ready()
+	n.must(n.cross())
+	n.stop()
 }
 
 // Two dataplanes do not share a directory.

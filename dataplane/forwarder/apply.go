@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package forwarder
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/viaduct-net/viaduct/control/api"
+	dataplaneapi "github.com/viaduct-net/viaduct/dataplane/api"
+	"github.com/viaduct-net/viaduct/dataplane/packet"
+	"github.com/viaduct-net/viaduct/dataplane/tables"
+)
+
+// InForce is the snapshot in force, not to be changed; nil before the first.
+func (f *Forwarder) InForce() *api.Snapshot {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.snapshot
+}
+
+// Apply puts a snapshot in force, all of it or nothing. An error is a *tables.InvalidError where an object of the
+// snapshot is at fault. Packets are judged by the old tables until the new ones are whole; none is lost. The snapshot
+// must not change afterwards.
+func (f *Forwarder) Apply(ctx context.Context, snapshot *api.Snapshot) error {
+	return f.transact(snapshot.GetEpoch(), wholes, func() error { return f.apply(ctx, snapshot, false) })
+}
+
+// Restore is Apply for a snapshot that was in force before this process: a device that is not there is one that
+// vanished meanwhile, and its ports open when it returns.
+func (f *Forwarder) Restore(ctx context.Context, snapshot *api.Snapshot) error {
+	return f.transact(snapshot.GetEpoch(), wholes, func() error { return f.apply(ctx, snapshot, true) })
+}
+
+// ApplyDelta is Apply for the difference from the snapshot in force. It fails with an *api.GapError when the delta
+// builds on another epoch than is in force.
+func (f *Forwarder) ApplyDelta(ctx context.Context, d *api.Delta) error {
+	return f.transact(d.GetSet().GetEpoch(), deltas, func() error { return f.applyDelta(ctx, d) })
+}
+
+func (f *Forwarder) applyDelta(ctx context.Context, d *api.Delta) error {
+	if f.snapshot == nil {
+		return &api.GapError{Base: d.GetBase()}
+	}
+	next, err := d.Apply(f.snapshot)
+	switch {
+	case err != nil:
+		return err
+	case next.Epoch <= f.snapshot.Epoch:
+		return &tables.InvalidError{Field: "epoch",
+			Reason: fmt.Sprintf("%d does not follow %d", next.Epoch, f.snapshot.Epoch)}
+	case !tables.Updatable(f.tables.Load(), d):
+		return f.apply(ctx, next, false)
+	}
+	t, err := tables.Update(f.tables.Load(), next, d)
+	if err != nil {
+		return err
+	}
+	f.snapshot = next
+	f.tables.Store(t)
+	return nil
+}
+
+// kind is in what form a change came.
+type kind int
+
+const (
+	wholes kind = iota
+	deltas
+)
+
+// transact runs a change and keeps the books on it.
+func (f *Forwarder) transact(epoch uint64, k kind, change func() error) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	begin := time.Now()
+	if err := change(); err != nil {
+		f.refusal = refusal(epoch, err)
+		f.metrics.nacks.Inc()
+		return err
+	}
+	f.refusal, f.applied = nil, time.Since(begin)
+	f.metrics.apply.Observe(f.applied.Seconds())
+	f.metrics.snapshots[k].Inc()
+	return nil
+}
+
+func refusal(epoch uint64, err error) *dataplaneapi.Refusal {
+	r := &dataplaneapi.Refusal{Epoch: epoch, Reason: err.Error(), UnixNanoseconds: time.Now().UnixNano()}
+	var invalid *tables.InvalidError
+	if errors.As(err, &invalid) {
+		r.Object, r.Field, r.Reason = invalid.Object, invalid.Field, invalid.Reason
+	}
+	return r
+}
+
+// apply is the transaction of a whole snapshot. A device that is not there is at fault, unless absent is true.
+func (f *Forwarder) apply(ctx context.Context, snapshot *api.Snapshot, absent bool) error {
+	if snapshot.GetEpoch() == 0 {
+		return &tables.InvalidError{Field: "epoch", Reason: "is 0"}
+	}
+	links, err := readLinks()
+	if err != nil {
+		return err
+	}
+	if err := f.checkDevices(snapshot, links, absent); err != nil {
+		return err
+	}
+	next, err := tables.Build(f.tables.Load(), snapshot, f.lookup(links), f.neighbors)
+	if err != nil {
+		return err
+	}
+	if err := f.startWorkers(snapshot, next, links); err != nil {
+		return errors.Join(err, f.restoreNeighbors(links))
+	}
+	opened, err := f.openMissing(snapshot, links)
+	if err != nil {
+		return errors.Join(err, f.restoreNeighbors(links))
+	}
+	// The commit point: from here on nothing is undone, nor left half done.
+	ctx = context.WithoutCancel(ctx)
+	f.snapshot = snapshot
+	f.tables.Store(next)
+	for _, p := range snapshot.GetPorts() {
+		f.names[packet.PortID(p.Id)] = p.Name
+	}
+	if err := f.serve(ctx, opened); err != nil {
+		return err
+	}
+	return f.closeUnused(ctx)
+}
+
+// restoreNeighbors makes the static neighbours those of the snapshot in force, after a Build that came to nothing.
+func (f *Forwarder) restoreNeighbors(links links) error {
+	_, err := tables.Build(f.tables.Load(), f.snapshot, f.lookup(links), f.neighbors)
+	return err
+}
+
+// checkDevices refuses a snapshot with a port, unknown until then, whose device does not exist. A device may vanish
+// later, and return: then its ports close and open.
+func (f *Forwarder) checkDevices(snapshot *api.Snapshot, links links, absent bool) error {
+	known := make(map[string]bool)
+	for _, p := range f.snapshot.GetPorts() {
+		known[p.Device] = true
+	}
+	for _, p := range snapshot.GetPorts() {
+		_, there := links[p.Device]
+		if !there && absent {
+			f.degrade("device "+p.Device, "the device is not there; its ports open when it appears")
+		} else if !there && !known[p.Device] && p.Device != "" {
+			return &tables.InvalidError{Object: tables.Origin(snapshot, p.Origin), Field: "spec.ports[" + p.Name + "].device",
+				Reason: fmt.Sprintf("device %q does not exist in this network namespace; create it or correct the name",
+					p.Device)}
+		}
+		if d := f.devices[p.Device]; d != nil && !d.fits(snapshot, p) {
+			return &tables.InvalidError{Object: tables.Origin(snapshot, p.Origin), Field: "spec.ports[" + p.Name + "]",
+				Reason: "queues and uplink mode cannot change while the device is open; remove its ports, then add them again"}
+		}
+	}
+	return nil
+}
