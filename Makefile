@@ -8,7 +8,7 @@ TOOL     := $(GO) tool -modfile=tools.mod
 FUZZTIME ?= 3s
 BENCH    ?= .
 LDFLAGS  := -s -w
-IMAGE    ?= ghcr.io/viaduct-net/viaduct:latest
+IMAGE    ?= viaduct-net/viaduct:latest
 
 MAINS := $(wildcard $(foreach c,control dataplane cni perf tools,$(c)/cmd/*))
 BPF   := $(shell find xdpprog perf -name '*.[ch]' -not -name 'vmlinux.h' 2>/dev/null)
@@ -17,9 +17,12 @@ BPF   := $(shell find xdpprog perf -name '*.[ch]' -not -name 'vmlinux.h' 2>/dev/
 PACKAGES := clang:/usr/bin/clang llvm:/usr/bin/llvm-strip clang-format:/usr/bin/clang-format \
 	libbpf-dev:/usr/include/bpf/bpf_helpers.h libc6-dev:/usr/include/assert.h \
 	linux-libc-dev:/usr/include/linux/bpf.h gcc:/usr/bin/gcc \
-	tshark:/usr/bin/tshark
+	tshark:/usr/bin/tshark etcd-server:/usr/bin/etcd etcd-client:/usr/bin/etcdctl
 
-.PHONY: help build image test-image generate check lint vet test test-go bench demo fuzz clean install-tools
+# Modules of their own, so that what only they need stays out of everybody's go.mod.
+MODULES := control/source/kubetest tools/image
+
+.PHONY: help build image generate check lint vet test test-go bench demo fuzz clean install-tools
 
 help: ## this menu
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,9 +40,6 @@ image: build ## bin/viaduct-image.tar: the programs on an empty base, for ctr im
 		-version "$$(git describe --always --dirty)" -revision "$$(git rev-parse HEAD)" \
 		-created "$$(git log -1 --format=%ct)" $(foreach main,$(MAINS),../../bin/$(notdir $(main)))
 	@echo "bin/viaduct-image.tar ($(IMAGE))"
-
-test-image: ## the builder of the image, a module of its own
-	@cd tools/image && $(GO) vet ./... && $(GO) test -race ./...
 
 generate: install-tools ## eBPF objects, their Go, and the protocols' Go
 	@$(TOOL) buf generate
@@ -64,15 +64,17 @@ lint: install-tools ## golangci-lint, buf lint, clang-format
 vet: ## go vet, with each build tag
 	@$(GO) vet ./...
 	@$(GO) vet -tags viaduct_debug ./dataplane/...
+	@$(foreach module,$(MODULES),(cd $(module) && $(GO) vet ./...);)
 
 test: install-tools vet lint check build fuzz test-go ## everything; the last line counts
 
-# One stream of both passes, for one count. Packages run one at a time: they share the kernel's devices and CPUs.
+# One stream of all passes, for one count. Packages run one at a time: they share the kernel's devices and CPUs.
 test-go: ## go test with the race detector, and with viaduct_debug
 	@$(GO) build -o bin/.count ./internal/testenv/cmd/count
 	@{ status=0; \
 	$(GO) test -json -race -timeout 10m -p 1 ./... || status=1; \
 	$(GO) test -json -tags viaduct_debug -timeout 10m -p 1 ./dataplane/... || status=1; \
+	for module in $(MODULES); do (cd $$module && $(GO) test -json -timeout 15m ./...) || status=1; done; \
 	exit $$status; } | bin/.count
 
 fuzz: ## each fuzz target for FUZZTIME (3s)
