@@ -126,10 +126,11 @@ func (f *Forwarder) apply(ctx context.Context, snapshot *api.Snapshot, absent bo
 	for _, p := range snapshot.GetPorts() {
 		f.names[packet.PortID(p.Id)] = p.Name
 	}
-	if err := f.serve(ctx, opened); err != nil {
-		return err
+	delete(f.degraded, "snapshot")
+	if err := errors.Join(f.serve(ctx, opened), f.closeUnused(ctx)); err != nil {
+		f.degrade("snapshot", "in force, but not all of it works: "+err.Error())
 	}
-	return f.closeUnused(ctx)
+	return nil
 }
 
 // restoreNeighbors makes the static neighbours those of the snapshot in force, after a Build that came to nothing.

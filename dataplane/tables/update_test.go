@@ -392,3 +392,54 @@ func BenchmarkUpdate(b *testing.B) {
 		}
 	}
 }
+
+// Arbitrary bytes as a delta: refused, or the tables that Build makes of what results; never a panic.
+func FuzzUpdate(f *testing.F) {
+	other := lab()
+	other.Epoch, other.Routes, other.Identities[0].Id = 8, other.Routes[:2], 2
+	other.IdentityPrefixes[0].Identity, other.Groups = 2, other.Groups[:2]
+	for _, d := range []*api.Delta{api.Difference(lab(), other), {}, {Base: 7, RemovedGroups: []uint32{1}},
+		{Base: 7, Set: &api.Snapshot{Routes: []*api.Route{routeTo("10.1.0.1/32", 2), routeTo("10.1.0.0/24", 3)}}},
+		{Base: 7, RemovedIdentities: []uint32{1}}} {
+		b, err := proto.Marshal(d)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(b)
+	}
+	from := lab()
+	base, err := Build(nil, from, machine().links, neighbor.NewTable(neighbor.Config{Limit: 64}))
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		d := new(api.Delta)
+		if proto.Unmarshal(b, d) != nil {
+			return
+		}
+		for i := range d.Origins {
+			if i > 1000 {
+				return // a large table, and nothing else
+			}
+		}
+		next, err := d.Apply(from)
+		if err != nil || !Updatable(base, d) {
+			return
+		}
+		updated, err := Update(base, next, d)
+		var invalid *InvalidError
+		if err != nil {
+			if !errors.As(err, &invalid) {
+				t.Fatalf("untyped refusal: %v", err)
+			}
+			return
+		}
+		fresh, err := Build(nil, next, machine().links, neighbor.NewTable(neighbor.Config{Limit: 64}))
+		if err != nil {
+			t.Fatalf("updated, but not to be built: %v", err)
+		}
+		if got, want := listing(updated), listing(fresh); got != want {
+			t.Fatalf("updated:\n%s\nbuilt:\n%s", got, want)
+		}
+	})
+}
