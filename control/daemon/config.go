@@ -24,7 +24,7 @@ type configured struct {
 	node   string
 	reload chan struct{}
 
-	mu     sync.Mutex
+	mu     sync.Mutex // guards what follows, and keeps events in order
 	config *model.Object
 	err    *model.Error // why the file as it is does not count
 }
@@ -83,7 +83,10 @@ func (c *configured) Publish(r source.Report) {
 	if !ok {
 		return
 	}
-	r.Statuses = slices.DeleteFunc(slices.Clone(r.Statuses), func(s source.Status) bool { return s.Object == c.config })
+	c.mu.Lock()
+	config := c.config
+	c.mu.Unlock()
+	r.Statuses = slices.DeleteFunc(slices.Clone(r.Statuses), func(s source.Status) bool { return s.Object == config })
 	p.Publish(r)
 }
 
