@@ -121,8 +121,9 @@ func TestRuns(t *testing.T) {
 		t.Errorf("status %v, %v", status, err)
 	}
 	second := start(t, args...)
-	if err := second.Wait(); exitCode(err) != process.ExitSetUp || !strings.Contains(second.errors.String(), "runs already") {
-		t.Errorf("a second one: %v, %s", err, second.errors)
+	err = second.Wait()
+	if text := second.errors.String(); exitCode(err) != process.ExitSetUp || !strings.Contains(text, "runs already") {
+		t.Errorf("a second one: %v, %s", err, text)
 	}
 	for _, text := range []string{"bad: [\n", nodeConfig} {
 		write(t, config, text)

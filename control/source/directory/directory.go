@@ -119,7 +119,7 @@ func (s *Source) scan(everything bool) (err error) {
 		return err
 	}
 	for path := range s.held.files {
-		if s.tree.marks[path] == (mark{}) && !s.tree.blind(path) {
+		if _, found := s.tree.marks[path]; !found && !s.tree.blind(path) {
 			s.held.put(path, nil)
 		}
 	}
@@ -139,9 +139,13 @@ func (s *Source) scan(everything bool) (err error) {
 // glance looks at single files, by their real paths. It returns false when what it finds takes a look at the whole.
 func (s *Source) glance(files map[string]bool) bool {
 	for _, real := range slices.Sorted(maps.Keys(files)) {
-		for _, folder := range s.tree.folders[filepath.Dir(real)] {
+		folders := s.tree.folders[filepath.Dir(real)]
+		if len(folders) == 0 {
+			return false
+		}
+		for _, folder := range folders {
 			path := filepath.Join(folder, filepath.Base(real))
-			switch kind := s.tree.kind(path); {
+			switch kind := s.tree.kind(path, real); {
 			case kind == plain && (s.held.files[path] != nil || len(s.held.files) < maxFiles):
 				s.held.put(path, read(s.root, path)) // whatever its mark: clocks of file systems are coarse
 			case kind == absent:
