@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -153,10 +154,14 @@ func ended(stream api.Control_SyncClient) error {
 
 // plain leaves out gRPC's words around an error.
 func plain(err error) error {
-	if s, ok := status.FromError(err); ok && err != nil {
-		return fmt.Errorf("%s: %s", s.Code(), s.Message())
+	s, ok := status.FromError(err)
+	if !ok || err == nil {
+		return err
 	}
-	return err
+	if _, why, dialing := strings.Cut(s.Message(), "Error while dialing: "); dialing {
+		return errors.New(strings.TrimRight(why, `"`))
+	}
+	return fmt.Errorf("%s: %s", s.Code(), s.Message())
 }
 
 // take puts a message in force and returns what to answer.

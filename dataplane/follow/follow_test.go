@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -333,6 +334,10 @@ func TestWaitsForControl(t *testing.T) {
 	dir, f := t.TempDir(), newFake()
 	client := following(t, dir, f)
 	eventually(t, "an attempt", func() bool { return client.Status().Error != "not connected yet" })
+	why := client.Status().Error
+	if !strings.HasPrefix(why, "dial unix "+dir) || !strings.HasSuffix(why, "no such file or directory") {
+		t.Errorf("control is away, as: %s", why)
+	}
 	if err := os.WriteFile(filepath.Join(dir, "control.sock"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
