@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -48,6 +49,7 @@ func restConfig(kubeconfig string) (*rest.Config, error) {
 
 // api has a client for each group and version of the kinds that are known; they share one connection.
 type api struct {
+	host   string // as errors name it
 	http   *http.Client
 	groups map[string]*rest.RESTClient // by apiVersion
 }
@@ -62,7 +64,10 @@ func dial(config *rest.Config) (*api, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := &api{http: client, groups: map[string]*rest.RESTClient{}}
+	a := &api{host: config.Host, http: client, groups: map[string]*rest.RESTClient{}}
+	if at, err := url.Parse(config.Host); err == nil && at.Host != "" {
+		a.host = at.Host
+	}
 	for _, kind := range model.Kinds() {
 		if a.groups[kind.APIVersion] != nil {
 			continue

@@ -129,10 +129,13 @@ type patch struct {
 	APIVersion string            `json:"apiVersion"`
 	Kind       string            `json:"kind"`
 	Metadata   map[string]string `json:"metadata"`
-	Status     struct {
-		Nodes      []entry            `json:"nodes,omitempty"`
-		Conditions []metav1.Condition `json:"conditions,omitempty"`
-	} `json:"status"`
+	// Status is nil for nothing: of an empty one the API server makes null, which it then refuses.
+	Status *statusPart `json:"status,omitempty"`
+}
+
+type statusPart struct {
+	Nodes      []entry            `json:"nodes"`
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
 }
 
 func patchOf(key model.Key, w word) *patch {
@@ -140,7 +143,7 @@ func patchOf(key model.Key, w word) *patch {
 	if w.entry == nil {
 		return p
 	}
-	p.Status.Nodes = []entry{*w.entry}
+	p.Status = &statusPart{Nodes: []entry{*w.entry}}
 	if w.alone {
 		e := w.entry
 		p.Status.Conditions = []metav1.Condition{{

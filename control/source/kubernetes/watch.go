@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"reflect"
 	"strings"
 	"time"
 
@@ -70,6 +71,9 @@ func (w *watcher) WatchWithContext(ctx context.Context, o metav1.ListOptions) (w
 	w.narrow(&o)
 	events, err := w.api.groups[w.kind.APIVersion].Get().
 		Resource(w.kind.Resource).VersionedParams(&o, metav1.ParameterCodec).Watch(ctx)
+	if err == nil && reflect.TypeOf(events) == reflect.TypeOf(watch.NewEmptyWatch()) {
+		err = fmt.Errorf("API server %s closes connections", w.api.host) // client-go hides an EOF behind this watch
+	}
 	w.outcome(ctx, err)
 	return events, err
 }

@@ -119,7 +119,7 @@ func (c *cluster) define() {
 
 func (c *cluster) established(definition *unstructured.Unstructured) {
 	c.t.Helper()
-	for deadline := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
 		o := c.get(definition)
 		conditions, _, _ := unstructured.NestedSlice(o.Object, "status", "conditions")
 		established := slices.ContainsFunc(conditions, func(condition any) bool {

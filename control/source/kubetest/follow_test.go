@@ -68,7 +68,7 @@ func followAs(t *testing.T, kubeconfig, node string) *follower {
 // until takes events until what they add up to is as wanted.
 func (f *follower) until(what string, wanted func() bool) {
 	f.t.Helper()
-	for late := time.After(time.Minute); !wanted(); {
+	for late := time.After(20 * time.Second); !wanted(); {
 		select {
 		case e := <-f.events:
 			f.take(e)
