@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -161,14 +162,24 @@ func (s *Server) launch() {
 	r.cmd.Env = []string{"PATH=" + os.Getenv("PATH")} // ETCD_… variables are flags, too
 	r.cmd.Stdout, r.cmd.Stderr = &r.log, &r.log
 	r.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := r.cmd.Start(); err != nil {
+	started := make(chan error)
+	go r.live(started)
+	if err := <-started; err != nil {
 		s.t.Fatalf("start etcd: %v", err)
 	}
-	go func() {
-		defer close(r.done)
-		_ = r.cmd.Wait()
-	}()
 	s.run = r
+}
+
+// live runs the process, from a thread that lives until it has ended: the parent-death signal follows the thread that
+// started it (prctl(2), PR_SET_PDEATHSIG), and tests end threads.
+func (r *run) live(started chan<- error) {
+	runtime.LockOSThread() // never unlocked
+	err := r.cmd.Start()
+	started <- err
+	if err == nil {
+		_ = r.cmd.Wait()
+		close(r.done)
+	}
 }
 
 // Await returns when the server answers requests that its cluster has to agree to.
