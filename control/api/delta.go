@@ -201,7 +201,7 @@ func sorted[T any](list []T, compare func(a, b T) int) []T {
 }
 
 // maxOrigins bounds the table that an index of the wire may make grow.
-const maxOrigins = 1 << 26
+const maxOrigins = 1 << 23
 
 func (m *merger) origins(base []string, d *Delta) []string {
 	if len(d.GetOrigins()) == 0 && len(d.GetRemovedOrigins()) == 0 {

@@ -11,9 +11,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/signal"
 	"path/filepath"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -44,26 +46,37 @@ func Run(ctx context.Context, o Options) error {
 	}
 	defer release()
 
+	socket, err := process.Listen(ctx, filepath.Join(o.Run, "control.sock"))
+	if err != nil {
+		return err
+	}
+	probes, err := listen(ctx, o.Metrics)
+	if err != nil {
+		return errors.Join(err, socket.Close())
+	}
 	version, revision, _ := process.Build()
+	var inStep atomic.Bool
 	server := push.New(push.Config{
 		Source: from, Node: node, Version: fmt.Sprintf("%s %.12s", version, revision), Logger: o.Logger,
 		InStep: func() {
+			inStep.Store(true)
 			if o.Ready != nil {
 				_, _ = fmt.Fprintln(o.Ready, "ready") // whoever does not listen does not wait for it
 			}
 		},
 	})
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return serve(ctx, server, filepath.Join(o.Run, "control.sock")) })
+	group.Go(func() error { return serve(ctx, server, socket) })
 	group.Go(func() error {
-		if err := server.Run(ctx); err != nil {
-			return &process.SetUpError{Err: err}
+		err := server.Run(ctx)
+		if err != nil && !inStep.Load() {
+			err = &process.SetUpError{Err: err}
 		}
-		return nil
+		return err
 	})
 	group.Go(func() error { return reloadAtHangup(ctx, from) })
-	if o.Metrics != "" {
-		group.Go(func() error { return serveProbes(ctx, server, o.Metrics) })
+	if probes != nil {
+		group.Go(func() error { return serveProbes(ctx, server, probes) })
 	}
 	if err := group.Wait(); err != nil && !errors.Is(err, context.Canceled) {
 		return err
@@ -81,11 +94,7 @@ func (o *Options) source(node string) (source.Source, error) {
 }
 
 // serve answers on the unix socket until the context ends.
-func serve(ctx context.Context, server *push.Server, path string) error {
-	listener, err := process.Listen(ctx, path)
-	if err != nil {
-		return err
-	}
+func serve(ctx context.Context, server *push.Server, socket net.Listener) error {
 	s := grpc.NewServer(
 		grpc.Creds(process.Credentials()),
 		grpc.MaxRecvMsgSize(process.MaxMessage),
@@ -95,7 +104,7 @@ func serve(ctx context.Context, server *push.Server, path string) error {
 	)
 	api.RegisterControlServer(s, server)
 	context.AfterFunc(ctx, s.Stop)
-	if err := s.Serve(listener); !errors.Is(err, grpc.ErrServerStopped) {
+	if err := s.Serve(socket); !errors.Is(err, grpc.ErrServerStopped) {
 		return err
 	}
 	return nil

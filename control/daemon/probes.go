@@ -18,9 +18,22 @@ import (
 	"github.com/viaduct-net/viaduct/internal/process"
 )
 
+// listen listens on the address of --metrics; nil where there is none.
+func listen(ctx context.Context, address string) (net.Listener, error) {
+	if address == "" {
+		return nil, nil
+	}
+	var config net.ListenConfig
+	listener, err := config.Listen(ctx, "tcp", address)
+	if err != nil {
+		return nil, &process.SetUpError{Err: fmt.Errorf("listen for metrics: %w", err)}
+	}
+	return listener, nil
+}
+
 // serveProbes serves /metrics, /healthz (the process answers) and /readyz (the newest state is known, and in force
 // where a dataplane follows) until the context ends.
-func serveProbes(ctx context.Context, server *push.Server, address string) error {
+func serveProbes(ctx context.Context, server *push.Server, listener net.Listener) error {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(server, collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
@@ -36,11 +49,6 @@ func serveProbes(ctx context.Context, server *push.Server, address string) error
 			http.Error(w, why, http.StatusServiceUnavailable)
 		}
 	})
-	var config net.ListenConfig
-	listener, err := config.Listen(ctx, "tcp", address)
-	if err != nil {
-		return &process.SetUpError{Err: fmt.Errorf("listen for metrics: %w", err)}
-	}
 	s := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
 	context.AfterFunc(ctx, func() { _ = s.Close() })
 	if err := s.Serve(listener); !errors.Is(err, http.ErrServerClosed) {

@@ -36,7 +36,7 @@ type options struct {
 func main() {
 	var o options
 	flag.StringVar(&o.out, "out", "", "archive to write")
-	flag.StringVar(&o.tag, "tag", "ghcr.io/viaduct-net/viaduct:latest", "the image's name")
+	flag.StringVar(&o.tag, "tag", "viaduct-net/viaduct:latest", "the image's name")
 	flag.StringVar(&o.version, "version", "", "label org.opencontainers.image.version")
 	flag.StringVar(&o.revision, "revision", "", "label org.opencontainers.image.revision")
 	flag.Int64Var(&o.created, "created", 0, "when the revision was made, in seconds since 1970")

@@ -15,7 +15,7 @@ import (
 // Command returns "viaduct install". run and output point at the values of --run and -o.
 func Command(run, output *string) *cobra.Command {
 	var o Options
-	var remove bool
+	var remove, hold bool
 	c := &cobra.Command{
 		Use:   "install",
 		Short: "Install the CNI plugin and its network configuration on this node, or remove them",
@@ -42,6 +42,9 @@ Both directories are the runtime's, and must be there. Exit status: 0 done, 2 no
 			if writeErr := write(c.OutOrStdout(), *output, steps); err == nil {
 				err = writeErr
 			}
+			if err == nil && hold {
+				<-c.Context().Done()
+			}
 			return err
 		},
 	}
@@ -54,6 +57,7 @@ Both directories are the runtime's, and must be there. Exit status: 0 done, 2 no
 	s.StringVar(&o.Attach, "attach", "trunk", "how pods attach: trunk, or direct (XDP on the pod's own veth)")
 	s.BoolVar(&o.Replace, "replace", false, "set aside configurations that would be used instead")
 	s.BoolVar(&remove, "remove", false, "remove instead, and put back what was set aside")
+	s.BoolVar(&hold, "hold", false, "stay until a signal comes when done, as containers of a DaemonSet have to")
 	c.MarkFlagsMutuallyExclusive("conf", "attach")
 	_ = c.MarkFlagDirname("bin-dir")
 	_ = c.MarkFlagDirname("conf-dir")
