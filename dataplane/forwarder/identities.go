@@ -12,53 +12,53 @@ import (
 	"github.com/viaduct-net/viaduct/dataplane/api"
 	"github.com/viaduct-net/viaduct/dataplane/identity"
 	"github.com/viaduct-net/viaduct/dataplane/packet"
+	"github.com/viaduct-net/viaduct/dataplane/tables"
 )
 
 // Identities lists the identities that the request asks for.
 func (f *Forwarder) Identities(r *api.IdentitiesRequest) (iter.Seq[*api.Identity], uint64, error) {
 	t := f.tables.Load()
-	wanted := t.Identities.All()
 	if r.Address != "" {
 		address, err := netip.ParseAddr(r.Address)
 		if err != nil {
 			return nil, 0, fmt.Errorf("address %q: %w", r.Address, err)
 		}
-		wanted = only(t.Identities.Get(t.Identities.Of(packet.AddrFrom(address.Unmap()))))
+		return identityOf(t, address, r.Namespace), t.Epoch, nil
 	}
 	return func(yield func(*api.Identity) bool) {
-		prefixes := make(map[identity.ID][]*api.IdentityPrefix)
-		for i := range wanted {
-			prefixes[identity.ID(i.Id)] = nil
-		}
+		prefixes := make(map[identity.ID][]identity.Prefix)
 		for p := range t.Identities.Prefixes() {
-			if of, asked := prefixes[p.Identity]; asked {
-				prefixes[p.Identity] = append(of,
-					&api.IdentityPrefix{Prefix: p.Prefix.String(), Origin: origin(t, p.Origin)})
-			}
+			prefixes[p.Identity] = append(prefixes[p.Identity], p)
 		}
-		for i := range wanted {
+		for i := range t.Identities.All() {
 			if r.Namespace != "" && i.Namespace != r.Namespace {
 				continue
 			}
-			if !yield(describeIdentity(i, prefixes[identity.ID(i.Id)])) {
+			if !yield(describeIdentity(t, i, prefixes[identity.ID(i.Id)])) {
 				return
 			}
 		}
 	}, t.Epoch, nil
 }
 
-// only is a list of one, or of none where that is nil.
-func only(i *controlapi.Identity) iter.Seq[*controlapi.Identity] {
-	return func(yield func(*controlapi.Identity) bool) {
-		if i != nil {
-			yield(i)
+// identityOf is the list of the one identity that an address has, if it is of the namespace.
+func identityOf(t *tables.Tables, a netip.Addr, namespace string) iter.Seq[*api.Identity] {
+	id := t.Identities.Of(packet.AddrFrom(a.Unmap()))
+	i := t.Identities.Get(id)
+	return func(yield func(*api.Identity) bool) {
+		if i != nil && (namespace == "" || i.Namespace == namespace) {
+			yield(describeIdentity(t, i, t.Identities.PrefixesOf(id)))
 		}
 	}
 }
 
-func describeIdentity(i *controlapi.Identity, prefixes []*api.IdentityPrefix) *api.Identity {
-	return &api.Identity{
+func describeIdentity(t *tables.Tables, i *controlapi.Identity, prefixes []identity.Prefix) *api.Identity {
+	d := &api.Identity{
 		Id: i.Id, Kind: strings.ToLower(strings.TrimPrefix(i.Kind.String(), "KIND_")), Namespace: i.Namespace,
-		Labels: i.Labels, NamespaceLabels: i.NamespaceLabels, Prefixes: prefixes,
+		Labels: i.Labels, NamespaceLabels: i.NamespaceLabels,
 	}
+	for _, p := range prefixes {
+		d.Prefixes = append(d.Prefixes, &api.IdentityPrefix{Prefix: p.Prefix.String(), Origin: origin(t, p.Origin)})
+	}
+	return d
 }

@@ -5,9 +5,11 @@
 package identity
 
 import (
+	"cmp"
 	"fmt"
 	"iter"
 	"net/netip"
+	"slices"
 
 	"github.com/gaissmai/bart"
 
@@ -87,6 +89,27 @@ func (s *Set) Prefixes() iter.Seq[Prefix] {
 			}
 		}
 	}
+}
+
+// PrefixesOf returns the prefixes of one identity, in the order of Prefixes.
+func (s *Set) PrefixesOf(id ID) []Prefix {
+	e, _ := s.identities.Get(uint32(id))
+	list := make([]Prefix, 0, e.prefixes)
+	if e.prefixes == 0 {
+		return list
+	}
+	for p, o := range s.prefixes.All() {
+		if o.id != id {
+			continue
+		}
+		if list = append(list, Prefix{p, o.id, o.origin}); len(list) == e.prefixes {
+			break
+		}
+	}
+	slices.SortFunc(list, func(a, b Prefix) int {
+		return cmp.Or(a.Prefix.Addr().Compare(b.Prefix.Addr()), cmp.Compare(a.Prefix.Bits(), b.Prefix.Bits()))
+	})
+	return list
 }
 
 // InvalidError says what of a snapshot or a delta is at fault.

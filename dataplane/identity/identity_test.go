@@ -4,6 +4,7 @@ package identity_test
 
 import (
 	"net/netip"
+	"slices"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -124,6 +125,29 @@ func TestUpdateRefusals(t *testing.T) {
 		Set: &api.Snapshot{IdentityPrefixes: []*api.IdentityPrefix{{Prefix: a, Identity: 2}}}})
 	if err != nil || moved.Get(1) != nil || moved.Get(2) == nil || moved.Len() != 1 {
 		t.Errorf("%v", err)
+	}
+}
+
+func TestPrefixesOf(t *testing.T) {
+	s := &api.Snapshot{Identities: []*api.Identity{pod(1), pod(2), pod(3)}}
+	for i, text := range []string{"10.0.0.1/32", "10.0.0.2/32", "10.0.1.0/24", "fd00::1/128", "fd00::2/128"} {
+		s.IdentityPrefixes = append(s.IdentityPrefixes,
+			&api.IdentityPrefix{Prefix: wire(netip.MustParsePrefix(text)), Identity: uint32(1 + i%2), Origin: uint32(i)})
+	}
+	set, err := identity.Build(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for id := range identity.ID(5) {
+		want := []identity.Prefix{}
+		for p := range set.Prefixes() {
+			if p.Identity == id {
+				want = append(want, p)
+			}
+		}
+		if got := set.PrefixesOf(id); !slices.Equal(got, want) {
+			t.Errorf("%d has %v, want %v", id, got, want)
+		}
 	}
 }
 
