@@ -9,7 +9,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"slices"
 	"testing"
 	"time"
 
@@ -76,9 +75,9 @@ func (c *cluster) apply(o *unstructured.Unstructured) {
 		c.t.Fatalf("%s %s: %v", o.GetKind(), o.GetName(), err)
 	}
 	if hasStatus {
-		body.Object["status"] = status
-		delete(body.Object, "spec")
-		if _, err := c.of(o).ApplyStatus(ctx, o.GetName(), body, options); err != nil {
+		got := c.get(o)
+		got.Object["status"] = status
+		if _, err := c.of(o).UpdateStatus(ctx, got, metav1.UpdateOptions{}); err != nil {
 			c.t.Fatalf("status of %s %s: %v", o.GetKind(), o.GetName(), err)
 		}
 	}
@@ -119,20 +118,22 @@ func (c *cluster) define() {
 
 func (c *cluster) established(definition *unstructured.Unstructured) {
 	c.t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
-		o := c.get(definition)
-		conditions, _, _ := unstructured.NestedSlice(o.Object, "status", "conditions")
-		established := slices.ContainsFunc(conditions, func(condition any) bool {
-			m := condition.(map[string]any)
-			return m["type"] == "Established" && m["status"] == "True"
-		})
-		if established && c.served(definition) {
-			return
-		}
+	c.wait(definition.GetName(), func() bool { return c.served(definition) })
+}
+
+// wait looks until it is so.
+func (c *cluster) wait(what string, so func() bool) {
+	c.t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); !so(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			c.t.Fatalf("%s: %v", o.GetName(), conditions)
+			c.t.Fatalf("%s: not within 20 seconds", what)
 		}
 	}
+}
+
+func (c *cluster) exists(o *unstructured.Unstructured) bool {
+	_, err := c.of(o).Get(context.Background(), o.GetName(), metav1.GetOptions{})
+	return err == nil
 }
 
 func (c *cluster) served(definition *unstructured.Unstructured) bool {

@@ -15,6 +15,7 @@ type proxy struct {
 	to      string
 	mu      sync.Mutex
 	cut     bool
+	held    chan struct{} // closed when connections are let through
 	wires   map[net.Conn]bool
 }
 
@@ -24,7 +25,8 @@ func newProxy(t *testing.T, to string) *proxy {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &proxy{address: listener.Addr().String(), to: to, wires: map[net.Conn]bool{}}
+	p := &proxy{address: listener.Addr().String(), to: to, held: make(chan struct{}), wires: map[net.Conn]bool{}}
+	close(p.held)
 	t.Cleanup(func() {
 		listener.Close()
 		p.set(true)
@@ -53,8 +55,27 @@ func (p *proxy) set(cut bool) {
 	}
 }
 
+// delay cuts all wires, and lets those that are laid anew wait until it is called off.
+func (p *proxy) delay() (callOff func()) {
+	p.mu.Lock()
+	held := make(chan struct{})
+	p.held = held
+	p.mu.Unlock()
+	p.set(true)
+	p.set(false)
+	return func() { close(held) }
+}
+
+func (p *proxy) wait() {
+	p.mu.Lock()
+	held := p.held
+	p.mu.Unlock()
+	<-held
+}
+
 func (p *proxy) join(client net.Conn) {
 	defer client.Close()
+	p.wait()
 	server, err := net.Dial("tcp", p.to)
 	if err != nil || !p.hold(client, server) {
 		return

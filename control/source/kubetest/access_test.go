@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package kubetest
+
+import (
+	"strings"
+	"testing"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
+	"github.com/viaduct-net/viaduct/control/source"
+)
+
+// TestLeastPrivilege: what deploy allows control is enough, and without it the source says what it may not do.
+func TestLeastPrivilege(t *testing.T) {
+	c := admin(t)
+	c.define()
+	path, err := api.kubeconfig(api.address, tokenOfControl)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := followAs(t, path, "node-a")
+	f.until("trouble", func() bool { return strings.Contains(f.trouble, "forbidden") })
+	if f.whole {
+		t.Error("a state without a right to read it")
+	}
+	for _, o := range read(t, "../../../deploy/base/rbac.yaml") {
+		if o.GetKind() == "ClusterRole" {
+			c.apply(o)
+		}
+	}
+	c.apply(parseOne(t, `{apiVersion: rbac.authorization.k8s.io/v1, kind: ClusterRoleBinding, metadata: {name: kubetest},
+		roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: viaduct},
+		subjects: [{kind: User, name: viaduct, apiGroup: rbac.authorization.k8s.io}]}`))
+	c.apply(nodeConfig(t, "node-a", `{}`))
+	f.until("the first state", func() bool { return f.whole && f.trouble == "" && f.has("NodeConfig", "", "node-a") })
+	f.publish(1, "node-a", source.Status{Object: f.get("NodeConfig", "", "node-a"), Applied: true})
+	c.eventually(nodeConfig(t, "node-a", `{}`), "applied", func(nodes, _ []any) bool { return len(nodes) == 1 })
+}
+
+// TestDefinitionsMissing: a kind of ours that the API server does not know holds up no other, and is found when it
+// comes. What is deleted with its definition is deleted.
+func TestDefinitionsMissing(t *testing.T) {
+	c := admin(t)
+	c.define()
+	definition := read(t, definitions+"/routes.yaml")[0]
+	c.remove(definition)
+	c.gone(definition)
+	f := follow(t, api.address, "node-a")
+	f.until("the first state", func() bool { return f.whole && strings.Contains(f.trouble, "deploy/crds") })
+	if !f.has("Namespace", "", "default") || strings.Contains(f.trouble, "nodeconfigs") {
+		t.Errorf("there are %v, trouble %q", f.objects, f.trouble)
+	}
+	c.define()
+	c.apply(route(t, "definitions-a", `{destination: 10.2.0.0/16, type: blackhole}`))
+	f.until("routes", func() bool { return f.trouble == "" && f.has("Route", "", "definitions-a") })
+	c.remove(definition)
+	f.until("no routes", func() bool { return !f.has("Route", "", "definitions-a") })
+	c.gone(definition)
+}
+
+// gone waits until a definition is not served.
+func (c *cluster) gone(definition *unstructured.Unstructured) {
+	c.t.Helper()
+	c.wait(definition.GetName()+" gone", func() bool { return !c.served(definition) && !c.exists(definition) })
+}
