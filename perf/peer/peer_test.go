@@ -96,13 +96,16 @@ func TestManifests(t *testing.T) {
 	}
 }
 
+// script writes a dataplane, which is the shell script, and beside it a control that sleeps.
 func script(t *testing.T, text string) string {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), "dataplane")
-	if err := os.WriteFile(path, []byte("#!/bin/sh\n"+text), 0o700); err != nil {
-		t.Fatal(err)
+	dir := t.TempDir()
+	for name, text := range map[string]string{"viaduct-dataplane": text, "viaduct-control": "exec sleep 60\n"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte("#!/bin/sh\n"+text), 0o700); err != nil {
+			t.Fatal(err)
+		}
 	}
-	return path
+	return filepath.Join(dir, "viaduct-dataplane")
 }
 
 func TestStartFailureLeavesNothing(t *testing.T) {
@@ -142,16 +145,23 @@ grep -q left: /proc/net/dev && echo ready; exec sleep 60
 	if err := s.Start(context.Background(), r, Setup{CPUs: []int{0}}); err != nil {
 		t.Fatal(err)
 	}
-	pid := s.PIDs()[0]
-	var set unix.CPUSet
-	if err := unix.SchedGetaffinity(pid, &set); err != nil || set.Count() != 1 || !set.IsSet(0) {
-		t.Errorf("process may run on %d CPUs (%v), want CPU 0 alone", set.Count(), err)
+	pids := s.PIDs()
+	if len(pids) != 2 {
+		t.Fatalf("processes %v", pids)
+	}
+	for _, pid := range pids {
+		var set unix.CPUSet
+		if err := unix.SchedGetaffinity(pid, &set); err != nil || set.Count() != 1 || !set.IsSet(0) {
+			t.Errorf("process may run on %d CPUs (%v), want CPU 0 alone", set.Count(), err)
+		}
 	}
 	if err := s.Stop(); err != nil {
 		t.Error(err)
 	}
-	if err := unix.Kill(pid, 0); !errors.Is(err, unix.ESRCH) {
-		t.Errorf("process %d is left: %v", pid, err)
+	for _, pid := range pids {
+		if err := unix.Kill(pid, 0); !errors.Is(err, unix.ESRCH) {
+			t.Errorf("process %d is left: %v", pid, err)
+		}
 	}
 }
 

@@ -32,12 +32,10 @@ type Control struct {
 	Small     int // pods of the smaller cluster, whose changes are compared with the larger one's; 0: none
 	Changes   int // single changes to time, at least 1
 	Storm     int // changes a second of the storm; 0: no storm
+	StormTime time.Duration
 	Runs      int
 	Progress  io.Writer
 }
-
-// stormTime is how long a storm lasts.
-const stormTime = 5 * time.Second
 
 // Validate says what is wrong with the settings.
 func (c *Control) Validate() error {
@@ -46,6 +44,8 @@ func (c *Control) Validate() error {
 		return fmt.Errorf("source %q: want etcd or dir", c.Source)
 	case c.Changes < 1 || c.Runs < 1 || c.Storm < 0:
 		return fmt.Errorf("%d changes, %d a second in storms, %d runs: want at least 1, 0 and 1", c.Changes, c.Storm, c.Runs)
+	case c.Storm > 0 && c.StormTime <= 0:
+		return fmt.Errorf("a storm of %v: want a positive time", c.StormTime)
 	case c.Small < 0 || c.Small > c.Size.Pods:
 		return fmt.Errorf("%d pods in the small cluster: want 0 to %d", c.Small, c.Size.Pods)
 	}
@@ -302,7 +302,7 @@ func (m *measurement) storm(ctx context.Context) ([]Sample, error) {
 		return nil, err
 	}
 	start, sent, pod := time.Now(), 0, 0
-	for time.Since(start) < stormTime {
+	for time.Since(start) < m.StormTime {
 		due := int(time.Since(start).Seconds() * float64(m.Storm))
 		for ; sent < due; sent++ {
 			m.revision++

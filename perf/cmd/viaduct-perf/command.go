@@ -139,7 +139,8 @@ the memory of control. With --small a smaller cluster takes turns with the large
 	f.IntVar(&k.Size.Routes, "routes", 20_000, "Route objects")
 	f.IntVar(&k.Small, "small", 1000, "pods of the smaller cluster, 0: none")
 	f.IntVar(&k.Changes, "changes", 300, "single changes to time")
-	f.IntVar(&k.Storm, "storm", 1000, "changes a second in the storm of 5 seconds, 0: none")
+	f.IntVar(&k.Storm, "storm", 1000, "changes a second in the storm, 0: none")
+	f.DurationVar(&k.StormTime, "storm-time", 5*time.Second, "how long the storm lasts")
 	f.IntVar(&k.Runs, "runs", 6, "rounds; the 95 % interval needs at least 6")
 	f.StringVar(&k.Dataplane, "dataplane", defaultDataplane(), "path of viaduct-dataplane; viaduct-control is beside it")
 	c.RunE = func(c *cobra.Command, _ []string) error { return p.measure(c, k.Validate, k.Run) }
