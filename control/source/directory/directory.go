@@ -13,6 +13,7 @@ package directory
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"path/filepath"
@@ -80,7 +81,7 @@ func (s *Source) Run(ctx context.Context, report func(source.Event)) error {
 		}
 		event := source.Event{Errors: last.Errors}
 		if event.Trouble, err = s.look(w, what); err != nil {
-			event.Trouble = reason(s.root, err).Error()
+			event.Trouble = err.Error()
 		} else {
 			event.Set, event.Removed = s.held.take()
 			event.Errors = s.held.errors()
@@ -115,8 +116,11 @@ func (s *Source) look(w *watch, what changes) (trouble string, err error) {
 // scan looks at the whole directory, and reads the files that are not what they were when they were read last, or
 // every one.
 func (s *Source) scan(everything bool) (err error) {
-	if s.tree, err = walk(s.root); err != nil {
-		return err
+	for s.tree, err = walk(s.root); errors.Is(err, errReplaced); {
+		s.tree, err = walk(s.root)
+	}
+	if err != nil {
+		return reason(s.root, err)
 	}
 	for path := range s.held.files {
 		if _, found := s.tree.marks[path]; !found && !s.tree.blind(path) {

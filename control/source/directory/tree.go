@@ -51,7 +51,7 @@ func walk(root string) (*tree, error) {
 	real := t.resolve(".")
 	err := t.descend(".", real, nil)
 	if err == nil && !t.inPlace(".", real) { // what was not found was not looked for where it is
-		err = &fs.PathError{Op: "read", Path: root, Err: errReplaced}
+		err = errReplaced
 	}
 	if err != nil {
 		t.folders = map[string][]string{}
