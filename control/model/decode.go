@@ -9,7 +9,11 @@ import (
 	"fmt"
 	"reflect"
 	"regexp"
+	"runtime"
+	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"unique"
 
 	corev1 "k8s.io/api/core/v1"
@@ -36,13 +40,27 @@ type header struct {
 // error for each document that is not; empty documents are neither. A file that cannot be split into documents
 // gives the error alone for its rest.
 func Decode(file string, data []byte) ([]*Object, []*Error) {
-	var objects []*Object
-	var errs []*Error
-	for _, d := range split(file, data) {
-		good, bad := d.decode()
-		objects, errs = append(objects, good...), append(errs, bad...)
+	docs := split(file, data)
+	good, bad := make([][]*Object, len(docs)), make([][]*Error, len(docs))
+	inParallel(len(docs), func(i int) { good[i], bad[i] = docs[i].decode() })
+	return slices.Concat(good...), slices.Concat(bad...)
+}
+
+// inParallel calls f with 0 to n-1, on all CPUs where that is worth a goroutine.
+func inParallel(n int, f func(i int)) {
+	const worth = 8
+	var next atomic.Int64
+	var group sync.WaitGroup
+	work := func() {
+		for i := next.Add(1) - 1; i < int64(n); i = next.Add(1) - 1 {
+			f(int(i))
+		}
 	}
-	return objects, errs
+	for range min(runtime.GOMAXPROCS(0), n/worth) - 1 {
+		group.Go(work)
+	}
+	work()
+	group.Wait()
 }
 
 // document is the text of one object and where it stands.
