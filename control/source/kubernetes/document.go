@@ -10,12 +10,13 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 )
 
-// document is an object of a custom resource as it came: JSON for model.FromJSON, which decodes it once and for all.
-// Only what client-go needs is decoded before.
+// document is an object of a custom resource: JSON for model.FromJSON, which decodes it once and for all. It is
+// without managed fields, which are most of an object with statuses, and which all who decode it would walk over.
 type document struct {
 	metav1.TypeMeta
 	metav1.ObjectMeta
-	text []byte
+	text   []byte
+	status []byte
 }
 
 type documentList struct {
@@ -28,12 +29,15 @@ type documentList struct {
 func (d *document) UnmarshalJSON(text []byte) error {
 	var head struct {
 		metav1.TypeMeta
-		Metadata struct { // less than ObjectMeta: managed fields are most of an object with statuses
+		Metadata struct {
 			Name            string            `json:"name"`
-			ResourceVersion string            `json:"resourceVersion"`
-			Annotations     map[string]string `json:"annotations"` // of bookmarks
-			Generation      int64             `json:"generation"`
+			ResourceVersion string            `json:"resourceVersion,omitempty"`
+			Annotations     map[string]string `json:"annotations,omitempty"` // of bookmarks
+			Labels          map[string]string `json:"labels,omitempty"`
+			Generation      int64             `json:"generation,omitempty"`
 		} `json:"metadata"`
+		Spec   json.RawMessage `json:"spec,omitempty"`
+		Status json.RawMessage `json:"status,omitempty"`
 	}
 	if err := json.Unmarshal(text, &head); err != nil {
 		return err
@@ -45,13 +49,16 @@ func (d *document) UnmarshalJSON(text []byte) error {
 		Annotations:     head.Metadata.Annotations,
 		Generation:      head.Metadata.Generation,
 	}
-	d.text = bytes.Clone(text)
-	return nil
+	d.status = head.Status
+	head.Status, head.Metadata.ResourceVersion, head.Metadata.Annotations = nil, "", nil
+	var err error
+	d.text, err = json.Marshal(head)
+	return err
 }
 
 // DeepCopyObject implements runtime.Object.
 func (d *document) DeepCopyObject() runtime.Object {
-	c := &document{TypeMeta: d.TypeMeta, text: bytes.Clone(d.text)}
+	c := &document{TypeMeta: d.TypeMeta, text: bytes.Clone(d.text), status: bytes.Clone(d.status)}
 	d.ObjectMeta.DeepCopyInto(&c.ObjectMeta)
 	return c
 }

@@ -59,23 +59,25 @@ type ownStatus struct {
 
 // statusOf reads what d says of the node.
 func statusOf(d *document, node string) *ownStatus {
-	var o struct {
+	own := &ownStatus{generation: d.Generation}
+	var spec struct {
 		Spec struct {
 			Node any `json:"node"` // what it is was not checked yet
 		} `json:"spec"`
-		Status struct {
-			Nodes []entry `json:"nodes"`
-		} `json:"status"`
 	}
-	own := &ownStatus{generation: d.Generation}
-	if json.Unmarshal(d.text, &o) != nil {
-		return own // not written by one of us
+	if json.Unmarshal(d.text, &spec) == nil {
+		own.node, _ = spec.Spec.Node.(string)
 	}
-	own.node, _ = o.Spec.Node.(string)
-	own.others = len(o.Status.Nodes)
-	for i := range o.Status.Nodes {
-		if o.Status.Nodes[i].Name == node {
-			e := o.Status.Nodes[i]
+	var status struct {
+		Nodes []entry `json:"nodes"`
+	}
+	if len(d.status) == 0 || json.Unmarshal(d.status, &status) != nil {
+		return own // nobody's word, or not one of us
+	}
+	own.others = len(status.Nodes)
+	for i := range status.Nodes {
+		if status.Nodes[i].Name == node {
+			e := status.Nodes[i]
 			own.entry = &e
 			own.others--
 		}

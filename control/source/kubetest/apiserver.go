@@ -20,7 +20,6 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/spf13/pflag"
@@ -191,6 +190,10 @@ func (s *server) kubeconfig(address, token string) (string, error) {
 	config.AuthInfos["test"] = &clientcmdapi.AuthInfo{Token: token}
 	config.Contexts["test"] = &clientcmdapi.Context{Cluster: "test", AuthInfo: "test"}
 	config.CurrentContext = "test"
-	path := filepath.Join(s.dir, strings.ReplaceAll(address, ":", "-")+".kubeconfig")
+	dir, err := os.MkdirTemp(s.dir, "kubeconfig") // a source may be reading the one before
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(dir, "config")
 	return path, clientcmd.WriteToFile(*config, path)
 }
