@@ -39,6 +39,7 @@ type socket struct {
 	queue  uint32
 	worker int
 	xsk    xsk.Queue
+	fd     int // of xsk, from link on
 }
 
 // openMissing opens the devices that the snapshot names, that exist and are not open yet: all of them or none.
@@ -180,25 +181,62 @@ func (f *Forwarder) fillSize() int {
 
 // serve hands opened devices to their workers, and packets to their sockets.
 func (f *Forwarder) serve(ctx context.Context, opened []*device) error {
+	if len(opened) == 0 {
+		return f.setHooks()
+	}
 	for _, d := range opened {
 		f.devices[d.name] = d
-		for _, s := range d.sockets {
-			w, fd := f.workers[s.worker].worker, s.xsk.FD() // which is the worker's to close, once it has the link
-			err := w.Call(ctx, func() {
-				w.SetMerging(d.index, d.mode == xdpprog.Generic.String())
-				w.AddLink(d.index, s.xsk, s.xsk.Info().FillSize)
-			})
-			if err != nil {
-				return err
-			}
-			if err := d.hook.SetSocket(s.queue, fd); err != nil {
-				return fmt.Errorf("device %s: %w", d.name, err)
+		if err := f.link(ctx, d); err != nil {
+			return err
+		}
+	}
+	// No packet is judged before all devices give and take: a neighbor that is asked for on a device that does not
+	// transmit yet, or answers on one that does not receive yet, is not asked again for a second (RFC 4861 10,
+	// RETRANS_TIMER).
+	err := f.paused(ctx, f.workers, func() error {
+		for _, d := range opened {
+			for _, s := range d.sockets {
+				if err := d.hook.SetSocket(s.queue, s.fd); err != nil {
+					return fmt.Errorf("device %s: %w", d.name, err)
+				}
 			}
 		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for _, d := range opened {
 		f.log.Info("device open", zap.String("device", d.name), zap.String("xdp", d.mode),
 			zap.Int("queues", len(d.sockets)))
 	}
 	return f.setHooks()
+}
+
+// paused runs do while all of the workers wait for it.
+func (f *Forwarder) paused(ctx context.Context, workers []*thread, do func() error) (err error) {
+	if len(workers) == 0 {
+		return do()
+	}
+	called := workers[0].worker.Call(ctx, func() { err = f.paused(ctx, workers[1:], do) })
+	return errors.Join(called, err)
+}
+
+// link gives the device's sockets to their workers.
+func (f *Forwarder) link(ctx context.Context, d *device) error {
+	for i := range d.sockets {
+		s := &d.sockets[i]
+		w := f.workers[s.worker].worker
+		s.fd = s.xsk.FD() // which is the worker's to close, once it has the link
+		err := w.Call(ctx, func() {
+			w.SetMerging(d.index, d.mode == xdpprog.Generic.String())
+			w.AddLink(d.index, s.xsk, s.xsk.Info().FillSize)
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // closeUnused closes the devices that no port of the snapshot in force names.
