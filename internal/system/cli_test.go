@@ -31,6 +31,7 @@ type health struct {
 	} `json:"state_file"`
 	Control *struct {
 		Epoch    uint64
+		Failure  string
 		Source   struct{ Name, Trouble string }
 		Refused  []struct{ Place, Object, Field, Reason string }
 		LastNack *nack `json:"last_nack"`

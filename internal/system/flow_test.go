@@ -182,7 +182,7 @@ func (s *site) flows(all traffic) {
 			}
 			f.mu.Lock()
 			defer f.mu.Unlock()
-			return fmt.Errorf("none came; sending says: %v", f.err)
+			return errors.Join(errors.New("none came"), f.err)
 		})
 	}
 }

@@ -47,9 +47,14 @@ type killing struct {
 	traffic            traffic
 }
 
-// whileChanging runs do at some moment of a burst of changes, and waits for the end of both.
+// whileChanging runs do at some moment of a burst of changes; during some of these the dataplane refuses all of it.
 func (k *killing) whileChanging(do func()) {
 	k.t.Helper()
+	ports := k.want.ports
+	if k.chance.IntN(4) == 0 {
+		k.want.ports = append(ports[:2:2], port{"absent", []string{"10.3.0.1/24"}})
+		k.put(k.want, "node")
+	}
 	n := 2 + k.chance.IntN(5)
 	at := k.chance.IntN(n)
 	for i := range n {
@@ -58,6 +63,8 @@ func (k *killing) whileChanging(do func()) {
 			do()
 		}
 	}
+	k.want.ports = ports
+	k.put(k.want, "node")
 }
 
 // controlDies: while only control is killed not one datagram is lost, and the dataplane gathers nothing.
@@ -77,7 +84,7 @@ func (k *killing) controlDies(times int) {
 	k.noGrowth(k.dataplane, before)
 }
 
-// dataplaneDies: the dataplane starts from its state file, and control gathers nothing.
+// dataplaneDies: the dataplane starts from its state file, from when on it loses nothing, and control gathers nothing.
 func (k *killing) dataplaneDies(times int) {
 	k.t.Helper()
 	before := k.settled(k.control)
@@ -88,8 +95,10 @@ func (k *killing) dataplaneDies(times int) {
 			k.dataplane = k.startDataplane()
 		})
 		k.dataplane.ready()
-		k.flows(k.traffic)
-		k.converges(k.want)
+		k.lossless(k.traffic, "the dataplane had started again", func() {
+			k.flows(k.traffic)
+			k.converges(k.want)
+		})
 	}
 	k.noGrowth(k.control, before)
 }
@@ -138,8 +147,10 @@ func (k *killing) startBoth() {
 	}
 	k.dataplane = k.startDataplane()
 	k.dataplane.ready()
-	k.flows(k.traffic) // by the state file alone
-	k.control = k.startControl()
+	k.lossless(k.traffic, "the dataplane forwarded by its state file", func() {
+		k.flows(k.traffic)
+		k.control = k.startControl()
+	})
 }
 
 // pauseSome lets the other side come to any point of what it does.

@@ -74,7 +74,8 @@ func TestRefusedByTheDataplane(t *testing.T) {
 	s.nothingLeft()
 }
 
-// What was refused goes away, its last good form stays; when control is killed meanwhile, the others stay.
+// Of an object whose manifest becomes wrong the last good form stays. Control that starts when the NodeConfig is wrong
+// has nothing to send: what is in force stays, and status says why.
 func TestLastGoodForm(t *testing.T) {
 	s := newSite(t, programs.race)
 	want := newDesired()
@@ -83,13 +84,34 @@ func TestLastGoodForm(t *testing.T) {
 	control, dataplane := s.startControl(), s.startDataplane()
 	dataplane.ready()
 	s.converges(want)
-	s.write("route-a.yaml", strings.Replace(want.documents()["route-a"], "blackhole", "greyhole", 1))
-	want.bad["a"] = "" // said as refused; the file is written already
-	s.converges(want)
-	delete(want.bad, "a")
-	want.routes["a"] = route{"10.66.0.0/16", "prohibit", nil}
-	s.put(want, "route-a")
-	s.converges(want)
+	all := s.startTraffic()
+	s.flows(all)
+	s.lossless(all, "manifests were wrong", func() {
+		s.write("route-a.yaml", strings.Replace(want.documents()["route-a"], "blackhole", "greyhole", 1))
+		want.bad["a"] = "" // said as refused; the file is written already
+		s.converges(want)
+		delete(want.bad, "a")
+		want.routes["a"] = route{"10.66.0.0/16", "prohibit", nil}
+		s.put(want, "route-a")
+		s.converges(want)
+
+		s.write("node.yaml", "apiVersion: viaduct.dev/v1alpha1\nkind: NodeConfig\nmetadata: {name: lab}\nspec: {ports: 7}\n")
+		want.bad["lab"] = ""
+		s.converges(want)
+		control.kill()
+		control = s.startControl()
+		s.says("why there is no snapshot", func(h health) string {
+			if h.Healthy || h.Control == nil || h.Control.Failure == "" {
+				return "no failure"
+			}
+			return ""
+		})
+		s.must(s.inForce(want))
+		delete(want.bad, "lab")
+		s.put(want, "node")
+		s.converges(want)
+		s.well()
+	})
 	control.stop()
 	dataplane.stop()
 	s.nothingLeft()

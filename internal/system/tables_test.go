@@ -54,8 +54,7 @@ func (s *site) controlStatus() (status *controlapi.StatusReply, err error) {
 	return status, err
 }
 
-// replies are the tables as the dataplane says them, with what differs between equal states left out: epochs, and
-// the places of origins. So that they compare, numbers of identities are left out where keepNumbers is false.
+// replies are the tables as the dataplane says them.
 type replies struct {
 	ports      *api.PortsReply
 	routes     *api.RoutesReply
@@ -142,7 +141,7 @@ func (t tables) differ(want tables) error {
 func lines(what string, got, want []string) error {
 	var b strings.Builder
 	for len(got) > 0 || len(want) > 0 {
-		order := 0
+		var order int
 		switch {
 		case len(got) == 0:
 			order = 1

@@ -88,7 +88,7 @@ func TestUpThatCannotStart(t *testing.T) {
 	s := newSite(t, programs.plain)
 	s.manifests += "/nowhere"
 	up := s.startUp()
-	if status := up.status(); status != 2 || strings.Count(up.stderr.text(), "\n") != 1 {
+	if status := up.status(); status != 2 || !strings.HasPrefix(up.stderr.last(2), "viaduct: --source dir:") {
 		t.Errorf("status %d, %s", status, up.stderr.text())
 	}
 }
