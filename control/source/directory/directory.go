@@ -127,11 +127,15 @@ func (s *Source) scan(everything bool) (err error) {
 			s.held.put(path, nil)
 		}
 	}
-	for _, path := range slices.Sorted(maps.Keys(s.tree.marks)) {
-		was := s.held.files[path]
-		if everything || was == nil || was.mark != s.tree.marks[path] {
-			s.held.put(path, read(s.root, path))
+	var paths []string
+	for path, mark := range s.tree.marks {
+		if was := s.held.files[path]; everything || was == nil || was.mark != mark {
+			paths = append(paths, path)
 		}
+	}
+	slices.Sort(paths)
+	for i, f := range readAll(s.root, paths) {
+		s.held.put(paths[i], f)
 	}
 	for path, err := range s.tree.refused {
 		s.held.put(path, &file{errs: []*model.Error{err}})
