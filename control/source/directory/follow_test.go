@@ -232,7 +232,8 @@ func TestDifferences(t *testing.T) {
 		{"defined twice", b, blackhole("c", "12.0.0.0/8") + blackhole("a", "99.0.0.0/8"), []string{"-Route e"}},
 		{"the other form", a, "# nothing", []string{"Route a (b.yaml:7)"}},
 	}
-	if diff := cmp.Diff([]string{"Route a (a.yaml:2)", "Route b (a.yaml:7)", "Route c (b.yaml:2)"}, names(whole)); diff != "" {
+	all := []string{"Route a (a.yaml:2)", "Route b (a.yaml:7)", "Route c (b.yaml:2)"}
+	if diff := cmp.Diff(all, names(whole)); diff != "" {
 		t.Error(diff)
 	}
 	for _, step := range steps {
@@ -295,7 +296,8 @@ func TestOverflow(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i := range files { // while the source is kept in report
-		write(t, filepath.Join(dir, fmt.Sprintf("%03d.yaml", i)), blackhole(fmt.Sprint("r", i), fmt.Sprintf("10.%d.0.0/16", i)))
+		text := blackhole(fmt.Sprint("r", i), fmt.Sprintf("10.%d.0.0/16", i))
+		write(t, filepath.Join(dir, fmt.Sprintf("%03d.yaml", i)), text)
 	}
 	if e := <-f.events; true {
 		f.take(t, e)
@@ -326,7 +328,8 @@ func TestBurst(t *testing.T) {
 	f.expect(t)
 	const files = 200
 	for i := range files {
-		write(t, filepath.Join(dir, fmt.Sprintf("%03d.yaml", i)), blackhole(fmt.Sprint("r", i), fmt.Sprintf("10.%d.0.0/16", i)))
+		text := blackhole(fmt.Sprint("r", i), fmt.Sprintf("10.%d.0.0/16", i))
+		write(t, filepath.Join(dir, fmt.Sprintf("%03d.yaml", i)), text)
 	}
 	for reports := 1; ; reports++ {
 		if f.next(t); len(f.objects) == files {

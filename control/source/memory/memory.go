@@ -21,8 +21,9 @@ type Source struct {
 	errors  []*model.Error
 	trouble string
 	whole   bool // Replace was called
-	queue   []source.Event
-	changed chan struct{} // closed when there is more in the queue
+	running bool
+	queue   []source.Event // while running
+	changed chan struct{}  // closed when there is more in the queue
 	reports []source.Report
 }
 
@@ -48,7 +49,7 @@ func (s *Source) Set(objects ...*model.Object) {
 	for _, o := range objects {
 		s.objects[o.Key] = o
 	}
-	s.say(source.Event{Set: objects})
+	s.say(source.Event{Set: slices.Clone(objects)})
 }
 
 // Remove removes the objects with the keys.
@@ -58,7 +59,7 @@ func (s *Source) Remove(keys ...model.Key) {
 	for _, key := range keys {
 		delete(s.objects, key)
 	}
-	s.say(source.Event{Removed: keys})
+	s.say(source.Event{Removed: slices.Clone(keys)})
 }
 
 // Fail says what is wrong with the source; the empty string ends that.
@@ -71,6 +72,9 @@ func (s *Source) Fail(trouble string) {
 
 // say queues an event. Before the first Replace only trouble is said: the state is not known yet.
 func (s *Source) say(e source.Event) {
+	if !s.running {
+		return
+	}
 	if !s.whole {
 		e = source.Event{}
 	}
@@ -90,6 +94,7 @@ func (s *Source) String() string { return "memory" }
 // Run implements source.Source. What was said before it is reported as one whole state.
 func (s *Source) Run(ctx context.Context, report func(source.Event)) error {
 	s.restart()
+	defer s.stop()
 	for {
 		events, changed := s.next()
 		for _, e := range events {
@@ -110,12 +115,18 @@ func (s *Source) Run(ctx context.Context, report func(source.Event)) error {
 func (s *Source) restart() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.queue = nil
+	s.queue, s.running = nil, true
 	if s.whole {
 		s.say(source.Event{Whole: true, Set: s.list()})
 	} else if s.trouble != "" {
 		s.say(source.Event{})
 	}
+}
+
+func (s *Source) stop() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.queue, s.running = nil, false
 }
 
 func (s *Source) next() ([]source.Event, <-chan struct{}) {

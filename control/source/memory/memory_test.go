@@ -4,6 +4,10 @@ package memory_test
 
 import (
 	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -75,5 +79,70 @@ func TestSetBefore(t *testing.T) {
 	})
 	if err != nil || count != 1 {
 		t.Errorf("%d events, %v", count, err)
+	}
+}
+
+// TestWriters: several goroutines write while the source runs, stops and runs again; what a reader makes of the
+// events is what was written.
+func TestWriters(t *testing.T) {
+	const writers, each = 4, 200
+	var s memory.Source
+	s.Replace(nil)
+	var working sync.WaitGroup
+	for w := range writers {
+		working.Go(func() {
+			for i := range each {
+				s.Set(object(fmt.Sprintf("%d-%d", w, i)))
+				if i%2 == 1 {
+					s.Remove(object(fmt.Sprintf("%d-%d", w, i-1)).Key)
+				}
+				s.Publish(source.Report{Node: "n", Epoch: uint64(i)})
+			}
+		})
+	}
+	first, stopFirst := context.WithCancel(t.Context())
+	go func() {
+		working.Wait()
+		stopFirst()
+	}()
+	events := 0
+	if err := s.Run(first, func(source.Event) {
+		if events++; events > 10 {
+			stopFirst()
+		}
+	}); err != nil {
+		t.Error(err)
+	}
+	working.Wait()
+	s.Set(object("last"))
+	held := map[string]bool{}
+	second, stop := context.WithCancel(t.Context())
+	if err := s.Run(second, func(e source.Event) {
+		if e.Whole {
+			clear(held)
+		}
+		for _, o := range e.Set {
+			held[o.Key.Name] = true
+		}
+		for _, key := range e.Removed {
+			delete(held, key.Name)
+		}
+		if held["last"] {
+			stop()
+		}
+	}); err != nil {
+		t.Error(err)
+	}
+	want := map[string]bool{"last": true}
+	for w := range writers {
+		for i := 1; i < each; i += 2 {
+			want[fmt.Sprintf("%d-%d", w, i)] = true
+		}
+	}
+	if !maps.Equal(held, want) {
+		t.Errorf("%v", slices.Sorted(maps.Keys(held)))
+	}
+	if reports := s.Reports(); len(reports) != writers*each || len(s.Reports()) != 0 {
+		t.Errorf("%d reports", len(reports))
 	}
 }
