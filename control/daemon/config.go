@@ -86,7 +86,10 @@ func (c *configured) Publish(r source.Report) {
 	c.mu.Lock()
 	config := c.config
 	c.mu.Unlock()
-	r.Statuses = slices.DeleteFunc(slices.Clone(r.Statuses), func(s source.Status) bool { return s.Object == config })
+	// The file's, as it is or was: its place tells it from the source's of that name.
+	r.Statuses = slices.DeleteFunc(slices.Clone(r.Statuses), func(s source.Status) bool {
+		return s.Object.Key == config.Key && s.Object.Place.File == config.Place.File
+	})
 	p.Publish(r)
 }
 

@@ -26,6 +26,7 @@ import (
 	"github.com/viaduct-net/viaduct/control/api"
 	"github.com/viaduct-net/viaduct/control/push"
 	"github.com/viaduct-net/viaduct/control/source"
+	"github.com/viaduct-net/viaduct/control/source/kept"
 	"github.com/viaduct-net/viaduct/internal/process"
 )
 
@@ -84,11 +85,17 @@ func Run(ctx context.Context, o Options) error {
 	return nil
 }
 
-// source is what desired state comes from, with the file of --config over it.
+// source is what desired state comes from, with a memory for what is refused, and the file of --config over it.
 func (o *Options) source(node string) (source.Source, error) {
 	from, err := o.open(node)
-	if err != nil || o.Config == "" {
-		return from, err
+	if err != nil {
+		return nil, err
+	}
+	if o.State != "" {
+		from = kept.New(from, o.State, o.Logger)
+	}
+	if o.Config == "" {
+		return from, nil
 	}
 	return newConfigured(from, o.Config, node)
 }

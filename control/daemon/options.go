@@ -79,5 +79,6 @@ func (o *Options) open(node string) (source.Source, error) {
 	case o.Source == "":
 		return nil, errors.New("say where desired state comes from: --source dir:PATH, etcd:URL,… or kubernetes")
 	}
-	return nil, fmt.Errorf("--source %q: use dir:PATH, etcd:URL,… or kubernetes[:KUBECONFIG]", o.Source)
+	// What follows the kind may hold a password.
+	return nil, fmt.Errorf("--source: %q is no kind of source: use dir:PATH, etcd:URL,… or kubernetes[:KUBECONFIG]", kind)
 }

@@ -4,6 +4,7 @@ package push
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"go.uber.org/zap"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/viaduct-net/viaduct/control/api"
 	"github.com/viaduct-net/viaduct/control/compile"
+	"github.com/viaduct-net/viaduct/internal/process"
 )
 
 // pusher owns the compiler and decides what is sent; one goroutine runs it.
@@ -144,6 +146,12 @@ func (p *pusher) send() {
 	whole := f.onto == 0 || p.delta.GetBase() != f.onto || larger(p.delta, p.latest)
 	if !whole {
 		m.Message = &api.FromControl_Delta{Delta: p.delta}
+	}
+	if size := proto.Size(m); whole && size > process.MaxMessage {
+		p.view.failure = fmt.Sprintf("the snapshot takes %d bytes, and a message has %d at most", size, process.MaxMessage)
+		p.log.Error("no snapshot can be sent; what is in force stays", zap.String("failure", p.view.failure))
+		f.refused = p.latest.Epoch
+		return
 	}
 	p.pushed = true
 	f.inFlight, f.whole, f.sent = p.latest.Epoch, whole, time.Now()

@@ -3,6 +3,7 @@
 package push
 
 import (
+	"maps"
 	"strings"
 
 	"github.com/viaduct-net/viaduct/control/api"
@@ -17,6 +18,8 @@ type statuses struct {
 	publisher source.Publisher // nil: nobody wants to know
 	compiler  *compile.Compiler
 	judged    map[model.Key]compile.Judgement // and not said yet
+	live      int                             // of them at the last look
+	said      uint64                          // epoch of the last report
 }
 
 func newStatuses(from source.Source, c *compile.Compiler) statuses {
@@ -24,6 +27,8 @@ func newStatuses(from source.Source, c *compile.Compiler) statuses {
 	return statuses{publisher: publisher, compiler: c, judged: map[model.Key]compile.Judgement{}}
 }
 
+// note takes judgements of a compilation that knows no dataplane, or one that has it to come. What is gone since is
+// forgotten: while no dataplane acks there may be many of those.
 func (s *statuses) note(judged []compile.Judgement) {
 	if s.publisher == nil {
 		return
@@ -31,13 +36,21 @@ func (s *statuses) note(judged []compile.Judgement) {
 	for _, j := range judged {
 		s.judged[j.Object.Key] = j
 	}
+	if len(s.judged) > 2*s.live+sweepAt {
+		maps.DeleteFunc(s.judged, func(key model.Key, j compile.Judgement) bool { return s.compiler.Object(key) != j.Object })
+		s.live = len(s.judged)
+	}
 }
+
+// sweepAt is as many judgements as are never worth a look at whether their objects are gone.
+const sweepAt = 64
 
 // applied says what stands in the snapshot that is in force, and what was left out of it.
 func (s *statuses) applied(inForce *api.Snapshot) {
-	if len(s.judged) == 0 {
+	if s.publisher == nil || len(s.judged) == 0 && s.said == inForce.GetEpoch() {
 		return
 	}
+	s.said = inForce.GetEpoch()
 	r := source.Report{Node: inForce.GetNode().GetName(), Epoch: inForce.GetEpoch()}
 	for key, j := range s.judged {
 		if s.compiler.Object(key) != j.Object {
@@ -50,6 +63,7 @@ func (s *statuses) applied(inForce *api.Snapshot) {
 		r.Statuses = append(r.Statuses, status)
 	}
 	clear(s.judged)
+	s.live = 0
 	s.publisher.Publish(r)
 }
 

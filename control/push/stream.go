@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"go.uber.org/zap"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/peer"
@@ -21,7 +22,8 @@ import (
 
 const (
 	helloWithin = 10 * time.Second
-	longest     = 16 << 10 // bytes of a text of the other end
+	longest     = 16 << 10           // bytes of a text of the other end
+	maxEpoch    = math.MaxUint64 / 2 // of a snapshot in force: there is always a greater one
 )
 
 // follower is a dataplane on its stream.
@@ -70,7 +72,7 @@ func (s *Server) Sync(stream grpc.BidiStreamingServer[api.FromDataplane, api.Fro
 	case <-s.stopped:
 		return errStops
 	}
-	go send(stream, f)
+	go s.send(stream, f)
 	defer func() {
 		select {
 		case s.leaves <- f:
@@ -114,7 +116,7 @@ func (s *Server) check(hello *api.Hello) error {
 		return status.Error(codes.InvalidArgument, "the first message is no hello")
 	case len(hello.Node) > longest || len(hello.Version) > longest:
 		return status.Errorf(codes.InvalidArgument, "the hello has a text of more than %d bytes", longest)
-	case hello.GetInForce() != nil && (hello.InForce.Epoch == 0 || hello.InForce.Epoch == math.MaxUint64):
+	case hello.GetInForce() != nil && (hello.InForce.Epoch == 0 || hello.InForce.Epoch > maxEpoch):
 		return status.Errorf(codes.InvalidArgument, "no snapshot has the epoch %d", hello.InForce.Epoch)
 	case hello.Node != "" && hello.Node != node.Name && !node.Sole:
 		return status.Errorf(codes.FailedPrecondition, "the dataplane is of node %q, and this control works for %q",
@@ -175,16 +177,21 @@ func receive(stream grpc.BidiStreamingServer[api.FromDataplane, api.FromControl]
 		select {
 		case received <- m:
 		case <-stream.Context().Done():
+			f.close(stream.Context().Err())
 			return
 		}
 	}
 }
 
-func send(stream grpc.BidiStreamingServer[api.FromDataplane, api.FromControl], f *follower) {
+// send sends what is put out. What cannot be sent, being too large for one, is a fault that ends the stream.
+func (s *Server) send(stream grpc.BidiStreamingServer[api.FromDataplane, api.FromControl], f *follower) {
 	for {
 		select {
 		case m := <-f.out:
 			if err := stream.Send(m); err != nil {
+				if stream.Context().Err() == nil {
+					s.log.Error("an epoch cannot be sent", zap.Error(err))
+				}
 				f.close(err)
 				return
 			}

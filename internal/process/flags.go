@@ -54,6 +54,7 @@ func (f *Flags) Logger() (*zap.Logger, error) {
 	cfg.Level = zap.NewAtomicLevelAt(level)
 	cfg.EncoderConfig.EncodeTime = zapcore.ISO8601TimeEncoder
 	cfg.DisableStacktrace = true
+	cfg.Sampling = nil // three hundred refusals are three hundred lines
 	switch f.LogFormat {
 	case "json":
 	case "text":

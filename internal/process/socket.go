@@ -21,9 +21,16 @@ import (
 // routes.
 const MaxMessage = 1 << 30
 
+// maxPath is the longest path of a unix socket, in bytes: sun_path of unix(7) less its last zero.
+const maxPath = 107
+
 // Listen listens on a unix socket for root and its group. One that a killed process left is replaced: who calls has
 // claimed the directory.
 func Listen(ctx context.Context, path string) (net.Listener, error) {
+	if len(path)+1 > maxPath {
+		return nil, &SetUpError{fmt.Errorf("%s has %d bytes, and a unix socket's path %d at most: choose a shorter --run",
+			path, len(path), maxPath-1)}
+	}
 	_ = os.Remove(path)
 	// Made under a name of its own, so that nobody finds it before its permissions are right.
 	aside := filepath.Join(filepath.Dir(path), "."+filepath.Base(path))

@@ -212,17 +212,17 @@ func (m *measurement) connect(ctx context.Context) (err error) {
 		return err
 	}
 	m.client = api.NewDataplaneClient(m.conn)
-	return m.await(ctx, func() bool {
+	return m.await(ctx, func(ctx context.Context) bool {
 		_, err := m.client.Status(ctx, &api.StatusRequest{})
 		return err == nil
 	})
 }
 
 // await asks until the answer is yes.
-func (m *measurement) await(ctx context.Context, done func() bool) error {
+func (m *measurement) await(ctx context.Context, done func(context.Context) bool) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	for !done() {
+	for !done(ctx) {
 		if err := m.pair.Err(); err != nil {
 			return err
 		}
@@ -239,7 +239,7 @@ func (m *measurement) firstSnapshot(ctx context.Context, r *rig.Rig, source stri
 		return 0, err
 	}
 	last := m.size.Pods - 1
-	err := m.await(ctx, func() bool {
+	err := m.await(ctx, func(ctx context.Context) bool {
 		s, err := m.client.Status(ctx, &api.StatusRequest{})
 		return err == nil && int(s.Routes) >= m.size.Routes+m.size.Nodes-1 && m.has(ctx, last, 0)
 	})
@@ -277,7 +277,7 @@ func (m *measurement) changes(ctx context.Context) ([]time.Duration, error) {
 		if err := m.write(ctx, pod); err != nil {
 			return nil, err
 		}
-		if err := m.await(ctx, func() bool { return m.has(ctx, pod, m.revision) }); err != nil {
+		if err := m.await(ctx, func(ctx context.Context) bool { return m.has(ctx, pod, m.revision) }); err != nil {
 			return nil, err
 		}
 		took = append(took, time.Since(start))
@@ -316,7 +316,7 @@ func (m *measurement) storm(ctx context.Context) ([]Sample, error) {
 		}
 	}
 	last := time.Now()
-	if err := m.await(ctx, func() bool { return m.has(ctx, pod, m.revision) }); err != nil {
+	if err := m.await(ctx, func(ctx context.Context) bool { return m.has(ctx, pod, m.revision) }); err != nil {
 		return nil, err
 	}
 	settled := time.Since(last)

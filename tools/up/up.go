@@ -5,10 +5,12 @@
 package up
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"path/filepath"
 	"time"
 
@@ -59,6 +61,7 @@ the devices are the kernel's again. SIGHUP reads everything again. Exit status: 
 			defer func() { _ = log.Sync() }()
 			c.Run, c.State, c.Logger = flags.Run, flags.State, log.Named("control")
 			d.Run, d.State, d.Logger = flags.Run, flags.State, log.Named("dataplane")
+			d.Node = cmp.Or(c.Node, os.Getenv("NODE_NAME")) // else control finds out which it is
 			return run(cmd.Context(), c, d, cmd.OutOrStdout())
 		},
 	}
@@ -82,7 +85,7 @@ func run(ctx context.Context, c control.Options, d dataplane.Options, ready io.W
 	group.Go(func() error { return announce(ctx, c.Run, ready) })
 	err := group.Wait()
 	var setUp *process.SetUpError
-	if err == nil || errors.As(err, &setUp) || errors.Is(err, context.Canceled) && ctx.Err() == nil {
+	if err == nil || errors.As(err, &setUp) {
 		return err
 	}
 	return exit.Fail(err)
