@@ -4,6 +4,8 @@ package system
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -98,7 +100,20 @@ func TestLastGoodForm(t *testing.T) {
 		s.write("node.yaml", "apiVersion: viaduct.dev/v1alpha1\nkind: NodeConfig\nmetadata: {name: lab}\nspec: {ports: 7}\n")
 		want.bad["lab"] = ""
 		s.converges(want)
+		s.write("route-a.yaml", strings.Replace(want.documents()["route-a"], "prohibit", "inhibit", 1))
+		want.bad["a"] = ""
+		s.converges(want)
 		control.kill()
+		control = s.startControl() // which takes what is wrong as it was before
+		s.converges(want)
+		delete(want.bad, "a")
+		s.put(want, "route-a")
+		s.converges(want)
+
+		control.kill()
+		if err := os.Remove(filepath.Join(s.state, "kept.json")); err != nil {
+			s.t.Fatal(err)
+		}
 		control = s.startControl()
 		s.says("why there is no snapshot", func(h health) string {
 			if h.Healthy || h.Control == nil || h.Control.Failure == "" {
