@@ -74,6 +74,11 @@ the devices are the kernel's again. SIGHUP reads everything again. Exit status: 
 		"address to serve control's metrics, /healthz and /readyz on, such as 127.0.0.1:9441")
 	cmd.MarkFlagsMutuallyExclusive("manifests", "source")
 	_ = cmd.MarkFlagDirname("manifests")
+	_ = cmd.MarkFlagFilename("config", "yaml", "yml", "json")
+	_ = cmd.RegisterFlagCompletionFunc("sockets", cobra.FixedCompletions([]string{"viaduct", "asavie"}, 0))
+	_ = cmd.RegisterFlagCompletionFunc("xdp", cobra.FixedCompletions([]string{"auto", "native", "generic"}, 0))
+	_ = cmd.RegisterFlagCompletionFunc("source", cobra.FixedCompletions(
+		[]string{"dir:", "etcd:https://", "kubernetes"}, cobra.ShellCompDirectiveNoSpace))
 	return cmd
 }
 

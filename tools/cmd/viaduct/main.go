@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Command viaduct looks at a running dataplane, replays captures through one, and shows what one does.
+// Command viaduct runs a dataplane on one machine, looks at a running one, replays captures through one, and shows what
+// one does.
 package main
 
 import (
@@ -8,11 +9,11 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"syscall"
 
 	"github.com/spf13/cobra"
 
+	"github.com/viaduct-net/viaduct/internal/process"
 	"github.com/viaduct-net/viaduct/tools/demo"
 	"github.com/viaduct-net/viaduct/tools/exit"
 	"github.com/viaduct-net/viaduct/tools/install"
@@ -35,8 +36,8 @@ func root() *cobra.Command {
 	flags := &show.Flags{}
 	c := &cobra.Command{
 		Use:   "viaduct",
-		Short: "Look at a userspace packet dataplane, replay captures through it, see it work",
-		Long: `Look at a userspace packet dataplane, replay captures through it, see it work.
+		Short: "Run a userspace packet dataplane, look at it, replay captures through it",
+		Long: `Run a userspace packet dataplane on one machine, look at a running one, replay captures through it, see it work.
 
 Exit status: 0 all is well; 1 the command ran, and what it looked at is not as it should be; 2 it could not run.`,
 		SilenceUsage: true, SilenceErrors: true,
@@ -62,7 +63,7 @@ func version(output *string) *cobra.Command {
 	return &cobra.Command{
 		Use: "version", Short: "Print the version of this program", Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			v, revision, toolchain := build()
+			v, revision, toolchain := process.Build()
 			format := "viaduct %s, revision %s, built with %s\n"
 			if *output == "json" {
 				format = "{\"version\":%q,\"revision\":%q,\"go\":%q}\n"
@@ -71,19 +72,4 @@ func version(output *string) *cobra.Command {
 			return err
 		},
 	}
-}
-
-func build() (version, revision, toolchain string) {
-	version, revision, toolchain = "unknown", "unknown", "unknown"
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return
-	}
-	version, toolchain = info.Main.Version, info.GoVersion
-	for _, s := range info.Settings {
-		if s.Key == "vcs.revision" {
-			revision = s.Value
-		}
-	}
-	return
 }
