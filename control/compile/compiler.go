@@ -40,10 +40,13 @@ type Step struct {
 	Judged []Judgement
 }
 
-// Judgement is what became of an object: it is in the snapshot when Error is nil.
+// Judgement is what became of an object: it is in the snapshot when Error is nil and Gone is not set.
 type Judgement struct {
 	Object *model.Object
 	Error  *model.Error
+	// Gone: it was judged before and does not concern the node any more; whatever was said of it is to be taken back.
+	// An object that was removed is judged no more, and has no such judgement.
+	Gone bool
 }
 
 // Compiler holds the objects of desired state, and what follows from them for one node. It is not for concurrent use.
@@ -212,9 +215,9 @@ func (c *Compiler) judgements(w *work) []Judgement {
 	for _, o := range w.looked {
 		switch {
 		case o.Key.Kind == "Route":
-			list = append(list, Judgement{o, c.routes.errorOf(claimant{byObject, o.Key})})
+			list = append(list, Judgement{Object: o, Error: c.routes.errorOf(claimant{byObject, o.Key})})
 		case o == c.self.object:
-			list = append(list, Judgement{o, c.routes.errorOf(nodeClaimant(c.self.name))})
+			list = append(list, Judgement{Object: o, Error: c.routes.errorOf(nodeClaimant(c.self.name))})
 		}
 	}
 	slices.SortFunc(list, func(a, b Judgement) int { return a.Object.Key.Compare(b.Object.Key) })

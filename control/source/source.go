@@ -52,10 +52,14 @@ type Report struct {
 	Statuses []Status
 }
 
-// Status is what became of one object. An object that does not concern the node has none.
+// Status is what became of one object. An object that does not concern the node has none, or one that is Gone when
+// it did before.
 type Status struct {
 	Object  *model.Object
 	Applied bool
+	// Gone: the object does not concern the node any more, or is no more. Whatever was said of it for this node is to
+	// be taken back; Applied, Field and Message say nothing.
+	Gone    bool
 	Field   string // at fault; empty when applied, or when the whole is meant
 	Message string // lower case, one line; empty when applied
 }
