@@ -29,7 +29,8 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func nodeConfig(t *testing.T, name string, mtu int) string {
 	t.Helper()
-	return fmt.Sprintf("apiVersion: viaduct.dev/v1alpha1\nkind: NodeConfig\nmetadata: {name: %s}\nspec: {mtu: %d}\n", name, mtu)
+	const text = "apiVersion: viaduct.dev/v1alpha1\nkind: NodeConfig\nmetadata: {name: %s}\nspec: {mtu: %d}\n"
+	return fmt.Sprintf(text, name, mtu)
 }
 
 func write(t *testing.T, path, text string) string {

@@ -108,8 +108,9 @@ type fakeControl struct {
 func (fakeControl) Status(context.Context, *controlapi.StatusRequest) (*controlapi.StatusReply, error) {
 	return &controlapi.StatusReply{
 		Node: "lab", Epoch: 8, Objects: map[string]uint32{"Route": 2, "NodeConfig": 1},
-		Source:    &controlapi.Source{Name: "dir:/lab", InStep: true},
-		Refused:   []*controlapi.Refused{{Place: "r.yaml:3", Object: "Route b", Field: "spec.destination", Reason: "no prefix"}},
+		Source: &controlapi.Source{Name: "dir:/lab", InStep: true},
+		Refused: []*controlapi.Refused{
+			{Place: "r.yaml:3", Object: "Route b", Field: "spec.destination", Reason: "no prefix"}},
 		Dataplane: &controlapi.Follower{Epoch: 7, RoundTripNanoseconds: 2000000, Snapshots: 1, Deltas: 3, Nacks: 1},
 	}, nil
 }

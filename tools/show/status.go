@@ -28,7 +28,7 @@ func status(f *Flags) *cobra.Command {
 	return command(f, &cobra.Command{
 		Use:   "status",
 		Short: "Show health, epoch, source, what was refused, workers, kernel features, what is degraded and why",
-		Long: `Show how the dataplane and control are: the epoch in force, the source of desired state and the objects that were
+		Long: `Show how the dataplane and control are: the epoch in force, the source of desired state, the objects that were
 refused, workers, kernel features found and missing, and what is degraded and why.
 
 Exit status: 0 tables are in force; 1 there are none yet; 2 no dataplane answers.`,

@@ -143,7 +143,9 @@ func TestEveryKind(t *testing.T) {
 
 func TestDamagedFile(t *testing.T) {
 	a := route("a", "a.yaml")
-	for _, text := range []string{"", "{", `{"version":9}`, `{"version":1,"objects":[{"Key":{"Kind":"Route"},"Spec":7}]}`} {
+	for _, text := range []string{
+		"", "{", `{"version":9}`, `{"version":1,"objects":[{"Key":{"Kind":"Route"},"Spec":7}]}`,
+	} {
 		dir := t.TempDir()
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
 			t.Fatal(err)

@@ -37,7 +37,8 @@ func root() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "viaduct",
 		Short: "Run a userspace packet dataplane, look at it, replay captures through it",
-		Long: `Run a userspace packet dataplane on one machine, look at a running one, replay captures through it, see it work.
+		Long: `Run a userspace packet dataplane on one machine, look at a running one, replay captures through
+it, see it work.
 
 Exit status: 0 all is well; 1 the command ran, and what it looked at is not as it should be; 2 it could not run.`,
 		SilenceUsage: true, SilenceErrors: true,
