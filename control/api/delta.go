@@ -225,6 +225,9 @@ func (m *merger) origins(base []string, d *Delta) []string {
 	for i, origin := range d.GetOrigins() {
 		next[i] = origin
 	}
+	for len(next) > 1 && next[len(next)-1] == "" { // free places at the end; 0 is always there
+		next = next[:len(next)-1]
+	}
 	return next
 }
 
