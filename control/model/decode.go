@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
-	"regexp"
 	"runtime"
 	"slices"
 	"strings"
@@ -124,9 +123,13 @@ func contentLine(text []byte) (int, bool) {
 }
 
 func (d *document) decode() ([]*Object, []*Error) {
-	text, err := yaml.YAMLToJSONStrict(d.text) // strict: a key may not be repeated
+	err := checkAliases(d.text)
+	var text []byte
+	if err == nil {
+		text, err = yaml.YAMLToJSONStrict(d.text) // strict: a key may not be repeated
+	}
 	if err != nil {
-		return nil, []*Error{{Place: d.place, Reason: d.oneLine(err)}}
+		return nil, []*Error{NewError(d.place, Key{}, "", oneLine(err))}
 	}
 	if items, ok := listed(text); ok {
 		return d.decodeList(items)
@@ -157,7 +160,7 @@ func (d *document) decodeList(items []json.RawMessage) (objects []*Object, errs 
 		o, refused := FromJSON(d.place, item)
 		if refused != nil {
 			if refused.Key.Name == "" {
-				refused.Field = strings.TrimSuffix(index("items", i)+"."+refused.Field, ".")
+				refused.Field = line(strings.TrimSuffix(index("items", i)+"."+refused.Field, "."))
 			}
 			errs = append(errs, refused)
 		} else if o != nil {
@@ -171,7 +174,7 @@ func (d *document) decodeList(items []json.RawMessage) (objects []*Object, errs 
 // neither an object nor an error. Place is where it was read; the zero value when that has no name.
 func FromJSON(place Place, text []byte) (*Object, *Error) {
 	fail := func(k Key, field, reason string) (*Object, *Error) {
-		return nil, &Error{Place: place, Key: k, Field: field, Reason: reason}
+		return nil, NewError(place, k, field, reason)
 	}
 	if text = bytes.TrimSpace(text); len(text) == 0 || string(text) == "null" {
 		return nil, nil
@@ -241,17 +244,18 @@ func (o *Object) identify(h *header) (field, reason string) {
 		return "apiVersion", fmt.Sprintf("%q is not known; %s is", h.APIVersion, APIVersion)
 	case h.Metadata.Name == "":
 		return "metadata.name", "must be said"
-	case len(h.Metadata.Name) > 253 || !printable(h.Metadata.Name) || strings.Contains(h.Metadata.Name, "/"):
-		return "metadata.name", fmt.Sprintf("%q is not a name", h.Metadata.Name)
-	case !known: // kinds of other groups may have the names of ours
-		group, _, _ := strings.Cut(h.APIVersion, "/")
-		o.Key.Kind += "." + group
+	case !known:
+		if o.Key.Kind, field, reason = foreignKind(h.APIVersion, h.Kind); reason != "" {
+			return field, reason
+		}
 	case !kind.Namespaced:
 		o.Key.Namespace = ""
 	case o.Key.Namespace == "":
 		o.Key.Namespace = "default"
 	}
-	return "", ""
+	c := &checker{}
+	c.checkNames(o.Key, h.Metadata.Labels)
+	return c.field, c.reason
 }
 
 // understand decodes the spec of a kind of ours, and keeps any other object as it is.
@@ -282,15 +286,4 @@ func (o *Object) understand(apiVersion string, text []byte) (field, reason strin
 		o.Spec = Raw(text)
 	}
 	return c.field, c.reason
-}
-
-var yamlLine = regexp.MustCompile(`^yaml: line (\d+): `)
-
-// oneLine words an error of the YAML parser, whose line numbers count from the document's beginning.
-func (d *document) oneLine(err error) string {
-	text := strings.TrimPrefix(err.Error(), "error converting YAML to JSON: ")
-	if m := yamlLine.FindStringSubmatch(text); m != nil {
-		text = fmt.Sprintf("line %s of the document: %s", m[1], text[len(m[0]):])
-	}
-	return strings.Join(strings.Fields(strings.TrimPrefix(text, "yaml: ")), " ")
 }

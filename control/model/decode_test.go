@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -97,6 +98,8 @@ func TestRefused(t *testing.T) {
 		{"[1, 2]", "", "not a Kubernetes object"},
 		{"a: [", "", "document"},
 		{"a: 1\na: 2", "", "already"},
+		{"{" + strings.Repeat("a: 1,", 1000) + "}", "", `key "a" already set in map, and 998 more like that`},
+		{route("{destination: " + strings.Repeat("x", 100_000) + "}"), "spec.destination", "…"},
 		{`{"apiVersion": "v1", "apiVersion": "v2"}`, "", "already"},
 		// fields and types
 		{route("{destination: 10.0.0.0/8, type: blackhole, metric: 1}"), "spec.metric", "unknown field"},
@@ -125,6 +128,8 @@ func TestRefused(t *testing.T) {
 		{hop("via: 224.0.0.1"), "spec.nextHops[0].via", "unicast"},
 		{hop("via: 0.1.2.3"), "spec.nextHops[0].via", "unicast"},
 		{hop(`via: "fe80::1%eth0", port: p`), "spec.nextHops[0].via", "unicast"},
+		{hop("via: 10.0.0.1, port: p q"), "spec.nextHops[0].port", "spaces"},
+		{hop("via: 10.0.0.1, port: " + strings.Repeat("p", 64)), "spec.nextHops[0].port", "63 bytes"},
 		{hop(`via: "fe80::1"`), "spec.nextHops[0].port", "link-local"},
 		{route("{destination: 10.0.0.0/8, nextHops: [" + strings.Repeat("{port: p},", 257) + "]}"),
 			"spec.nextHops", "at most 256"},
@@ -234,10 +239,12 @@ func FuzzDecode(f *testing.F) {
 	f.Add([]byte(`{"apiVersion":"v1","kind":"Pod","metadata":{"name":"a"}}`))
 	f.Add([]byte(`{"apiVersion":"v1","kind":"List","items":[{"apiVersion":"v1","kind":"Node","metadata":{"name":"a"}}]}`))
 	f.Add([]byte(aPod))
+	f.Add([]byte("x: &x [1, 2]\ny: &y [*x, *x]\nz: {<<: *y}\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		objects, errs := Decode("f", data)
 		for _, e := range errs {
-			if e.Reason == "" || e.Place.Line < 1 || e.Place.Document < 1 || strings.Contains(e.Error(), "\n") {
+			if e.Reason == "" || e.Place.Line < 1 || e.Place.Document < 1 || strings.Contains(e.Error(), "\n") ||
+				!utf8.ValidString(e.Error()) || len(e.Error()) > 10*maxLine {
 				t.Errorf("error %#v", e)
 			}
 		}

@@ -24,14 +24,15 @@ func FromTyped(typed any) (*Object, *Error) {
 	c := &checker{}
 	kind, meta, spec := understandTyped(c, typed)
 	if meta == nil {
-		return nil, &Error{Reason: fmt.Sprintf("a %T is no object of a known kind", typed)}
+		return nil, NewError(Place{}, Key{}, "", fmt.Sprintf("a %T is no object of a known kind", typed))
 	}
 	o := objectOf(kind, meta.GetNamespace(), meta.GetName(), meta.GetLabels(), meta.GetGeneration())
 	if o.Spec = spec; kind == "Namespace" {
 		o.labelNamespace()
 	}
+	c.checkNames(o.Key, o.Labels)
 	if c.reason != "" {
-		return nil, &Error{Key: o.Key, Field: c.field, Reason: c.reason}
+		return nil, NewError(o.Place, o.Key, c.field, c.reason)
 	}
 	return o, nil
 }

@@ -22,15 +22,15 @@ type Key struct {
 	Name      string
 }
 
-// String returns "Route a" or "Pod default/a".
+// String returns "Route a" or "Pod default/a", as a line of UTF-8: what was refused for its name has a key too.
 func (k Key) String() string {
 	if k.Name == "" {
-		return k.Kind // of a document that does not say more
+		return line(k.Kind) // of a document that does not say more
 	}
 	if k.Namespace == "" {
-		return k.Kind + " " + k.Name
+		return line(k.Kind + " " + k.Name)
 	}
-	return k.Kind + " " + k.Namespace + "/" + k.Name
+	return line(k.Kind + " " + k.Namespace + "/" + k.Name)
 }
 
 // Compare orders keys by kind, namespace and name.
@@ -43,17 +43,17 @@ func (k Key) Compare(o Key) int {
 
 // Place is where an object was read.
 type Place struct {
-	File     string // relative to the source's root; empty when the source has no files
+	File     string // relative to the source's root, any bytes; empty when the source has no files
 	Line     int    // of the document's first line of content, from 1; 0 when there are no lines
 	Document int    // within the file, from 1
 }
 
-// String returns "routes.yaml:12", or the empty string for no place.
+// String returns "routes.yaml:12", or the empty string for no place. It is a line of UTF-8, whatever the file's name.
 func (p Place) String() string {
 	if p.Line == 0 {
-		return p.File
+		return line(p.File)
 	}
-	return fmt.Sprintf("%s:%d", p.File, p.Line)
+	return fmt.Sprintf("%s:%d", line(p.File), p.Line)
 }
 
 // Object is one object of desired state. It is immutable once decoded.
@@ -63,6 +63,9 @@ type Object struct {
 	Labels map[string]string
 	// Generation is the API server's count of changes of the spec; 0 where there is none.
 	Generation int64
+	// UID tells the object from an earlier one of its key, where the source knows: one that was deleted and made again
+	// is another, of which everything is to be said anew. Empty where there is none.
+	UID string
 	// Spec is *NodeConfig, *Route, *Pod, *Namespace, *Node, or Raw for a kind that nothing is compiled of.
 	Spec any
 }
@@ -81,32 +84,4 @@ func (o *Object) Origin() string {
 		return fmt.Sprintf("%s (%s)", o.Key, place)
 	}
 	return o.Key.String()
-}
-
-// Error is a document, an object or a field that was refused.
-type Error struct {
-	Place  Place
-	Key    Key    // zero when the document did not say what it is
-	Field  string // "spec.nextHops[0].via"; empty when the whole is meant
-	Reason string // lower case, one line
-}
-
-// Error returns "routes.yaml:12 (document 2): Route a: spec.destination: not a prefix".
-func (e *Error) Error() string {
-	var b strings.Builder
-	if place := e.Place.String(); place != "" {
-		b.WriteString(place)
-		if e.Place.Document > 0 {
-			fmt.Fprintf(&b, " (document %d)", e.Place.Document)
-		}
-		b.WriteString(": ")
-	}
-	if e.Key != (Key{}) {
-		fmt.Fprintf(&b, "%s: ", e.Key)
-	}
-	if e.Field != "" {
-		fmt.Fprintf(&b, "%s: ", e.Field)
-	}
-	b.WriteString(e.Reason)
-	return b.String()
 }

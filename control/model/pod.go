@@ -49,6 +49,7 @@ func (p *Pod) addPort(c *checker, from corev1.ContainerPort) {
 	number := uint16(c.between("containerPort", int64(from.ContainerPort), 1, maxPort))
 	protocol := c.oneOf("protocol", string(from.Protocol), "TCP", "UDP", "SCTP")
 	if from.Name != "" {
+		c.name("name", from.Name)
 		p.Ports = append(p.Ports, ContainerPort{Name: intern(from.Name), Protocol: intern(protocol), Port: number})
 	}
 }

@@ -49,6 +49,7 @@ func (s *routeSpec) build(c *checker) *Route {
 	c.check(!r.Destination.Addr().IsMulticast(), "destination", "%s is multicast, which is not forwarded", r.Destination)
 	c.check(!linkLocal(r.Destination), "destination", "%s is link-local, which is not forwarded", r.Destination)
 	c.check(s.Node == "" || len(s.NodeSelector) == 0, "nodeSelector", "node and nodeSelector exclude each other")
+	c.checkLabels("nodeSelector", s.NodeSelector)
 	if r.Type != "forward" {
 		c.check(len(s.NextHops) == 0, "nextHops", "a route of type %s leads nowhere", r.Type)
 		return r
@@ -65,6 +66,9 @@ func (s *nextHopSpec) build(c *checker) NextHop {
 	h := NextHop{Port: s.Port, Weight: 1, MTU: c.mtu("mtu", s.MTU)}
 	if s.Weight != nil {
 		h.Weight = uint32(c.between("weight", *s.Weight, 1, maxWeight))
+	}
+	if s.Port != "" {
+		c.name("port", s.Port)
 	}
 	if s.Via != "" {
 		h.Via = c.unicast("via", s.Via)
