@@ -124,7 +124,7 @@ func equal(a, b *model.Object) bool {
 	if a == nil || b == nil {
 		return a == b
 	}
-	return a == b || a.Place == b.Place && a.Generation == b.Generation && a.Same(b)
+	return a == b || a.Place == b.Place && a.Generation == b.Generation && a.UID == b.UID && a.Same(b)
 }
 
 // stages are what a compilation consists of, in order. What the first ones find is used by those below.
@@ -242,7 +242,7 @@ func (c *Compiler) Errors() []*model.Error {
 
 // refuse says why the object is left out.
 func refuse(o *model.Object, field, format string, args ...any) *model.Error {
-	return &model.Error{Place: o.Place, Key: o.Key, Field: field, Reason: fmt.Sprintf(format, args...)}
+	return model.NewError(o.Place, o.Key, field, fmt.Sprintf(format, args...))
 }
 
 // Object returns the object with the key; nil: there is none.

@@ -3,9 +3,9 @@
 package compile
 
 import (
+	"encoding/binary"
 	"net/netip"
 	"slices"
-	"strings"
 
 	"github.com/viaduct-net/viaduct/control/api"
 	"github.com/viaduct-net/viaduct/control/model"
@@ -140,11 +140,21 @@ func (t *identities) identityOf(won *claim[*api.Identity]) (content string, id *
 	return identityContent(id), id, true
 }
 
-// identityContent is equal for equal identities: no label and no name has a byte 0 or 1.
+// identityContent is equal for equal identities, and for no others.
 func identityContent(id *api.Identity) string {
-	return strings.Join([]string{
-		id.Kind.String(), id.Namespace, strings.Join(id.Labels, "\x01"), strings.Join(id.NamespaceLabels, "\x01"),
-	}, "\x00")
+	content := appendText([]byte{byte(id.Kind)}, id.Namespace)
+	for _, list := range [][]string{id.Labels, id.NamespaceLabels} {
+		content = binary.AppendUvarint(content, uint64(len(list)))
+		for _, label := range list {
+			content = appendText(content, label)
+		}
+	}
+	return string(content)
+}
+
+// appendText appends the length, so that no text reads as two.
+func appendText(b []byte, text string) []byte {
+	return append(binary.AppendUvarint(b, uint64(len(text))), text...)
 }
 
 // sortedLabels returns "key=value", sorted.

@@ -51,7 +51,8 @@ func (c *Compiler) selects(r *model.Route) bool {
 	return true
 }
 
-// resolve finds the ports of a route's next hops. Hops that are equal become one with the sum of their weights.
+// resolve finds the ports of a route's next hops. Hops that are equal become one with the sum of their weights; one
+// cannot have two MTUs.
 func (c *Compiler) resolve(o *model.Object, r *model.Route) (*group, *model.Error) {
 	g := &group{kind: groupKinds[r.Type]}
 	for i, h := range r.NextHops {
@@ -64,6 +65,9 @@ func (c *Compiler) resolve(o *model.Object, r *model.Route) (*group, *model.Erro
 			hop.Via = h.Via.AsSlice()
 		}
 		at, there := slices.BinarySearchFunc(g.hops, hop, compareHops)
+		if there && g.hops[at].Mtu != hop.Mtu {
+			return nil, refuse(o, fmt.Sprintf("spec.nextHops[%d].mtu", i), "the same next hop twice with different MTUs")
+		}
 		if there {
 			g.hops[at].Weight = min(g.hops[at].Weight+hop.Weight, 65535)
 			continue
