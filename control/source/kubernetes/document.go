@@ -8,6 +8,7 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
 )
 
 // document is an object of a custom resource: JSON for model.FromJSON, which decodes it once and for all. It is
@@ -31,6 +32,7 @@ func (d *document) UnmarshalJSON(text []byte) error {
 		metav1.TypeMeta
 		Metadata struct {
 			Name            string            `json:"name"`
+			UID             types.UID         `json:"uid,omitempty"`
 			ResourceVersion string            `json:"resourceVersion,omitempty"`
 			Annotations     map[string]string `json:"annotations,omitempty"` // of bookmarks
 			Labels          map[string]string `json:"labels,omitempty"`
@@ -45,12 +47,13 @@ func (d *document) UnmarshalJSON(text []byte) error {
 	d.TypeMeta = head.TypeMeta
 	d.ObjectMeta = metav1.ObjectMeta{
 		Name:            head.Metadata.Name,
+		UID:             head.Metadata.UID,
 		ResourceVersion: head.Metadata.ResourceVersion,
 		Annotations:     head.Metadata.Annotations,
 		Generation:      head.Metadata.Generation,
 	}
 	d.status = head.Status
-	head.Status, head.Metadata.ResourceVersion, head.Metadata.Annotations = nil, "", nil
+	head.Status, head.Metadata.UID, head.Metadata.ResourceVersion, head.Metadata.Annotations = nil, "", "", nil
 	var err error
 	d.text, err = json.Marshal(head)
 	return err

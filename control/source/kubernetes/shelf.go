@@ -40,7 +40,7 @@ type item struct {
 	key    model.Key
 	object *model.Object // nil: refused
 	err    *model.Error
-	status *ownStatus // nil for kinds that are not ours
+	seen   *seen // nil for kinds that are not ours
 }
 
 // Transformer implements cache.TransformingStore: of a list that is streamed only items are ever held.
@@ -61,7 +61,10 @@ func (s *shelf) read(o any) (*item, error) {
 	if d, ours := o.(*document); ours {
 		i.object, i.err = model.FromJSON(model.Place{}, d.text)
 		if s.status != nil {
-			i.status = s.status.read(d)
+			i.seen = s.status.read(d)
+			if i.object != nil {
+				i.object.UID = string(d.UID)
+			}
 		}
 	} else {
 		strip(meta)
@@ -148,8 +151,9 @@ func (s *shelf) Resync() error { return nil }
 // put takes an item in. A heartbeat, a status: what leaves the object the same is no news.
 func (s *shelf) put(i *item) {
 	m := s.mirror
+	changed := s.changed(i)
 	if s.status != nil {
-		s.status.saw(i)
+		s.status.saw(i, changed)
 	}
 	if was := s.bad[i.key]; was != nil || i.err != nil {
 		if was != nil && i.err != nil && *was == *i.err {
@@ -163,13 +167,20 @@ func (s *shelf) put(i *item) {
 		s.bad[i.key] = i.err
 		return
 	}
-	if was := s.good[i.key]; was != nil && was.Generation == i.object.Generation && was.Same(i.object) {
+	if !changed {
 		return
 	}
 	s.good[i.key] = i.object
 	m.set[i.key] = i.object
 	delete(m.removed, i.key)
 	m.wake()
+}
+
+// changed says whether the item is another form than the one that was seen before, or another object of its key.
+func (s *shelf) changed(i *item) bool {
+	was := s.good[i.key]
+	return s.bad[i.key] != nil || i.err != nil || was == nil || was.Generation != i.object.Generation ||
+		was.UID != i.object.UID || !was.Same(i.object)
 }
 
 // drop takes an object out.
@@ -200,10 +211,10 @@ func (s *shelf) trouble(text string) {
 	}
 }
 
-// absent takes note that the API server does not know the kind. Others do not wait for it. What it held stays in
-// force: objects that are deleted with their definition are deleted one by one before.
-func (s *shelf) absent(trouble string) {
-	s.trouble(trouble)
+// absent takes note that the API server does not know the kind, which it need not: others do not wait for it. What it
+// held stays in force: objects that are deleted with their definition are deleted one by one before.
+func (s *shelf) absent() {
+	s.trouble("")
 	s.mirror.mu.Lock()
 	defer s.mirror.mu.Unlock()
 	if !s.filled {

@@ -9,6 +9,7 @@ import (
 	"hash/fnv"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/viaduct-net/viaduct/control/model"
 	"github.com/viaduct-net/viaduct/control/source"
@@ -16,8 +17,8 @@ import (
 
 // The status of our objects, as deploy/crds describes it. A node writes what it made of an object under its own name,
 // by server-side apply, so that nodes do not know of each other. An object of one node (its NodeConfig, a Route with
-// spec.node) always has that node's word, and a condition to wait for. Of an object for many nodes a node speaks only
-// while it refuses it, and only when few have done so already: what 500 nodes refuse alike is not said 500 times, to
+// spec.node) always has that node's word, and a condition to wait for. Of an object for many nodes (the NodeConfig for
+// all without their own, a Route without spec.node) a node speaks only while it refuses it, and only when few have done so already: what 500 nodes refuse alike is not said 500 times, to
 // 500 watchers each.
 
 // maxRefusals is how many nodes' refusals an object for many nodes has, more or less.
@@ -49,81 +50,96 @@ func (a *entry) same(b *entry) bool {
 		a.ObservedGeneration == b.ObservedGeneration
 }
 
-// ownStatus is what an object that the API server has says of us.
-type ownStatus struct {
-	entry      *entry // nil: nothing
-	others     int    // nodes that have entries
-	node       string // spec.node of a Route
-	generation int64
+// everyone is the NodeConfig of the nodes that have none of their own.
+const everyone = "default"
+
+// concern is whom an object concerns.
+type concern uint8
+
+const (
+	many    concern = iota // nodes, perhaps this one
+	own                    // this node alone
+	another                // another node alone
+)
+
+func (w *statusWriter) concern(kind, name, node string) concern {
+	switch {
+	case kind == "NodeConfig" && name != everyone:
+		node = name
+	case kind == "NodeConfig" && name == w.node: // a node may be named so
+		node = name
+	}
+	switch node {
+	case "":
+		return many
+	case w.node:
+		return own
+	}
+	return another
 }
 
-// statusOf reads what d says of the node.
-func statusOf(d *document, node string) *ownStatus {
-	own := &ownStatus{generation: d.Generation}
+// seen is an object as the API server has it.
+type seen struct {
+	entry      *entry // what it says of us; nil: nothing
+	others     int32  // nodes that have entries
+	concern    concern
+	generation int64
+	uid        types.UID
+}
+
+// outdated says whether the object says something of us that is of an earlier form, and that nobody may come to say
+// anything else of: the object may not concern the node any more.
+func (s *seen) outdated() bool {
+	return s.concern == many && s.entry != nil && s.entry.ObservedGeneration < s.generation
+}
+
+// read reads what d is, and says of the node.
+func (w *statusWriter) read(d *document) *seen {
+	s := &seen{generation: d.Generation, uid: d.UID}
 	var spec struct {
 		Spec struct {
 			Node any `json:"node"` // what it is was not checked yet
 		} `json:"spec"`
 	}
-	if json.Unmarshal(d.text, &spec) == nil {
-		own.node, _ = spec.Spec.Node.(string)
+	if d.Kind == "Route" && json.Unmarshal(d.text, &spec) != nil {
+		spec.Spec.Node = nil
 	}
+	node, _ := spec.Spec.Node.(string)
+	s.concern = w.concern(d.Kind, d.Name, node)
 	var status struct {
 		Nodes []entry `json:"nodes"`
 	}
 	if len(d.status) == 0 || json.Unmarshal(d.status, &status) != nil {
-		return own // nobody's word, or not one of us
+		return s // nobody's word, or not one of us
 	}
-	own.others = len(status.Nodes)
 	for i := range status.Nodes {
-		if status.Nodes[i].Name == node {
+		if status.Nodes[i].Name == w.node {
 			e := status.Nodes[i]
-			own.entry = &e
-			own.others--
+			s.entry = &e
+		} else {
+			s.others++
 		}
 	}
-	return own
+	return s
 }
 
-// word is what is to be said of an object.
-type word struct {
-	entry *entry // nil: nothing
-	alone bool   // the object is this node's only
-}
-
-// wordOf words a status that control reports.
-func wordOf(node string, epoch uint64, s source.Status) word {
-	w := word{alone: alone(s.Object)}
-	if s.Applied && !w.alone {
-		return w
+// wordOf words a status that control reports; nil: nothing is to be said.
+func (w *statusWriter) wordOf(epoch uint64, s source.Status, to concern) *entry {
+	if s.Gone || s.Applied && to != own {
+		return nil
 	}
-	w.entry = &entry{Name: node, Applied: metav1.ConditionTrue, Reason: reasonApplied,
+	e := &entry{Name: w.node, Applied: metav1.ConditionTrue, Reason: reasonApplied,
 		Epoch: int64(epoch), ObservedGeneration: s.Object.Generation}
 	if !s.Applied {
-		w.entry.Applied, w.entry.Reason = metav1.ConditionFalse, reasonRefused
-		w.entry.Message, w.entry.Field = s.Message, s.Field
+		e.Applied, e.Reason, e.Message, e.Field = metav1.ConditionFalse, reasonRefused, s.Message, s.Field
 	}
-	return w
+	return e
 }
 
 // refusalOf words what the source itself refuses.
-func refusalOf(node string, i *item) word {
-	return word{
-		alone: i.key.Kind == "NodeConfig" || i.status.node != "",
-		entry: &entry{Name: node, Applied: metav1.ConditionFalse, Reason: reasonRefused, Message: i.err.Reason,
-			Field: i.err.Field, ObservedGeneration: i.status.generation},
-	}
-}
-
-// alone says whether an object is one node's.
-func alone(o *model.Object) bool {
-	switch spec := o.Spec.(type) {
-	case *model.NodeConfig:
-		return true
-	case *model.Route:
-		return spec.Node != ""
-	}
-	return false
+func (w *statusWriter) refusalOf(i *item) *entry {
+	return &entry{Name: w.node, Applied: metav1.ConditionFalse, Reason: reasonRefused, Message: i.err.Reason,
+		Field: i.err.Field, ObservedGeneration: i.seen.generation}
 }
 
 // patch is what is applied: all that the node says of the object. What it said before and is not in it goes.
@@ -140,14 +156,17 @@ type statusPart struct {
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
 }
 
-func patchOf(key model.Key, w word) *patch {
+// patchOf makes e, or nothing, what the node says of the object.
+func patchOf(key model.Key, at seen, e *entry) *patch {
 	p := &patch{APIVersion: model.APIVersion, Kind: key.Kind, Metadata: map[string]string{"name": key.Name}}
-	if w.entry == nil {
+	if at.uid != "" { // what was judged was this object, and not one that has come in its place
+		p.Metadata["uid"] = string(at.uid)
+	}
+	if e == nil {
 		return p
 	}
-	p.Status = &statusPart{Nodes: []entry{*w.entry}}
-	if w.alone {
-		e := w.entry
+	p.Status = &statusPart{Nodes: []entry{*e}}
+	if at.concern == own {
 		p.Status.Conditions = []metav1.Condition{{
 			Type: "Applied", Status: e.Applied, Reason: e.Reason, Message: joined(e.Field, e.Message),
 			ObservedGeneration: e.ObservedGeneration, LastTransitionTime: e.LastTransitionTime,

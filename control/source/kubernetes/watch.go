@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/url"
 	"reflect"
+	"regexp"
 	"strings"
 	"time"
 
@@ -111,21 +112,26 @@ func (w *watcher) outcome(ctx context.Context, err error) {
 	case !apierrors.IsNotFound(err):
 		w.shelf.trouble(wordError(err))
 	case w.optional():
-		w.shelf.absent("")
+		w.shelf.absent()
 	default:
-		w.shelf.absent(fmt.Sprintf("the API server has no %s of %s: apply deploy/crds", w.kind.Resource, w.kind.APIVersion))
+		// Without its NodeConfig a node would be one that has no ports. What is in force stays until it is known.
+		w.shelf.trouble(fmt.Sprintf("the API server has no %s of %s: apply deploy/crds", w.kind.Resource, w.kind.APIVersion))
 	}
 }
 
-// wordError words an error of the network without the request, so that it is one for all kinds.
+// passing is what differs from attempt to attempt: our end of a connection, and how far one had come.
+var passing = regexp.MustCompile(`[^ >]+:\d+->|LastStreamID=\d+, `)
+
+// wordError words an error of the network without the request, so that it is one for all kinds, and each time the same.
 func wordError(err error) string {
+	text := err.Error()
 	var request *url.Error
 	if errors.As(err, &request) {
 		if at, e := url.Parse(request.URL); e == nil {
-			return fmt.Sprintf("API server %s: %v", at.Host, request.Err)
+			text = fmt.Sprintf("API server %s: %v", at.Host, request.Err)
 		}
 	}
-	return strings.Join(strings.Fields(err.Error()), " ")
+	return strings.Join(strings.Fields(passing.ReplaceAllString(text, "")), " ")
 }
 
 func sleep(ctx context.Context, d time.Duration) {

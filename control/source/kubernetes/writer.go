@@ -35,10 +35,10 @@ type statusWriter struct {
 	logger *zap.Logger
 	spread time.Duration
 
-	mu     sync.Mutex
-	queue  workqueue.TypedRateLimitingInterface[model.Key] // nil before run
-	wanted map[model.Key]word                              // to be written, or found to be written
-	there  map[model.Key]ownStatus                         // of objects of which somebody said something
+	mu    sync.Mutex
+	queue workqueue.TypedRateLimitingInterface[model.Key] // nil before run
+	there map[model.Key]seen                              // objects that concern the node, or say something of it
+	words map[model.Key]*entry                            // what these are to say of it; nil: nothing
 }
 
 func newStatusWriter(node string, logger *zap.Logger) *statusWriter {
@@ -46,43 +46,48 @@ func newStatusWriter(node string, logger *zap.Logger) *statusWriter {
 		node:   node,
 		logger: logger,
 		spread: spread,
-		wanted: map[model.Key]word{},
-		there:  map[model.Key]ownStatus{},
+		there:  map[model.Key]seen{},
+		words:  map[model.Key]*entry{},
 	}
 }
 
-// publish takes note of what control made of objects.
+// publish takes note of what control made of objects. Of one that is gone, or has another form by now, it is too late
+// to say anything: the word on that form is to come.
 func (w *statusWriter) publish(report source.Report) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, s := range report.Statuses {
-		switch s.Object.Spec.(type) {
-		case *model.NodeConfig, *model.Route:
-			w.want(s.Object.Key, wordOf(w.node, report.Epoch, s))
+		at, known := w.there[s.Object.Key]
+		if !known || at.concern == another || s.Object.Generation < at.generation || s.Object.UID != string(at.uid) {
+			continue
 		}
+		w.say(s.Object.Key, w.wordOf(report.Epoch, s, at.concern))
 	}
 }
 
-// read returns what the API server has of an object's status.
-func (w *statusWriter) read(d *document) *ownStatus { return statusOf(d, w.node) }
-
-// saw takes note of an object that the API server sent: of what it says of us, and of what only the source can say.
-func (w *statusWriter) saw(i *item) {
+// saw takes note of an object that the API server sent: of what it says of us, and of what only the source can say. A
+// word that stands for the same form of it stands on: the API server may have lost it, with the object, say, that was
+// deleted and made again.
+func (w *statusWriter) saw(i *item, changed bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	own := *i.status
-	delete(w.there, i.key)
-	if own.entry != nil || own.others > 0 {
-		w.there[i.key] = own
+	at := *i.seen
+	w.there[i.key] = at
+	if changed && i.err == nil {
+		delete(w.words, i.key)
 	}
-	elsewhere := i.key.Kind == "NodeConfig" && i.key.Name != w.node || own.node != "" && own.node != w.node
+	_, said := w.words[i.key]
 	switch {
-	case elsewhere && own.entry != nil: // it was ours
-		w.want(i.key, word{alone: true})
-	case elsewhere:
-		delete(w.wanted, i.key)
+	case at.concern == another && at.entry == nil:
+		w.drop(i.key)
+	case at.concern == another: // it was ours
+		w.say(i.key, nil)
 	case i.err != nil:
-		w.want(i.key, refusalOf(w.node, i))
+		w.say(i.key, w.refusalOf(i))
+	case !said && at.outdated():
+		w.say(i.key, nil)
+	default:
+		w.settle(i.key)
 	}
 }
 
@@ -90,28 +95,48 @@ func (w *statusWriter) saw(i *item) {
 func (w *statusWriter) forget(key model.Key) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	delete(w.wanted, key)
+	w.drop(key)
+}
+
+func (w *statusWriter) drop(key model.Key) {
+	delete(w.words, key)
 	delete(w.there, key)
 }
 
-// want makes the word the one to be written, under the lock.
-func (w *statusWriter) want(key model.Key, word word) {
-	if word.entry.same(w.there[key].entry) {
-		delete(w.wanted, key)
-		return
+// say makes e, or nothing, what the object is to say of the node, under the lock.
+func (w *statusWriter) say(key model.Key, e *entry) {
+	was := w.words[key]
+	switch {
+	case e == nil:
+	case was.same(e): // also written alike, should it be written again: the API server changes nothing then
+		e = was
+	default:
+		e.LastTransitionTime = metav1.Now()
+		if was := w.there[key].entry; was != nil && was.Applied == e.Applied {
+			e.LastTransitionTime = was.LastTransitionTime
+		}
 	}
-	w.wanted[key] = word
-	if w.queue != nil {
-		w.enqueue(key, word)
+	w.words[key] = e
+	w.settle(key)
+}
+
+// settle sees to it that the object comes to say what it is to say, under the lock.
+func (w *statusWriter) settle(key model.Key) {
+	switch {
+	case w.queue == nil || !w.due(key):
+	case w.there[key].concern == own || w.words[key] == nil || w.spread == 0:
+		w.queue.Add(key)
+	default:
+		w.queue.AddAfter(key, rand.N(w.spread))
 	}
 }
 
-func (w *statusWriter) enqueue(key model.Key, word word) {
-	if word.alone || word.entry == nil || w.spread == 0 {
-		w.queue.Add(key)
-		return
-	}
-	w.queue.AddAfter(key, rand.N(w.spread))
+// due says whether there is something to write of the object, and not enough said already.
+func (w *statusWriter) due(key model.Key) bool {
+	e, said := w.words[key]
+	at := w.there[key]
+	enough := at.concern != own && e != nil && at.entry == nil && at.others >= maxRefusals
+	return said && !enough && !e.same(at.entry)
 }
 
 // run writes until ctx is done.
@@ -122,8 +147,8 @@ func (w *statusWriter) run(ctx context.Context, api *api) {
 	defer stop()
 	w.mu.Lock()
 	w.queue = queue
-	for key, word := range w.wanted {
-		w.enqueue(key, word)
+	for key := range w.words {
+		w.settle(key)
 	}
 	w.mu.Unlock()
 	rate := flowcontrol.NewTokenBucketRateLimiter(writeRate, writeBurst)
@@ -132,72 +157,55 @@ func (w *statusWriter) run(ctx context.Context, api *api) {
 		if down {
 			return
 		}
-		if w.due(key) && rate.Wait(ctx) == nil {
+		if w.isDue(key) && rate.Wait(ctx) == nil {
 			w.write(ctx, api, key)
 		}
 		queue.Done(key)
 	}
 }
 
-// due says whether there is something to write of the object, and not enough said already.
-func (w *statusWriter) due(key model.Key) bool {
+func (w *statusWriter) isDue(key model.Key) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	word, ok := w.wanted[key]
-	own := w.there[key]
-	if ok && !word.alone && word.entry != nil && own.entry == nil && own.others >= maxRefusals {
-		delete(w.wanted, key)
-		return false
-	}
-	return ok
+	return w.due(key)
 }
 
-// write applies the newest word on an object.
+// write applies what is to be said of an object, when that is still so.
 func (w *statusWriter) write(ctx context.Context, api *api, key model.Key) {
 	w.mu.Lock()
-	word, ok := w.wanted[key]
-	if ok && word.entry != nil {
-		stamped := *word.entry
-		stamped.LastTransitionTime = metav1.Now()
-		if was := w.there[key].entry; was != nil && was.Applied == stamped.Applied {
-			stamped.LastTransitionTime = was.LastTransitionTime
-		}
-		word.entry = &stamped
-	}
+	due, e, at := w.due(key), w.words[key], w.there[key]
 	w.mu.Unlock()
-	if !ok {
+	if !due {
 		return
 	}
-	err := w.apply(ctx, api, key, word)
+	err := w.apply(ctx, api, key, patchOf(key, at, e))
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	switch {
 	case ctx.Err() != nil:
 	case err == nil:
 		w.queue.Forget(key)
-		w.wrote(key, word)
-	case apierrors.IsNotFound(err): // the object went, or its definition
+		w.wrote(key, at, e)
+	case apierrors.IsNotFound(err), apierrors.IsConflict(err): // it is gone, or another: the watch will show that
 		w.queue.Forget(key)
-		delete(w.wanted, key)
 	default:
 		w.logger.Warn("status not written", zap.Stringer("object", key), zap.Error(err))
 		w.queue.AddRateLimited(key)
 	}
 }
 
-// wrote takes note of a success; a word that came meanwhile is in the queue.
-func (w *statusWriter) wrote(key model.Key, word word) {
-	own := w.there[key]
-	own.entry = word.entry
-	w.there[key] = own
-	if w.wanted[key].entry.same(word.entry) {
-		delete(w.wanted, key)
+// wrote takes note of a success. Another word may have come meanwhile.
+func (w *statusWriter) wrote(key model.Key, to seen, e *entry) {
+	if at, known := w.there[key]; known && at.uid == to.uid {
+		at.entry = e
+		w.there[key] = at
+		w.settle(key)
 	}
 }
 
 // apply is one server-side apply. It is forced: of what carries the node's name nobody else is the master.
-func (w *statusWriter) apply(ctx context.Context, api *api, key model.Key, word word) error {
-	body, err := json.Marshal(patchOf(key, word))
+func (w *statusWriter) apply(ctx context.Context, api *api, key model.Key, p *patch) error {
+	body, err := json.Marshal(p)
 	if err != nil {
 		return err
 	}
