@@ -21,6 +21,8 @@ type claims[K comparable, V any] struct {
 	byOwner map[claimant][]K
 	touched map[K]struct{} // keys to be looked at
 	refused map[refusal[K]]*model.Error
+	// judgedAnew says that refused may say something else than when this was last unset.
+	judgedAnew bool
 }
 
 // claimant is who claims. Order is what decides: by class, then by key.
@@ -63,6 +65,8 @@ func newClaims[K comparable, V any](
 		byOwner: map[claimant][]K{},
 		touched: map[K]struct{}{},
 		refused: map[refusal[K]]*model.Error{},
+
+		judgedAnew: true,
 	}
 }
 
@@ -70,7 +74,7 @@ func newClaims[K comparable, V any](
 func (c *claims[K, V]) withdraw(who claimant) {
 	for _, key := range c.byOwner[who] {
 		c.touched[key] = struct{}{}
-		delete(c.refused, refusal[K]{who, key})
+		c.refuse(refusal[K]{who, key}, nil)
 		list := slices.DeleteFunc(c.byKey[key], func(other *claim[V]) bool { return other.claimant == who })
 		if len(list) == 0 {
 			delete(c.byKey, key)
@@ -123,11 +127,21 @@ func (c *claims[K, V]) judge(key K, one, winner *claim[V]) {
 	if err == nil && one != winner {
 		err = c.lost(key, one, winner)
 	}
-	if err == nil {
-		delete(c.refused, refusal[K]{one.claimant, key})
+	c.refuse(refusal[K]{one.claimant, key}, err)
+}
+
+// refuse notes why a claim is refused; nil: it is not.
+func (c *claims[K, V]) refuse(which refusal[K], err *model.Error) {
+	was := c.refused[which]
+	switch {
+	case err != nil && was != nil && *was == *err, err == was:
 		return
+	case err == nil:
+		delete(c.refused, which)
+	default:
+		c.refused[which] = err
 	}
-	c.refused[refusal[K]{one.claimant, key}] = err
+	c.judgedAnew = true
 }
 
 // errorOf is the first refusal of the claimant, by key.

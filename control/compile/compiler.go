@@ -7,7 +7,7 @@
 //
 // The flow of the files is that of a compilation: compiler.go takes changes and lists the stages; node.go chooses the
 // NodeConfig, ports.go numbers the ports; routes.go and nodes.go claim destinations, and groups.go settles them;
-// identities.go does the same for addresses. claims.go, numbers.go, table.go and origins.go are what stages are made
+// identities.go does the same for addresses; judge.go says what became of objects. claims.go, numbers.go, table.go and origins.go are what stages are made
 // of.
 package compile
 
@@ -15,7 +15,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 
 	"github.com/viaduct-net/viaduct/control/api"
 	"github.com/viaduct-net/viaduct/control/model"
@@ -36,17 +35,9 @@ type Step struct {
 	// Delta makes Snapshot of the Step before: its base is that one's epoch, and Delta.Apply gives what Snapshot is.
 	// It is nil for the first Step, for the first after Resume, and when nothing changed.
 	Delta *api.Delta
-	// Judged are objects of viaduct.dev kinds that concern the node, and that were looked at; ordered by key.
+	// Judged are objects of viaduct.dev kinds that concern the node, and that were looked at, and those that do not
+	// any more; ordered by key.
 	Judged []Judgement
-}
-
-// Judgement is what became of an object: it is in the snapshot when Error is nil and Gone is not set.
-type Judgement struct {
-	Object *model.Object
-	Error  *model.Error
-	// Gone: it was judged before and does not concern the node any more; whatever was said of it is to be taken back.
-	// An object that was removed is judged no more, and has no such judgement.
-	Gone bool
 }
 
 // Compiler holds the objects of desired state, and what follows from them for one node. It is not for concurrent use.
@@ -58,6 +49,7 @@ type Compiler struct {
 
 	last       *api.Snapshot // nil: the next one is whole
 	errors     []*model.Error
+	judged     map[model.Key]struct{} // objects that somebody was told of
 	self       self
 	ports      ports
 	routes     routes
@@ -71,6 +63,7 @@ func New(node Node) *Compiler {
 		node:    node,
 		objects: map[string]map[model.Key]*model.Object{},
 		changed: map[model.Key]*model.Object{},
+		judged:  map[model.Key]struct{}{},
 	}
 	c.Resume(nil)
 	return c
@@ -144,7 +137,7 @@ type work struct {
 	former  self
 	whole   bool // the node itself changed: everything that depends on it is looked at
 	delta   *api.Delta
-	looked  map[model.Key]*model.Object // of kinds that are judged
+	looked  map[model.Key]struct{} // objects of kinds that are judged
 }
 
 // Compile returns what follows from the changes since the last compilation. The epoch is that of the Snapshot if
@@ -156,7 +149,7 @@ func (c *Compiler) Compile(epoch uint64) (*Step, error) {
 		return nil, err
 	}
 	w := &work{changed: map[string][]model.Key{}, former: c.self, whole: c.self != me,
-		looked: map[model.Key]*model.Object{}}
+		looked: map[model.Key]struct{}{}}
 	for key, was := range c.changed {
 		if !equal(was, c.Object(key)) {
 			w.changed[key.Kind] = append(w.changed[key.Kind], key)
@@ -177,7 +170,6 @@ func (c *Compiler) Compile(epoch uint64) (*Step, error) {
 
 // step makes a Step of finished work.
 func (c *Compiler) step(w *work, base *api.Snapshot) *Step {
-	c.errors = nil
 	step := &Step{Snapshot: base, Judged: c.judgements(w)}
 	if c.last != nil && w.delta.Empty() {
 		return step
@@ -201,48 +193,6 @@ func (c *Compiler) keys(w *work, kind string) []model.Key {
 		return keys
 	}
 	return slices.AppendSeq(keys, maps.Keys(c.objects[kind]))
-}
-
-// look notes that the object was looked at.
-func (w *work) look(o *model.Object) {
-	if o.Key.Kind == "Route" || o.Key.Kind == "NodeConfig" {
-		w.looked[o.Key] = o
-	}
-}
-
-func (c *Compiler) judgements(w *work) []Judgement {
-	var list []Judgement
-	for _, o := range w.looked {
-		switch {
-		case o.Key.Kind == "Route":
-			list = append(list, Judgement{Object: o, Error: c.routes.errorOf(claimant{byObject, o.Key})})
-		case o == c.self.object:
-			list = append(list, Judgement{Object: o, Error: c.routes.errorOf(nodeClaimant(c.self.name))})
-		}
-	}
-	slices.SortFunc(list, func(a, b Judgement) int { return a.Object.Key.Compare(b.Object.Key) })
-	return list
-}
-
-// Errors are what is left out of the last Snapshot because it does not fit the rest, ordered by object and field. What
-// else such an object says is in it. The list is not to be changed.
-func (c *Compiler) Errors() []*model.Error {
-	if c.errors == nil {
-		c.errors = slices.AppendSeq(c.errors, maps.Values(c.routes.refused))
-		c.errors = slices.AppendSeq(c.errors, maps.Values(c.identities.refused))
-		slices.SortFunc(c.errors, func(a, b *model.Error) int {
-			if order := a.Key.Compare(b.Key); order != 0 {
-				return order
-			}
-			return strings.Compare(a.Field+a.Reason, b.Field+b.Reason)
-		})
-	}
-	return c.errors
-}
-
-// refuse says why the object is left out.
-func refuse(o *model.Object, field, format string, args ...any) *model.Error {
-	return model.NewError(o.Place, o.Key, field, fmt.Sprintf(format, args...))
 }
 
 // Object returns the object with the key; nil: there is none.

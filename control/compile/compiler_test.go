@@ -5,6 +5,7 @@ package compile_test
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"strings"
 	"testing"
 
@@ -112,5 +113,36 @@ func TestLost(t *testing.T) {
 	step, err := c.Compile(2)
 	if err != nil || step.Delta.GetBase() != first.Snapshot.Epoch || len(step.Snapshot.IdentityPrefixes) != 1 {
 		t.Errorf("%+v, %v", step, err)
+	}
+}
+
+// TestErrorsStand: the list of what is refused is the same one until something about it changes, and an error that
+// stands is the same one in each.
+func TestErrorsStand(t *testing.T) {
+	refused := func(name string) *model.Object {
+		return &model.Object{Key: model.Key{Kind: "Route", Name: name}, Spec: &model.Route{Type: "forward",
+			Destination: netip.MustParsePrefix("20.0.0.0/8"), NextHops: []model.NextHop{{Port: "none", Weight: 1}}}}
+	}
+	c := compile.New(compile.Node{Name: "a"})
+	c.Replace([]*model.Object{nodeConfig("a", 0), refused("b"), refused("d")})
+	compileErrors := func(epoch uint64, set []*model.Object, removed ...model.Key) []*model.Error {
+		c.Change(set, removed)
+		if _, err := c.Compile(epoch); err != nil {
+			t.Fatal(err)
+		}
+		return c.Errors()
+	}
+	first := compileErrors(1, nil)
+	for i, object := range []*model.Object{large.pod(1, "1"), nodeConfig("a", 1500)} {
+		if same := compileErrors(uint64(i+2), []*model.Object{object}); len(same) != 2 || &same[0] != &first[0] {
+			t.Errorf("%s changed: %v became %v", object.Key, first, same)
+		}
+	}
+	more := compileErrors(4, []*model.Object{refused("c")})
+	if len(first) != 2 || len(more) != 3 || more[0] != first[0] || more[2] != first[1] {
+		t.Errorf("%v, then %v", first, more)
+	}
+	if less := compileErrors(5, nil, more[0].Key); len(less) != 2 || less[0] != more[1] || less[1] != more[2] {
+		t.Errorf("%v, then %v", more, less)
 	}
 }

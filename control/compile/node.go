@@ -89,8 +89,8 @@ func (c *Compiler) compileNode(w *work) {
 	if !w.whole {
 		return
 	}
-	if c.self.object.Key.Kind == "NodeConfig" {
-		w.look(c.self.object)
+	for _, key := range c.keys(w, "NodeConfig") {
+		w.look(key)
 	}
 	next := &api.Snapshot{}
 	origin := c.origins.refer(c.self.object)

@@ -54,6 +54,9 @@ func printDelta(b *strings.Builder, step *compile.Step) {
 		if j.Error != nil {
 			fmt.Fprintf(b, ": %s: %s", j.Error.Field, j.Error.Reason)
 		}
+		if j.Gone {
+			b.WriteString(": gone")
+		}
 		b.WriteByte('\n')
 	}
 }

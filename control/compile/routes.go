@@ -27,6 +27,7 @@ func (c *Compiler) claimRoutes(w *work) {
 	for _, key := range c.keys(w, "Route") {
 		who := claimant{byObject, key}
 		c.routes.withdraw(who)
+		w.look(key)
 		o := c.Object(key)
 		if o == nil {
 			continue

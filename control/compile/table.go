@@ -49,7 +49,7 @@ func (t *table[K, V]) decide(
 ) (moves []move[K, V]) {
 	t.settle(func(key K, winner *claim[V], all []*claim[V]) {
 		for _, one := range all {
-			w.look(one.object)
+			w.look(one.object.Key)
 		}
 		m := move[K, V]{key: key, from: t.inForce[key]}
 		if winner != nil {
