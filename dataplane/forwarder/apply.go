@@ -112,12 +112,13 @@ func (f *Forwarder) apply(ctx context.Context, snapshot *api.Snapshot, absent bo
 	if err != nil {
 		return err
 	}
-	if err := f.startWorkers(snapshot, next, links); err != nil {
+	undo, err := f.provideWorkers(ctx, snapshot, next, links)
+	if err != nil {
 		return errors.Join(err, f.restoreNeighbors(links))
 	}
 	opened, err := f.openMissing(snapshot, links)
 	if err != nil {
-		return errors.Join(err, f.restoreNeighbors(links))
+		return errors.Join(err, undo(), f.restoreNeighbors(links))
 	}
 	// The commit point: from here on nothing is undone, nor left half done.
 	ctx = context.WithoutCancel(ctx)
@@ -126,6 +127,7 @@ func (f *Forwarder) apply(ctx context.Context, snapshot *api.Snapshot, absent bo
 	for _, p := range snapshot.GetPorts() {
 		f.names[packet.PortID(p.Id)] = p.Name
 	}
+	f.reportWorkers(links)
 	delete(f.degraded, "snapshot")
 	if err := errors.Join(f.serve(ctx, opened), f.closeUnused(ctx)); err != nil {
 		f.degrade("snapshot", "in force, but not all of it works: "+err.Error())

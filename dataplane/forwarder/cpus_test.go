@@ -14,14 +14,7 @@ import (
 
 // A bound worker has its CPU for itself: no other thread of the process may run there.
 func TestWorkersAreBound(t *testing.T) {
-	if runtime.NumCPU() < 2 {
-		t.Skip("needs two CPUs: one for the worker and one for the rest")
-	}
-	var before unix.CPUSet
-	if err := unix.SchedGetaffinity(0, &before); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { eachThread(t, func(tid int) { _ = unix.SchedSetaffinity(tid, &before) }) })
+	keepAffinity(t)
 	s := newSite(t, Config{CPUs: []int{1}})
 	s.must(s.apply(s.snapshot()))
 	s.must(s.echo("10.2.0.2:7000", 1<<20))
@@ -44,6 +37,19 @@ func TestWorkersAreBound(t *testing.T) {
 	if bound != 1 {
 		t.Errorf("%d threads may run on the worker's CPU", bound)
 	}
+}
+
+// keepAffinity undoes at the end of the test what it does to the CPUs that threads may run on.
+func keepAffinity(t *testing.T) {
+	t.Helper()
+	if runtime.NumCPU() < 2 {
+		t.Skip("needs two CPUs: one for the worker and one for the rest")
+	}
+	var before unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &before); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { eachThread(t, func(tid int) { _ = unix.SchedSetaffinity(tid, &before) }) })
 }
 
 func eachThread(t *testing.T, visit func(tid int)) {

@@ -42,24 +42,46 @@ type socket struct {
 	fd     int // of xsk, from link on
 }
 
-// openMissing opens the devices that the snapshot names, that exist and are not open yet: all of them or none.
+// missing lists, of each device that the snapshot names, that exists and is not open, the port that opens it.
+func (f *Forwarder) missing(snapshot *api.Snapshot, links links) (ports []*api.Port) {
+	seen := make(map[string]bool)
+	for _, p := range snapshot.GetPorts() {
+		if _, there := links[p.Device]; there && f.devices[p.Device] == nil && !seen[p.Device] {
+			seen[p.Device] = true
+			ports = append(ports, p)
+		}
+	}
+	return ports
+}
+
+// openMissing opens the devices that are missing: all of them or none.
 func (f *Forwarder) openMissing(snapshot *api.Snapshot, links links) ([]*device, error) {
 	var opened []*device
-	for _, p := range snapshot.GetPorts() {
-		facts, there := links[p.Device]
-		if !there || f.devices[p.Device] != nil || slices.ContainsFunc(opened, named(p.Device)) {
-			continue
-		}
-		d, err := f.openDevice(snapshot, p, facts)
+	for _, p := range f.missing(snapshot, links) {
+		d, err := f.openDevice(snapshot, p, links[p.Device])
 		if err != nil {
 			for _, o := range opened {
 				err = errors.Join(err, f.abandon(o))
 			}
-			return nil, fmt.Errorf("open port %s on device %s: %w", p.Name, p.Device, err)
+			return nil, err
 		}
 		opened = append(opened, d)
 	}
 	return opened, nil
+}
+
+// openPossible opens those of the missing devices that can be opened: one device's failure is not the others'.
+func (f *Forwarder) openPossible(snapshot *api.Snapshot, links links) (opened []*device, err error) {
+	for _, p := range f.missing(snapshot, links) {
+		d, openErr := f.openDevice(snapshot, p, links[p.Device])
+		if openErr != nil {
+			f.degrade("device "+p.Device, "its ports are closed: "+openErr.Error())
+			err = errors.Join(err, openErr)
+			continue
+		}
+		opened = append(opened, d)
+	}
+	return opened, err
 }
 
 // fits says whether the open device has the sockets and the hook that a snapshot asks for. Of ports that share a device
@@ -71,10 +93,13 @@ func (d *device) fits(snapshot *api.Snapshot, p *api.Port) bool {
 	return p.Name != d.port || slices.Equal(p.Queues, d.asked)
 }
 
-func named(name string) func(*device) bool { return func(d *device) bool { return d.name == name } }
-
 // openDevice attaches the hook and opens the sockets, which no worker serves yet.
-func (f *Forwarder) openDevice(snapshot *api.Snapshot, p *api.Port, facts linkFacts) (*device, error) {
+func (f *Forwarder) openDevice(snapshot *api.Snapshot, p *api.Port, facts linkFacts) (_ *device, err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("open port %s on device %s: %w", p.Name, p.Device, err)
+		}
+	}()
 	d := &device{
 		name: p.Device, index: f.slot(p.Device), link: facts,
 		port: p.Name, asked: p.Queues, shared: shared(snapshot.GetNode(), p.Device),
@@ -84,7 +109,6 @@ func (f *Forwarder) openDevice(snapshot *api.Snapshot, p *api.Port, facts linkFa
 			return nil, err
 		}
 	}
-	var err error
 	if d.hook, err = xdpprog.Load(f.hookOptions(snapshot.GetNode(), p.Device, facts.queues)); err != nil {
 		return nil, err
 	}
@@ -186,6 +210,7 @@ func (f *Forwarder) serve(ctx context.Context, opened []*device) error {
 	}
 	for _, d := range opened {
 		f.devices[d.name] = d
+		delete(f.degraded, "device "+d.name)
 		if err := f.link(ctx, d); err != nil {
 			return err
 		}

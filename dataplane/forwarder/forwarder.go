@@ -13,6 +13,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -75,6 +76,8 @@ type Forwarder struct {
 	devices  map[string]*device
 	slots    []string // device names by their index in the tables
 	workers  []*thread
+	books    []*ledger.Book    // of workers that ended
+	apart    int               // how many of the CPUs everything else keeps off
 	degraded map[string]string // what is less than asked for, by subject
 	names    map[packet.PortID]string
 	refusal  *dataplaneapi.Refusal // why the last snapshot was refused, nil when it was not
@@ -84,7 +87,7 @@ type Forwarder struct {
 	lostMu sync.Mutex   // held for a moment only: workers take it
 	lost   map[int]bool // devices, by index, that a worker let go of since the last look
 
-	changed chan struct{} // a device vanished under a worker
+	changed chan struct{} // the devices are to be looked at
 	running sync.WaitGroup
 }
 
@@ -132,14 +135,7 @@ func (f *Forwarder) Close() error {
 	for name := range f.devices {
 		errs = append(errs, f.closeDevice(context.Background(), name))
 	}
-	for _, t := range f.workers {
-		t.worker.Stop()
-	}
-	f.running.Wait()
-	for _, t := range f.workers {
-		errs = append(errs, t.worker.Close(), t.umem.Close())
-	}
-	f.workers = nil
+	errs = append(errs, f.stopWorkers())
 	f.removePins()
 	return errors.Join(errs...)
 }
@@ -148,7 +144,7 @@ func (f *Forwarder) Close() error {
 func (f *Forwarder) Ledger() map[packet.PortID]*ledger.Totals {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	books := make([]*ledger.Book, 0, len(f.workers))
+	books := slices.Clone(f.books)
 	for _, t := range f.workers {
 		books = append(books, t.worker.Book())
 	}

@@ -169,22 +169,24 @@ func (f *Forwarder) reconcile(ctx context.Context) error {
 			d.link = facts
 		}
 	}
-	if len(f.workers) == 0 { // none of the devices was there when the snapshot was restored
-		if err := f.startWorkers(f.snapshot, f.tables.Load(), links); err != nil {
-			return err
-		}
+	// None of the devices may have been there when the snapshot was restored, or not the one with the fewest queues.
+	if _, err := f.provideWorkers(ctx, f.snapshot, f.tables.Load(), links); err != nil {
+		return err
 	}
-	opened, openErr := f.openMissing(f.snapshot, links) // one device's failure is not the others'
+	f.reportWorkers(links)
+	return f.reopen(ctx, links, changed)
+}
+
+// reopen opens the missing devices of the snapshot in force, and puts what changed of devices into the tables.
+func (f *Forwarder) reopen(ctx context.Context, links links, changed bool) error {
+	opened, openErr := f.openPossible(f.snapshot, links)
 	if !changed && len(opened) == 0 {
 		return openErr
 	}
 	next, err := tables.Relink(f.tables.Load(), f.lookup(links))
 	if err != nil {
-		return err
+		return errors.Join(openErr, err)
 	}
 	f.tables.Store(next)
-	for _, d := range opened {
-		delete(f.degraded, "device "+d.name)
-	}
 	return errors.Join(openErr, f.serve(ctx, opened))
 }
