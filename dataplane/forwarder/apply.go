@@ -81,6 +81,7 @@ func (f *Forwarder) transact(epoch uint64, k kind, change func() error) error {
 		f.metrics.nacks.Inc()
 		return err
 	}
+	f.refused, f.refusedOn = nil, nil
 	f.refusal, f.applied = nil, time.Since(begin)
 	f.metrics.apply.Observe(f.applied.Seconds())
 	f.metrics.snapshots[k].Inc()
@@ -105,6 +106,7 @@ func (f *Forwarder) apply(ctx context.Context, snapshot *api.Snapshot, absent bo
 	if err != nil {
 		return err
 	}
+	f.refused, f.refusedOn = snapshot, links.shapes(snapshot) // unless it is taken
 	if err := f.checkDevices(snapshot, links, absent); err != nil {
 		return err
 	}
@@ -114,31 +116,37 @@ func (f *Forwarder) apply(ctx context.Context, snapshot *api.Snapshot, absent bo
 	}
 	undo, err := f.provideWorkers(ctx, snapshot, next, links)
 	if err != nil {
-		return errors.Join(err, f.restoreNeighbors(links))
+		return err
 	}
 	opened, err := f.openMissing(snapshot, links)
 	if err != nil {
-		return errors.Join(err, undo(), f.restoreNeighbors(links))
+		return errors.Join(err, undo())
 	}
 	// The commit point: from here on nothing is undone, nor left half done.
 	ctx = context.WithoutCancel(ctx)
 	f.snapshot = snapshot
+	next.Enter(f.tables.Load())
 	f.tables.Store(next)
 	for _, p := range snapshot.GetPorts() {
 		f.names[packet.PortID(p.Id)] = p.Name
 	}
 	f.reportWorkers(links)
 	delete(f.degraded, "snapshot")
-	if err := errors.Join(f.serve(ctx, opened), f.closeUnused(ctx)); err != nil {
+	if err := errors.Join(f.serve(ctx, opened), f.settleDevices(ctx)); err != nil {
 		f.degrade("snapshot", "in force, but not all of it works: "+err.Error())
 	}
+	f.reportAbsent()
 	return nil
 }
 
-// restoreNeighbors makes the static neighbours those of the snapshot in force, after a Build that came to nothing.
-func (f *Forwarder) restoreNeighbors(links links) error {
-	_, err := tables.Build(f.tables.Load(), f.snapshot, f.lookup(links), f.neighbors)
-	return err
+// reportAbsent says which devices of the snapshot in force are not there.
+func (f *Forwarder) reportAbsent() {
+	for _, p := range f.snapshot.GetPorts() {
+		subject := "device " + p.Device
+		if f.devices[p.Device] == nil && f.degraded[subject] == "" {
+			f.degrade(subject, "the device is not there; its ports open when it appears")
+		}
+	}
 }
 
 // checkDevices refuses a snapshot with a port, unknown until then, whose device does not exist. A device may vanish
@@ -150,9 +158,7 @@ func (f *Forwarder) checkDevices(snapshot *api.Snapshot, links links, absent boo
 	}
 	for _, p := range snapshot.GetPorts() {
 		_, there := links[p.Device]
-		if !there && absent {
-			f.degrade("device "+p.Device, "the device is not there; its ports open when it appears")
-		} else if !there && !known[p.Device] && p.Device != "" {
+		if !there && !absent && !known[p.Device] && p.Device != "" {
 			return &tables.InvalidError{Object: tables.Origin(snapshot, p.Origin), Field: "spec.ports[" + p.Name + "].device",
 				Reason: fmt.Sprintf("device %q does not exist in this network namespace; create it or correct the name",
 					p.Device)}

@@ -32,7 +32,7 @@ type device struct {
 	port    string   // that opened it
 	asked   []uint32 // its queues as configured; empty: all
 	shared  bool     // the hook leaves to the host what is not ours
-	restore func()   // gives the device its offloads back
+	restore func()   // gives the device its offloads back; nil while they are as they were
 }
 
 type socket struct {
@@ -117,9 +117,7 @@ func (f *Forwarder) openDevice(snapshot *api.Snapshot, p *api.Port, facts linkFa
 		return nil, errors.Join(err, d.hook.Close())
 	}
 	d.mode = mode.String()
-	if d.restore, err = keepTags(snapshot, p.Device); err != nil {
-		f.degrade("device "+p.Device, "its driver may take VLAN tags away: "+err.Error())
-	}
+	f.keepTags(d, snapshot)
 	if err := f.openSockets(d, p); err != nil {
 		return nil, errors.Join(err, f.abandon(d))
 	}
@@ -264,15 +262,17 @@ func (f *Forwarder) link(ctx context.Context, d *device) error {
 	return nil
 }
 
-// closeUnused closes the devices that no port of the snapshot in force names.
-func (f *Forwarder) closeUnused(ctx context.Context) error {
+// settleDevices closes the devices that no port of the snapshot in force names, and sets the others' offloads.
+func (f *Forwarder) settleDevices(ctx context.Context) error {
 	var errs []error
 	used := make(map[string]bool)
 	for _, p := range f.snapshot.GetPorts() {
 		used[p.Device] = true
 	}
-	for name := range f.devices {
-		if !used[name] {
+	for name, d := range f.devices {
+		if used[name] {
+			f.keepTags(d, f.snapshot)
+		} else {
 			errs = append(errs, f.closeDevice(ctx, name))
 		}
 	}
@@ -289,7 +289,7 @@ func (f *Forwarder) closeDevice(ctx context.Context, name string) error {
 	d := f.devices[name]
 	delete(f.devices, name)
 	err := d.hook.Detach()
-	d.restore()
+	f.giveTags(d)
 	for _, t := range f.workers {
 		err = errors.Join(err, t.worker.Call(ctx, func() { t.worker.RemoveDevice(d.index) }))
 	}
@@ -303,7 +303,7 @@ func (f *Forwarder) closeDevice(ctx context.Context, name string) error {
 // abandon closes a device that no worker serves.
 func (f *Forwarder) abandon(d *device) error {
 	err := d.hook.Detach()
-	d.restore()
+	f.giveTags(d)
 	var closeErr error
 	for _, s := range d.sockets {
 		// It has no frames yet, but looking for them is for the worker, whose frames they would be.

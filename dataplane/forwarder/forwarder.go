@@ -41,7 +41,7 @@ type Config struct {
 	CPUs    []int         // one for each worker, which nothing else of the process uses; empty: not bound
 	Spin    time.Duration // for how long an idle worker polls before it sleeps; negative: for ever
 	Ring    int           // descriptors of each ring, a power of two; 0: 2048
-	Changed func()        // is called when devices changed, came or went; may be nil
+	Changed func()        // is called when devices of a refused snapshot changed, came or went; may be nil
 	Chunks  int           // UMEM chunks of a worker; 0: as the rings need, at most 16384
 }
 
@@ -81,8 +81,11 @@ type Forwarder struct {
 	degraded map[string]string // what is less than asked for, by subject
 	names    map[packet.PortID]string
 	refusal  *dataplaneapi.Refusal // why the last snapshot was refused, nil when it was not
-	applied  time.Duration         // how long the last change took
-	metrics  changeMetrics
+	// refused is the last snapshot, when it was refused, and refusedOn what its devices were then.
+	refused   *api.Snapshot
+	refusedOn map[string]linkFacts
+	applied   time.Duration // how long the last change took
+	metrics   changeMetrics
 
 	lostMu sync.Mutex   // held for a moment only: workers take it
 	lost   map[int]bool // devices, by index, that a worker let go of since the last look

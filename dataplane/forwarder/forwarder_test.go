@@ -369,9 +369,19 @@ func TestTagsAreKept(t *testing.T) {
 	if !on() {
 		t.Fatal("the device takes no tags away to begin with")
 	}
-	snapshot := s.snapshot()
-	snapshot.Ports[1].OuterVlan = 100
-	s.must(s.apply(snapshot))
+	tagged := s.snapshot()
+	tagged.Ports[1].OuterVlan = 100
+	s.must(s.apply(tagged))
+	if on() {
+		t.Error("the device still takes tags away")
+	}
+	s.must(s.apply(s.snapshot()))
+	if !on() {
+		t.Error("the device without a tagged port did not get its offload back")
+	}
+	tagged = s.snapshot() // of a device that is open
+	tagged.Ports = append(tagged.Ports, &api.Port{Id: 3, Name: "tagged", Device: "r0", OuterVlan: 100})
+	s.must(s.apply(tagged))
 	if on() {
 		t.Error("the device still takes tags away")
 	}

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"time"
 
@@ -24,10 +25,24 @@ type linkFacts struct {
 	mac     packet.MAC
 	mtu     int
 	up      bool
+	enabled bool // by whoever administers it: up, but for the carrier
 	queues  int
 }
 
 type links map[string]linkFacts
+
+// shapes is what decides whether the devices of a snapshot can be opened. The carrier is not in it: with some drivers
+// it goes and returns whenever a hook attaches.
+func (l links) shapes(snapshot *api.Snapshot) map[string]linkFacts {
+	shapes := make(map[string]linkFacts)
+	for _, p := range snapshot.GetPorts() {
+		if facts, there := l[p.Device]; there {
+			facts.up = false
+			shapes[p.Device] = facts
+		}
+	}
+	return shapes
+}
 
 // readLinks lists the devices of this network namespace.
 func readLinks() (links, error) {
@@ -45,7 +60,8 @@ func readLinks() (links, error) {
 		a := l.Attrs()
 		facts[a.Name] = linkFacts{
 			ifindex: a.Index, mac: packet.MACFrom(a.HardwareAddr), mtu: a.MTU,
-			up: a.Flags&net.FlagUp != 0 && a.RawFlags&lowerUp != 0, queues: queues(tool, a),
+			enabled: a.Flags&net.FlagUp != 0, queues: queues(tool, a),
+			up: a.Flags&net.FlagUp != 0 && a.RawFlags&lowerUp != 0,
 		}
 	}
 	return facts, nil
@@ -132,25 +148,31 @@ func (f *Forwarder) follow(ctx context.Context) error {
 				f.log.Error("following devices", zap.Error(err))
 				timer.Reset(time.Second)
 			}
-			if f.cfg.Changed != nil {
-				f.cfg.Changed()
-			}
 		}
 	}
 }
 
-// reconcile compares the devices with what is open and in the tables, and mends the difference.
+// reconcile compares the devices with what is open and in the tables, and mends the difference. It calls Config.Changed
+// when the devices are others than those of a refused snapshot were.
 func (f *Forwarder) reconcile(ctx context.Context) error {
-	ctx = context.WithoutCancel(ctx) // what is begun is finished; it does not take long
 	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.snapshot == nil {
-		return nil
-	}
 	links, err := readLinks()
 	if err != nil {
+		f.mu.Unlock()
 		return err
 	}
+	changed := f.refused != nil && !maps.Equal(f.refusedOn, links.shapes(f.refused))
+	if f.snapshot != nil {
+		err = f.mend(context.WithoutCancel(ctx), links) // what is begun is finished; it does not take long
+	}
+	f.mu.Unlock()
+	if changed && f.cfg.Changed != nil {
+		f.cfg.Changed()
+	}
+	return err
+}
+
+func (f *Forwarder) mend(ctx context.Context, links links) error {
 	changed := false
 	f.lostMu.Lock()
 	lost := f.lost

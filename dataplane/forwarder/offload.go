@@ -15,22 +15,50 @@ import (
 // the frame without it, and cannot tell one VLAN from another.
 const rxVLAN = "rx-vlan-hw-parse"
 
-// keepTags switches rxVLAN off on a device with tagged ports, and returns what switches it on again when it was.
-func keepTags(snapshot *api.Snapshot, device string) (restore func(), err error) {
+// keepTags has a device leave the tags in the frames for as long as it has tagged ports in the snapshot.
+func (f *Forwarder) keepTags(d *device, snapshot *api.Snapshot) {
 	tagged := slices.ContainsFunc(snapshot.GetPorts(), func(p *api.Port) bool {
-		return p.Device == device && p.OuterVlan != 0
+		return p.Device == d.name && p.OuterVlan != 0
 	})
 	if !tagged {
+		f.giveTags(d)
+	}
+	if !tagged || d.restore != nil {
+		return
+	}
+	var err error
+	if d.restore, err = switchOff(d.name, rxVLAN); err != nil {
+		f.degrade(tagsOf+d.name, "its driver may take VLAN tags away: "+err.Error())
+	} else {
+		delete(f.degraded, tagsOf+d.name)
+	}
+}
+
+// tagsOf begins the subject of what is amiss with a device's tags.
+const tagsOf = "tags of device "
+
+// giveTags undoes keepTags.
+func (f *Forwarder) giveTags(d *device) {
+	if d.restore != nil {
+		d.restore()
+	}
+	d.restore = nil
+	delete(f.degraded, tagsOf+d.name)
+}
+
+// switchOff switches an offload off, and returns what switches it on again when it was.
+func switchOff(device, feature string) (restore func(), err error) {
+	on, err := hasFeature(device, feature)
+	if err != nil {
+		return nil, err
+	}
+	if !on {
 		return func() {}, nil
 	}
-	on, err := hasFeature(device, rxVLAN)
-	if err != nil || !on {
-		return func() {}, err
+	if err := setFeature(device, feature, false); err != nil {
+		return nil, err
 	}
-	if err := setFeature(device, rxVLAN, false); err != nil {
-		return func() {}, err
-	}
-	return func() { _ = setFeature(device, rxVLAN, true) }, nil // of a device that vanished there is nothing to restore
+	return func() { _ = setFeature(device, feature, true) }, nil // of a device that vanished there is nothing to restore
 }
 
 func hasFeature(device, name string) (bool, error) {

@@ -50,8 +50,7 @@ type pinned struct {
 // in force: what has not changed is shared with it, so that the cost is mostly that of the change. A port's device
 // may be absent; Relink completes the port when it appears.
 //
-// A build that succeeds makes the snapshot's static neighbours n's permanent ones and forgets the neighbours of ports
-// that are gone; one that fails leaves n as it was.
+// The neighbours in n stay as they are until the tables are put in force by Enter.
 func Build(prev *Tables, snap *api.Snapshot, links Links, n *neighbor.Table) (*Tables, error) {
 	node := snap.GetNode()
 	if node == nil {
@@ -67,8 +66,8 @@ func Build(prev *Tables, snap *api.Snapshot, links Links, n *neighbor.Table) (*T
 	if err := b.buildPorts(); err != nil {
 		return nil, err
 	}
-	statics, err := b.statics()
-	if err != nil {
+	var err error
+	if b.t.statics, err = b.statics(); err != nil {
 		return nil, err
 	}
 	if err := b.buildGroups(snap.GetGroups()); err != nil {
@@ -80,9 +79,14 @@ func Build(prev *Tables, snap *api.Snapshot, links Links, n *neighbor.Table) (*T
 	if b.t.Identities, err = identity.Build(snap); err != nil {
 		return nil, b.invalidIdentity(err)
 	}
-	n.ReplacePermanent(statics)
-	b.dropNeighbors()
 	return b.commit(), nil
+}
+
+// Enter is called when tables that Build made come into force in the place of prev, which may be nil: the snapshot's
+// static neighbours become the permanent ones, and those of ports that are gone are forgotten.
+func (t *Tables) Enter(prev *Tables) {
+	t.Neighbors.ReplacePermanent(t.statics)
+	t.dropNeighbors(prev)
 }
 
 // Relink makes tables like prev for devices whose MAC, MTU or state changed. Neighbours of ports whose device
@@ -109,23 +113,23 @@ func Relink(prev *Tables, links Links) (*Tables, error) {
 	edit := prev.FIB.Edit()
 	b.replaceGroups(edit)
 	t.FIB = edit.Build()
-	b.dropNeighbors()
+	t.dropNeighbors(prev)
 	return b.commit(), nil
 }
 
 // dropNeighbors forgets the neighbours of ports that are gone, lost their device or moved to another.
-func (b *build) dropNeighbors() {
-	if b.prev == nil {
+func (t *Tables) dropNeighbors(prev *Tables) {
+	if prev == nil {
 		return
 	}
-	for i := range b.prev.Ports {
-		was := &b.prev.Ports[i]
+	for i := range prev.Ports {
+		was := &prev.Ports[i]
 		if was.ID == 0 || !was.Present {
 			continue
 		}
-		is := b.t.Port(was.ID)
+		is := t.Port(was.ID)
 		if is == nil || !is.Present || is.Device != was.Device || is.VLANs != was.VLANs {
-			b.t.Neighbors.DropPort(was.ID)
+			t.Neighbors.DropPort(was.ID)
 		}
 	}
 }

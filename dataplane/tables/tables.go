@@ -39,6 +39,8 @@ type Tables struct {
 	own    map[ownKey]*route.Group // of the ports' own routes
 	owns   map[netip.Prefix]own    // the ports' own routes, those that a route of the snapshot hides included
 	snap   *api.Snapshot           // that these are the tables of
+
+	statics []neighbor.Static // of the snapshot
 }
 
 // demux finds the port of one device's packets by their tags.

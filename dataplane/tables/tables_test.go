@@ -107,6 +107,7 @@ func mustBuild(t *testing.T, prev *Tables, s *api.Snapshot, d devices, n *neighb
 	if err != nil {
 		t.Fatalf("build: %v", err)
 	}
+	built.Enter(prev)
 	return built
 }
 

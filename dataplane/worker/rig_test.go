@@ -84,6 +84,7 @@ func (r *rig) apply(change func(*api.Snapshot)) {
 	if err != nil {
 		r.t.Fatal(err)
 	}
+	next.Enter(prev)
 	r.tables.Store(next)
 }
 

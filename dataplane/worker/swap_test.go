@@ -66,6 +66,7 @@ func BenchmarkSwap(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
+		next.Enter(r.tables.Load())
 		r.tables.Store(next)
 	}
 	done.Store(true)

@@ -78,6 +78,7 @@ func newBench(cfg Config, sinks Sinks) (_ *bench, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("build tables: %w", err)
 	}
+	t.Enter(nil)
 	b.tables.Store(t)
 	port := t.ByName(cfg.Port)
 	if port == nil {
