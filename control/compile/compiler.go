@@ -7,8 +7,8 @@
 //
 // The flow of the files is that of a compilation: compiler.go takes changes and lists the stages; node.go chooses the
 // NodeConfig, ports.go numbers the ports; routes.go and nodes.go claim destinations, and groups.go settles them;
-// identities.go does the same for addresses; judge.go says what became of objects. claims.go, numbers.go, table.go and origins.go are what stages are made
-// of.
+// identities.go does the same for addresses; judge.go says what became of objects. claims.go, numbers.go, table.go and
+// origins.go are what stages are made of.
 package compile
 
 import (
@@ -165,6 +165,9 @@ func (c *Compiler) Compile(epoch uint64) (*Step, error) {
 	for _, stage := range stages {
 		stage(c, w)
 	}
+	for _, p := range c.pools() {
+		p.rest(epoch)
+	}
 	return c.step(w, base), nil
 }
 
@@ -184,6 +187,21 @@ func (c *Compiler) step(w *work, base *api.Snapshot) *Step {
 	}
 	c.last = next
 	return step
+}
+
+// Acked says that the dataplane has taken the epoch: numbers that it and those before it freed may be given out again.
+// Until then they are not, since what the dataplane has in force may still have them. Where none of the compiler's
+// snapshots was ever sent, that may be said of each as soon as it is compiled: a dataplane with something in force is
+// then one to Resume from. The same goes for one that comes with an epoch before the one last acked.
+func (c *Compiler) Acked(epoch uint64) {
+	for _, p := range c.pools() {
+		p.acked(epoch)
+	}
+}
+
+// pools are those whose numbers the dataplane remembers things by.
+func (c *Compiler) pools() []*pool {
+	return []*pool{&c.ports.pool, &c.routes.things.pool, &c.identities.things.pool}
 }
 
 // keys are those of the kind that have to be looked at: of objects that changed, and are perhaps gone, or of all.

@@ -4,12 +4,20 @@ package compile
 
 import "slices"
 
-// pool gives out numbers from 1, small ones first. A number that became free is given out again only after rest, so
-// that no snapshot makes one thing of another. The zero value has given out none.
+// pool gives out numbers from 1, small ones first. What was released by the compilation of an epoch is given out again
+// only when the dataplane has taken that epoch or a later one: it may miss epochs, and from no snapshot that it has to
+// the next shall one thing become another. The zero value has given out none.
 type pool struct {
-	last  uint32   // the greatest that was ever given out
-	free  []uint32 // below last, ordered
-	freed []uint32 // since the last rest
+	last     uint32   // the greatest that was ever given out
+	free     []uint32 // below last, ordered
+	released []uint32 // since the last rest
+	waiting  []waiting
+}
+
+// waiting is a number that is free once the epoch is acked.
+type waiting struct {
+	number uint32
+	epoch  uint64
 }
 
 // maxGaps bounds what a snapshot with strange numbers makes of a pool.
@@ -38,14 +46,26 @@ func (p *pool) take() uint32 {
 	return number
 }
 
-func (p *pool) release(number uint32) { p.freed = append(p.freed, number) }
+func (p *pool) release(number uint32) { p.released = append(p.released, number) }
 
-// rest makes what was released free.
-func (p *pool) rest() {
-	if len(p.freed) > 0 {
-		p.free = append(p.free, p.freed...)
+// rest says that the compilation of the epoch, which is none below an earlier one, has released what it releases.
+func (p *pool) rest(epoch uint64) {
+	for _, number := range p.released {
+		p.waiting = append(p.waiting, waiting{number, epoch})
+	}
+	p.released = p.released[:0]
+}
+
+// acked makes free what was released up to the epoch.
+func (p *pool) acked(epoch uint64) {
+	n := 0
+	for n < len(p.waiting) && p.waiting[n].epoch <= epoch {
+		p.free = append(p.free, p.waiting[n].number)
+		n++
+	}
+	if n > 0 {
+		p.waiting = slices.Clone(p.waiting[n:]) // it may have been long
 		slices.Sort(p.free)
-		p.freed = p.freed[:0]
 	}
 }
 
@@ -124,7 +144,6 @@ func (n *numbered[V]) settle(set func(*thing[V]), removed func(number uint32)) {
 		}
 	}
 	n.touched = nil
-	n.pool.rest()
 }
 
 func (n *numbered[V]) drop(t *thing[V], removed func(number uint32)) {

@@ -67,5 +67,6 @@ func (l *origins) compile(d *api.Delta) {
 	}
 	slices.Sort(d.RemovedOrigins)
 	l.touched = map[model.Key]struct{}{} // a cleared map costs as much to walk as when it was full
-	l.pool.rest()
+	l.pool.rest(d.GetSet().GetEpoch())
+	l.pool.acked(d.GetSet().GetEpoch()) // a delta says which texts change, and nothing is remembered by their indices
 }

@@ -58,5 +58,4 @@ func (p *ports) number(list []model.Port) {
 	for _, number := range former {
 		p.pool.release(number)
 	}
-	p.pool.rest()
 }

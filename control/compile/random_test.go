@@ -4,7 +4,6 @@ package compile_test
 
 import (
 	"errors"
-	"fmt"
 	"maps"
 	"net/netip"
 	"slices"
@@ -18,98 +17,6 @@ import (
 	"github.com/viaduct-net/viaduct/control/compile"
 	"github.com/viaduct-net/viaduct/control/model"
 )
-
-// checker is *testing.T or *rapid.T.
-type checker interface {
-	Helper()
-	Errorf(format string, args ...any)
-	Fatal(args ...any)
-}
-
-// checkStep compares a step with its delta, and with a compilation of the same objects from nothing.
-func checkStep(
-	t checker, node compile.Node, objects map[model.Key]*model.Object,
-	c *compile.Compiler, before *api.Snapshot, step *compile.Step,
-) {
-	t.Helper()
-	switch {
-	case step.Delta != nil:
-		checkDelta(t, before, step)
-	case before != nil && step.Snapshot != before:
-		t.Errorf("another snapshot without a delta")
-	}
-	want, errs, err := compile.Once(slices.Collect(maps.Values(objects)), node)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(canonical(want), canonical(step.Snapshot)); diff != "" {
-		t.Errorf("snapshot from nothing (-) and by steps (+):\n%s", diff)
-	}
-	if diff := cmp.Diff(texts(errs), texts(c.Errors())); diff != "" {
-		t.Errorf("errors from nothing (-) and by steps (+):\n%s", diff)
-	}
-}
-
-// checkDelta: the delta makes the snapshot, and says no more than it needs to.
-func checkDelta(t checker, before *api.Snapshot, step *compile.Step) {
-	t.Helper()
-	next, err := step.Delta.Apply(before)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !proto.Equal(next, step.Snapshot) {
-		t.Errorf("the delta makes another snapshot: %s", cmp.Diff(canonical(step.Snapshot), canonical(next)))
-	}
-	if least := api.Difference(before, step.Snapshot); proto.Size(least) != proto.Size(step.Delta) {
-		t.Errorf("delta %v, the least is %v", step.Delta, least)
-	}
-}
-
-func texts(errs []*model.Error) (list []string) {
-	for _, e := range errs {
-		list = append(list, e.Error())
-	}
-	return list
-}
-
-// checkNumbers: what is in both snapshots has one number, and a number in both is of one thing. Groups may change
-// their hops.
-func checkNumbers(t checker, before, after *api.Snapshot) {
-	t.Helper()
-	ports, identities, groups := map[string]uint32{}, map[string]uint32{}, map[string]uint32{}
-	portIDs, identityIDs := map[uint32]string{}, map[uint32]string{}
-	content := func(g *api.NextHopGroup) string { return fmt.Sprint(g.GetKind(), g.GetHops()) }
-	for _, p := range before.GetPorts() {
-		ports[p.Name], portIDs[p.Id] = p.Id, p.Name
-	}
-	for _, i := range before.GetIdentities() {
-		identities[labels(i)], identityIDs[i.Id] = i.Id, labels(i)
-	}
-	for _, g := range before.GetGroups() {
-		groups[content(g)] = g.Id
-	}
-	for _, p := range after.Ports {
-		if id, had := ports[p.Name]; had && id != p.Id {
-			t.Errorf("port %s was %d and is %d", p.Name, id, p.Id)
-		}
-		if name, had := portIDs[p.Id]; had && name != p.Name {
-			t.Errorf("port %d was %s and is %s", p.Id, name, p.Name)
-		}
-	}
-	for _, i := range after.Identities {
-		if id, had := identities[labels(i)]; had && id != i.Id {
-			t.Errorf("identity %s was %d and is %d", labels(i), id, i.Id)
-		}
-		if text, had := identityIDs[i.Id]; had && text != labels(i) {
-			t.Errorf("identity %d was %s and is %s", i.Id, text, labels(i))
-		}
-	}
-	for _, g := range after.Groups {
-		if id, had := groups[content(g)]; had && id != g.Id {
-			t.Errorf("group %s was %d and is %d", content(g), id, g.Id)
-		}
-	}
-}
 
 // world draws objects of few names and values, so that they meet.
 type world struct{ t *rapid.T }
@@ -213,17 +120,18 @@ func TestRandom(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		w := world{t}
 		node := compile.Node{Name: w.one("this node", "n1", "n9"), Sole: w.maybe("sole")}
-		run := &run{c: compile.New(node), twin: compile.New(node), objects: map[model.Key]*model.Object{}}
+		run := &run{c: compile.New(node), twin: compile.New(node), objects: map[model.Key]*model.Object{}, told: told{}}
 		t.Repeat(map[string]func(*rapid.T){
 			"change": func(t *rapid.T) { run.change(world{t}) },
 			"compile": func(t *rapid.T) {
 				run.compile(t, node)
 			},
 			"again": func(*rapid.T) {
-				run.c, run.twin = compile.New(node), compile.New(node)
+				run.c, run.twin, run.told = compile.New(node), compile.New(node), told{}
 				run.resume()
 			},
 			"resume": func(*rapid.T) { run.resume() },
+			"ack":    func(*rapid.T) { run.ack() },
 		})
 	})
 }
@@ -232,8 +140,10 @@ type run struct {
 	c, twin *compile.Compiler
 	objects map[model.Key]*model.Object
 	last    *api.Snapshot // of the compiler
-	inForce *api.Snapshot // to keep the numbers of
+	latest  *api.Snapshot // of these compilers and those before them
+	inForce *api.Snapshot // with the dataplane: the latest that it acked
 	epoch   uint64
+	told    told
 }
 
 func (r *run) change(w world) {
@@ -261,13 +171,20 @@ func (r *run) change(w world) {
 	r.twin.Change(list, removed)
 }
 
+// ack has the dataplane take the latest snapshot. It misses those for which this is not called.
+func (r *run) ack() {
+	r.inForce = r.latest
+	r.c.Acked(r.latest.GetEpoch())
+	r.twin.Acked(r.latest.GetEpoch())
+}
+
 func (r *run) resume() {
 	all := slices.Collect(maps.Values(r.objects))
 	for _, c := range []*compile.Compiler{r.c, r.twin} {
 		c.Replace(all)
 		c.Resume(r.inForce)
 	}
-	r.last = nil
+	r.last, r.latest = nil, r.inForce
 }
 
 func (r *run) compile(t *rapid.T, node compile.Node) {
@@ -280,12 +197,15 @@ func (r *run) compile(t *rapid.T, node compile.Node) {
 		return
 	}
 	checkStep(t, node, r.objects, r.c, r.last, step)
-	checkNumbers(t, r.inForce, step.Snapshot)
+	r.told.check(t, node, r.objects, step)
+	checkNumbers(t, r.latest, step.Snapshot)
+	checkReuse(t, r.latest, step.Snapshot)
+	checkReuse(t, r.inForce, step.Snapshot)
 	if !proto.Equal(step.Snapshot, twin.Snapshot) {
 		t.Errorf("in another order:\n%s", cmp.Diff(canonical(step.Snapshot), canonical(twin.Snapshot)))
 	}
 	if r.last != nil && !proto.Equal(step.Delta, twin.Delta) {
 		t.Errorf("delta %v, in another order %v", step.Delta, twin.Delta)
 	}
-	r.last, r.inForce, r.epoch = step.Snapshot, step.Snapshot, step.Snapshot.Epoch
+	r.last, r.latest, r.epoch = step.Snapshot, step.Snapshot, step.Snapshot.Epoch
 }

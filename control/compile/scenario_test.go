@@ -27,6 +27,8 @@ var update = flag.Bool("update", false, "write what was printed into the scenari
 //	-- delete NAME --  the file is gone
 //	-- node NAME --    a compiler for the node of that name; without one, for that of the one NodeConfig
 //	-- resume --       another compiler for the same node, which takes over the numbers of the last snapshot
+//	-- away --         the dataplane takes none of the snapshots that follow
+//	-- back --         the dataplane takes the last one and those that follow
 //	-- snapshot --     compile, and expect this text: what was refused, and the whole snapshot
 //	-- delta --        compile, and expect this text: what was refused, what was set (+) and removed (-), and judged
 type section struct{ word, argument, text string }
@@ -61,6 +63,9 @@ func runScenario(t *testing.T, path string) {
 			last := s.last
 			s.use(s.node)
 			s.compiler.Resume(last)
+		case "away", "back":
+			s.away = section.word == "away"
+			s.take()
 		case "snapshot", "delta":
 			got := s.compile(t, section.word == "delta")
 			if diff := cmp.Diff(section.text, got); diff != "" && !*update {
@@ -114,6 +119,7 @@ type scenario struct {
 	held     map[model.Key]*model.Object // by the compiler
 	epoch    uint64
 	last     *api.Snapshot // of the compiler
+	away     bool          // the dataplane
 }
 
 func (s *scenario) use(node compile.Node) {
@@ -141,12 +147,20 @@ func (s *scenario) compile(t *testing.T, delta bool) string {
 	}
 	checkStep(t, s.node, objects, s.compiler, s.last, step)
 	s.last, s.epoch = step.Snapshot, step.Snapshot.Epoch
+	s.take()
 	if !delta {
 		printSnapshot(&b, step.Snapshot)
 		return b.String()
 	}
 	printDelta(&b, step)
 	return b.String()
+}
+
+// take has the dataplane take the last snapshot, unless it is away.
+func (s *scenario) take() {
+	if !s.away {
+		s.compiler.Acked(s.epoch)
+	}
 }
 
 func (s *scenario) read(b *strings.Builder) map[model.Key]*model.Object {

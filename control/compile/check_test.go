@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package compile_test
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/viaduct-net/viaduct/control/api"
+	"github.com/viaduct-net/viaduct/control/compile"
+	"github.com/viaduct-net/viaduct/control/model"
+)
+
+// checker is *testing.T or *rapid.T.
+type checker interface {
+	Helper()
+	Errorf(format string, args ...any)
+	Fatal(args ...any)
+}
+
+// checkStep compares a step with its delta, and with a compilation of the same objects from nothing.
+func checkStep(
+	t checker, node compile.Node, objects map[model.Key]*model.Object,
+	c *compile.Compiler, before *api.Snapshot, step *compile.Step,
+) {
+	t.Helper()
+	switch {
+	case step.Delta != nil:
+		checkDelta(t, before, step)
+	case before != nil && step.Snapshot != before:
+		t.Errorf("another snapshot without a delta")
+	}
+	want, errs, err := compile.Once(slices.Collect(maps.Values(objects)), node)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(canonical(want), canonical(step.Snapshot)); diff != "" {
+		t.Errorf("snapshot from nothing (-) and by steps (+):\n%s", diff)
+	}
+	if diff := cmp.Diff(texts(errs), texts(c.Errors())); diff != "" {
+		t.Errorf("errors from nothing (-) and by steps (+):\n%s", diff)
+	}
+}
+
+// checkDelta: the delta makes the snapshot, and says no more than it needs to.
+func checkDelta(t checker, before *api.Snapshot, step *compile.Step) {
+	t.Helper()
+	next, err := step.Delta.Apply(before)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !proto.Equal(next, step.Snapshot) {
+		t.Errorf("the delta makes another snapshot: %s", cmp.Diff(canonical(step.Snapshot), canonical(next)))
+	}
+	if least := api.Difference(before, step.Snapshot); proto.Size(least) != proto.Size(step.Delta) {
+		t.Errorf("delta %v, the least is %v", step.Delta, least)
+	}
+}
+
+func texts(errs []*model.Error) (list []string) {
+	for _, e := range errs {
+		list = append(list, e.Error())
+	}
+	return list
+}
+
+// checkNumbers: what is in both of two successive snapshots has one number. Groups may change their hops.
+func checkNumbers(t checker, before, after *api.Snapshot) {
+	t.Helper()
+	ports, identities, groups := map[string]uint32{}, map[string]uint32{}, map[string]uint32{}
+	content := func(g *api.NextHopGroup) string { return fmt.Sprint(g.GetKind(), g.GetHops()) }
+	for _, p := range before.GetPorts() {
+		ports[p.Name] = p.Id
+	}
+	for _, i := range before.GetIdentities() {
+		identities[labels(i)] = i.Id
+	}
+	for _, g := range before.GetGroups() {
+		groups[content(g)] = g.Id
+	}
+	for _, p := range after.Ports {
+		if id, had := ports[p.Name]; had && id != p.Id {
+			t.Errorf("port %s was %d and is %d", p.Name, id, p.Id)
+		}
+	}
+	for _, i := range after.Identities {
+		if id, had := identities[labels(i)]; had && id != i.Id {
+			t.Errorf("identity %s was %d and is %d", labels(i), id, i.Id)
+		}
+	}
+	for _, g := range after.Groups {
+		if id, had := groups[content(g)]; had && id != g.Id {
+			t.Errorf("group %s was %d and is %d", content(g), id, g.Id)
+		}
+	}
+}
+
+// checkReuse: a number that is in what the dataplane has in force, and in what it is given, is of one thing.
+func checkReuse(t checker, inForce, given *api.Snapshot) {
+	t.Helper()
+	ports, identities := map[uint32]string{}, map[uint32]string{}
+	for _, p := range inForce.GetPorts() {
+		ports[p.Id] = p.Name
+	}
+	for _, i := range inForce.GetIdentities() {
+		identities[i.Id] = labels(i)
+	}
+	for _, p := range given.Ports {
+		if name, had := ports[p.Id]; had && name != p.Name {
+			t.Errorf("port %d was %s and is %s", p.Id, name, p.Name)
+		}
+	}
+	for _, i := range given.Identities {
+		if text, had := identities[i.Id]; had && text != labels(i) {
+			t.Errorf("identity %d was %s and is %s", i.Id, text, labels(i))
+		}
+	}
+}
+
+// told is what somebody who takes every judgement believes of objects.
+type told map[model.Key]string
+
+// check takes the step's judgements: then of the objects that there are just those are believed judged, and so, that
+// compiling them from nothing judges.
+func (all told) check(t checker, node compile.Node, objects map[model.Key]*model.Object, step *compile.Step) {
+	t.Helper()
+	for _, j := range step.Judged {
+		all[j.Object.Key] = fmt.Sprint(j.Error)
+		if j.Gone {
+			delete(all, j.Object.Key)
+		}
+	}
+	maps.DeleteFunc(all, func(key model.Key, _ string) bool { return objects[key] == nil })
+	fresh := compile.New(node)
+	fresh.Replace(slices.Collect(maps.Values(objects)))
+	first, err := fresh.Compile(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := told{}
+	for _, j := range first.Judged {
+		want[j.Object.Key] = fmt.Sprint(j.Error)
+	}
+	if diff := cmp.Diff(want, all); diff != "" {
+		t.Errorf("judged from nothing (-) and by steps (+):\n%s", diff)
+	}
+}
