@@ -140,9 +140,9 @@ type StatusReply struct {
 	Neighbors  uint64 `protobuf:"varint,14,opt,name=neighbors,proto3" json:"neighbors,omitempty"`
 	Identities uint64 `protobuf:"varint,15,opt,name=identities,proto3" json:"identities,omitempty"`
 	// Where the tables in force came from: "control" or "state file"; empty before the first.
-	TablesFrom    string     `protobuf:"bytes,16,opt,name=tables_from,json=tablesFrom,proto3" json:"tables_from,omitempty"`
-	Control       *Control   `protobuf:"bytes,17,opt,name=control,proto3" json:"control,omitempty"`
-	StateFile     *StateFile `protobuf:"bytes,18,opt,name=state_file,json=stateFile,proto3" json:"state_file,omitempty"`
+	TablesFrom    string       `protobuf:"bytes,16,opt,name=tables_from,json=tablesFrom,proto3" json:"tables_from,omitempty"`
+	ControlLink   *ControlLink `protobuf:"bytes,17,opt,name=control_link,json=controlLink,proto3" json:"control_link,omitempty"`
+	StateFile     *StateFile   `protobuf:"bytes,18,opt,name=state_file,json=stateFile,proto3" json:"state_file,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -289,9 +289,9 @@ func (x *StatusReply) GetTablesFrom() string {
 	return ""
 }
 
-func (x *StatusReply) GetControl() *Control {
+func (x *StatusReply) GetControlLink() *ControlLink {
 	if x != nil {
-		return x.Control
+		return x.ControlLink
 	}
 	return nil
 }
@@ -303,8 +303,8 @@ func (x *StatusReply) GetStateFile() *StateFile {
 	return nil
 }
 
-// Control is the process that says what is to be in force, as the dataplane sees it.
-type Control struct {
+// ControlLink is the stream from control, the process that says what is to be in force, as the dataplane sees it.
+type ControlLink struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Whether the stream of snapshots is open.
 	Connected bool `protobuf:"varint,1,opt,name=connected,proto3" json:"connected,omitempty"`
@@ -320,20 +320,20 @@ type Control struct {
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *Control) Reset() {
-	*x = Control{}
+func (x *ControlLink) Reset() {
+	*x = ControlLink{}
 	mi := &file_dataplane_api_dataplane_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *Control) String() string {
+func (x *ControlLink) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*Control) ProtoMessage() {}
+func (*ControlLink) ProtoMessage() {}
 
-func (x *Control) ProtoReflect() protoreflect.Message {
+func (x *ControlLink) ProtoReflect() protoreflect.Message {
 	mi := &file_dataplane_api_dataplane_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
@@ -345,47 +345,47 @@ func (x *Control) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use Control.ProtoReflect.Descriptor instead.
-func (*Control) Descriptor() ([]byte, []int) {
+// Deprecated: Use ControlLink.ProtoReflect.Descriptor instead.
+func (*ControlLink) Descriptor() ([]byte, []int) {
 	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{2}
 }
 
-func (x *Control) GetConnected() bool {
+func (x *ControlLink) GetConnected() bool {
 	if x != nil {
 		return x.Connected
 	}
 	return false
 }
 
-func (x *Control) GetSinceUnixNanoseconds() int64 {
+func (x *ControlLink) GetSinceUnixNanoseconds() int64 {
 	if x != nil {
 		return x.SinceUnixNanoseconds
 	}
 	return 0
 }
 
-func (x *Control) GetError() string {
+func (x *ControlLink) GetError() string {
 	if x != nil {
 		return x.Error
 	}
 	return ""
 }
 
-func (x *Control) GetSnapshots() uint64 {
+func (x *ControlLink) GetSnapshots() uint64 {
 	if x != nil {
 		return x.Snapshots
 	}
 	return 0
 }
 
-func (x *Control) GetDeltas() uint64 {
+func (x *ControlLink) GetDeltas() uint64 {
 	if x != nil {
 		return x.Deltas
 	}
 	return 0
 }
 
-func (x *Control) GetNacks() uint64 {
+func (x *ControlLink) GetNacks() uint64 {
 	if x != nil {
 		return x.Nacks
 	}
@@ -2380,7 +2380,7 @@ var File_dataplane_api_dataplane_proto protoreflect.FileDescriptor
 const file_dataplane_api_dataplane_proto_rawDesc = "" +
 	"\n" +
 	"\x1ddataplane/api/dataplane.proto\x12\x14viaduct.dataplane.v1\"\x0f\n" +
-	"\rStatusRequest\"\xf8\x05\n" +
+	"\rStatusRequest\"\x85\x06\n" +
 	"\vStatusReply\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\tR\x04node\x12\x14\n" +
@@ -2401,11 +2401,11 @@ const file_dataplane_api_dataplane_proto_rawDesc = "" +
 	"identities\x18\x0f \x01(\x04R\n" +
 	"identities\x12\x1f\n" +
 	"\vtables_from\x18\x10 \x01(\tR\n" +
-	"tablesFrom\x127\n" +
-	"\acontrol\x18\x11 \x01(\v2\x1d.viaduct.dataplane.v1.ControlR\acontrol\x12>\n" +
+	"tablesFrom\x12D\n" +
+	"\fcontrol_link\x18\x11 \x01(\v2!.viaduct.dataplane.v1.ControlLinkR\vcontrolLink\x12>\n" +
 	"\n" +
-	"state_file\x18\x12 \x01(\v2\x1f.viaduct.dataplane.v1.StateFileR\tstateFile\"\xbf\x01\n" +
-	"\aControl\x12\x1c\n" +
+	"state_file\x18\x12 \x01(\v2\x1f.viaduct.dataplane.v1.StateFileR\tstateFile\"\xc3\x01\n" +
+	"\vControlLink\x12\x1c\n" +
 	"\tconnected\x18\x01 \x01(\bR\tconnected\x124\n" +
 	"\x16since_unix_nanoseconds\x18\x02 \x01(\x03R\x14sinceUnixNanoseconds\x12\x14\n" +
 	"\x05error\x18\x03 \x01(\tR\x05error\x12\x1c\n" +
@@ -2612,7 +2612,7 @@ var file_dataplane_api_dataplane_proto_goTypes = []any{
 	(PortState)(0),            // 0: viaduct.dataplane.v1.PortState
 	(*StatusRequest)(nil),     // 1: viaduct.dataplane.v1.StatusRequest
 	(*StatusReply)(nil),       // 2: viaduct.dataplane.v1.StatusReply
-	(*Control)(nil),           // 3: viaduct.dataplane.v1.Control
+	(*ControlLink)(nil),       // 3: viaduct.dataplane.v1.ControlLink
 	(*StateFile)(nil),         // 4: viaduct.dataplane.v1.StateFile
 	(*Refusal)(nil),           // 5: viaduct.dataplane.v1.Refusal
 	(*Worker)(nil),            // 6: viaduct.dataplane.v1.Worker
@@ -2647,7 +2647,7 @@ var file_dataplane_api_dataplane_proto_depIdxs = []int32{
 	10, // 2: viaduct.dataplane.v1.StatusReply.ports:type_name -> viaduct.dataplane.v1.Port
 	12, // 3: viaduct.dataplane.v1.StatusReply.features:type_name -> viaduct.dataplane.v1.Feature
 	13, // 4: viaduct.dataplane.v1.StatusReply.degraded:type_name -> viaduct.dataplane.v1.Degradation
-	3,  // 5: viaduct.dataplane.v1.StatusReply.control:type_name -> viaduct.dataplane.v1.Control
+	3,  // 5: viaduct.dataplane.v1.StatusReply.control_link:type_name -> viaduct.dataplane.v1.ControlLink
 	4,  // 6: viaduct.dataplane.v1.StatusReply.state_file:type_name -> viaduct.dataplane.v1.StateFile
 	7,  // 7: viaduct.dataplane.v1.Worker.queues:type_name -> viaduct.dataplane.v1.WorkerQueue
 	10, // 8: viaduct.dataplane.v1.PortsReply.ports:type_name -> viaduct.dataplane.v1.Port

@@ -86,15 +86,24 @@ func (d *daemon) run(ctx context.Context) error {
 		group.Go(func() error { return d.serveMetrics(ctx) })
 	}
 	group.Go(func() error { return d.f.Follow(ctx) })
-	group.Go(func() error { return d.file.Run(ctx) })
 	group.Go(func() error {
 		d.restore(ctx)
 		return d.client.Run(ctx)
 	})
-	if err := group.Wait(); err != nil && !errors.Is(err, context.Canceled) {
+	if err := d.keep(ctx, group.Wait); err != nil && !errors.Is(err, context.Canceled) {
 		return err
 	}
 	return nil
+}
+
+// keep writes the state file until wait returns: what is put in force last is written, too.
+func (d *daemon) keep(ctx context.Context, wait func() error) error {
+	ctx, stop := context.WithCancel(context.WithoutCancel(ctx))
+	var writing sync.WaitGroup
+	writing.Go(func() { _ = d.file.Run(ctx) }) // which says itself what fails
+	defer writing.Wait()
+	defer stop()
+	return wait()
 }
 
 // restore starts from the last good snapshot, if there is one.

@@ -44,9 +44,9 @@ func (d *daemon) serve(ctx context.Context) error {
 func (d *daemon) status() *api.StatusReply {
 	s := d.f.Status()
 	s.TablesFrom = d.from.Load().(string)
-	s.Control, s.StateFile = d.client.Status(), d.file.Status()
-	if !s.Control.Connected {
-		s.Degraded = append(s.Degraded, &api.Degradation{Subject: "control", Reason: "is away: " + s.Control.Error})
+	s.ControlLink, s.StateFile = d.client.Status(), d.file.Status()
+	if !s.ControlLink.Connected {
+		s.Degraded = append(s.Degraded, &api.Degradation{Subject: "control", Reason: "is away: " + s.ControlLink.Error})
 	}
 	if trouble := s.StateFile.Trouble; trouble != "" {
 		s.Degraded = append(s.Degraded, &api.Degradation{Subject: "state file", Reason: trouble})

@@ -44,7 +44,7 @@ type Client struct {
 	log *zap.Logger
 
 	mu     sync.Mutex
-	status dataplaneapi.Control
+	status dataplaneapi.ControlLink
 	retry  func() // ends the stream, when control's whole snapshot was refused on it; else nil
 }
 
@@ -57,10 +57,10 @@ func New(cfg Config) *Client {
 }
 
 // Status says how the connection is.
-func (c *Client) Status() *dataplaneapi.Control {
+func (c *Client) Status() *dataplaneapi.ControlLink {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return &dataplaneapi.Control{
+	return &dataplaneapi.ControlLink{
 		Connected: c.status.Connected, SinceUnixNanoseconds: c.status.SinceUnixNanoseconds, Error: c.status.Error,
 		Snapshots: c.status.Snapshots, Deltas: c.status.Deltas, Nacks: c.status.Nacks,
 	}

@@ -35,7 +35,7 @@ func (fake) Status(context.Context, *api.StatusRequest) (*api.StatusReply, error
 		StartedUnixNanoseconds: time.Now().Add(-time.Minute).UnixNano(),
 		TablesFrom:             "state file",
 		StateFile:              &api.StateFile{Path: "/s/snapshot.pb", Trouble: "torn"},
-		Control: &api.Control{Error: "no such socket",
+		ControlLink: &api.ControlLink{Error: "no such socket",
 			SinceUnixNanoseconds: time.Now().Add(-time.Minute).UnixNano()},
 		LastNack: &api.Refusal{Epoch: 8, Object: "Route a", Field: "spec.via", Reason: "unknown port"},
 		Workers:  []*api.Worker{{Cpu: -1, Frames: 4096, Queues: []*api.WorkerQueue{{Device: "v0", Queue: 1}}}},

@@ -82,7 +82,7 @@ func (h *health) ailments() []string {
 		say("control: %s", h.silence)
 		return lines
 	}
-	if c := h.dataplane.Control; c != nil && !c.Connected {
+	if c := h.dataplane.ControlLink; c != nil && !c.Connected {
 		say("control: the dataplane is not connected for %v: %s", since(c.SinceUnixNanoseconds), c.Error)
 	}
 	if h.control.Failure != "" {

@@ -19,7 +19,11 @@ import (
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	stops := []os.Signal{syscall.SIGINT, syscall.SIGTERM}
+	if !signal.Ignored(syscall.SIGHUP) { // as it is under nohup
+		stops = append(stops, syscall.SIGHUP) // the terminal is gone
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), stops...)
 	defer stop()
 	if err := command().ExecuteContext(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, "viaduct-dataplane:", err)
@@ -48,8 +52,8 @@ moment after control sends it, and no packet is lost by it; one that is wrong is
 While control is away forwarding goes on, and control is waited for. The last good snapshot is kept in the --state
 directory: a dataplane that starts while control is away starts from it.
 
-"ready" on standard output says that the ports forward. SIGINT and SIGTERM stop cleanly: hooks are detached, and the
-devices are the kernel's again. Exit status: 0 stopped, 1 failed while running, 2 could not start.`,
+"ready" on standard output says that tables are in force: ports forward whose devices are there; the others do when
+theirs appear. SIGINT, SIGTERM and SIGHUP stop cleanly: hooks are detached, and the devices are the kernel's again. Exit status: 0 stopped, 1 failed while running, 2 could not start.`,
 		Example: `  viaduct-dataplane --metrics 127.0.0.1:9440
   viaduct-dataplane --run /tmp/lab --state /tmp/lab --sockets asavie --xdp generic --spin -1s`,
 		Args: cobra.NoArgs, SilenceUsage: true, SilenceErrors: true,

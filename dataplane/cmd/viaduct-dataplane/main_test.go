@@ -258,7 +258,7 @@ func snapshot(epoch uint64) *api.Snapshot {
 func TestFollowsControl(t *testing.T) {
 	n := newNode(t)
 	n.start()
-	if s := n.status(); s.Control.Connected || s.TablesFrom != "" || s.Epoch != 0 || len(s.Degraded) == 0 {
+	if s := n.status(); s.ControlLink.Connected || s.TablesFrom != "" || s.Epoch != 0 || len(s.Degraded) == 0 {
 		t.Errorf("status without control: %v", s)
 	}
 	c, stop := n.listen()
@@ -301,10 +301,10 @@ func TestFollowsControl(t *testing.T) {
 	n.must(n.cross())
 
 	stop()
-	n.eventually("control to be missed", func() bool { return !n.status().Control.Connected })
+	n.eventually("control to be missed", func() bool { return !n.status().ControlLink.Connected })
 	n.must(n.cross())
 	st := n.status()
-	if st.TablesFrom != "control" || st.Epoch != 4 || st.Control.Deltas != 2 || st.Control.Nacks != 2 {
+	if st.TablesFrom != "control" || st.Epoch != 4 || st.ControlLink.Deltas != 2 || st.ControlLink.Nacks != 2 {
 		t.Errorf("status %v", st)
 	}
 	n.stop()
