@@ -50,7 +50,7 @@ func (c *configured) read() {
 
 func readConfig(path string) (*model.Object, *model.Error) {
 	fail := func(err error) (*model.Object, *model.Error) {
-		return nil, &model.Error{Place: model.Place{File: path}, Reason: err.Error()}
+		return nil, model.NewError(model.Place{File: path}, model.Key{}, "", err.Error())
 	}
 	text, err := os.ReadFile(path)
 	if err != nil {

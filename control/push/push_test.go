@@ -333,3 +333,53 @@ func TestRandom(t *testing.T) {
 		c.stop()
 	})
 }
+
+// A dataplane that missed epochs must not be given one thing under the number of another.
+func TestNumbersWhileAway(t *testing.T) {
+	var s memory.Source
+	s.Replace(objects(t, node("a", "b")))
+	c := startNew(t, &s)
+	d := c.follow(t, nil)
+	had, _ := d.take()
+	d.close()
+	eventually(t, "gone", func() bool { return c.status(t).Dataplane == nil })
+	s.Set(objects(t, node("a"))...)
+	eventually(t, "compiled", func() bool { return c.status(t).Epoch == had.Epoch+1 })
+	s.Set(objects(t, node("a", "c"))...)
+	eventually(t, "compiled", func() bool { return c.status(t).Epoch == had.Epoch+2 })
+	got, _ := c.follow(t, had).take()
+	for _, was := range had.Ports {
+		for _, is := range got.Ports {
+			if was.Id == is.Id && was.Name != is.Name {
+				t.Errorf("port %d was %s and is %s, from one snapshot in force to the next", was.Id, was.Name, is.Name)
+			}
+		}
+	}
+}
+
+// Names of files are bytes, and the contract has text.
+func TestFileNameThatIsNotUTF8(t *testing.T) {
+	var s memory.Source
+	s.Replace(objects(t, node("a")))
+	c := startNew(t, &s)
+	d := c.follow(t, nil)
+	d.take()
+	good, errs := model.Decode("caf\xe9.yaml", []byte(blackhole("b", "11.0.0.0/8")))
+	if len(errs) > 0 {
+		t.Fatal(errs[0])
+	}
+	s.Set(good...)
+	if _, err := d.stream.Recv(); err != nil {
+		t.Fatalf("the stream ended: %v; status is %v", err, c.status(t))
+	}
+}
+
+func TestStatusOfPlaceThatIsNotUTF8(t *testing.T) {
+	var s memory.Source
+	s.Replace(objects(t, node("a")), &model.Error{Place: model.Place{File: "/viaduct/\xff"}, Reason: "not a key"})
+	c := startNew(t, &s)
+	eventually(t, "refused", func() bool { return len(c.status(t).Refused) == 1 })
+	if _, err := proto.Marshal(c.status(t)); err != nil {
+		t.Errorf("viaduct status: %v", err)
+	}
+}

@@ -5,6 +5,7 @@ package push
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"go.uber.org/zap"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/viaduct-net/viaduct/control/api"
 	"github.com/viaduct-net/viaduct/control/compile"
+	"github.com/viaduct-net/viaduct/control/model"
 	"github.com/viaduct-net/viaduct/internal/process"
 )
 
@@ -24,13 +26,13 @@ type pusher struct {
 	compiler *compile.Compiler
 	statuses statuses
 
-	inStep  bool          // the source has said its whole state: nothing is sent before
-	dirty   bool          // something is to be compiled
-	epoch   uint64        // the largest that was ever given out, by us or by those before us
-	pushed  bool          // something was sent
-	latest  *api.Snapshot // nil: nothing compiled yet
-	delta   *api.Delta    // makes latest of the one before; nil: there is none
-	refused map[string]bool
+	inStep bool           // the source has said its whole state: nothing is sent before
+	dirty  bool           // something is to be compiled
+	epoch  uint64         // the largest that was ever given out, by us or by those before us
+	pushed bool           // something was sent
+	latest *api.Snapshot  // nil: nothing compiled yet
+	delta  *api.Delta     // makes latest of the one before; nil: there is none
+	said   []*model.Error // refusals that the log has
 
 	follower *follower // nil: none is connected
 	view     state     // what Status says
@@ -121,18 +123,26 @@ func (p *pusher) compile() {
 	if step.Snapshot != p.latest {
 		p.latest, p.delta, p.epoch = step.Snapshot, step.Delta, step.Snapshot.Epoch
 	}
+	if !p.pushed { // no dataplane has numbers of ours
+		p.compiler.Acked(p.epoch)
+	}
 }
 
 // logRefused says each refusal once, for as long as it stands.
 func (p *pusher) logRefused() {
-	refused := make(map[string]bool, len(p.view.errors))
+	if slices.Equal(p.said, p.view.errors) { // the compiler keeps a refusal that stands
+		return
+	}
+	before := make(map[*model.Error]bool, len(p.said))
+	for _, e := range p.said {
+		before[e] = true
+	}
 	for _, e := range p.view.errors {
-		text := e.Error()
-		if refused[text] = true; !p.refused[text] {
+		if !before[e] {
 			p.log.Error("left out", zap.Error(e))
 		}
 	}
-	p.refused = refused
+	p.said = p.view.errors
 }
 
 // send puts the latest snapshot in flight, as a delta where one fits, if the follower has neither taken nor refused
@@ -227,6 +237,7 @@ func (p *pusher) answered(a answer) {
 	took := time.Since(f.sent)
 	p.s.metrics.ackSeconds.Observe(took.Seconds())
 	f.onto, f.refused, f.view.Epoch = epoch, 0, epoch
+	p.compiler.Acked(epoch)
 	f.view.ApplyNanoseconds, f.view.RoundTripNanoseconds = a.message.GetAck().GetApplyNanoseconds(), uint64(took)
 	p.view.lastNack, p.view.acked = nil, epoch
 	p.statuses.applied(p.latest)

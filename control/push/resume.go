@@ -8,9 +8,10 @@ import (
 	"github.com/viaduct-net/viaduct/control/api"
 )
 
-// resume goes on from what the follower has in force, where that is of another control process.
+// resume goes on from what the follower has in force, where that is of another control process, or older than what
+// was acked last: numbers that were free since may be in use there.
 func (p *pusher) resume(inForce *api.Snapshot) {
-	if inForce == nil || p.pushed && inForce.Epoch <= p.epoch {
+	if inForce == nil || p.pushed && inForce.Epoch <= p.epoch && inForce.Epoch >= p.view.acked {
 		return
 	}
 	p.epoch = max(p.epoch, inForce.Epoch)

@@ -53,10 +53,10 @@ func (s *statuses) applied(inForce *api.Snapshot) {
 	s.said = inForce.GetEpoch()
 	r := source.Report{Node: inForce.GetNode().GetName(), Epoch: inForce.GetEpoch()}
 	for key, j := range s.judged {
-		if s.compiler.Object(key) != j.Object {
-			continue // gone since
+		if now := s.compiler.Object(key); now != j.Object && !(j.Gone && now == nil) {
+			continue // it is another one since, or none
 		}
-		status := source.Status{Object: j.Object, Applied: j.Error == nil}
+		status := source.Status{Object: j.Object, Applied: j.Error == nil && !j.Gone, Gone: j.Gone}
 		if j.Error != nil {
 			status.Field, status.Message = j.Error.Field, j.Error.Reason
 		}

@@ -104,7 +104,7 @@ func reason(path string, err error) *model.Error {
 	if errors.As(err, &pathError) {
 		err = pathError.Err
 	}
-	return &model.Error{Place: model.Place{File: path}, Reason: err.Error()}
+	return model.NewError(model.Place{File: path}, model.Key{}, "", err.Error())
 }
 
 // ignored says whether a name is hidden or an editor's temporary: .x, .x.swp, #x#, x~.

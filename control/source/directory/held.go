@@ -146,7 +146,7 @@ func (h *held) errors() []*model.Error {
 		first, others := h.claims[key][0], h.claims[key][1:]
 		for _, o := range others {
 			reason := fmt.Sprintf("is defined in %s already", first.Place)
-			errs = append(errs, &model.Error{Place: o.Place, Key: key, Reason: reason})
+			errs = append(errs, model.NewError(o.Place, key, "", reason))
 		}
 	}
 	slices.SortStableFunc(errs, func(a, b *model.Error) int {
