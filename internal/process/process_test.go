@@ -164,3 +164,14 @@ func TestLogger(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestRan(t *testing.T) {
+	fault, setUp := errors.New("fault"), &process.SetUpError{Err: errors.New("flags")}
+	var failed *process.RunError
+	if err := process.Ran(fault); !errors.As(err, &failed) || !errors.Is(err, fault) {
+		t.Errorf("%v", err)
+	}
+	if process.Ran(nil) != nil || errors.As(process.Ran(setUp), &failed) {
+		t.Error("what is no fault of a running daemon is made one")
+	}
+}

@@ -5,10 +5,8 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
-	"os/signal"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -17,21 +15,7 @@ import (
 	"github.com/viaduct-net/viaduct/internal/process"
 )
 
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	defer stop()
-	if err := command().ExecuteContext(ctx); err != nil {
-		fmt.Fprintln(os.Stderr, "viaduct-control:", err)
-		var failed *runError
-		if errors.As(err, &failed) {
-			os.Exit(process.ExitFailed)
-		}
-		os.Exit(process.ExitSetUp)
-	}
-}
-
-// runError is a fault of the running daemon: neither of its flags nor of its set-up.
-type runError struct{ error }
+func main() { process.Main(command(), syscall.SIGINT, syscall.SIGTERM) }
 
 func command() *cobra.Command {
 	var f process.Flags
@@ -74,10 +58,5 @@ func run(ctx context.Context, f process.Flags, o daemon.Options) error {
 	}
 	defer func() { _ = log.Sync() }()
 	o.Run, o.State, o.Logger, o.Ready = f.Run, f.State, log, os.Stdout
-	err = daemon.Run(ctx, o)
-	var setUp *process.SetUpError
-	if err != nil && !errors.As(err, &setUp) {
-		return &runError{err}
-	}
-	return err
+	return process.Ran(daemon.Run(ctx, o))
 }

@@ -5,8 +5,6 @@ package main
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"os"
 	"os/signal"
 	"syscall"
@@ -23,20 +21,8 @@ func main() {
 	if !signal.Ignored(syscall.SIGHUP) { // as it is under nohup
 		stops = append(stops, syscall.SIGHUP) // the terminal is gone
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), stops...)
-	defer stop()
-	if err := command().ExecuteContext(ctx); err != nil {
-		fmt.Fprintln(os.Stderr, "viaduct-dataplane:", err)
-		var failed *runError
-		if errors.As(err, &failed) {
-			os.Exit(process.ExitFailed)
-		}
-		os.Exit(process.ExitSetUp)
-	}
+	process.Main(command(), stops...)
 }
-
-// runError is a fault of the running daemon: neither of its flags nor of its set-up.
-type runError struct{ error }
 
 func command() *cobra.Command {
 	var f process.Flags
@@ -53,7 +39,8 @@ While control is away forwarding goes on, and control is waited for. The last go
 directory: a dataplane that starts while control is away starts from it.
 
 "ready" on standard output says that tables are in force: ports forward whose devices are there; the others do when
-theirs appear. SIGINT, SIGTERM and SIGHUP stop cleanly: hooks are detached, and the devices are the kernel's again. Exit status: 0 stopped, 1 failed while running, 2 could not start.`,
+theirs appear. SIGINT, SIGTERM and SIGHUP stop cleanly: hooks are detached, and the devices are the kernel's again.
+Exit status: 0 stopped, 1 failed while running, 2 could not start.`,
 		Example: `  viaduct-dataplane --metrics 127.0.0.1:9440
   viaduct-dataplane --run /tmp/lab --state /tmp/lab --sockets asavie --xdp generic --spin -1s`,
 		Args: cobra.NoArgs, SilenceUsage: true, SilenceErrors: true,
@@ -74,10 +61,5 @@ func run(ctx context.Context, f process.Flags, o daemon.Options) error {
 	}
 	defer func() { _ = log.Sync() }()
 	o.Run, o.State, o.Logger, o.Ready = f.Run, f.State, log, os.Stdout
-	err = daemon.Run(ctx, o)
-	var setUp *process.SetUpError
-	if err != nil && !errors.As(err, &setUp) {
-		return &runError{err}
-	}
-	return err
+	return process.Ran(daemon.Run(ctx, o))
 }
