@@ -64,7 +64,6 @@ lint: install-tools ## golangci-lint, buf lint, clang-format
 vet: ## go vet, with each build tag
 	@$(GO) vet ./...
 	@$(GO) vet -tags viaduct_debug ./dataplane/...
-	@$(foreach module,$(MODULES),(cd $(module) && $(GO) vet ./...);)
 
 test: install-tools vet lint check build fuzz test-go ## everything; the last line counts
 

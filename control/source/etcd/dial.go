@@ -135,7 +135,7 @@ var advice = []struct{ part, todo string }{
 var (
 	statusPrefix = regexp.MustCompile(`rpc error: code = \w+ desc = `)
 	// ourEnd differs from attempt to attempt, and the trouble would be another each time.
-	ourEnd = regexp.MustCompile(`(read|write) tcp [^ >]+->`)
+	ourEnd = regexp.MustCompile(`(read|write) (tcp|udp) [^ >]+->`)
 )
 
 // explain words an error in one line: what gRPC wraps around the cause goes, what to do about it comes.
@@ -147,7 +147,7 @@ func explain(err error) string {
 	if errors.Is(err, context.DeadlineExceeded) {
 		text = fmt.Sprintf("no answer within %s", answer)
 	}
-	text = ourEnd.ReplaceAllString(statusPrefix.ReplaceAllString(text, ""), "$1 tcp ")
+	text = ourEnd.ReplaceAllString(statusPrefix.ReplaceAllString(text, ""), "$1 $2 ")
 	for _, wrapping := range []string{
 		"connection error: desc = ", "transport: Error while dialing: ", "transport: authentication handshake failed: ",
 		"last connection error: ",

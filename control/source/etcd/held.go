@@ -17,7 +17,14 @@ type item struct {
 	key    string
 	object *model.Object // nil when refused
 	err    *model.Error
+	node   string // of a refused object: the node that it is for; empty when it is not known to be for one alone
 	mark   mark
+}
+
+// refusal is an item's error, and its node.
+type refusal struct {
+	err  *model.Error
+	node string
 }
 
 // mark tells two writes of a key apart.
@@ -27,7 +34,7 @@ type mark struct{ revision, version int64 }
 type held struct {
 	marks   map[string]mark          // of each key, refused or not
 	good    map[string]*model.Object // in force
-	errs    map[string]*model.Error
+	errs    map[string]refusal
 	set     map[model.Key]*model.Object
 	removed map[model.Key]bool
 	changed bool // something is to be reported
@@ -35,7 +42,7 @@ type held struct {
 
 func newHeld() *held {
 	return &held{
-		marks: map[string]mark{}, good: map[string]*model.Object{}, errs: map[string]*model.Error{},
+		marks: map[string]mark{}, good: map[string]*model.Object{}, errs: map[string]refusal{},
 		set: map[model.Key]*model.Object{}, removed: map[model.Key]bool{},
 	}
 }
@@ -43,7 +50,7 @@ func newHeld() *held {
 // put takes a written key. Of a refused one the last good object stays.
 func (h *held) put(i item) {
 	h.marks[i.key] = i.mark
-	h.refuse(i.key, i.err)
+	h.refuse(i.key, refusal{i.err, i.node})
 	old := h.good[i.key]
 	if i.object == nil || old != nil && old.Same(i.object) {
 		return
@@ -54,13 +61,14 @@ func (h *held) put(i item) {
 	h.changed = true
 }
 
-func (h *held) refuse(key string, err *model.Error) {
+// refuse takes the key's refusal; one without an error: it has none.
+func (h *held) refuse(key string, r refusal) {
 	old := h.errs[key]
-	if err == nil && old == nil || err != nil && old != nil && *err == *old {
+	if r == old || r.err != nil && old.err != nil && *r.err == *old.err && r.node == old.node {
 		return
 	}
-	h.errs[key] = err
-	if err == nil {
+	h.errs[key] = r
+	if r.err == nil {
 		delete(h.errs, key)
 	}
 	h.changed = true
@@ -69,7 +77,7 @@ func (h *held) refuse(key string, err *model.Error) {
 // remove takes a deleted key.
 func (h *held) remove(key string) {
 	delete(h.marks, key)
-	h.refuse(key, nil)
+	h.refuse(key, refusal{})
 	if o := h.good[key]; o != nil {
 		delete(h.good, key)
 		delete(h.set, o.Key)
@@ -129,7 +137,12 @@ func (h *held) event(whole bool) source.Event {
 
 // refusals are all errors that stand.
 func (h *held) refusals() []*model.Error {
-	return slices.SortedFunc(maps.Values(h.errs), func(a, b *model.Error) int {
+	errs := make([]*model.Error, 0, len(h.errs))
+	for _, r := range h.errs {
+		errs = append(errs, r.err)
+	}
+	slices.SortFunc(errs, func(a, b *model.Error) int {
 		return cmp.Or(strings.Compare(a.Place.File, b.Place.File), a.Key.Compare(b.Key))
 	})
+	return errs
 }

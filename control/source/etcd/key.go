@@ -10,6 +10,8 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"go.yaml.in/yaml/v3"
+
 	"github.com/viaduct-net/viaduct/control/model"
 )
 
@@ -93,6 +95,30 @@ func decode(prefix, key string, value []byte) (*model.Object, *model.Error) {
 			formatKey(prefix, o.Key))
 	}
 	return o, nil
+}
+
+// everyone is the NodeConfig of the nodes that have none of their own.
+const everyone = "default"
+
+// whose reads which node an object is for that was refused; empty when that is not one, or does not become clear.
+func whose(prefix, key string, value []byte) string {
+	meant, _ := parseKey(prefix, key)
+	switch meant.Kind {
+	case "NodeConfig":
+		if meant.Name != everyone {
+			return meant.Name
+		}
+	case "Route":
+		var route struct {
+			Spec struct {
+				Node string `yaml:"node"`
+			} `yaml:"spec"`
+		}
+		if yaml.Unmarshal(value, &route) == nil {
+			return route.Spec.Node
+		}
+	}
+	return ""
 }
 
 // decodeValue reads JSON, or YAML of one document; nil and nil when there is none.

@@ -28,7 +28,7 @@ func TestParse(t *testing.T) {
 		"etcd:http://a,https://b":    "all are http or all are https",
 		"etcd:http://a,":             "not like",
 		"etcd:https://u:secret@a:1":  "--etcd-user",
-		"etcd:htps://u:secret@a:1":   "not like",
+		"etcd:htps://u:secret@a:1":   "--etcd-user",
 		"etcd:https://a:2379/prefix": "--etcd-prefix",
 		"etcd:https://a:port":        "not like",
 	} {

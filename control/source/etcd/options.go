@@ -57,6 +57,9 @@ func (o *Options) Flags(s *pflag.FlagSet) {
 // Parse reads a source's specification, "etcd:https://a:2379,https://b:2379"; "etcd:" may be left out, and so may the
 // port when it is 2379. All endpoints have the same scheme, http or https: etcd's client takes the first one's for all.
 func Parse(spec string) ([]string, error) {
+	if strings.Contains(spec, "@") { // wherever it stands: there may be a password before it
+		return nil, errors.New("etcd endpoints: the user belongs into --etcd-user, the password into a file")
+	}
 	var endpoints []string
 	scheme := ""
 	for text := range strings.SplitSeq(strings.TrimPrefix(spec, "etcd:"), ",") {
@@ -76,23 +79,12 @@ func Parse(spec string) ([]string, error) {
 func parseEndpoint(text string) (*url.URL, error) {
 	u, err := url.Parse(text)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" {
-		return nil, fmt.Errorf("etcd endpoint %q is not like https://host:2379", withoutUser(text))
-	}
-	if u.User != nil {
-		return nil, fmt.Errorf("etcd endpoint %s: the user belongs into --etcd-user, the password into a file", u.Host)
+		return nil, fmt.Errorf("etcd endpoint %q is not like https://host:2379", text)
 	}
 	if strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "" {
 		return nil, fmt.Errorf("etcd endpoint %s: nothing may stand behind the port; the prefix is --etcd-prefix", u.Host)
 	}
 	return &url.URL{Scheme: u.Scheme, Host: net.JoinHostPort(u.Hostname(), cmp.Or(u.Port(), defaultPort))}, nil
-}
-
-// withoutUser keeps what may be a password out of messages.
-func withoutUser(text string) string {
-	if i := strings.LastIndex(text, "@"); i >= 0 {
-		return "…" + text[i:]
-	}
-	return text
 }
 
 // complete fills in defaults, and says what contradicts itself.

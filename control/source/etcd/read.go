@@ -5,6 +5,7 @@ package etcd
 import (
 	"context"
 	"errors"
+	"strconv"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/mvccpb"
@@ -82,6 +83,12 @@ func get(ctx context.Context, client *clientv3.Client, s span, from string, revi
 func (s *Source) item(kv *mvccpb.KeyValue) item {
 	i := item{key: string(kv.Key), mark: mark{kv.ModRevision, kv.Version}}
 	i.object, i.err = decode(s.options.Prefix, i.key, kv.Value)
+	switch {
+	case i.object != nil:
+		i.object.UID = strconv.FormatInt(kv.CreateRevision, 10)
+	case i.err != nil:
+		i.node = whose(s.options.Prefix, i.key, kv.Value)
+	}
 	return i
 }
 

@@ -152,5 +152,6 @@ func (s *Source) inStep() {
 	for _, key := range event.Removed {
 		s.status.forget(key)
 	}
+	s.status.unread(s.options.Prefix, s.held.errs)
 	s.report(event)
 }

@@ -6,7 +6,9 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -24,6 +26,8 @@ const (
 	between = 500 * time.Millisecond
 	// together is the number of keys in one transaction; etcd's --max-txn-ops is 128.
 	together = 100
+	// longest is how many bytes of a text are written.
+	longest = 1024
 )
 
 // nodeStatus is the value of PREFIX/status/NODE.
@@ -53,11 +57,19 @@ type statuses struct {
 	mu      sync.Mutex
 	node    nodeStatus
 	refused map[model.Key]objectStatus
+	broken  map[model.Key]brokenStatus
 
 	// What follows is write's, and revoke's after it.
 	lease   clientv3.LeaseID  // 0: none
 	known   bool              // written is what there is
 	written map[string]string // under the lease
+	untaken map[string]string // values that etcd does not take
+}
+
+// brokenStatus is the status of an object that does not decode.
+type brokenStatus struct {
+	objectStatus
+	node string // that the object is for; empty: for each
 }
 
 func newStatuses(o *Options) *statuses {
@@ -69,6 +81,8 @@ func newStatuses(o *Options) *statuses {
 		wake:    make(chan struct{}, 1),
 		node:    nodeStatus{Node: o.Node, Version: version, Updated: time.Now().UTC().Truncate(time.Second)},
 		refused: map[model.Key]objectStatus{},
+		broken:  map[model.Key]brokenStatus{},
+		untaken: map[string]string{},
 	}
 }
 
@@ -81,13 +95,43 @@ func (s *statuses) take(r source.Report) {
 	}
 	s.node.Epoch = r.Epoch
 	for _, one := range r.Statuses {
-		if one.Applied {
+		if one.Applied || one.Gone {
 			delete(s.refused, one.Object.Key)
 			continue
 		}
-		s.refused[one.Object.Key] = objectStatus{Field: one.Field, Message: one.Message, Epoch: r.Epoch}
+		s.refused[one.Object.Key] = objectStatus{Field: cut(one.Field), Message: cut(one.Message), Epoch: r.Epoch}
 	}
 	s.changed()
+}
+
+// cut shortens what would be no line to read.
+func cut(text string) string {
+	if len(text) <= longest {
+		return text
+	}
+	return strings.ToValidUTF8(text[:longest], "") + "…"
+}
+
+// unread takes note of all that does not decode, by its key in etcd.
+func (s *statuses) unread(prefix string, refusals map[string]refusal) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	broken := map[model.Key]brokenStatus{}
+	for at, r := range refusals {
+		key, ok := parseKey(prefix, at)
+		if !ok {
+			continue // no object's
+		}
+		b := brokenStatus{objectStatus{Field: cut(r.err.Field), Message: cut(r.err.Reason), Epoch: s.node.Epoch}, r.node}
+		if was, stands := s.broken[key]; stands && was.Field == b.Field && was.Message == b.Message {
+			b.Epoch = was.Epoch
+		}
+		broken[key] = b
+	}
+	if !maps.Equal(broken, s.broken) {
+		s.broken = broken
+		s.changed()
+	}
 }
 
 // forget drops the status of an object that is gone.
@@ -116,12 +160,18 @@ func (s *statuses) wanted() map[string]string {
 	if s.node.Node == "" {
 		return nil
 	}
-	s.node.Refused = len(s.refused)
 	own := s.folder + "/" + s.node.Node
-	want := map[string]string{own: text(s.node)}
+	want := map[string]string{}
 	for key, status := range s.refused {
 		want[formatKey(own, key)] = text(status)
 	}
+	for key, b := range s.broken {
+		if b.node == "" || b.node == s.node.Node {
+			want[formatKey(own, key)] = text(b.objectStatus)
+		}
+	}
+	s.node.Refused = len(want)
+	want[own] = text(s.node)
 	return want
 }
 
@@ -181,9 +231,10 @@ func (s *statuses) round(ctx context.Context, client *clientv3.Client) error {
 	if err := s.renew(ctx, client); err != nil {
 		return err
 	}
+	maps.DeleteFunc(s.untaken, func(key, value string) bool { return want[key] != value })
 	var keys []string
 	for key, value := range want {
-		if s.written[key] != value {
+		if s.written[key] != value && s.untaken[key] != value {
 			keys = append(keys, key)
 		}
 	}
@@ -194,7 +245,33 @@ func (s *statuses) round(ctx context.Context, client *clientv3.Client) error {
 	}
 	slices.Sort(keys)
 	for part := range slices.Chunk(keys, together) {
-		if err := s.commit(ctx, client, part, want); err != nil {
+		err := s.commit(ctx, client, part, want)
+		if tooLarge(err) {
+			err = s.commitEach(ctx, client, part, want)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// tooLarge says whether etcd, or gRPC before it, takes so much in no request.
+func tooLarge(err error) bool {
+	return errors.Is(err, rpctypes.ErrRequestTooLarge) || errors.Is(err, rpctypes.ErrTooManyOps) ||
+		err != nil && strings.Contains(err.Error(), "message larger than max")
+}
+
+// commitEach makes the keys in etcd as wanted, but for those that it does not take.
+func (s *statuses) commitEach(ctx context.Context, client *clientv3.Client, keys []string,
+	want map[string]string) error {
+	for i, key := range keys {
+		err := s.commit(ctx, client, keys[i:i+1], want)
+		switch {
+		case tooLarge(err):
+			s.untaken[key] = want[key]
+			s.log.Warn("etcd does not take a status", zap.String("key", cut(key)), zap.String("reason", explain(err)))
+		case err != nil:
 			return err
 		}
 	}

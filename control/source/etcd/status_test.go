@@ -164,3 +164,50 @@ func TestStatusNotAllowed(t *testing.T) {
 	poll(t, "a log entry", func() bool { return r.logged("status is not written") == 1 })
 	r.expect(t, "Route a 10.0.0.0/8")
 }
+
+// TestStatusOfWhatDoesNotDecode: it is the node's to say unless the object is another's, until it is put right or gone.
+func TestStatusOfWhatDoesNotDecode(t *testing.T) {
+	t.Parallel()
+	server := etcdtest.Start(t)
+	broken := func(name, node string) string {
+		return "apiVersion: viaduct.dev/v1alpha1\nkind: Route\nmetadata: {name: " + name +
+			"}\nspec: {node: " + node + ", destination: x}"
+	}
+	server.Put(route("all"), broken("all", `""`), route("ours"), broken("ours", "a"), route("theirs"), broken("theirs", "b"),
+		"/viaduct/NodeConfig/b", "{}", "/viaduct/NodeConfig/default", "{}", "/viaduct/no/key/of/an/object", "{}")
+	r := publishing(t, server.Endpoint)
+	found := expectStatus(t, server, "/viaduct/status/a", "/viaduct/status/a/NodeConfig/default",
+		"/viaduct/status/a/Route/all", "/viaduct/status/a/Route/ours")
+	if got := found["/viaduct/status/a/Route/all"]; !strings.Contains(got, `"field":"spec.destination"`) {
+		t.Errorf("status of Route all: %s", got)
+	}
+	server.Put(route("ours"), blackhole("ours", "10.0.0.0/8"))
+	server.Delete(route("all"), "/viaduct/NodeConfig/default")
+	expectStatus(t, server, "/viaduct/status/a")
+	r.Publish(source.Report{Node: "a", Epoch: 1, Statuses: []source.Status{refused("ours")}})
+	expectStatus(t, server, "/viaduct/status/a", "/viaduct/status/a/Route/ours")
+	r.Publish(source.Report{Node: "a", Epoch: 2, Statuses: []source.Status{{Object: object("ours"), Gone: true}}})
+	expectStatus(t, server, "/viaduct/status/a")
+}
+
+// TestStatusBesideOneTooLarge: a key that etcd does not take keeps no other away, and is said once.
+func TestStatusBesideOneTooLarge(t *testing.T) {
+	t.Parallel()
+	server := etcdtest.Start(t)
+	r := publishing(t, server.Endpoint)
+	long := refused("long")
+	long.Message = strings.Repeat("é", 2<<20)
+	r.Publish(source.Report{Node: "a", Epoch: 1, Statuses: []source.Status{
+		long, refused("a"), refused(strings.Repeat("x", 1700<<10)), refused(strings.Repeat("y", 3<<20)),
+	}})
+	all := []string{"/viaduct/status/a", "/viaduct/status/a/Route/a", "/viaduct/status/a/Route/long"}
+	found := expectStatus(t, server, all...)
+	if n := len(found[all[2]]); n > 2*longest {
+		t.Errorf("a message of %d bytes", n)
+	}
+	r.Publish(source.Report{Node: "a", Epoch: 2, Statuses: []source.Status{refused("b")}})
+	expectStatus(t, server, all[0], all[1], "/viaduct/status/a/Route/b", all[2])
+	if n := r.logged("does not take a status"); n != 2 {
+		t.Errorf("two keys are too large, and the log says so %d times", n)
+	}
+}

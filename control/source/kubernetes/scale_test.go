@@ -50,7 +50,8 @@ var kinds = map[string]string{"nodes": "Node", "pods": "Pod", "routes": "Route",
 	"networkpolicies": "NetworkPolicy", "clusternetworkpolicies": "ClusterNetworkPolicy"}
 
 // ballast is what real objects have, and is not kept.
-var ballast = `"resourceVersion":"7","managedFields":[{"manager":"kubelet","operation":"Update","fieldsV1":{"f:status":{` +
+var ballast = `"resourceVersion":"7",` +
+	`"managedFields":[{"manager":"kubelet","operation":"Update","fieldsV1":{"f:status":{` +
 	strings.Repeat(`"f:something":{".":{},"f:more":{}},`, 40) + `"f:end":{}}}}]`
 
 func object(resource string, i, nodes int) string {
@@ -70,7 +71,8 @@ func object(resource string, i, nodes int) string {
 			`"spec":{"node":"node-%d","destination":"100.%d.%d.0/24","type":"forward","nextHops":[{"via":"192.168.0.1"}]}}`,
 			i, ballast, node, 64+(i>>8), i&255)
 	}
-	return fmt.Sprintf(`{"apiVersion":"viaduct.dev/v1alpha1","kind":"NodeConfig","metadata":{"name":"node-%d"},"spec":{}}`, i)
+	const config = `{"apiVersion":"viaduct.dev/v1alpha1","kind":"NodeConfig","metadata":{"name":"node-%d"},"spec":{}}`
+	return fmt.Sprintf(config, i)
 }
 
 // firstState runs a source until it has said its first state, and returns what is left of it.

@@ -18,8 +18,8 @@ import (
 // The status of our objects, as deploy/crds describes it. A node writes what it made of an object under its own name,
 // by server-side apply, so that nodes do not know of each other. An object of one node (its NodeConfig, a Route with
 // spec.node) always has that node's word, and a condition to wait for. Of an object for many nodes (the NodeConfig for
-// all without their own, a Route without spec.node) a node speaks only while it refuses it, and only when few have done so already: what 500 nodes refuse alike is not said 500 times, to
-// 500 watchers each.
+// all without their own, a Route without spec.node) a node speaks only while it refuses it, and only when few have done
+// so already: what 500 nodes refuse alike is not said 500 times, to 500 watchers each.
 
 // maxRefusals is how many nodes' refusals an object for many nodes has, more or less.
 const maxRefusals = 16

@@ -9,6 +9,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
+	controlapi "github.com/viaduct-net/viaduct/control/api"
 	"github.com/viaduct-net/viaduct/control/model"
 	"github.com/viaduct-net/viaduct/control/source"
 )
@@ -149,4 +150,70 @@ func TestStatusOfTheGone(t *testing.T) {
 	f.publish(1, "node-a", source.Status{Object: gone, Applied: true},
 		source.Status{Object: f.get("Route", "", "status-there"), Applied: true})
 	c.eventually(o, "applied", func(nodes, _ []any) bool { return len(nodes) == 1 })
+}
+
+// TestStatusOfDefault: the NodeConfig for all says who refuses it, and nobody's word is a condition of it.
+func TestStatusOfDefault(t *testing.T) {
+	c := admin(t)
+	c.define()
+	o := nodeConfig(t, "default", `{workers: 1}`)
+	c.apply(o)
+	a, b := follow(t, api.address, "node-a"), follow(t, api.address, "node-b")
+	for _, f := range []*follower{a, b} {
+		f.until("the first state", f.ready)
+	}
+	object := a.get("NodeConfig", "", "default")
+	b.publish(1, "node-b", source.Status{Object: object, Applied: true})
+	a.publish(1, "node-a", source.Status{Object: object, Message: "no"})
+	c.eventually(o, "refused by one", func(nodes, conditions []any) bool {
+		return len(nodes) == 1 && len(conditions) == 0 && says(nodes, 0, map[string]string{"name": "node-a"})
+	})
+	version := c.get(o).GetResourceVersion()
+
+	marker := nodeConfig(t, "node-a", `{}`) // what is written later than anything about the other
+	c.apply(marker)
+	a.until("the marker", func() bool { return a.has("NodeConfig", "", "node-a") })
+	a.publish(2, "node-a", source.Status{Object: a.get("NodeConfig", "", "node-a"), Applied: true})
+	c.eventually(marker, "applied", func(nodes, _ []any) bool { return len(nodes) == 1 })
+	if got := c.get(o).GetResourceVersion(); got != version {
+		t.Errorf("written again: version %s, then %s", version, got)
+	}
+	a.publish(3, "node-a", source.Status{Object: object, Gone: true}) // it has one of its own
+	c.eventually(o, "refused by none", empty)
+}
+
+// TestStatusOfReplaced: an object that is deleted and made again at once is another, and gets its status.
+func TestStatusOfReplaced(t *testing.T) {
+	c := admin(t)
+	c.define()
+	kubeconfig, err := api.kubeconfig(api.address, token)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := nodeConfig(t, "node-a", `{workers: 1}`)
+	c.apply(o)
+	d := run(t, "kubernetes:"+kubeconfig)
+	d.until("the first state", func(*controlapi.Snapshot) bool { return true })
+	for range 10 {
+		c.eventually(o, "applied", func(_, conditions []any) bool {
+			return says(conditions, 0, map[string]string{"type": "Applied", "status": "True", "observedGeneration": "1"})
+		})
+		c.remove(o)
+		c.apply(o)
+	}
+	c.eventually(o, "applied", func(_, conditions []any) bool { return len(conditions) == 1 })
+}
+
+// TestStatusCorrected: what nobody could read, and is put right, is not refused any more, though it concerns no node.
+func TestStatusCorrected(t *testing.T) {
+	c := admin(t)
+	c.define()
+	const spec = `{nodeSelector: {zone: elsewhere}, type: blackhole, destination: `
+	o := route(t, "status-corrected", spec+`224.0.0.0/4}`)
+	c.apply(o)
+	f := follow(t, api.address, "node-a")
+	f.until("the first state", f.ready)
+	c.eventually(o, "refused", func(nodes, _ []any) bool { return len(nodes) == 1 })
+	c.apply(route(t, "status-corrected", spec+`10.0.0.0/8}`))
+	c.eventually(o, "not refused", empty)
 }
