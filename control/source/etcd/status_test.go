@@ -173,7 +173,8 @@ func TestStatusOfWhatDoesNotDecode(t *testing.T) {
 		return "apiVersion: viaduct.dev/v1alpha1\nkind: Route\nmetadata: {name: " + name +
 			"}\nspec: {node: " + node + ", destination: x}"
 	}
-	server.Put(route("all"), broken("all", `""`), route("ours"), broken("ours", "a"), route("theirs"), broken("theirs", "b"),
+	server.Put(route("all"), broken("all", `""`), route("ours"), broken("ours", "a"),
+		route("theirs"), broken("theirs", "b"),
 		"/viaduct/NodeConfig/b", "{}", "/viaduct/NodeConfig/default", "{}", "/viaduct/no/key/of/an/object", "{}")
 	r := publishing(t, server.Endpoint)
 	found := expectStatus(t, server, "/viaduct/status/a", "/viaduct/status/a/NodeConfig/default",
