@@ -61,7 +61,7 @@ func (s *shelf) read(o any) (*item, error) {
 	if d, ours := o.(*document); ours {
 		i.object, i.err = model.FromJSON(model.Place{}, d.text)
 		if s.status != nil {
-			i.seen = s.status.read(d)
+			i.seen = s.status.read(s.kind.Name, d)
 			if i.object != nil {
 				i.object.UID = string(d.UID)
 			}

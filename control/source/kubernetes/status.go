@@ -93,19 +93,20 @@ func (s *seen) outdated() bool {
 	return s.concern == many && s.entry != nil && s.entry.ObservedGeneration < s.generation
 }
 
-// read reads what d is, and says of the node.
-func (w *statusWriter) read(d *document) *seen {
+// read reads what d, of the kind, is, and says of the node. The document itself has lost its kind: client-go's decoder
+// takes it away.
+func (w *statusWriter) read(kind string, d *document) *seen {
 	s := &seen{generation: d.Generation, uid: d.UID}
 	var spec struct {
 		Spec struct {
 			Node any `json:"node"` // what it is was not checked yet
 		} `json:"spec"`
 	}
-	if d.Kind == "Route" && json.Unmarshal(d.text, &spec) != nil {
+	if kind == "Route" && json.Unmarshal(d.text, &spec) != nil {
 		spec.Spec.Node = nil
 	}
 	node, _ := spec.Spec.Node.(string)
-	s.concern = w.concern(d.Kind, d.Name, node)
+	s.concern = w.concern(kind, d.Name, node)
 	var status struct {
 		Nodes []entry `json:"nodes"`
 	}
