@@ -81,7 +81,8 @@ func (c *cluster) apply(o *unstructured.Unstructured) {
 			c.t.Fatalf("status of %s %s: %v", o.GetKind(), o.GetName(), err)
 		}
 	}
-	if apierrors.IsNotFound(before) && o.GetKind() != "CustomResourceDefinition" {
+	// Namespaces stay: no controller runs that would finish their deletion, and nothing can be made in them meanwhile.
+	if apierrors.IsNotFound(before) && o.GetKind() != "CustomResourceDefinition" && o.GetKind() != "Namespace" {
 		c.t.Cleanup(func() { c.remove(o) })
 	}
 }
