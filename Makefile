@@ -42,7 +42,8 @@ image: build ## bin/viaduct-image.tar: the programs on an empty base, for ctr im
 	@echo "bin/viaduct-image.tar ($(IMAGE))"
 
 generate: install-tools ## eBPF objects, their Go, and the protocols' Go
-	@$(TOOL) buf generate
+	@$(TOOL) buf generate --exclude-path control/api/attach
+	@$(TOOL) buf generate --path control/api/attach --template buf.gen.ttrpc.yaml
 	@$(GO) generate ./xdpprog/... ./perf/...
 
 # Generating must change nothing. Files are compared with themselves, so that a dirty tree can be checked too.

@@ -279,8 +279,11 @@ type Ack struct {
 	Epoch uint64                 `protobuf:"varint,1,opt,name=epoch,proto3" json:"epoch,omitempty"`
 	// Nanoseconds from receipt until the tables were in force.
 	ApplyNanoseconds uint64 `protobuf:"varint,2,opt,name=apply_nanoseconds,json=applyNanoseconds,proto3" json:"apply_nanoseconds,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// Ports of the epoch that do not forward, and why: their devices are not there, or could not be opened. Nobody else is
+	// the worse for it.
+	Closed        []*ClosedPort `protobuf:"bytes,3,rep,name=closed,proto3" json:"closed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Ack) Reset() {
@@ -327,6 +330,68 @@ func (x *Ack) GetApplyNanoseconds() uint64 {
 	return 0
 }
 
+func (x *Ack) GetClosed() []*ClosedPort {
+	if x != nil {
+		return x.Closed
+	}
+	return nil
+}
+
+// ClosedPort is a port that is in force and does not forward.
+type ClosedPort struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Port.id.
+	Port uint32 `protobuf:"varint,1,opt,name=port,proto3" json:"port,omitempty"`
+	// One line of lower case.
+	Reason        string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ClosedPort) Reset() {
+	*x = ClosedPort{}
+	mi := &file_control_api_control_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ClosedPort) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ClosedPort) ProtoMessage() {}
+
+func (x *ClosedPort) ProtoReflect() protoreflect.Message {
+	mi := &file_control_api_control_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ClosedPort.ProtoReflect.Descriptor instead.
+func (*ClosedPort) Descriptor() ([]byte, []int) {
+	return file_control_api_control_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *ClosedPort) GetPort() uint32 {
+	if x != nil {
+		return x.Port
+	}
+	return 0
+}
+
+func (x *ClosedPort) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
 // Nack says that an epoch was refused, and that the tables before it are still in force.
 type Nack struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -343,7 +408,7 @@ type Nack struct {
 
 func (x *Nack) Reset() {
 	*x = Nack{}
-	mi := &file_control_api_control_proto_msgTypes[4]
+	mi := &file_control_api_control_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -355,7 +420,7 @@ func (x *Nack) String() string {
 func (*Nack) ProtoMessage() {}
 
 func (x *Nack) ProtoReflect() protoreflect.Message {
-	mi := &file_control_api_control_proto_msgTypes[4]
+	mi := &file_control_api_control_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -368,7 +433,7 @@ func (x *Nack) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Nack.ProtoReflect.Descriptor instead.
 func (*Nack) Descriptor() ([]byte, []int) {
-	return file_control_api_control_proto_rawDescGZIP(), []int{4}
+	return file_control_api_control_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Nack) GetEpoch() uint64 {
@@ -407,7 +472,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_control_api_control_proto_msgTypes[5]
+	mi := &file_control_api_control_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -419,7 +484,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_control_api_control_proto_msgTypes[5]
+	mi := &file_control_api_control_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -432,7 +497,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_control_api_control_proto_rawDescGZIP(), []int{5}
+	return file_control_api_control_proto_rawDescGZIP(), []int{6}
 }
 
 // StatusReply says how control is. JSON names are stable: fields are added, not renamed.
@@ -456,14 +521,18 @@ type StatusReply struct {
 	// The dataplane that follows; absent when none is connected.
 	Dataplane *Follower `protobuf:"bytes,9,opt,name=dataplane,proto3" json:"dataplane,omitempty"`
 	// The last epoch that a dataplane refused; absent when it took the newest one.
-	LastNack      *Nack `protobuf:"bytes,10,opt,name=last_nack,json=lastNack,proto3" json:"last_nack,omitempty"`
+	LastNack *Nack `protobuf:"bytes,10,opt,name=last_nack,json=lastNack,proto3" json:"last_nack,omitempty"`
+	// Where pods' addresses come from, in the order in which they are used.
+	Pools []*Pool `protobuf:"bytes,11,rep,name=pools,proto3" json:"pools,omitempty"`
+	// Interfaces of pods that are attached.
+	Attachments   uint32 `protobuf:"varint,12,opt,name=attachments,proto3" json:"attachments,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *StatusReply) Reset() {
 	*x = StatusReply{}
-	mi := &file_control_api_control_proto_msgTypes[6]
+	mi := &file_control_api_control_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -475,7 +544,7 @@ func (x *StatusReply) String() string {
 func (*StatusReply) ProtoMessage() {}
 
 func (x *StatusReply) ProtoReflect() protoreflect.Message {
-	mi := &file_control_api_control_proto_msgTypes[6]
+	mi := &file_control_api_control_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -488,7 +557,7 @@ func (x *StatusReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusReply.ProtoReflect.Descriptor instead.
 func (*StatusReply) Descriptor() ([]byte, []int) {
-	return file_control_api_control_proto_rawDescGZIP(), []int{6}
+	return file_control_api_control_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *StatusReply) GetVersion() string {
@@ -561,6 +630,92 @@ func (x *StatusReply) GetLastNack() *Nack {
 	return nil
 }
 
+func (x *StatusReply) GetPools() []*Pool {
+	if x != nil {
+		return x.Pools
+	}
+	return nil
+}
+
+func (x *StatusReply) GetAttachments() uint32 {
+	if x != nil {
+		return x.Attachments
+	}
+	return 0
+}
+
+// Pool is a pod CIDR of the node.
+type Pool struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// "10.244.1.0/24".
+	Prefix string `protobuf:"bytes,1,opt,name=prefix,proto3" json:"prefix,omitempty"`
+	// Addresses that may be leased, and those that are; the first saturates.
+	Size   uint64 `protobuf:"varint,2,opt,name=size,proto3" json:"size,omitempty"`
+	Leased uint64 `protobuf:"varint,3,opt,name=leased,proto3" json:"leased,omitempty"`
+	// Addresses that pods have and that the node's settings do not, any more: of a CIDR that was taken away.
+	Retired       bool `protobuf:"varint,4,opt,name=retired,proto3" json:"retired,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Pool) Reset() {
+	*x = Pool{}
+	mi := &file_control_api_control_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Pool) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Pool) ProtoMessage() {}
+
+func (x *Pool) ProtoReflect() protoreflect.Message {
+	mi := &file_control_api_control_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Pool.ProtoReflect.Descriptor instead.
+func (*Pool) Descriptor() ([]byte, []int) {
+	return file_control_api_control_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *Pool) GetPrefix() string {
+	if x != nil {
+		return x.Prefix
+	}
+	return ""
+}
+
+func (x *Pool) GetSize() uint64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+func (x *Pool) GetLeased() uint64 {
+	if x != nil {
+		return x.Leased
+	}
+	return 0
+}
+
+func (x *Pool) GetRetired() bool {
+	if x != nil {
+		return x.Retired
+	}
+	return false
+}
+
 // Source is where desired state comes from, and how that is going.
 type Source struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -578,7 +733,7 @@ type Source struct {
 
 func (x *Source) Reset() {
 	*x = Source{}
-	mi := &file_control_api_control_proto_msgTypes[7]
+	mi := &file_control_api_control_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -590,7 +745,7 @@ func (x *Source) String() string {
 func (*Source) ProtoMessage() {}
 
 func (x *Source) ProtoReflect() protoreflect.Message {
-	mi := &file_control_api_control_proto_msgTypes[7]
+	mi := &file_control_api_control_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -603,7 +758,7 @@ func (x *Source) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Source.ProtoReflect.Descriptor instead.
 func (*Source) Descriptor() ([]byte, []int) {
-	return file_control_api_control_proto_rawDescGZIP(), []int{7}
+	return file_control_api_control_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Source) GetName() string {
@@ -649,7 +804,7 @@ type Refused struct {
 
 func (x *Refused) Reset() {
 	*x = Refused{}
-	mi := &file_control_api_control_proto_msgTypes[8]
+	mi := &file_control_api_control_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -661,7 +816,7 @@ func (x *Refused) String() string {
 func (*Refused) ProtoMessage() {}
 
 func (x *Refused) ProtoReflect() protoreflect.Message {
-	mi := &file_control_api_control_proto_msgTypes[8]
+	mi := &file_control_api_control_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -674,7 +829,7 @@ func (x *Refused) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refused.ProtoReflect.Descriptor instead.
 func (*Refused) Descriptor() ([]byte, []int) {
-	return file_control_api_control_proto_rawDescGZIP(), []int{8}
+	return file_control_api_control_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Refused) GetPlace() string {
@@ -726,7 +881,7 @@ type Follower struct {
 
 func (x *Follower) Reset() {
 	*x = Follower{}
-	mi := &file_control_api_control_proto_msgTypes[9]
+	mi := &file_control_api_control_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -738,7 +893,7 @@ func (x *Follower) String() string {
 func (*Follower) ProtoMessage() {}
 
 func (x *Follower) ProtoReflect() protoreflect.Message {
-	mi := &file_control_api_control_proto_msgTypes[9]
+	mi := &file_control_api_control_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -751,7 +906,7 @@ func (x *Follower) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Follower.ProtoReflect.Descriptor instead.
 func (*Follower) Descriptor() ([]byte, []int) {
-	return file_control_api_control_proto_rawDescGZIP(), []int{9}
+	return file_control_api_control_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Follower) GetVersion() string {
@@ -827,16 +982,21 @@ const file_control_api_control_proto_rawDesc = "" +
 	"\x05Hello\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x127\n" +
-	"\bin_force\x18\x03 \x01(\v2\x1c.viaduct.control.v1.SnapshotR\ainForce\"H\n" +
+	"\bin_force\x18\x03 \x01(\v2\x1c.viaduct.control.v1.SnapshotR\ainForce\"\x80\x01\n" +
 	"\x03Ack\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\x12+\n" +
-	"\x11apply_nanoseconds\x18\x02 \x01(\x04R\x10applyNanoseconds\"b\n" +
+	"\x11apply_nanoseconds\x18\x02 \x01(\x04R\x10applyNanoseconds\x126\n" +
+	"\x06closed\x18\x03 \x03(\v2\x1e.viaduct.control.v1.ClosedPortR\x06closed\"8\n" +
+	"\n" +
+	"ClosedPort\x12\x12\n" +
+	"\x04port\x18\x01 \x01(\rR\x04port\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\"b\n" +
 	"\x04Nack\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\x12\x16\n" +
 	"\x06object\x18\x02 \x01(\tR\x06object\x12\x14\n" +
 	"\x05field\x18\x03 \x01(\tR\x05field\x12\x16\n" +
 	"\x06reason\x18\x04 \x01(\tR\x06reason\"\x0f\n" +
-	"\rStatusRequest\"\x87\x04\n" +
+	"\rStatusRequest\"\xd9\x04\n" +
 	"\vStatusReply\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\tR\x04node\x128\n" +
@@ -848,10 +1008,17 @@ const file_control_api_control_proto_rawDesc = "" +
 	"\afailure\x18\b \x01(\tR\afailure\x12:\n" +
 	"\tdataplane\x18\t \x01(\v2\x1c.viaduct.control.v1.FollowerR\tdataplane\x125\n" +
 	"\tlast_nack\x18\n" +
-	" \x01(\v2\x18.viaduct.control.v1.NackR\blastNack\x1a:\n" +
+	" \x01(\v2\x18.viaduct.control.v1.NackR\blastNack\x12.\n" +
+	"\x05pools\x18\v \x03(\v2\x18.viaduct.control.v1.PoolR\x05pools\x12 \n" +
+	"\vattachments\x18\f \x01(\rR\vattachments\x1a:\n" +
 	"\fObjectsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\rR\x05value:\x028\x01\"\x85\x01\n" +
+	"\x05value\x18\x02 \x01(\rR\x05value:\x028\x01\"d\n" +
+	"\x04Pool\x12\x16\n" +
+	"\x06prefix\x18\x01 \x01(\tR\x06prefix\x12\x12\n" +
+	"\x04size\x18\x02 \x01(\x04R\x04size\x12\x16\n" +
+	"\x06leased\x18\x03 \x01(\x04R\x06leased\x12\x18\n" +
+	"\aretired\x18\x04 \x01(\bR\aretired\"\x85\x01\n" +
 	"\x06Source\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x17\n" +
 	"\ain_step\x18\x02 \x01(\bR\x06inStep\x12\x18\n" +
@@ -887,43 +1054,47 @@ func file_control_api_control_proto_rawDescGZIP() []byte {
 	return file_control_api_control_proto_rawDescData
 }
 
-var file_control_api_control_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_control_api_control_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
 var file_control_api_control_proto_goTypes = []any{
 	(*FromDataplane)(nil), // 0: viaduct.control.v1.FromDataplane
 	(*FromControl)(nil),   // 1: viaduct.control.v1.FromControl
 	(*Hello)(nil),         // 2: viaduct.control.v1.Hello
 	(*Ack)(nil),           // 3: viaduct.control.v1.Ack
-	(*Nack)(nil),          // 4: viaduct.control.v1.Nack
-	(*StatusRequest)(nil), // 5: viaduct.control.v1.StatusRequest
-	(*StatusReply)(nil),   // 6: viaduct.control.v1.StatusReply
-	(*Source)(nil),        // 7: viaduct.control.v1.Source
-	(*Refused)(nil),       // 8: viaduct.control.v1.Refused
-	(*Follower)(nil),      // 9: viaduct.control.v1.Follower
-	nil,                   // 10: viaduct.control.v1.StatusReply.ObjectsEntry
-	(*Snapshot)(nil),      // 11: viaduct.control.v1.Snapshot
-	(*Delta)(nil),         // 12: viaduct.control.v1.Delta
+	(*ClosedPort)(nil),    // 4: viaduct.control.v1.ClosedPort
+	(*Nack)(nil),          // 5: viaduct.control.v1.Nack
+	(*StatusRequest)(nil), // 6: viaduct.control.v1.StatusRequest
+	(*StatusReply)(nil),   // 7: viaduct.control.v1.StatusReply
+	(*Pool)(nil),          // 8: viaduct.control.v1.Pool
+	(*Source)(nil),        // 9: viaduct.control.v1.Source
+	(*Refused)(nil),       // 10: viaduct.control.v1.Refused
+	(*Follower)(nil),      // 11: viaduct.control.v1.Follower
+	nil,                   // 12: viaduct.control.v1.StatusReply.ObjectsEntry
+	(*Snapshot)(nil),      // 13: viaduct.control.v1.Snapshot
+	(*Delta)(nil),         // 14: viaduct.control.v1.Delta
 }
 var file_control_api_control_proto_depIdxs = []int32{
 	2,  // 0: viaduct.control.v1.FromDataplane.hello:type_name -> viaduct.control.v1.Hello
 	3,  // 1: viaduct.control.v1.FromDataplane.ack:type_name -> viaduct.control.v1.Ack
-	4,  // 2: viaduct.control.v1.FromDataplane.nack:type_name -> viaduct.control.v1.Nack
-	11, // 3: viaduct.control.v1.FromControl.snapshot:type_name -> viaduct.control.v1.Snapshot
-	12, // 4: viaduct.control.v1.FromControl.delta:type_name -> viaduct.control.v1.Delta
-	11, // 5: viaduct.control.v1.Hello.in_force:type_name -> viaduct.control.v1.Snapshot
-	7,  // 6: viaduct.control.v1.StatusReply.source:type_name -> viaduct.control.v1.Source
-	10, // 7: viaduct.control.v1.StatusReply.objects:type_name -> viaduct.control.v1.StatusReply.ObjectsEntry
-	8,  // 8: viaduct.control.v1.StatusReply.refused:type_name -> viaduct.control.v1.Refused
-	9,  // 9: viaduct.control.v1.StatusReply.dataplane:type_name -> viaduct.control.v1.Follower
-	4,  // 10: viaduct.control.v1.StatusReply.last_nack:type_name -> viaduct.control.v1.Nack
-	0,  // 11: viaduct.control.v1.Control.Sync:input_type -> viaduct.control.v1.FromDataplane
-	5,  // 12: viaduct.control.v1.Control.Status:input_type -> viaduct.control.v1.StatusRequest
-	1,  // 13: viaduct.control.v1.Control.Sync:output_type -> viaduct.control.v1.FromControl
-	6,  // 14: viaduct.control.v1.Control.Status:output_type -> viaduct.control.v1.StatusReply
-	13, // [13:15] is the sub-list for method output_type
-	11, // [11:13] is the sub-list for method input_type
-	11, // [11:11] is the sub-list for extension type_name
-	11, // [11:11] is the sub-list for extension extendee
-	0,  // [0:11] is the sub-list for field type_name
+	5,  // 2: viaduct.control.v1.FromDataplane.nack:type_name -> viaduct.control.v1.Nack
+	13, // 3: viaduct.control.v1.FromControl.snapshot:type_name -> viaduct.control.v1.Snapshot
+	14, // 4: viaduct.control.v1.FromControl.delta:type_name -> viaduct.control.v1.Delta
+	13, // 5: viaduct.control.v1.Hello.in_force:type_name -> viaduct.control.v1.Snapshot
+	4,  // 6: viaduct.control.v1.Ack.closed:type_name -> viaduct.control.v1.ClosedPort
+	9,  // 7: viaduct.control.v1.StatusReply.source:type_name -> viaduct.control.v1.Source
+	12, // 8: viaduct.control.v1.StatusReply.objects:type_name -> viaduct.control.v1.StatusReply.ObjectsEntry
+	10, // 9: viaduct.control.v1.StatusReply.refused:type_name -> viaduct.control.v1.Refused
+	11, // 10: viaduct.control.v1.StatusReply.dataplane:type_name -> viaduct.control.v1.Follower
+	5,  // 11: viaduct.control.v1.StatusReply.last_nack:type_name -> viaduct.control.v1.Nack
+	8,  // 12: viaduct.control.v1.StatusReply.pools:type_name -> viaduct.control.v1.Pool
+	0,  // 13: viaduct.control.v1.Control.Sync:input_type -> viaduct.control.v1.FromDataplane
+	6,  // 14: viaduct.control.v1.Control.Status:input_type -> viaduct.control.v1.StatusRequest
+	1,  // 15: viaduct.control.v1.Control.Sync:output_type -> viaduct.control.v1.FromControl
+	7,  // 16: viaduct.control.v1.Control.Status:output_type -> viaduct.control.v1.StatusReply
+	15, // [15:17] is the sub-list for method output_type
+	13, // [13:15] is the sub-list for method input_type
+	13, // [13:13] is the sub-list for extension type_name
+	13, // [13:13] is the sub-list for extension extendee
+	0,  // [0:13] is the sub-list for field type_name
 }
 
 func init() { file_control_api_control_proto_init() }
@@ -947,7 +1118,7 @@ func file_control_api_control_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_control_api_control_proto_rawDesc), len(file_control_api_control_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   11,
+			NumMessages:   13,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -41,6 +41,8 @@ func (d *Delta) Apply(base *Snapshot) (*Snapshot, error) {
 	next.Groups = merge(&m, base.GetGroups(), set.GetGroups(), keys(d.GetRemovedGroups(), groupKey), compareGroups)
 	next.Routes = merge(&m, base.GetRoutes(), set.GetRoutes(), keys(d.GetRemovedRoutes(), routeKey), compareRoutes)
 	next.Neighbors = merge(&m, base.GetNeighbors(), set.GetNeighbors(), d.GetRemovedNeighbors(), compareNeighbors)
+	next.HostRoutes = merge(&m, base.GetHostRoutes(), set.GetHostRoutes(),
+		keys(d.GetRemovedHostRoutes(), hostRouteKey), compareHostRoutes)
 	next.Identities = merge(&m, base.GetIdentities(), set.GetIdentities(),
 		keys(d.GetRemovedIdentities(), identityKey), compareIdentities)
 	next.IdentityPrefixes = merge(&m, base.GetIdentityPrefixes(), set.GetIdentityPrefixes(),
@@ -67,6 +69,7 @@ func Difference(from, to *Snapshot) *Delta {
 		ports      []*Port
 		groups     []*NextHopGroup
 		routes     []*Route
+		hostRoutes []*HostRoute
 		identities []*Identity
 		prefixes   []*IdentityPrefix
 		policies   []*Policy
@@ -79,6 +82,7 @@ func Difference(from, to *Snapshot) *Delta {
 	set.Groups, removed.groups = differ(from.GetGroups(), to.GetGroups(), compareGroups)
 	set.Routes, removed.routes = differ(from.GetRoutes(), to.GetRoutes(), compareRoutes)
 	set.Neighbors, d.RemovedNeighbors = differ(from.GetNeighbors(), to.GetNeighbors(), compareNeighbors)
+	set.HostRoutes, removed.hostRoutes = differ(from.GetHostRoutes(), to.GetHostRoutes(), compareHostRoutes)
 	set.Identities, removed.identities = differ(from.GetIdentities(), to.GetIdentities(), compareIdentities)
 	set.IdentityPrefixes, removed.prefixes =
 		differ(from.GetIdentityPrefixes(), to.GetIdentityPrefixes(), compareIdentityPrefixes)
@@ -94,6 +98,7 @@ func Difference(from, to *Snapshot) *Delta {
 	d.RemovedNeighbors = keys(d.RemovedNeighbors, func(n *Neighbor) *Neighbor {
 		return &Neighbor{Port: n.Port, Address: n.Address}
 	})
+	d.RemovedHostRoutes = keys(removed.hostRoutes, (*HostRoute).GetPrefix)
 	d.RemovedIdentities = keys(removed.identities, (*Identity).GetId)
 	d.RemovedIdentityPrefixes = keys(removed.prefixes, (*IdentityPrefix).GetPrefix)
 	d.RemovedPolicies = keys(removed.policies, (*Policy).GetName)
@@ -122,6 +127,7 @@ func tunnelKey(port uint32) *Tunnel    { return &Tunnel{Port: port} }
 func mirrorKey(name string) *Mirror    { return &Mirror{Name: name} }
 func limitKey(port uint32) *Limit      { return &Limit{Port: port} }
 
+func hostRouteKey(p *Prefix) *HostRoute           { return &HostRoute{Prefix: p} }
 func identityPrefixKey(p *Prefix) *IdentityPrefix { return &IdentityPrefix{Prefix: p} }
 
 func comparePorts(a, b *Port) int          { return cmp.Compare(a.GetId(), b.GetId()) }
@@ -141,9 +147,12 @@ func compareRoutes(a, b *Route) int {
 func compareNeighbors(a, b *Neighbor) int {
 	return cmp.Or(cmp.Compare(a.GetPort(), b.GetPort()), compareAddresses(a.GetAddress(), b.GetAddress()))
 }
+func comparePrefixes(a, b *Prefix) int {
+	return cmp.Or(compareAddresses(a.GetAddress(), b.GetAddress()), cmp.Compare(a.GetBits(), b.GetBits()))
+}
+func compareHostRoutes(a, b *HostRoute) int { return comparePrefixes(a.GetPrefix(), b.GetPrefix()) }
 func compareIdentityPrefixes(a, b *IdentityPrefix) int {
-	return cmp.Or(compareAddresses(a.GetPrefix().GetAddress(), b.GetPrefix().GetAddress()),
-		cmp.Compare(a.GetPrefix().GetBits(), b.GetPrefix().GetBits()))
+	return comparePrefixes(a.GetPrefix(), b.GetPrefix())
 }
 
 func keys[T, K any](list []T, key func(T) K) []K {

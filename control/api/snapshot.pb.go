@@ -189,6 +189,60 @@ func (Uplink_Mode) EnumDescriptor() ([]byte, []int) {
 	return file_control_api_snapshot_proto_rawDescGZIP(), []int{3, 0}
 }
 
+// Attach is the way between a port and its workers.
+type Port_Attach int32
+
+const (
+	// An XDP hook on the device; its queues have sockets of their own.
+	Port_ATTACH_DIRECT Port_Attach = 0
+	// A hook on the device, the host's end of a pod's veth, hands packets to the trunk and takes them from there.
+	// The port has a station, and no queues and VLAN tags.
+	Port_ATTACH_TRUNK Port_Attach = 1
+	// As ATTACH_TRUNK; the dataplane makes the device, whose other end is in the host's own stack. One port at most.
+	Port_ATTACH_HOST Port_Attach = 2
+)
+
+// Enum value maps for Port_Attach.
+var (
+	Port_Attach_name = map[int32]string{
+		0: "ATTACH_DIRECT",
+		1: "ATTACH_TRUNK",
+		2: "ATTACH_HOST",
+	}
+	Port_Attach_value = map[string]int32{
+		"ATTACH_DIRECT": 0,
+		"ATTACH_TRUNK":  1,
+		"ATTACH_HOST":   2,
+	}
+)
+
+func (x Port_Attach) Enum() *Port_Attach {
+	p := new(Port_Attach)
+	*p = x
+	return p
+}
+
+func (x Port_Attach) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Port_Attach) Descriptor() protoreflect.EnumDescriptor {
+	return file_control_api_snapshot_proto_enumTypes[3].Descriptor()
+}
+
+func (Port_Attach) Type() protoreflect.EnumType {
+	return &file_control_api_snapshot_proto_enumTypes[3]
+}
+
+func (x Port_Attach) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Port_Attach.Descriptor instead.
+func (Port_Attach) EnumDescriptor() ([]byte, []int) {
+	return file_control_api_snapshot_proto_rawDescGZIP(), []int{5, 0}
+}
+
 type NextHopGroup_Kind int32
 
 const (
@@ -229,11 +283,11 @@ func (x NextHopGroup_Kind) String() string {
 }
 
 func (NextHopGroup_Kind) Descriptor() protoreflect.EnumDescriptor {
-	return file_control_api_snapshot_proto_enumTypes[3].Descriptor()
+	return file_control_api_snapshot_proto_enumTypes[4].Descriptor()
 }
 
 func (NextHopGroup_Kind) Type() protoreflect.EnumType {
-	return &file_control_api_snapshot_proto_enumTypes[3]
+	return &file_control_api_snapshot_proto_enumTypes[4]
 }
 
 func (x NextHopGroup_Kind) Number() protoreflect.EnumNumber {
@@ -242,7 +296,7 @@ func (x NextHopGroup_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use NextHopGroup_Kind.Descriptor instead.
 func (NextHopGroup_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_control_api_snapshot_proto_rawDescGZIP(), []int{6, 0}
+	return file_control_api_snapshot_proto_rawDescGZIP(), []int{8, 0}
 }
 
 type Identity_Kind int32
@@ -281,11 +335,11 @@ func (x Identity_Kind) String() string {
 }
 
 func (Identity_Kind) Descriptor() protoreflect.EnumDescriptor {
-	return file_control_api_snapshot_proto_enumTypes[4].Descriptor()
+	return file_control_api_snapshot_proto_enumTypes[5].Descriptor()
 }
 
 func (Identity_Kind) Type() protoreflect.EnumType {
-	return &file_control_api_snapshot_proto_enumTypes[4]
+	return &file_control_api_snapshot_proto_enumTypes[5]
 }
 
 func (x Identity_Kind) Number() protoreflect.EnumNumber {
@@ -294,7 +348,7 @@ func (x Identity_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Identity_Kind.Descriptor instead.
 func (Identity_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_control_api_snapshot_proto_rawDescGZIP(), []int{10, 0}
+	return file_control_api_snapshot_proto_rawDescGZIP(), []int{12, 0}
 }
 
 type Policy_Tier int32
@@ -330,11 +384,11 @@ func (x Policy_Tier) String() string {
 }
 
 func (Policy_Tier) Descriptor() protoreflect.EnumDescriptor {
-	return file_control_api_snapshot_proto_enumTypes[5].Descriptor()
+	return file_control_api_snapshot_proto_enumTypes[6].Descriptor()
 }
 
 func (Policy_Tier) Type() protoreflect.EnumType {
-	return &file_control_api_snapshot_proto_enumTypes[5]
+	return &file_control_api_snapshot_proto_enumTypes[6]
 }
 
 func (x Policy_Tier) Number() protoreflect.EnumNumber {
@@ -343,7 +397,7 @@ func (x Policy_Tier) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Policy_Tier.Descriptor instead.
 func (Policy_Tier) EnumDescriptor() ([]byte, []int) {
-	return file_control_api_snapshot_proto_rawDescGZIP(), []int{12, 0}
+	return file_control_api_snapshot_proto_rawDescGZIP(), []int{14, 0}
 }
 
 type PolicyRule_Direction int32
@@ -376,11 +430,11 @@ func (x PolicyRule_Direction) String() string {
 }
 
 func (PolicyRule_Direction) Descriptor() protoreflect.EnumDescriptor {
-	return file_control_api_snapshot_proto_enumTypes[6].Descriptor()
+	return file_control_api_snapshot_proto_enumTypes[7].Descriptor()
 }
 
 func (PolicyRule_Direction) Type() protoreflect.EnumType {
-	return &file_control_api_snapshot_proto_enumTypes[6]
+	return &file_control_api_snapshot_proto_enumTypes[7]
 }
 
 func (x PolicyRule_Direction) Number() protoreflect.EnumNumber {
@@ -389,7 +443,7 @@ func (x PolicyRule_Direction) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use PolicyRule_Direction.Descriptor instead.
 func (PolicyRule_Direction) EnumDescriptor() ([]byte, []int) {
-	return file_control_api_snapshot_proto_rawDescGZIP(), []int{13, 0}
+	return file_control_api_snapshot_proto_rawDescGZIP(), []int{15, 0}
 }
 
 type PolicyRule_Action int32
@@ -430,11 +484,11 @@ func (x PolicyRule_Action) String() string {
 }
 
 func (PolicyRule_Action) Descriptor() protoreflect.EnumDescriptor {
-	return file_control_api_snapshot_proto_enumTypes[7].Descriptor()
+	return file_control_api_snapshot_proto_enumTypes[8].Descriptor()
 }
 
 func (PolicyRule_Action) Type() protoreflect.EnumType {
-	return &file_control_api_snapshot_proto_enumTypes[7]
+	return &file_control_api_snapshot_proto_enumTypes[8]
 }
 
 func (x PolicyRule_Action) Number() protoreflect.EnumNumber {
@@ -443,7 +497,7 @@ func (x PolicyRule_Action) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use PolicyRule_Action.Descriptor instead.
 func (PolicyRule_Action) EnumDescriptor() ([]byte, []int) {
-	return file_control_api_snapshot_proto_rawDescGZIP(), []int{13, 1}
+	return file_control_api_snapshot_proto_rawDescGZIP(), []int{15, 1}
 }
 
 type Service_Affinity int32
@@ -476,11 +530,11 @@ func (x Service_Affinity) String() string {
 }
 
 func (Service_Affinity) Descriptor() protoreflect.EnumDescriptor {
-	return file_control_api_snapshot_proto_enumTypes[8].Descriptor()
+	return file_control_api_snapshot_proto_enumTypes[9].Descriptor()
 }
 
 func (Service_Affinity) Type() protoreflect.EnumType {
-	return &file_control_api_snapshot_proto_enumTypes[8]
+	return &file_control_api_snapshot_proto_enumTypes[9]
 }
 
 func (x Service_Affinity) Number() protoreflect.EnumNumber {
@@ -489,7 +543,7 @@ func (x Service_Affinity) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Service_Affinity.Descriptor instead.
 func (Service_Affinity) EnumDescriptor() ([]byte, []int) {
-	return file_control_api_snapshot_proto_rawDescGZIP(), []int{16, 0}
+	return file_control_api_snapshot_proto_rawDescGZIP(), []int{18, 0}
 }
 
 type Tunnel_Kind int32
@@ -529,11 +583,11 @@ func (x Tunnel_Kind) String() string {
 }
 
 func (Tunnel_Kind) Descriptor() protoreflect.EnumDescriptor {
-	return file_control_api_snapshot_proto_enumTypes[9].Descriptor()
+	return file_control_api_snapshot_proto_enumTypes[10].Descriptor()
 }
 
 func (Tunnel_Kind) Type() protoreflect.EnumType {
-	return &file_control_api_snapshot_proto_enumTypes[9]
+	return &file_control_api_snapshot_proto_enumTypes[10]
 }
 
 func (x Tunnel_Kind) Number() protoreflect.EnumNumber {
@@ -542,7 +596,7 @@ func (x Tunnel_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Tunnel_Kind.Descriptor instead.
 func (Tunnel_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_control_api_snapshot_proto_rawDescGZIP(), []int{18, 0}
+	return file_control_api_snapshot_proto_rawDescGZIP(), []int{20, 0}
 }
 
 // Snapshot is all that the dataplane of one node has to know.
@@ -562,6 +616,9 @@ type Snapshot struct {
 	Routes []*Route `protobuf:"bytes,12,rep,name=routes,proto3" json:"routes,omitempty"`
 	// Static neighbours, ordered by port and address; each pair is unique.
 	Neighbors []*Neighbor `protobuf:"bytes,13,rep,name=neighbors,proto3" json:"neighbors,omitempty"`
+	// Routes of the host's own stack, which the dataplane keeps there. Ordered by family, address and bits; prefixes are
+	// unique.
+	HostRoutes []*HostRoute `protobuf:"bytes,14,rep,name=host_routes,json=hostRoutes,proto3" json:"host_routes,omitempty"`
 	// 20 to 29: policy.
 	// Ordered by id; ids are unique.
 	Identities []*Identity `protobuf:"bytes,20,rep,name=identities,proto3" json:"identities,omitempty"`
@@ -660,6 +717,13 @@ func (x *Snapshot) GetNeighbors() []*Neighbor {
 	return nil
 }
 
+func (x *Snapshot) GetHostRoutes() []*HostRoute {
+	if x != nil {
+		return x.HostRoutes
+	}
+	return nil
+}
+
 func (x *Snapshot) GetIdentities() []*Identity {
 	if x != nil {
 		return x.Identities
@@ -725,7 +789,8 @@ type Delta struct {
 	RemovedGroups []uint32  `protobuf:"varint,11,rep,packed,name=removed_groups,json=removedGroups,proto3" json:"removed_groups,omitempty"`
 	RemovedRoutes []*Prefix `protobuf:"bytes,12,rep,name=removed_routes,json=removedRoutes,proto3" json:"removed_routes,omitempty"`
 	// Only port and address are set.
-	RemovedNeighbors []*Neighbor `protobuf:"bytes,13,rep,name=removed_neighbors,json=removedNeighbors,proto3" json:"removed_neighbors,omitempty"`
+	RemovedNeighbors  []*Neighbor `protobuf:"bytes,13,rep,name=removed_neighbors,json=removedNeighbors,proto3" json:"removed_neighbors,omitempty"`
+	RemovedHostRoutes []*Prefix   `protobuf:"bytes,14,rep,name=removed_host_routes,json=removedHostRoutes,proto3" json:"removed_host_routes,omitempty"`
 	// 20 to 29: from policy.
 	RemovedIdentities       []uint32  `protobuf:"varint,20,rep,packed,name=removed_identities,json=removedIdentities,proto3" json:"removed_identities,omitempty"`
 	RemovedIdentityPrefixes []*Prefix `protobuf:"bytes,21,rep,name=removed_identity_prefixes,json=removedIdentityPrefixes,proto3" json:"removed_identity_prefixes,omitempty"`
@@ -821,6 +886,13 @@ func (x *Delta) GetRemovedRoutes() []*Prefix {
 func (x *Delta) GetRemovedNeighbors() []*Neighbor {
 	if x != nil {
 		return x.RemovedNeighbors
+	}
+	return nil
+}
+
+func (x *Delta) GetRemovedHostRoutes() []*Prefix {
+	if x != nil {
+		return x.RemovedHostRoutes
 	}
 	return nil
 }
@@ -1117,8 +1189,11 @@ type Port struct {
 	// That needs no entry in Snapshot.routes; one with the prefix of a subnet goes before it.
 	Addresses []*Prefix `protobuf:"bytes,7,rep,name=addresses,proto3" json:"addresses,omitempty"`
 	// Bytes of the largest IP packet; 0: the device's.
-	Mtu           uint32 `protobuf:"varint,8,opt,name=mtu,proto3" json:"mtu,omitempty"`
-	Origin        uint32 `protobuf:"varint,9,opt,name=origin,proto3" json:"origin,omitempty"`
+	Mtu    uint32      `protobuf:"varint,8,opt,name=mtu,proto3" json:"mtu,omitempty"`
+	Origin uint32      `protobuf:"varint,9,opt,name=origin,proto3" json:"origin,omitempty"`
+	Attach Port_Attach `protobuf:"varint,10,opt,name=attach,proto3,enum=viaduct.control.v1.Port_Attach" json:"attach,omitempty"`
+	// What is behind the port; absent: whoever is on the link, found by ARP and neighbour discovery.
+	Station       *Station `protobuf:"bytes,11,opt,name=station,proto3" json:"station,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1216,6 +1291,148 @@ func (x *Port) GetOrigin() uint32 {
 	return 0
 }
 
+func (x *Port) GetAttach() Port_Attach {
+	if x != nil {
+		return x.Attach
+	}
+	return Port_ATTACH_DIRECT
+}
+
+func (x *Port) GetStation() *Station {
+	if x != nil {
+		return x.Station
+	}
+	return nil
+}
+
+// Station is the only one behind a port: a pod, or the host. Packets to it need no neighbour to be found; packets from
+// it with another source are dropped.
+type Station struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// 6 bytes, wire order; unicast. Empty for the host, whose device the dataplane makes.
+	Mac []byte `protobuf:"bytes,1,opt,name=mac,proto3" json:"mac,omitempty"`
+	// Its addresses, 4 or 16 bytes each, network byte order, in order of family and address. At least one for a pod.
+	Addresses [][]byte `protobuf:"bytes,2,rep,name=addresses,proto3" json:"addresses,omitempty"`
+	// Whether it forwards for others: sources that no other station has are then let in as well.
+	Router        bool `protobuf:"varint,3,opt,name=router,proto3" json:"router,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Station) Reset() {
+	*x = Station{}
+	mi := &file_control_api_snapshot_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Station) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Station) ProtoMessage() {}
+
+func (x *Station) ProtoReflect() protoreflect.Message {
+	mi := &file_control_api_snapshot_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Station.ProtoReflect.Descriptor instead.
+func (*Station) Descriptor() ([]byte, []int) {
+	return file_control_api_snapshot_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *Station) GetMac() []byte {
+	if x != nil {
+		return x.Mac
+	}
+	return nil
+}
+
+func (x *Station) GetAddresses() [][]byte {
+	if x != nil {
+		return x.Addresses
+	}
+	return nil
+}
+
+func (x *Station) GetRouter() bool {
+	if x != nil {
+		return x.Router
+	}
+	return false
+}
+
+// HostRoute is a route of the host's own stack.
+type HostRoute struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Bits behind the prefix are zero.
+	Prefix *Prefix `protobuf:"bytes,1,opt,name=prefix,proto3" json:"prefix,omitempty"`
+	// The next router's address, 4 or 16 bytes, on a subnet of the host's; empty: to the dataplane, by the host port.
+	Via           []byte `protobuf:"bytes,2,opt,name=via,proto3" json:"via,omitempty"`
+	Origin        uint32 `protobuf:"varint,3,opt,name=origin,proto3" json:"origin,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HostRoute) Reset() {
+	*x = HostRoute{}
+	mi := &file_control_api_snapshot_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HostRoute) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HostRoute) ProtoMessage() {}
+
+func (x *HostRoute) ProtoReflect() protoreflect.Message {
+	mi := &file_control_api_snapshot_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HostRoute.ProtoReflect.Descriptor instead.
+func (*HostRoute) Descriptor() ([]byte, []int) {
+	return file_control_api_snapshot_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *HostRoute) GetPrefix() *Prefix {
+	if x != nil {
+		return x.Prefix
+	}
+	return nil
+}
+
+func (x *HostRoute) GetVia() []byte {
+	if x != nil {
+		return x.Via
+	}
+	return nil
+}
+
+func (x *HostRoute) GetOrigin() uint32 {
+	if x != nil {
+		return x.Origin
+	}
+	return 0
+}
+
 // NextHopGroup is what routes lead to. Equal groups are one.
 type NextHopGroup struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1231,7 +1448,7 @@ type NextHopGroup struct {
 
 func (x *NextHopGroup) Reset() {
 	*x = NextHopGroup{}
-	mi := &file_control_api_snapshot_proto_msgTypes[6]
+	mi := &file_control_api_snapshot_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1243,7 +1460,7 @@ func (x *NextHopGroup) String() string {
 func (*NextHopGroup) ProtoMessage() {}
 
 func (x *NextHopGroup) ProtoReflect() protoreflect.Message {
-	mi := &file_control_api_snapshot_proto_msgTypes[6]
+	mi := &file_control_api_snapshot_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1256,7 +1473,7 @@ func (x *NextHopGroup) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NextHopGroup.ProtoReflect.Descriptor instead.
 func (*NextHopGroup) Descriptor() ([]byte, []int) {
-	return file_control_api_snapshot_proto_rawDescGZIP(), []int{6}
+	return file_control_api_snapshot_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *NextHopGroup) GetId() uint32 {
@@ -1304,7 +1521,7 @@ type NextHop struct {
 
 func (x *NextHop) Reset() {
 	*x = NextHop{}
-	mi := &file_control_api_snapshot_proto_msgTypes[7]
+	mi := &file_control_api_snapshot_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1316,7 +1533,7 @@ func (x *NextHop) String() string {
 func (*NextHop) ProtoMessage() {}
 
 func (x *NextHop) ProtoReflect() protoreflect.Message {
-	mi := &file_control_api_snapshot_proto_msgTypes[7]
+	mi := &file_control_api_snapshot_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1329,7 +1546,7 @@ func (x *NextHop) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NextHop.ProtoReflect.Descriptor instead.
 func (*NextHop) Descriptor() ([]byte, []int) {
-	return file_control_api_snapshot_proto_rawDescGZIP(), []int{7}
+	return file_control_api_snapshot_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *NextHop) GetPort() uint32 {
@@ -1376,7 +1593,7 @@ type Route struct {
 
 func (x *Route) Reset() {
 	*x = Route{}
-	mi := &file_control_api_snapshot_proto_msgTypes[8]
+	mi := &file_control_api_snapshot_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1388,7 +1605,7 @@ func (x *Route) String() string {
 func (*Route) ProtoMessage() {}
 
 func (x *Route) ProtoReflect() protoreflect.Message {
-	mi := &file_control_api_snapshot_proto_msgTypes[8]
+	mi := &file_control_api_snapshot_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1401,7 +1618,7 @@ func (x *Route) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Route.ProtoReflect.Descriptor instead.
 func (*Route) Descriptor() ([]byte, []int) {
-	return file_control_api_snapshot_proto_rawDescGZIP(), []int{8}
+	return file_control_api_snapshot_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Route) GetPrefix() []byte {
@@ -1448,7 +1665,7 @@ type Neighbor struct {
 
 func (x *Neighbor) Reset() {
 	*x = Neighbor{}
-	mi := &file_control_api_snapshot_proto_msgTypes[9]
+	mi := &file_control_api_snapshot_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1460,7 +1677,7 @@ func (x *Neighbor) String() string {
 func (*Neighbor) ProtoMessage() {}
 
 func (x *Neighbor) ProtoReflect() protoreflect.Message {
-	mi := &file_control_api_snapshot_proto_msgTypes[9]
+	mi := &file_control_api_snapshot_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1473,7 +1690,7 @@ func (x *Neighbor) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Neighbor.ProtoReflect.Descriptor instead.
 func (*Neighbor) Descriptor() ([]byte, []int) {
-	return file_control_api_snapshot_proto_rawDescGZIP(), []int{9}
+	return file_control_api_snapshot_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Neighbor) GetPort() uint32 {
@@ -1522,7 +1739,7 @@ type Identity struct {
 
 func (x *Identity) Reset() {
 	*x = Identity{}
-	mi := &file_control_api_snapshot_proto_msgTypes[10]
+	mi := &file_control_api_snapshot_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1534,7 +1751,7 @@ func (x *Identity) String() string {
 func (*Identity) ProtoMessage() {}
 
 func (x *Identity) ProtoReflect() protoreflect.Message {
-	mi := &file_control_api_snapshot_proto_msgTypes[10]
+	mi := &file_control_api_snapshot_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1547,7 +1764,7 @@ func (x *Identity) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Identity.ProtoReflect.Descriptor instead.
 func (*Identity) Descriptor() ([]byte, []int) {
-	return file_control_api_snapshot_proto_rawDescGZIP(), []int{10}
+	return file_control_api_snapshot_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Identity) GetId() uint32 {
@@ -1598,7 +1815,7 @@ type IdentityPrefix struct {
 
 func (x *IdentityPrefix) Reset() {
 	*x = IdentityPrefix{}
-	mi := &file_control_api_snapshot_proto_msgTypes[11]
+	mi := &file_control_api_snapshot_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1610,7 +1827,7 @@ func (x *IdentityPrefix) String() string {
 func (*IdentityPrefix) ProtoMessage() {}
 
 func (x *IdentityPrefix) ProtoReflect() protoreflect.Message {
-	mi := &file_control_api_snapshot_proto_msgTypes[11]
+	mi := &file_control_api_snapshot_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1623,7 +1840,7 @@ func (x *IdentityPrefix) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IdentityPrefix.ProtoReflect.Descriptor instead.
 func (*IdentityPrefix) Descriptor() ([]byte, []int) {
-	return file_control_api_snapshot_proto_rawDescGZIP(), []int{11}
+	return file_control_api_snapshot_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *IdentityPrefix) GetPrefix() *Prefix {
@@ -1668,7 +1885,7 @@ type Policy struct {
 
 func (x *Policy) Reset() {
 	*x = Policy{}
-	mi := &file_control_api_snapshot_proto_msgTypes[12]
+	mi := &file_control_api_snapshot_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1680,7 +1897,7 @@ func (x *Policy) String() string {
 func (*Policy) ProtoMessage() {}
 
 func (x *Policy) ProtoReflect() protoreflect.Message {
-	mi := &file_control_api_snapshot_proto_msgTypes[12]
+	mi := &file_control_api_snapshot_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1693,7 +1910,7 @@ func (x *Policy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Policy.ProtoReflect.Descriptor instead.
 func (*Policy) Descriptor() ([]byte, []int) {
-	return file_control_api_snapshot_proto_rawDescGZIP(), []int{12}
+	return file_control_api_snapshot_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Policy) GetName() string {
@@ -1773,7 +1990,7 @@ type PolicyRule struct {
 
 func (x *PolicyRule) Reset() {
 	*x = PolicyRule{}
-	mi := &file_control_api_snapshot_proto_msgTypes[13]
+	mi := &file_control_api_snapshot_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1785,7 +2002,7 @@ func (x *PolicyRule) String() string {
 func (*PolicyRule) ProtoMessage() {}
 
 func (x *PolicyRule) ProtoReflect() protoreflect.Message {
-	mi := &file_control_api_snapshot_proto_msgTypes[13]
+	mi := &file_control_api_snapshot_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1798,7 +2015,7 @@ func (x *PolicyRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PolicyRule.ProtoReflect.Descriptor instead.
 func (*PolicyRule) Descriptor() ([]byte, []int) {
-	return file_control_api_snapshot_proto_rawDescGZIP(), []int{13}
+	return file_control_api_snapshot_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *PolicyRule) GetName() string {
@@ -1861,7 +2078,7 @@ type PrefixSet struct {
 
 func (x *PrefixSet) Reset() {
 	*x = PrefixSet{}
-	mi := &file_control_api_snapshot_proto_msgTypes[14]
+	mi := &file_control_api_snapshot_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1873,7 +2090,7 @@ func (x *PrefixSet) String() string {
 func (*PrefixSet) ProtoMessage() {}
 
 func (x *PrefixSet) ProtoReflect() protoreflect.Message {
-	mi := &file_control_api_snapshot_proto_msgTypes[14]
+	mi := &file_control_api_snapshot_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1886,7 +2103,7 @@ func (x *PrefixSet) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PrefixSet.ProtoReflect.Descriptor instead.
 func (*PrefixSet) Descriptor() ([]byte, []int) {
-	return file_control_api_snapshot_proto_rawDescGZIP(), []int{14}
+	return file_control_api_snapshot_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *PrefixSet) GetPrefix() *Prefix {
@@ -1916,7 +2133,7 @@ type PortRange struct {
 
 func (x *PortRange) Reset() {
 	*x = PortRange{}
-	mi := &file_control_api_snapshot_proto_msgTypes[15]
+	mi := &file_control_api_snapshot_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1928,7 +2145,7 @@ func (x *PortRange) String() string {
 func (*PortRange) ProtoMessage() {}
 
 func (x *PortRange) ProtoReflect() protoreflect.Message {
-	mi := &file_control_api_snapshot_proto_msgTypes[15]
+	mi := &file_control_api_snapshot_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1941,7 +2158,7 @@ func (x *PortRange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortRange.ProtoReflect.Descriptor instead.
 func (*PortRange) Descriptor() ([]byte, []int) {
-	return file_control_api_snapshot_proto_rawDescGZIP(), []int{15}
+	return file_control_api_snapshot_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *PortRange) GetProtocol() Protocol {
@@ -1991,7 +2208,7 @@ type Service struct {
 
 func (x *Service) Reset() {
 	*x = Service{}
-	mi := &file_control_api_snapshot_proto_msgTypes[16]
+	mi := &file_control_api_snapshot_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2003,7 +2220,7 @@ func (x *Service) String() string {
 func (*Service) ProtoMessage() {}
 
 func (x *Service) ProtoReflect() protoreflect.Message {
-	mi := &file_control_api_snapshot_proto_msgTypes[16]
+	mi := &file_control_api_snapshot_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2016,7 +2233,7 @@ func (x *Service) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Service.ProtoReflect.Descriptor instead.
 func (*Service) Descriptor() ([]byte, []int) {
-	return file_control_api_snapshot_proto_rawDescGZIP(), []int{16}
+	return file_control_api_snapshot_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Service) GetId() uint32 {
@@ -2106,7 +2323,7 @@ type Backend struct {
 
 func (x *Backend) Reset() {
 	*x = Backend{}
-	mi := &file_control_api_snapshot_proto_msgTypes[17]
+	mi := &file_control_api_snapshot_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2118,7 +2335,7 @@ func (x *Backend) String() string {
 func (*Backend) ProtoMessage() {}
 
 func (x *Backend) ProtoReflect() protoreflect.Message {
-	mi := &file_control_api_snapshot_proto_msgTypes[17]
+	mi := &file_control_api_snapshot_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2131,7 +2348,7 @@ func (x *Backend) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Backend.ProtoReflect.Descriptor instead.
 func (*Backend) Descriptor() ([]byte, []int) {
-	return file_control_api_snapshot_proto_rawDescGZIP(), []int{17}
+	return file_control_api_snapshot_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Backend) GetAddress() []byte {
@@ -2191,7 +2408,7 @@ type Tunnel struct {
 
 func (x *Tunnel) Reset() {
 	*x = Tunnel{}
-	mi := &file_control_api_snapshot_proto_msgTypes[18]
+	mi := &file_control_api_snapshot_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2203,7 +2420,7 @@ func (x *Tunnel) String() string {
 func (*Tunnel) ProtoMessage() {}
 
 func (x *Tunnel) ProtoReflect() protoreflect.Message {
-	mi := &file_control_api_snapshot_proto_msgTypes[18]
+	mi := &file_control_api_snapshot_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2216,7 +2433,7 @@ func (x *Tunnel) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Tunnel.ProtoReflect.Descriptor instead.
 func (*Tunnel) Descriptor() ([]byte, []int) {
-	return file_control_api_snapshot_proto_rawDescGZIP(), []int{18}
+	return file_control_api_snapshot_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Tunnel) GetPort() uint32 {
@@ -2297,7 +2514,7 @@ type Mirror struct {
 
 func (x *Mirror) Reset() {
 	*x = Mirror{}
-	mi := &file_control_api_snapshot_proto_msgTypes[19]
+	mi := &file_control_api_snapshot_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2309,7 +2526,7 @@ func (x *Mirror) String() string {
 func (*Mirror) ProtoMessage() {}
 
 func (x *Mirror) ProtoReflect() protoreflect.Message {
-	mi := &file_control_api_snapshot_proto_msgTypes[19]
+	mi := &file_control_api_snapshot_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2322,7 +2539,7 @@ func (x *Mirror) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mirror.ProtoReflect.Descriptor instead.
 func (*Mirror) Descriptor() ([]byte, []int) {
-	return file_control_api_snapshot_proto_rawDescGZIP(), []int{19}
+	return file_control_api_snapshot_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Mirror) GetName() string {
@@ -2381,7 +2598,7 @@ func (x *Mirror) GetOrigin() uint32 {
 	return 0
 }
 
-// Limit bounds a port's rate.
+// Limit bounds a port's rate. Packets over it wait, and are dropped when too many do.
 type Limit struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// PortID; one limit a port.
@@ -2399,7 +2616,7 @@ type Limit struct {
 
 func (x *Limit) Reset() {
 	*x = Limit{}
-	mi := &file_control_api_snapshot_proto_msgTypes[20]
+	mi := &file_control_api_snapshot_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2411,7 +2628,7 @@ func (x *Limit) String() string {
 func (*Limit) ProtoMessage() {}
 
 func (x *Limit) ProtoReflect() protoreflect.Message {
-	mi := &file_control_api_snapshot_proto_msgTypes[20]
+	mi := &file_control_api_snapshot_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2424,7 +2641,7 @@ func (x *Limit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Limit.ProtoReflect.Descriptor instead.
 func (*Limit) Descriptor() ([]byte, []int) {
-	return file_control_api_snapshot_proto_rawDescGZIP(), []int{20}
+	return file_control_api_snapshot_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Limit) GetPort() uint32 {
@@ -2473,7 +2690,7 @@ var File_control_api_snapshot_proto protoreflect.FileDescriptor
 
 const file_control_api_snapshot_proto_rawDesc = "" +
 	"\n" +
-	"\x1acontrol/api/snapshot.proto\x12\x12viaduct.control.v1\"\xe8\x05\n" +
+	"\x1acontrol/api/snapshot.proto\x12\x12viaduct.control.v1\"\xa8\x06\n" +
 	"\bSnapshot\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\x12\x18\n" +
 	"\aorigins\x18\x02 \x03(\tR\aorigins\x124\n" +
@@ -2482,7 +2699,9 @@ const file_control_api_snapshot_proto_rawDesc = "" +
 	" \x03(\v2\x18.viaduct.control.v1.PortR\x05ports\x128\n" +
 	"\x06groups\x18\v \x03(\v2 .viaduct.control.v1.NextHopGroupR\x06groups\x121\n" +
 	"\x06routes\x18\f \x03(\v2\x19.viaduct.control.v1.RouteR\x06routes\x12:\n" +
-	"\tneighbors\x18\r \x03(\v2\x1c.viaduct.control.v1.NeighborR\tneighbors\x12<\n" +
+	"\tneighbors\x18\r \x03(\v2\x1c.viaduct.control.v1.NeighborR\tneighbors\x12>\n" +
+	"\vhost_routes\x18\x0e \x03(\v2\x1d.viaduct.control.v1.HostRouteR\n" +
+	"hostRoutes\x12<\n" +
 	"\n" +
 	"identities\x18\x14 \x03(\v2\x1c.viaduct.control.v1.IdentityR\n" +
 	"identities\x12O\n" +
@@ -2491,7 +2710,7 @@ const file_control_api_snapshot_proto_rawDesc = "" +
 	"\bservices\x18\x1e \x03(\v2\x1b.viaduct.control.v1.ServiceR\bservices\x124\n" +
 	"\atunnels\x18( \x03(\v2\x1a.viaduct.control.v1.TunnelR\atunnels\x124\n" +
 	"\amirrors\x182 \x03(\v2\x1a.viaduct.control.v1.MirrorR\amirrors\x121\n" +
-	"\x06limits\x18< \x03(\v2\x19.viaduct.control.v1.LimitR\x06limits\"\xa2\x06\n" +
+	"\x06limits\x18< \x03(\v2\x19.viaduct.control.v1.LimitR\x06limits\"\xee\x06\n" +
 	"\x05Delta\x12\x12\n" +
 	"\x04base\x18\x01 \x01(\x04R\x04base\x12.\n" +
 	"\x03set\x18\x02 \x01(\v2\x1c.viaduct.control.v1.SnapshotR\x03set\x12@\n" +
@@ -2501,7 +2720,8 @@ const file_control_api_snapshot_proto_rawDesc = "" +
 	" \x03(\rR\fremovedPorts\x12%\n" +
 	"\x0eremoved_groups\x18\v \x03(\rR\rremovedGroups\x12A\n" +
 	"\x0eremoved_routes\x18\f \x03(\v2\x1a.viaduct.control.v1.PrefixR\rremovedRoutes\x12I\n" +
-	"\x11removed_neighbors\x18\r \x03(\v2\x1c.viaduct.control.v1.NeighborR\x10removedNeighbors\x12-\n" +
+	"\x11removed_neighbors\x18\r \x03(\v2\x1c.viaduct.control.v1.NeighborR\x10removedNeighbors\x12J\n" +
+	"\x13removed_host_routes\x18\x0e \x03(\v2\x1a.viaduct.control.v1.PrefixR\x11removedHostRoutes\x12-\n" +
 	"\x12removed_identities\x18\x14 \x03(\rR\x11removedIdentities\x12V\n" +
 	"\x19removed_identity_prefixes\x18\x15 \x03(\v2\x1a.viaduct.control.v1.PrefixR\x17removedIdentityPrefixes\x12)\n" +
 	"\x10removed_policies\x18\x16 \x03(\tR\x0fremovedPolicies\x12)\n" +
@@ -2535,7 +2755,7 @@ const file_control_api_snapshot_proto_rawDesc = "" +
 	"MODE_OWNED\x10\x02\"6\n" +
 	"\x06Prefix\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\fR\aaddress\x12\x12\n" +
-	"\x04bits\x18\x02 \x01(\rR\x04bits\"\xfc\x01\n" +
+	"\x04bits\x18\x02 \x01(\rR\x04bits\"\xac\x03\n" +
 	"\x04Port\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\rR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x16\n" +
@@ -2547,7 +2767,22 @@ const file_control_api_snapshot_proto_rawDesc = "" +
 	"inner_vlan\x18\x06 \x01(\rR\tinnerVlan\x128\n" +
 	"\taddresses\x18\a \x03(\v2\x1a.viaduct.control.v1.PrefixR\taddresses\x12\x10\n" +
 	"\x03mtu\x18\b \x01(\rR\x03mtu\x12\x16\n" +
-	"\x06origin\x18\t \x01(\rR\x06origin\"\xf9\x01\n" +
+	"\x06origin\x18\t \x01(\rR\x06origin\x127\n" +
+	"\x06attach\x18\n" +
+	" \x01(\x0e2\x1f.viaduct.control.v1.Port.AttachR\x06attach\x125\n" +
+	"\astation\x18\v \x01(\v2\x1b.viaduct.control.v1.StationR\astation\">\n" +
+	"\x06Attach\x12\x11\n" +
+	"\rATTACH_DIRECT\x10\x00\x12\x10\n" +
+	"\fATTACH_TRUNK\x10\x01\x12\x0f\n" +
+	"\vATTACH_HOST\x10\x02\"Q\n" +
+	"\aStation\x12\x10\n" +
+	"\x03mac\x18\x01 \x01(\fR\x03mac\x12\x1c\n" +
+	"\taddresses\x18\x02 \x03(\fR\taddresses\x12\x16\n" +
+	"\x06router\x18\x03 \x01(\bR\x06router\"i\n" +
+	"\tHostRoute\x122\n" +
+	"\x06prefix\x18\x01 \x01(\v2\x1a.viaduct.control.v1.PrefixR\x06prefix\x12\x10\n" +
+	"\x03via\x18\x02 \x01(\fR\x03via\x12\x16\n" +
+	"\x06origin\x18\x03 \x01(\rR\x06origin\"\xf9\x01\n" +
 	"\fNextHopGroup\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\rR\x02id\x129\n" +
 	"\x04kind\x18\x02 \x01(\x0e2%.viaduct.control.v1.NextHopGroup.KindR\x04kind\x12/\n" +
@@ -2703,87 +2938,95 @@ func file_control_api_snapshot_proto_rawDescGZIP() []byte {
 	return file_control_api_snapshot_proto_rawDescData
 }
 
-var file_control_api_snapshot_proto_enumTypes = make([]protoimpl.EnumInfo, 10)
-var file_control_api_snapshot_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
+var file_control_api_snapshot_proto_enumTypes = make([]protoimpl.EnumInfo, 11)
+var file_control_api_snapshot_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
 var file_control_api_snapshot_proto_goTypes = []any{
 	(OnAbsence)(0),            // 0: viaduct.control.v1.OnAbsence
 	(Protocol)(0),             // 1: viaduct.control.v1.Protocol
 	(Uplink_Mode)(0),          // 2: viaduct.control.v1.Uplink.Mode
-	(NextHopGroup_Kind)(0),    // 3: viaduct.control.v1.NextHopGroup.Kind
-	(Identity_Kind)(0),        // 4: viaduct.control.v1.Identity.Kind
-	(Policy_Tier)(0),          // 5: viaduct.control.v1.Policy.Tier
-	(PolicyRule_Direction)(0), // 6: viaduct.control.v1.PolicyRule.Direction
-	(PolicyRule_Action)(0),    // 7: viaduct.control.v1.PolicyRule.Action
-	(Service_Affinity)(0),     // 8: viaduct.control.v1.Service.Affinity
-	(Tunnel_Kind)(0),          // 9: viaduct.control.v1.Tunnel.Kind
-	(*Snapshot)(nil),          // 10: viaduct.control.v1.Snapshot
-	(*Delta)(nil),             // 11: viaduct.control.v1.Delta
-	(*NodeSettings)(nil),      // 12: viaduct.control.v1.NodeSettings
-	(*Uplink)(nil),            // 13: viaduct.control.v1.Uplink
-	(*Prefix)(nil),            // 14: viaduct.control.v1.Prefix
-	(*Port)(nil),              // 15: viaduct.control.v1.Port
-	(*NextHopGroup)(nil),      // 16: viaduct.control.v1.NextHopGroup
-	(*NextHop)(nil),           // 17: viaduct.control.v1.NextHop
-	(*Route)(nil),             // 18: viaduct.control.v1.Route
-	(*Neighbor)(nil),          // 19: viaduct.control.v1.Neighbor
-	(*Identity)(nil),          // 20: viaduct.control.v1.Identity
-	(*IdentityPrefix)(nil),    // 21: viaduct.control.v1.IdentityPrefix
-	(*Policy)(nil),            // 22: viaduct.control.v1.Policy
-	(*PolicyRule)(nil),        // 23: viaduct.control.v1.PolicyRule
-	(*PrefixSet)(nil),         // 24: viaduct.control.v1.PrefixSet
-	(*PortRange)(nil),         // 25: viaduct.control.v1.PortRange
-	(*Service)(nil),           // 26: viaduct.control.v1.Service
-	(*Backend)(nil),           // 27: viaduct.control.v1.Backend
-	(*Tunnel)(nil),            // 28: viaduct.control.v1.Tunnel
-	(*Mirror)(nil),            // 29: viaduct.control.v1.Mirror
-	(*Limit)(nil),             // 30: viaduct.control.v1.Limit
-	nil,                       // 31: viaduct.control.v1.Delta.OriginsEntry
+	(Port_Attach)(0),          // 3: viaduct.control.v1.Port.Attach
+	(NextHopGroup_Kind)(0),    // 4: viaduct.control.v1.NextHopGroup.Kind
+	(Identity_Kind)(0),        // 5: viaduct.control.v1.Identity.Kind
+	(Policy_Tier)(0),          // 6: viaduct.control.v1.Policy.Tier
+	(PolicyRule_Direction)(0), // 7: viaduct.control.v1.PolicyRule.Direction
+	(PolicyRule_Action)(0),    // 8: viaduct.control.v1.PolicyRule.Action
+	(Service_Affinity)(0),     // 9: viaduct.control.v1.Service.Affinity
+	(Tunnel_Kind)(0),          // 10: viaduct.control.v1.Tunnel.Kind
+	(*Snapshot)(nil),          // 11: viaduct.control.v1.Snapshot
+	(*Delta)(nil),             // 12: viaduct.control.v1.Delta
+	(*NodeSettings)(nil),      // 13: viaduct.control.v1.NodeSettings
+	(*Uplink)(nil),            // 14: viaduct.control.v1.Uplink
+	(*Prefix)(nil),            // 15: viaduct.control.v1.Prefix
+	(*Port)(nil),              // 16: viaduct.control.v1.Port
+	(*Station)(nil),           // 17: viaduct.control.v1.Station
+	(*HostRoute)(nil),         // 18: viaduct.control.v1.HostRoute
+	(*NextHopGroup)(nil),      // 19: viaduct.control.v1.NextHopGroup
+	(*NextHop)(nil),           // 20: viaduct.control.v1.NextHop
+	(*Route)(nil),             // 21: viaduct.control.v1.Route
+	(*Neighbor)(nil),          // 22: viaduct.control.v1.Neighbor
+	(*Identity)(nil),          // 23: viaduct.control.v1.Identity
+	(*IdentityPrefix)(nil),    // 24: viaduct.control.v1.IdentityPrefix
+	(*Policy)(nil),            // 25: viaduct.control.v1.Policy
+	(*PolicyRule)(nil),        // 26: viaduct.control.v1.PolicyRule
+	(*PrefixSet)(nil),         // 27: viaduct.control.v1.PrefixSet
+	(*PortRange)(nil),         // 28: viaduct.control.v1.PortRange
+	(*Service)(nil),           // 29: viaduct.control.v1.Service
+	(*Backend)(nil),           // 30: viaduct.control.v1.Backend
+	(*Tunnel)(nil),            // 31: viaduct.control.v1.Tunnel
+	(*Mirror)(nil),            // 32: viaduct.control.v1.Mirror
+	(*Limit)(nil),             // 33: viaduct.control.v1.Limit
+	nil,                       // 34: viaduct.control.v1.Delta.OriginsEntry
 }
 var file_control_api_snapshot_proto_depIdxs = []int32{
-	12, // 0: viaduct.control.v1.Snapshot.node:type_name -> viaduct.control.v1.NodeSettings
-	15, // 1: viaduct.control.v1.Snapshot.ports:type_name -> viaduct.control.v1.Port
-	16, // 2: viaduct.control.v1.Snapshot.groups:type_name -> viaduct.control.v1.NextHopGroup
-	18, // 3: viaduct.control.v1.Snapshot.routes:type_name -> viaduct.control.v1.Route
-	19, // 4: viaduct.control.v1.Snapshot.neighbors:type_name -> viaduct.control.v1.Neighbor
-	20, // 5: viaduct.control.v1.Snapshot.identities:type_name -> viaduct.control.v1.Identity
-	21, // 6: viaduct.control.v1.Snapshot.identity_prefixes:type_name -> viaduct.control.v1.IdentityPrefix
-	22, // 7: viaduct.control.v1.Snapshot.policies:type_name -> viaduct.control.v1.Policy
-	26, // 8: viaduct.control.v1.Snapshot.services:type_name -> viaduct.control.v1.Service
-	28, // 9: viaduct.control.v1.Snapshot.tunnels:type_name -> viaduct.control.v1.Tunnel
-	29, // 10: viaduct.control.v1.Snapshot.mirrors:type_name -> viaduct.control.v1.Mirror
-	30, // 11: viaduct.control.v1.Snapshot.limits:type_name -> viaduct.control.v1.Limit
-	10, // 12: viaduct.control.v1.Delta.set:type_name -> viaduct.control.v1.Snapshot
-	31, // 13: viaduct.control.v1.Delta.origins:type_name -> viaduct.control.v1.Delta.OriginsEntry
-	14, // 14: viaduct.control.v1.Delta.removed_routes:type_name -> viaduct.control.v1.Prefix
-	19, // 15: viaduct.control.v1.Delta.removed_neighbors:type_name -> viaduct.control.v1.Neighbor
-	14, // 16: viaduct.control.v1.Delta.removed_identity_prefixes:type_name -> viaduct.control.v1.Prefix
-	0,  // 17: viaduct.control.v1.NodeSettings.on_absence:type_name -> viaduct.control.v1.OnAbsence
-	14, // 18: viaduct.control.v1.NodeSettings.pod_prefixes:type_name -> viaduct.control.v1.Prefix
-	13, // 19: viaduct.control.v1.NodeSettings.uplink:type_name -> viaduct.control.v1.Uplink
-	2,  // 20: viaduct.control.v1.Uplink.mode:type_name -> viaduct.control.v1.Uplink.Mode
-	14, // 21: viaduct.control.v1.Port.addresses:type_name -> viaduct.control.v1.Prefix
-	3,  // 22: viaduct.control.v1.NextHopGroup.kind:type_name -> viaduct.control.v1.NextHopGroup.Kind
-	17, // 23: viaduct.control.v1.NextHopGroup.hops:type_name -> viaduct.control.v1.NextHop
-	4,  // 24: viaduct.control.v1.Identity.kind:type_name -> viaduct.control.v1.Identity.Kind
-	14, // 25: viaduct.control.v1.IdentityPrefix.prefix:type_name -> viaduct.control.v1.Prefix
-	5,  // 26: viaduct.control.v1.Policy.tier:type_name -> viaduct.control.v1.Policy.Tier
-	23, // 27: viaduct.control.v1.Policy.rules:type_name -> viaduct.control.v1.PolicyRule
-	6,  // 28: viaduct.control.v1.PolicyRule.direction:type_name -> viaduct.control.v1.PolicyRule.Direction
-	7,  // 29: viaduct.control.v1.PolicyRule.action:type_name -> viaduct.control.v1.PolicyRule.Action
-	24, // 30: viaduct.control.v1.PolicyRule.blocks:type_name -> viaduct.control.v1.PrefixSet
-	25, // 31: viaduct.control.v1.PolicyRule.ports:type_name -> viaduct.control.v1.PortRange
-	14, // 32: viaduct.control.v1.PrefixSet.prefix:type_name -> viaduct.control.v1.Prefix
-	14, // 33: viaduct.control.v1.PrefixSet.except:type_name -> viaduct.control.v1.Prefix
-	1,  // 34: viaduct.control.v1.PortRange.protocol:type_name -> viaduct.control.v1.Protocol
-	1,  // 35: viaduct.control.v1.Service.protocol:type_name -> viaduct.control.v1.Protocol
-	27, // 36: viaduct.control.v1.Service.backends:type_name -> viaduct.control.v1.Backend
-	8,  // 37: viaduct.control.v1.Service.affinity:type_name -> viaduct.control.v1.Service.Affinity
-	9,  // 38: viaduct.control.v1.Tunnel.kind:type_name -> viaduct.control.v1.Tunnel.Kind
-	39, // [39:39] is the sub-list for method output_type
-	39, // [39:39] is the sub-list for method input_type
-	39, // [39:39] is the sub-list for extension type_name
-	39, // [39:39] is the sub-list for extension extendee
-	0,  // [0:39] is the sub-list for field type_name
+	13, // 0: viaduct.control.v1.Snapshot.node:type_name -> viaduct.control.v1.NodeSettings
+	16, // 1: viaduct.control.v1.Snapshot.ports:type_name -> viaduct.control.v1.Port
+	19, // 2: viaduct.control.v1.Snapshot.groups:type_name -> viaduct.control.v1.NextHopGroup
+	21, // 3: viaduct.control.v1.Snapshot.routes:type_name -> viaduct.control.v1.Route
+	22, // 4: viaduct.control.v1.Snapshot.neighbors:type_name -> viaduct.control.v1.Neighbor
+	18, // 5: viaduct.control.v1.Snapshot.host_routes:type_name -> viaduct.control.v1.HostRoute
+	23, // 6: viaduct.control.v1.Snapshot.identities:type_name -> viaduct.control.v1.Identity
+	24, // 7: viaduct.control.v1.Snapshot.identity_prefixes:type_name -> viaduct.control.v1.IdentityPrefix
+	25, // 8: viaduct.control.v1.Snapshot.policies:type_name -> viaduct.control.v1.Policy
+	29, // 9: viaduct.control.v1.Snapshot.services:type_name -> viaduct.control.v1.Service
+	31, // 10: viaduct.control.v1.Snapshot.tunnels:type_name -> viaduct.control.v1.Tunnel
+	32, // 11: viaduct.control.v1.Snapshot.mirrors:type_name -> viaduct.control.v1.Mirror
+	33, // 12: viaduct.control.v1.Snapshot.limits:type_name -> viaduct.control.v1.Limit
+	11, // 13: viaduct.control.v1.Delta.set:type_name -> viaduct.control.v1.Snapshot
+	34, // 14: viaduct.control.v1.Delta.origins:type_name -> viaduct.control.v1.Delta.OriginsEntry
+	15, // 15: viaduct.control.v1.Delta.removed_routes:type_name -> viaduct.control.v1.Prefix
+	22, // 16: viaduct.control.v1.Delta.removed_neighbors:type_name -> viaduct.control.v1.Neighbor
+	15, // 17: viaduct.control.v1.Delta.removed_host_routes:type_name -> viaduct.control.v1.Prefix
+	15, // 18: viaduct.control.v1.Delta.removed_identity_prefixes:type_name -> viaduct.control.v1.Prefix
+	0,  // 19: viaduct.control.v1.NodeSettings.on_absence:type_name -> viaduct.control.v1.OnAbsence
+	15, // 20: viaduct.control.v1.NodeSettings.pod_prefixes:type_name -> viaduct.control.v1.Prefix
+	14, // 21: viaduct.control.v1.NodeSettings.uplink:type_name -> viaduct.control.v1.Uplink
+	2,  // 22: viaduct.control.v1.Uplink.mode:type_name -> viaduct.control.v1.Uplink.Mode
+	15, // 23: viaduct.control.v1.Port.addresses:type_name -> viaduct.control.v1.Prefix
+	3,  // 24: viaduct.control.v1.Port.attach:type_name -> viaduct.control.v1.Port.Attach
+	17, // 25: viaduct.control.v1.Port.station:type_name -> viaduct.control.v1.Station
+	15, // 26: viaduct.control.v1.HostRoute.prefix:type_name -> viaduct.control.v1.Prefix
+	4,  // 27: viaduct.control.v1.NextHopGroup.kind:type_name -> viaduct.control.v1.NextHopGroup.Kind
+	20, // 28: viaduct.control.v1.NextHopGroup.hops:type_name -> viaduct.control.v1.NextHop
+	5,  // 29: viaduct.control.v1.Identity.kind:type_name -> viaduct.control.v1.Identity.Kind
+	15, // 30: viaduct.control.v1.IdentityPrefix.prefix:type_name -> viaduct.control.v1.Prefix
+	6,  // 31: viaduct.control.v1.Policy.tier:type_name -> viaduct.control.v1.Policy.Tier
+	26, // 32: viaduct.control.v1.Policy.rules:type_name -> viaduct.control.v1.PolicyRule
+	7,  // 33: viaduct.control.v1.PolicyRule.direction:type_name -> viaduct.control.v1.PolicyRule.Direction
+	8,  // 34: viaduct.control.v1.PolicyRule.action:type_name -> viaduct.control.v1.PolicyRule.Action
+	27, // 35: viaduct.control.v1.PolicyRule.blocks:type_name -> viaduct.control.v1.PrefixSet
+	28, // 36: viaduct.control.v1.PolicyRule.ports:type_name -> viaduct.control.v1.PortRange
+	15, // 37: viaduct.control.v1.PrefixSet.prefix:type_name -> viaduct.control.v1.Prefix
+	15, // 38: viaduct.control.v1.PrefixSet.except:type_name -> viaduct.control.v1.Prefix
+	1,  // 39: viaduct.control.v1.PortRange.protocol:type_name -> viaduct.control.v1.Protocol
+	1,  // 40: viaduct.control.v1.Service.protocol:type_name -> viaduct.control.v1.Protocol
+	30, // 41: viaduct.control.v1.Service.backends:type_name -> viaduct.control.v1.Backend
+	9,  // 42: viaduct.control.v1.Service.affinity:type_name -> viaduct.control.v1.Service.Affinity
+	10, // 43: viaduct.control.v1.Tunnel.kind:type_name -> viaduct.control.v1.Tunnel.Kind
+	44, // [44:44] is the sub-list for method output_type
+	44, // [44:44] is the sub-list for method input_type
+	44, // [44:44] is the sub-list for extension type_name
+	44, // [44:44] is the sub-list for extension extendee
+	0,  // [0:44] is the sub-list for field type_name
 }
 
 func init() { file_control_api_snapshot_proto_init() }
@@ -2796,8 +3039,8 @@ func file_control_api_snapshot_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_control_api_snapshot_proto_rawDesc), len(file_control_api_snapshot_proto_rawDesc)),
-			NumEnums:      10,
-			NumMessages:   22,
+			NumEnums:      11,
+			NumMessages:   24,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
