@@ -46,6 +46,10 @@ func snapshot(t *rapid.T, epoch uint64) *api.Snapshot {
 		s.Neighbors = append(s.Neighbors, &api.Neighbor{
 			Port: id, Address: []byte{10, 0, 0, byte(id)}, Origin: value.Draw(t, "n")})
 	}
+	for _, id := range ids("host routes") {
+		s.HostRoutes = append(s.HostRoutes, &api.HostRoute{
+			Prefix: &api.Prefix{Address: []byte{10, byte(id), 0, 0}, Bits: 16}, Origin: value.Draw(t, "host route")})
+	}
 	for _, id := range ids("identities") {
 		s.Identities = append(s.Identities, &api.Identity{Id: id, Namespace: fmt.Sprint(value.Draw(t, "namespace"))})
 	}

@@ -850,8 +850,12 @@ type Port struct {
 	// Whether the device computes checksums for us.
 	ChecksumOffload bool `protobuf:"varint,15,opt,name=checksum_offload,json=checksumOffload,proto3" json:"checksum_offload,omitempty"`
 	// Which socket layer: "viaduct", "asavie" or "memory".
-	Sockets       string `protobuf:"bytes,16,opt,name=sockets,proto3" json:"sockets,omitempty"`
-	Origin        string `protobuf:"bytes,17,opt,name=origin,proto3" json:"origin,omitempty"`
+	Sockets string `protobuf:"bytes,16,opt,name=sockets,proto3" json:"sockets,omitempty"`
+	Origin  string `protobuf:"bytes,17,opt,name=origin,proto3" json:"origin,omitempty"`
+	// Whether its packets come and go by the trunk, and not by sockets of the device's own.
+	Trunk bool `protobuf:"varint,18,opt,name=trunk,proto3" json:"trunk,omitempty"`
+	// Addresses of the only one behind it, a pod or the host: "10.244.1.7".
+	Station       []string `protobuf:"bytes,19,rep,name=station,proto3" json:"station,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1003,6 +1007,20 @@ func (x *Port) GetOrigin() string {
 		return x.Origin
 	}
 	return ""
+}
+
+func (x *Port) GetTrunk() bool {
+	if x != nil {
+		return x.Trunk
+	}
+	return false
+}
+
+func (x *Port) GetStation() []string {
+	if x != nil {
+		return x.Station
+	}
+	return nil
 }
 
 // PortQueue is one socket.
@@ -2447,7 +2465,7 @@ const file_dataplane_api_dataplane_proto_rawDesc = "" +
 	"\n" +
 	"PortsReply\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\x120\n" +
-	"\x05ports\x18\x02 \x03(\v2\x1a.viaduct.dataplane.v1.PortR\x05ports\"\xff\x03\n" +
+	"\x05ports\x18\x02 \x03(\v2\x1a.viaduct.dataplane.v1.PortR\x05ports\"\xaf\x04\n" +
 	"\x04Port\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\rR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x16\n" +
@@ -2468,7 +2486,9 @@ const file_dataplane_api_dataplane_proto_rawDesc = "" +
 	"\fmulti_buffer\x18\x0e \x01(\bR\vmultiBuffer\x12)\n" +
 	"\x10checksum_offload\x18\x0f \x01(\bR\x0fchecksumOffload\x12\x18\n" +
 	"\asockets\x18\x10 \x01(\tR\asockets\x12\x16\n" +
-	"\x06origin\x18\x11 \x01(\tR\x06origin\"\x8c\x02\n" +
+	"\x06origin\x18\x11 \x01(\tR\x06origin\x12\x14\n" +
+	"\x05trunk\x18\x12 \x01(\bR\x05trunk\x12\x18\n" +
+	"\astation\x18\x13 \x03(\tR\astation\"\x8c\x02\n" +
 	"\tPortQueue\x12\x14\n" +
 	"\x05queue\x18\x01 \x01(\rR\x05queue\x12\x16\n" +
 	"\x06worker\x18\x02 \x01(\rR\x06worker\x12\x1b\n" +

@@ -117,7 +117,7 @@ func (d *daemon) restore(ctx context.Context) {
 		d.log.Warn("the last good snapshot is another node's", zap.String("node", node))
 		return
 	}
-	if err := d.f.Restore(ctx, s); err != nil {
+	if err := d.f.Apply(ctx, s); err != nil {
 		d.log.Error("the last good snapshot does not fit any more: waiting for control", zap.Error(err))
 		return
 	}

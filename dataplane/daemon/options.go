@@ -31,6 +31,7 @@ type Options struct {
 	Spin     time.Duration // for how long an idle worker polls before it sleeps; negative: for ever
 	CPUs     []int         // to bind the workers to; empty: not bound
 	Ring     int           // descriptors in each ring: a power of two, 64 to 16384
+	Cleanup  bool          // take away at the end what pods need
 	Metrics  string        // address to serve Prometheus metrics on; empty: none
 }
 
@@ -46,6 +47,8 @@ func (o *Options) Flags(s *pflag.FlagSet) {
 	s.IntSliceVar(&o.CPUs, "cpus", nil,
 		"CPUs to bind the workers to, one each; everything else of the process keeps off them (default: not bound)")
 	s.IntVar(&o.Ring, "ring", 2048, "descriptors in each ring, a power of two")
+	s.BoolVar(&o.Cleanup, "cleanup", false, "when stopping, take away what stays for pods otherwise: the trunk, their hooks, "+
+		"and the routes, addresses and masquerade in the host's stack")
 	s.StringVar(&o.Metrics, "metrics", "", "address to serve Prometheus metrics on, such as 127.0.0.1:9440")
 }
 
@@ -72,6 +75,6 @@ func (o *Options) forwarder() forwarder.Config {
 	}
 	return forwarder.Config{
 		Logger: o.Logger, Sockets: o.Sockets, XDP: o.XDP, Copy: o.Copy, Busy: o.BusyPoll,
-		Pins: pins, Spin: o.Spin, CPUs: o.CPUs, Ring: o.Ring,
+		Pins: pins, Spin: o.Spin, CPUs: o.CPUs, Ring: o.Ring, Cleanup: o.Cleanup,
 	}
 }

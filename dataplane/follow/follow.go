@@ -26,6 +26,8 @@ type Forwarder interface {
 	Apply(ctx context.Context, snapshot *api.Snapshot) error
 	ApplyDelta(ctx context.Context, delta *api.Delta) error
 	InForce() *api.Snapshot // nil when nothing is
+	// Closed are the ports in force that do not forward.
+	Closed() []*api.ClosedPort
 }
 
 // Config is how a client follows.
@@ -190,7 +192,7 @@ func (c *Client) take(ctx context.Context, m *api.FromControl) (*api.FromDatapla
 		return &api.FromDataplane{Message: &api.FromDataplane_Nack{Nack: nack(epoch, err)}}, nil
 	}
 	c.inForce(epoch, delta, took)
-	ack := &api.Ack{Epoch: epoch, ApplyNanoseconds: uint64(took)}
+	ack := &api.Ack{Epoch: epoch, ApplyNanoseconds: uint64(took), Closed: c.cfg.Forwarder.Closed()}
 	return &api.FromDataplane{Message: &api.FromDataplane_Ack{Ack: ack}}, nil
 }
 

@@ -3,6 +3,7 @@
 package forwarder
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -24,14 +25,10 @@ func (f *Forwarder) InForce() *api.Snapshot {
 // Apply puts a snapshot in force, all of it or nothing. An error is a *tables.InvalidError where an object of the
 // snapshot is at fault. Packets are judged by the old tables until the new ones are whole; none is lost. The snapshot
 // must not change afterwards.
+//
+// A device that is not there closes its own ports alone, until it appears: see Closed.
 func (f *Forwarder) Apply(ctx context.Context, snapshot *api.Snapshot) error {
-	return f.transact(snapshot.GetEpoch(), wholes, func() error { return f.apply(ctx, snapshot, false) })
-}
-
-// Restore is Apply for a snapshot that was in force before this process: a device that is not there is one that
-// vanished meanwhile, and its ports open when it returns.
-func (f *Forwarder) Restore(ctx context.Context, snapshot *api.Snapshot) error {
-	return f.transact(snapshot.GetEpoch(), wholes, func() error { return f.apply(ctx, snapshot, true) })
+	return f.transact(snapshot.GetEpoch(), wholes, func() error { return f.apply(ctx, snapshot) })
 }
 
 // ApplyDelta is Apply for the difference from the snapshot in force. It fails with an *api.GapError when the delta
@@ -52,15 +49,25 @@ func (f *Forwarder) applyDelta(ctx context.Context, d *api.Delta) error {
 		return &tables.InvalidError{Field: "epoch",
 			Reason: fmt.Sprintf("%d does not follow %d", next.Epoch, f.snapshot.Epoch)}
 	case !tables.Updatable(f.tables.Load(), d):
-		return f.apply(ctx, next, false)
+		return f.apply(ctx, next)
 	}
-	t, err := tables.Update(f.tables.Load(), next, d)
+	links := f.only(d.GetSet().GetPorts())
+	t, err := tables.Update(f.tables.Load(), next, d, f.lookup(links))
 	if err != nil {
 		return err
 	}
 	f.snapshot = next
 	f.tables.Store(t)
+	f.note(d.GetSet().GetPorts())
+	f.updateTrunk(d, links)
 	return nil
+}
+
+// note remembers the ports' names, for when they are gone.
+func (f *Forwarder) note(ports []*api.Port) {
+	for _, p := range ports {
+		f.names[packet.PortID(p.Id)] = p.Name
+	}
 }
 
 // kind is in what form a change came.
@@ -78,10 +85,12 @@ func (f *Forwarder) transact(epoch uint64, k kind, change func() error) error {
 	begin := time.Now()
 	if err := change(); err != nil {
 		f.refusal = refusal(epoch, err)
+		f.refusedAny.Store(f.refused != nil)
 		f.metrics.nacks.Inc()
 		return err
 	}
 	f.refused, f.refusedOn = nil, nil
+	f.refusedAny.Store(false)
 	f.refusal, f.applied = nil, time.Since(begin)
 	f.metrics.apply.Observe(f.applied.Seconds())
 	f.metrics.snapshots[k].Inc()
@@ -97,19 +106,23 @@ func refusal(epoch uint64, err error) *dataplaneapi.Refusal {
 	return r
 }
 
-// apply is the transaction of a whole snapshot. A device that is not there is at fault, unless absent is true.
-func (f *Forwarder) apply(ctx context.Context, snapshot *api.Snapshot, absent bool) error {
+// apply is the transaction of a whole snapshot.
+func (f *Forwarder) apply(ctx context.Context, snapshot *api.Snapshot) error {
 	if snapshot.GetEpoch() == 0 {
 		return &tables.InvalidError{Field: "epoch", Reason: "is 0"}
 	}
-	links, err := readLinks()
+	if err := f.prepareTrunk(snapshot); err != nil {
+		return err
+	}
+	links, err := readLinks(snapshot)
 	if err != nil {
 		return err
 	}
 	f.refused, f.refusedOn = snapshot, links.shapes(snapshot) // unless it is taken
-	if err := f.checkDevices(snapshot, links, absent); err != nil {
+	if err := f.checkDevices(snapshot); err != nil {
 		return err
 	}
+	f.reserveSlots(snapshot)
 	next, err := tables.Build(f.tables.Load(), snapshot, f.lookup(links), f.neighbors)
 	if err != nil {
 		return err
@@ -127,21 +140,21 @@ func (f *Forwarder) apply(ctx context.Context, snapshot *api.Snapshot, absent bo
 	f.snapshot = snapshot
 	next.Enter(f.tables.Load())
 	f.tables.Store(next)
-	for _, p := range snapshot.GetPorts() {
-		f.names[packet.PortID(p.Id)] = p.Name
-	}
+	f.note(snapshot.GetPorts())
 	f.reportWorkers(links)
 	delete(f.degraded, "snapshot")
 	if err := errors.Join(f.serve(ctx, opened), f.settleDevices(ctx)); err != nil {
 		f.degrade("snapshot", "in force, but not all of it works: "+err.Error())
 	}
+	f.settleTrunk(links)
+	f.settleHost()
 	f.reportAbsent()
 	return nil
 }
 
 // reportAbsent says which devices of the snapshot in force are not there.
 func (f *Forwarder) reportAbsent() {
-	for _, p := range f.snapshot.GetPorts() {
+	for _, p := range withSockets(f.snapshot) {
 		subject := "device " + p.Device
 		if f.devices[p.Device] == nil && f.degraded[subject] == "" {
 			f.degrade(subject, "the device is not there; its ports open when it appears")
@@ -149,24 +162,40 @@ func (f *Forwarder) reportAbsent() {
 	}
 }
 
-// checkDevices refuses a snapshot with a port, unknown until then, whose device does not exist. A device may vanish
-// later, and return: then its ports close and open.
-func (f *Forwarder) checkDevices(snapshot *api.Snapshot, links links, absent bool) error {
-	known := make(map[string]bool)
-	for _, p := range f.snapshot.GetPorts() {
-		known[p.Device] = true
-	}
+// checkDevices refuses a change that an open device cannot make.
+func (f *Forwarder) checkDevices(snapshot *api.Snapshot) error {
 	for _, p := range snapshot.GetPorts() {
-		_, there := links[p.Device]
-		if !there && !absent && !known[p.Device] && p.Device != "" {
-			return &tables.InvalidError{Object: tables.Origin(snapshot, p.Origin), Field: "spec.ports[" + p.Name + "].device",
-				Reason: fmt.Sprintf("device %q does not exist in this network namespace; create it or correct the name",
-					p.Device)}
-		}
 		if d := f.devices[p.Device]; d != nil && !d.fits(snapshot, p) {
 			return &tables.InvalidError{Object: tables.Origin(snapshot, p.Origin), Field: "spec.ports[" + p.Name + "]",
 				Reason: "queues and uplink mode cannot change while the device is open; remove its ports, then add them again"}
 		}
 	}
 	return nil
+}
+
+// Closed lists the ports in force that do not forward, and why, ordered by id.
+func (f *Forwarder) Closed() []*api.ClosedPort {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var list []*api.ClosedPort
+	ports := f.tables.Load().Ports
+	for i := range ports {
+		if why := f.closed(&ports[i]); ports[i].ID != 0 && why != "" {
+			list = append(list, &api.ClosedPort{Port: uint32(ports[i].ID), Reason: why})
+		}
+	}
+	return list
+}
+
+// closed says why a port does not forward, empty when it does.
+func (f *Forwarder) closed(p *tables.Port) string {
+	switch {
+	case !p.Present:
+		return "device " + p.Device + " is not there"
+	case p.Trunk && f.trunk.troubles[p.ID] != "":
+		return f.trunk.troubles[p.ID]
+	case f.devices[f.socketsDevice(p)] == nil:
+		return cmp.Or(f.degraded["device "+p.Device], "device "+p.Device+" is not open")
+	}
+	return ""
 }

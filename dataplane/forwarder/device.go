@@ -45,7 +45,7 @@ type socket struct {
 // missing lists, of each device that the snapshot names, that exists and is not open, the port that opens it.
 func (f *Forwarder) missing(snapshot *api.Snapshot, links links) (ports []*api.Port) {
 	seen := make(map[string]bool)
-	for _, p := range snapshot.GetPorts() {
+	for _, p := range withSockets(snapshot) {
 		if _, there := links[p.Device]; there && f.devices[p.Device] == nil && !seen[p.Device] {
 			seen[p.Device] = true
 			ports = append(ports, p)
@@ -101,7 +101,7 @@ func (f *Forwarder) openDevice(snapshot *api.Snapshot, p *api.Port, facts linkFa
 		}
 	}()
 	d := &device{
-		name: p.Device, index: f.slot(p.Device), link: facts,
+		name: p.Device, index: f.slotOf(p.Device), link: facts,
 		port: p.Name, asked: p.Queues, shared: shared(snapshot.GetNode(), p.Device),
 	}
 	if f.cfg.Pins != "" {
@@ -112,7 +112,7 @@ func (f *Forwarder) openDevice(snapshot *api.Snapshot, p *api.Port, facts linkFa
 	if d.hook, err = xdpprog.Load(f.hookOptions(snapshot.GetNode(), p.Device, facts.queues)); err != nil {
 		return nil, err
 	}
-	mode, err := d.hook.Attach(facts.ifindex, xdpprog.AttachMode(f.cfg.XDP))
+	mode, err := d.hook.Attach(facts.ifindex, f.attachMode(p.Device))
 	if err != nil {
 		return nil, errors.Join(err, d.hook.Close())
 	}
@@ -266,7 +266,7 @@ func (f *Forwarder) link(ctx context.Context, d *device) error {
 func (f *Forwarder) settleDevices(ctx context.Context) error {
 	var errs []error
 	used := make(map[string]bool)
-	for _, p := range f.snapshot.GetPorts() {
+	for _, p := range withSockets(f.snapshot) {
 		used[p.Device] = true
 	}
 	for name, d := range f.devices {
@@ -279,6 +279,11 @@ func (f *Forwarder) settleDevices(ctx context.Context) error {
 	for subject := range f.degraded {
 		if name, of := strings.CutPrefix(subject, "device "); of && !used[name] {
 			delete(f.degraded, subject)
+		}
+	}
+	for i, name := range f.slots {
+		if name != "" && !used[name] {
+			f.slots[i] = "" // no worker has it any more: the tables without it are in force
 		}
 	}
 	return errors.Join(errs...)
@@ -314,9 +319,21 @@ func (f *Forwarder) abandon(d *device) error {
 	return errors.Join(err, closeErr)
 }
 
-// slot returns the device's index in the tables, which is its own for the life of the process.
-func (f *Forwarder) slot(name string) int {
-	if i := slices.Index(f.slots, name); i >= 0 {
+// reserveSlots gives each device with sockets its index in the tables, which is its own for as long as a snapshot in
+// force names it.
+func (f *Forwarder) reserveSlots(snapshot *api.Snapshot) {
+	for _, p := range withSockets(snapshot) {
+		f.slotOf(p.Device)
+	}
+}
+
+func (f *Forwarder) slotOf(name string) int {
+	i := slices.Index(f.slots, name)
+	if i >= 0 {
+		return i
+	}
+	if i = slices.Index(f.slots, ""); i >= 0 {
+		f.slots[i] = name
 		return i
 	}
 	f.slots = append(f.slots, name)

@@ -5,8 +5,9 @@
 //
 // A snapshot is applied in a transaction: tables are built and devices opened aside; one marked point commits them;
 // whatever fails before it is undone. Files: forwarder.go (start and stop), apply.go (snapshots and deltas), workers.go
-// (their threads), device.go (one device's hook and sockets), links.go (the kernel's word on devices), report.go,
-// identities.go and metrics.go (what the CLI and Prometheus read).
+// (their threads), device.go (one device's hook and sockets), trunk.go (ports without sockets of their own), host.go
+// (what is kept in the host's stack), links.go (the kernel's word on devices), report.go, identities.go and metrics.go
+// (what the CLI and Prometheus read).
 package forwarder
 
 import (
@@ -41,6 +42,7 @@ type Config struct {
 	CPUs    []int         // one for each worker, which nothing else of the process uses; empty: not bound
 	Spin    time.Duration // for how long an idle worker polls before it sleeps; negative: for ever
 	Ring    int           // descriptors of each ring, a power of two; 0: 2048
+	Cleanup bool          // Close takes the trunk, pods' hooks and what is kept in the host's stack away as well
 	Changed func()        // is called when devices of a refused snapshot changed, came or went; may be nil
 	Chunks  int           // UMEM chunks of a worker; 0: as the rings need, at most 16384
 }
@@ -74,7 +76,7 @@ type Forwarder struct {
 	mu       sync.Mutex // guards what follows; never held by a worker
 	snapshot *api.Snapshot
 	devices  map[string]*device
-	slots    []string // device names by their index in the tables
+	slots    []string // device names by their index in the tables; empty: free
 	workers  []*thread
 	books    []*ledger.Book    // of workers that ended
 	apart    int               // how many of the CPUs everything else keeps off
@@ -84,8 +86,11 @@ type Forwarder struct {
 	// refused is the last snapshot, when it was refused, and refusedOn what its devices were then.
 	refused   *api.Snapshot
 	refusedOn map[string]linkFacts
+	trunk     trunk
 	applied   time.Duration // how long the last change took
 	metrics   changeMetrics
+
+	refusedAny atomic.Bool // refused is not nil
 
 	lostMu sync.Mutex   // held for a moment only: workers take it
 	lost   map[int]bool // devices, by index, that a worker let go of since the last look
@@ -117,6 +122,7 @@ func New(cfg Config) *Forwarder {
 		names:     make(map[packet.PortID]string),
 		changed:   make(chan struct{}, 1),
 		lost:      make(map[int]bool),
+		trunk:     newTrunk(),
 		metrics:   newChangeMetrics(),
 	}
 	empty, err := tables.Build(nil, &api.Snapshot{Epoch: 0}, noLinks, f.neighbors)
@@ -138,7 +144,7 @@ func (f *Forwarder) Close() error {
 	for name := range f.devices {
 		errs = append(errs, f.closeDevice(context.Background(), name))
 	}
-	errs = append(errs, f.stopWorkers())
+	errs = append(errs, f.stopWorkers(), f.closeTrunk())
 	f.removePins()
 	return errors.Join(errs...)
 }

@@ -7,13 +7,14 @@ import (
 	"path/filepath"
 
 	"github.com/viaduct-net/viaduct/control/api"
+	"github.com/viaduct-net/viaduct/dataplane/tables"
 	"github.com/viaduct-net/viaduct/xdpprog"
 )
 
 // hookOptions says which hook a device gets: the one that takes everything, or, on an uplink that the host keeps using,
 // the one that takes what is ours.
 func (f *Forwarder) hookOptions(node *api.NodeSettings, device string, queues int) xdpprog.Options {
-	options := xdpprog.Options{Mode: xdpprog.Owned, OnAbsence: onAbsence(node), Queues: queues}
+	options := xdpprog.Options{Mode: xdpprog.Owned, OnAbsence: onAbsence(node, device), Queues: queues}
 	if shared(node, device) {
 		options.Mode = xdpprog.Shared
 	}
@@ -23,13 +24,23 @@ func (f *Forwarder) hookOptions(node *api.NodeSettings, device string, queues in
 	return options
 }
 
+// attachMode is how the hook of a device may be attached. The trunk's has to be native: a generic one is passed over by
+// what a hook redirected (net/core/dev.c, skb_is_redirected in netif_receive_generic_xdp's callers).
+func (f *Forwarder) attachMode(device string) xdpprog.AttachMode {
+	if device == tables.TrunkDevice {
+		return xdpprog.NativeOnly
+	}
+	return xdpprog.AttachMode(f.cfg.XDP)
+}
+
 func shared(node *api.NodeSettings, device string) bool {
 	u := node.GetUplink()
 	return u.GetDevice() == device && u.GetMode() == api.Uplink_MODE_SHARED
 }
 
-func onAbsence(node *api.NodeSettings) xdpprog.OnAbsence {
-	if node.GetOnAbsence() == api.OnAbsence_ON_ABSENCE_PASS {
+// onAbsence is what packets of a device get while no worker serves it. Those of pods never go past it.
+func onAbsence(node *api.NodeSettings, device string) xdpprog.OnAbsence {
+	if device != tables.TrunkDevice && node.GetOnAbsence() == api.OnAbsence_ON_ABSENCE_PASS {
 		return xdpprog.Pass
 	}
 	return xdpprog.Drop
@@ -39,7 +50,7 @@ func onAbsence(node *api.NodeSettings) xdpprog.OnAbsence {
 func (f *Forwarder) setHooks() error {
 	node := f.snapshot.GetNode()
 	for name, d := range f.devices {
-		if err := d.hook.SetOnAbsence(onAbsence(node)); err != nil {
+		if err := d.hook.SetOnAbsence(onAbsence(node, name)); err != nil {
 			return err
 		}
 		if shared(node, name) {

@@ -8,11 +8,13 @@ import (
 	"fmt"
 	"maps"
 	"net"
+	"slices"
 	"time"
 
 	"github.com/safchain/ethtool"
 	"github.com/vishvananda/netlink"
 	"go.uber.org/zap"
+	"golang.org/x/sys/unix"
 
 	"github.com/viaduct-net/viaduct/control/api"
 	"github.com/viaduct-net/viaduct/dataplane/packet"
@@ -35,7 +37,7 @@ type links map[string]linkFacts
 // it goes and returns whenever a hook attaches.
 func (l links) shapes(snapshot *api.Snapshot) map[string]linkFacts {
 	shapes := make(map[string]linkFacts)
-	for _, p := range snapshot.GetPorts() {
+	for _, p := range withSockets(snapshot) {
 		if facts, there := l[p.Device]; there {
 			facts.up = false
 			shapes[p.Device] = facts
@@ -44,8 +46,9 @@ func (l links) shapes(snapshot *api.Snapshot) map[string]linkFacts {
 	return shapes
 }
 
-// readLinks lists the devices of this network namespace.
-func readLinks() (links, error) {
+// readLinks lists the devices of this network namespace. Those that the snapshot has sockets on are asked for their
+// queues: there may be hundreds of others.
+func readLinks(snapshot *api.Snapshot) (links, error) {
 	list, err := netlink.LinkList()
 	if err != nil {
 		return nil, fmt.Errorf("list network devices: %w", err)
@@ -57,24 +60,32 @@ func readLinks() (links, error) {
 	defer tool.Close()
 	facts := make(links, len(list))
 	for _, l := range list {
-		a := l.Attrs()
-		facts[a.Name] = linkFacts{
-			ifindex: a.Index, mac: packet.MACFrom(a.HardwareAddr), mtu: a.MTU,
-			enabled: a.Flags&net.FlagUp != 0, queues: queues(tool, a),
-			up: a.Flags&net.FlagUp != 0 && a.RawFlags&lowerUp != 0,
+		facts[l.Attrs().Name] = factsOf(l.Attrs())
+	}
+	for _, p := range withSockets(snapshot) {
+		if of, there := facts[p.Device]; there {
+			of.queues = queues(tool, p.Device, of.queues)
+			facts[p.Device] = of
 		}
 	}
 	return facts, nil
 }
 
+func factsOf(a *netlink.LinkAttrs) linkFacts {
+	return linkFacts{
+		ifindex: a.Index, mac: packet.MACFrom(a.HardwareAddr), mtu: a.MTU, queues: a.NumRxQueues,
+		enabled: a.Flags&net.FlagUp != 0, up: a.Flags&net.FlagUp != 0 && a.RawFlags&lowerUp != 0,
+	}
+}
+
 const lowerUp = 1 << 16 // IFF_LOWER_UP, linux/if.h: the carrier is there
 
 // queues is the number of rx queues in use: ethtool's channels, since a device may have allocated more.
-func queues(tool *ethtool.Ethtool, a *netlink.LinkAttrs) int {
-	if c, err := tool.GetChannels(a.Name); err == nil && c.CombinedCount+c.RxCount > 0 {
+func queues(tool *ethtool.Ethtool, name string, allocated int) int {
+	if c, err := tool.GetChannels(name); err == nil && c.CombinedCount+c.RxCount > 0 {
 		return int(c.CombinedCount + c.RxCount)
 	}
-	return max(1, a.NumRxQueues)
+	return max(1, allocated)
 }
 
 // noQueues is how many queues the ports have when there is no port, or none whose device is there.
@@ -82,7 +93,10 @@ const noQueues = 1 << 16
 
 func (l links) fewestQueues(snapshot *api.Snapshot) int {
 	fewest := noQueues
-	for _, p := range snapshot.GetPorts() {
+	for _, p := range withSockets(snapshot) {
+		if p.Station != nil {
+			continue // a pod's, which must not take workers from the others
+		}
 		facts, there := l[p.Device]
 		n := facts.queues
 		if len(p.Queues) > 0 {
@@ -99,7 +113,9 @@ func (l links) fewestQueues(snapshot *api.Snapshot) int {
 func (f *Forwarder) lookup(l links) func(string) (tables.Link, bool) {
 	return func(name string) (tables.Link, bool) {
 		facts, there := l[name]
-		return tables.Link{MAC: facts.mac, MTU: facts.mtu, Up: facts.up, Index: f.slot(name)}, there
+		return tables.Link{
+			MAC: facts.mac, MTU: facts.mtu, Up: facts.up, Index: max(slices.Index(f.slots, name), 0), IfIndex: facts.ifindex,
+		}, there
 	}
 }
 
@@ -136,11 +152,13 @@ func (f *Forwarder) follow(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case _, open := <-updates:
+		case u, open := <-updates:
 			if !open {
 				return nil
 			}
-			timer.Reset(settle)
+			if f.concerns(u) {
+				timer.Reset(settle)
+			}
 		case <-f.changed:
 			timer.Reset(settle)
 		case <-timer.C:
@@ -152,11 +170,22 @@ func (f *Forwarder) follow(ctx context.Context) error {
 	}
 }
 
+// concerns says whether something has to follow from what the kernel said of a device. Pods' devices come and go all the
+// time, and each is of its own port alone.
+func (f *Forwarder) concerns(u netlink.LinkUpdate) bool {
+	a := u.Attrs()
+	return f.refusedAny.Load() ||
+		f.tables.Load().Watches(a.Name, a.Index, u.Header.Type == unix.RTM_DELLINK)
+}
+
 // reconcile compares the devices with what is open and in the tables, and mends the difference. It calls Config.Changed
 // when the devices are others than those of a refused snapshot were.
 func (f *Forwarder) reconcile(ctx context.Context) error {
 	f.mu.Lock()
-	links, err := readLinks()
+	if err := f.prepareTrunk(f.snapshot); err != nil {
+		f.log.Error("mending the trunk", zap.Error(err))
+	}
+	links, err := readLinks(f.snapshot)
 	if err != nil {
 		f.mu.Unlock()
 		return err
@@ -173,7 +202,7 @@ func (f *Forwarder) reconcile(ctx context.Context) error {
 }
 
 func (f *Forwarder) mend(ctx context.Context, links links) error {
-	changed := false
+	changed := f.trunkChanged(links)
 	f.lostMu.Lock()
 	lost := f.lost
 	f.lost = make(map[int]bool)
@@ -210,5 +239,7 @@ func (f *Forwarder) reopen(ctx context.Context, links links, changed bool) error
 		return errors.Join(openErr, err)
 	}
 	f.tables.Store(next)
-	return errors.Join(openErr, f.serve(ctx, opened))
+	err = f.serve(ctx, opened)
+	f.settleTrunk(links)
+	return errors.Join(openErr, err)
 }

@@ -106,19 +106,25 @@ func (f *Forwarder) port(p *tables.Port) *api.Port {
 	for _, prefix := range p.Prefixes {
 		a.Addresses = append(a.Addresses, prefix.String())
 	}
-	d := f.devices[p.Device]
+	d := f.devices[f.socketsDevice(p)]
+	why := f.closed(p)
 	switch {
-	case !p.Present || d == nil:
-		a.State, a.Reason = api.PortState_PORT_STATE_GONE, "device "+p.Device+" is not there"
+	case why != "":
+		a.State, a.Reason = api.PortState_PORT_STATE_GONE, why
 	case !p.Up:
 		a.State, a.Reason = api.PortState_PORT_STATE_DOWN, "device "+p.Device+" is down or has no carrier"
 	default:
 		a.State = api.PortState_PORT_STATE_UP
 	}
+	if p.Station.Only() {
+		for _, s := range p.Station.Addrs {
+			a.Station = append(a.Station, s.String())
+		}
+	}
 	if d == nil {
 		return a
 	}
-	a.Ifindex, a.XdpMode = uint32(d.link.ifindex), d.mode
+	a.Ifindex, a.XdpMode, a.Trunk = uint32(p.IfIndex), d.mode, p.Trunk
 	for _, s := range d.sockets {
 		info := s.xsk.Info()
 		a.MultiBuffer, a.ChecksumOffload = info.MultiBuffer, info.TxChecksum
@@ -293,16 +299,21 @@ func portLedger(t *ledger.Totals) *api.PortLedger {
 }
 
 // addDevice adds what was counted before the ledger: by the hook, and by the kernel for the sockets. Where several
-// ports share a device it stands with the untagged one, or else the first.
+// ports share a device, or the trunk, what is counted of that stands with the untagged one, or else the first.
 func (f *Forwarder) addDevice(l *api.PortLedger, p *tables.Port) {
-	d := f.devices[p.Device]
+	if p.Trunk {
+		l.Hook = f.trunk.hookCounters(p.ID)
+	}
+	d := f.devices[f.socketsDevice(p)]
 	if d == nil || !f.speaksFor(p) {
 		return
 	}
 	if counters, err := d.hook.Counters(); err == nil {
-		l.Hook = make(map[string]uint64, len(counters))
+		if l.Hook == nil {
+			l.Hook = make(map[string]uint64, len(counters))
+		}
 		for _, c := range counters {
-			l.Hook[c.Name] = c.Packets
+			l.Hook[c.Name] += c.Packets
 		}
 	}
 	l.Sockets = &api.SocketStatistics{}
@@ -328,7 +339,7 @@ func (f *Forwarder) statistics(s socket) (st xsk.Statistics) {
 func (f *Forwarder) speaksFor(p *tables.Port) bool {
 	ports := f.tables.Load().Ports
 	for i := range ports {
-		if ports[i].Device == p.Device {
+		if ports[i].ID != 0 && f.socketsDevice(&ports[i]) == f.socketsDevice(p) {
 			return ports[i].ID == p.ID
 		}
 	}

@@ -36,7 +36,7 @@ func (f *Forwarder) provideWorkers(
 	case fewest == noQueues: // nothing to serve
 		return undo, nil
 	case len(f.workers) == 0:
-		return f.stopWorkers, f.startWorkers(min(wantedWorkers(snapshot), fewest), len(snapshot.Ports), frameSize(next))
+		return f.stopWorkers, f.startWorkers(min(wantedWorkers(snapshot), fewest), len(withSockets(snapshot)), frameSize(next))
 	case fewest < len(f.workers):
 		return undo, f.reduceWorkers(ctx, min(fewest, links.fewestQueues(f.snapshot)), links)
 	}
@@ -131,7 +131,7 @@ func (f *Forwarder) reduceWorkers(ctx context.Context, n int, links links) error
 	if err := errors.Join(errs...); err != nil { // of what is closed all the same
 		f.log.Error("closing devices for workers to start anew", zap.Error(err))
 	}
-	if err := f.startWorkers(n, len(f.snapshot.GetPorts()), frameSize(f.tables.Load())); err != nil {
+	if err := f.startWorkers(n, len(withSockets(f.snapshot)), frameSize(f.tables.Load())); err != nil {
 		f.look()
 		return err
 	}

@@ -22,7 +22,9 @@ func (l *Pipeline) arp(p *packet.Packet, port *tables.Port) verdict.Reason {
 	if !port.OnLink(a.SenderIP) {
 		return verdict.MartianSource
 	}
-	l.t.Neighbors.Learn(port.ID, a.SenderIP, a.SenderMAC, heard(a, port), l.now)
+	if !port.Station.Only() {
+		l.t.Neighbors.Learn(port.ID, a.SenderIP, a.SenderMAC, heard(a, port), l.now)
+	}
 	return l.answerARP(p, port, a)
 }
 
@@ -44,8 +46,14 @@ func (l *Pipeline) answerARP(p *packet.Packet, port *tables.Port, a packet.ARP) 
 	if !l.limits.reply(port.ID, l.now) {
 		return verdict.ICMPRateLimited
 	}
-	if !packet.BuildARPReply(p, port.MAC) {
+	if !packet.BuildARPReply(p, port.MAC) || !toStation(p, port) {
 		return verdict.MalformedARP
 	}
 	return l.send(p, port.ID, verdict.ARPConsumed)
+}
+
+// toStation has the frame go to the port's station, if there is but one, whatever MAC its message told. It returns false
+// when the frame has no room for that.
+func toStation(p *packet.Packet, port *tables.Port) bool {
+	return !port.Station.Only() || p.SetEthernet(port.Station.MAC, port.MAC, port.VLANs)
 }

@@ -31,26 +31,30 @@ func (l *Pipeline) icmpError(
 }
 
 // errorSource is the address an error to a sender comes from: one of the port that the packet came in by, so that a
-// traceroute shows the way taken, or of any port when that one has none of the family and of the sender's scope: a
-// link-local address means nothing beyond its link (RFC 4291 2.5.6).
+// traceroute shows the way taken, or the host's or any port's when that one has none of the family and of the sender's
+// scope: a link-local address means nothing beyond its link (RFC 4291 2.5.6).
 func (l *Pipeline) errorSource(in *tables.Port, to packet.Addr) packet.Addr {
 	a := in.Source(to)
 	if !a.IsZero() && (to.IsLinkLocal() || !a.IsLinkLocal()) {
 		return a
 	}
+	if b := pick(to, l.t.Node4, l.t.Node6); !b.IsZero() {
+		return b
+	}
 	for i := range l.t.Ports {
-		if b := source(&l.t.Ports[i], !to.Is4()); !b.IsZero() && !b.IsLinkLocal() {
+		if b := pick(to, l.t.Ports[i].Source4, l.t.Ports[i].Source6); !b.IsZero() && !b.IsLinkLocal() {
 			return b
 		}
 	}
 	return a
 }
 
-func source(port *tables.Port, ipv6 bool) packet.Addr {
-	if ipv6 {
-		return port.Source6
+// pick is the one of two addresses that is of a's family.
+func pick(a, four, six packet.Addr) packet.Addr {
+	if a.Is4() {
+		return four
 	}
-	return port.Source4
+	return six
 }
 
 // answer sends a packet of our own, built in the frame of the one received, to its destination by the routes in
@@ -71,7 +75,7 @@ func (l *Pipeline) answer(p *packet.Packet, reason verdict.Reason) verdict.Reaso
 	if p.L3Len > pathMTU(&hop, out) { // an echo reply; nothing of our own is cut
 		return reason
 	}
-	mac, wait := l.nextHop(&hop, p.Dst)
+	mac, wait := l.nextHop(&hop, out, p.Dst)
 	switch wait {
 	case known:
 	case failed, full:

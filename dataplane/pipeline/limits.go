@@ -11,7 +11,7 @@ const (
 	errorsPerSecond, errorBurst           = 1000, 200   // of a port
 	errorsPerSecondTo, errorBurstTo       = 100, 20     // of a port to one destination (by hash)
 	repliesPerSecond, replyBurst          = 20000, 2000 // echo, ARP and ND replies of a port
-	limitPorts, limitDestinations         = 64, 1024    // buckets, taken by remainder and by hash
+	limitPorts, limitDestinations         = 1024, 1024  // buckets, taken by remainder and by hash
 	second                          int64 = 1e9
 )
 

@@ -20,7 +20,9 @@ func (l *Pipeline) nd(p *packet.Packet, port *tables.Port) verdict.Reason {
 	case packet.ICMPv6NeighborSolicitation:
 		return l.neighborSolicitation(p, port, m)
 	case packet.ICMPv6NeighborAdvertisement:
-		l.neighborAdvertisement(port, m)
+		if !port.Station.Only() {
+			l.neighborAdvertisement(port, m)
+		}
 	}
 	return verdict.NDConsumed
 }
@@ -53,14 +55,14 @@ func (l *Pipeline) neighborSolicitation(p *packet.Packet, port *tables.Port, m p
 		if !port.OnLink(p.Src) {
 			return verdict.MartianSource
 		}
-		if !m.LinkLayer.IsZero() {
+		if !m.LinkLayer.IsZero() && !port.Station.Only() {
 			l.t.Neighbors.Learn(port.ID, p.Src, m.LinkLayer, neighbor.RequestSeen, l.now)
 		}
 	}
 	if !l.limits.reply(port.ID, l.now) {
 		return verdict.ICMPRateLimited
 	}
-	if !packet.BuildNA(p, m, port.MAC) {
+	if !packet.BuildNA(p, m, port.MAC) || !toStation(p, port) {
 		return verdict.MalformedND
 	}
 	return l.send(p, port.ID, verdict.NDConsumed)

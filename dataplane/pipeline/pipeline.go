@@ -24,6 +24,9 @@ type Decision struct {
 	Send bool
 	// Wait is the neighbour to wait for before the frame can leave, nil for none.
 	Wait *neighbor.Entry
+	// Until is when the frame may leave, in monotonic nanoseconds, for ports' bandwidth limits; 0: at once. Judged then,
+	// and Paid, it is not held up again.
+	Until int64
 	// Solicit says that Wait has to be asked for its address at once.
 	Solicit bool
 	// Cut says that the packet that is to be sent is larger than MTU, in bytes of IP packet, and how to make it fit.
@@ -53,6 +56,7 @@ type Pipeline struct {
 	now    int64 // nanoseconds, monotonic
 	limits limits
 	asked  *neighbor.Entry // see nextHop
+	paid   bool            // see Paid
 	// decision is filled in field by field where it lies: copying it whole would stall on its small fields.
 	decision Decision
 
@@ -88,6 +92,9 @@ func (l *Pipeline) Foresee(to packet.Addr, group *route.Group) {
 	l.foreseen.to, l.foreseen.group = to, group
 }
 
+// Paid says that the packets judged until the next call have waited already for their ports' limits.
+func (l *Pipeline) Paid(is bool) { l.paid = is }
+
 // lookup is the longest prefix match.
 func (l *Pipeline) lookup(to packet.Addr) *route.Group {
 	if l.foreseen.to == to {
@@ -108,7 +115,7 @@ func (l *Pipeline) Judge(p *packet.Packet, device int) *Decision {
 // l.decision, by send and wait.
 func (l *Pipeline) judge(p *packet.Packet, device int) verdict.Reason {
 	r := p.Parse()
-	p.In = l.t.Demux(device, p.VLANs)
+	p.In = l.t.Demux(device, p.VLANs, source(p))
 	if r != verdict.None {
 		return r
 	}
@@ -120,6 +127,9 @@ func (l *Pipeline) judge(p *packet.Packet, device int) verdict.Reason {
 		return l.arp(p, port)
 	}
 	if r := martian(p); r != verdict.None {
+		return r
+	}
+	if r := spoofed(p, port); r != verdict.None {
 		return r
 	}
 	if p.IsND() {

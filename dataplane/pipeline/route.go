@@ -73,7 +73,7 @@ func (l *Pipeline) forward(p *packet.Packet, in *tables.Port, hop *route.Hop) ve
 	if p.Tail > 0 && p.Len()-(p.L3-p.Start) > p.L3Len { // a trailer in further frames, which Parse cannot cut off
 		return verdict.TooLargeForPort
 	}
-	mac, wait := l.nextHop(hop, p.Dst)
+	mac, wait := l.nextHop(hop, out, p.Dst)
 	switch wait {
 	case known:
 	case failed:
@@ -83,6 +83,9 @@ func (l *Pipeline) forward(p *packet.Packet, in *tables.Port, hop *route.Hop) ve
 	default:
 		return l.wait(wait, verdict.WaitingForNeighbor)
 	}
+	if r := l.limit(p, in, out); r != verdict.None {
+		return r
+	}
 	p.DecrementTTL()
 	if !p.SetEthernet(mac, out.MAC, out.VLANs) {
 		return verdict.TooLargeForPort
@@ -91,6 +94,28 @@ func (l *Pipeline) forward(p *packet.Packet, in *tables.Port, hop *route.Hop) ve
 		l.decision.Cut, l.decision.MTU = cut, mtu
 	}
 	return l.send(p, out.ID, verdict.Routed)
+}
+
+// limit has the packet wait for the limits of its ports, or drops it where too many do.
+func (l *Pipeline) limit(p *packet.Packet, in, out *tables.Port) verdict.Reason {
+	if in.Limit == nil && out.Limit == nil || l.paid {
+		return verdict.None
+	}
+	leave, ok := l.now, true
+	if in.Limit != nil && in.Limit.From != nil {
+		leave, ok = in.Limit.From.Take(p.Len(), leave, l.now)
+	}
+	if ok && out.Limit != nil && out.Limit.To != nil {
+		leave, ok = out.Limit.To.Take(p.Len(), leave, l.now)
+	}
+	switch {
+	case !ok:
+		return verdict.OverLimit
+	case leave <= l.now:
+		return verdict.None
+	}
+	l.decision.Until = leave
+	return verdict.WaitingForLimit
 }
 
 // pathMTU is the largest IP packet, in bytes, that may go by the hop.
@@ -140,7 +165,10 @@ const (
 
 // nextHop returns the MAC of the neighbour to which the hop leads. Where it is waiting or solicit, l.asked is the
 // neighbour.
-func (l *Pipeline) nextHop(hop *route.Hop, dst packet.Addr) (packet.MAC, standing) {
+func (l *Pipeline) nextHop(hop *route.Hop, out *tables.Port, dst packet.Addr) (packet.MAC, standing) {
+	if out.Station.Only() {
+		return out.Station.MAC, known
+	}
 	n := hop.Neighbor
 	if n == nil {
 		n = l.t.Neighbors.Lookup(hop.Port, dst)

@@ -3,6 +3,7 @@
 package tables
 
 import (
+	"cmp"
 	"net/netip"
 	"runtime"
 
@@ -20,6 +21,8 @@ type Link struct {
 	MTU   int  // bytes of the largest IP packet, untagged: the device's MTU
 	Up    bool // administratively up, with a carrier
 	Index int  // small, from 0: the device's own for the life of the process, whether it is present or not
+
+	IfIndex int // the kernel's number
 }
 
 // Links looks a device up by name. It returns false for a device that does not exist at the moment; Index must be
@@ -70,6 +73,9 @@ func Build(prev *Tables, snap *api.Snapshot, links Links, n *neighbor.Table) (*T
 	if b.t.statics, err = b.statics(); err != nil {
 		return nil, err
 	}
+	if err := b.buildLimits(); err != nil {
+		return nil, err
+	}
 	if err := b.buildGroups(snap.GetGroups()); err != nil {
 		return nil, err
 	}
@@ -94,9 +100,10 @@ func (t *Tables) Enter(prev *Tables) {
 func Relink(prev *Tables, links Links) (*Tables, error) {
 	t := *prev
 	t.Ports, t.byName, t.demux, t.own = nil, nil, nil, nil
+	t.Node4, t.Node6 = packet.Addr{}, packet.Addr{}
 	b := &build{snap: prev.snap, prev: prev, links: links, t: &t, groups: new(sparse.Map[*group]).Edit()}
 	defer b.abandon()
-	if err := b.buildPorts(); err != nil {
+	if err := cmp.Or(b.buildPorts(), b.buildLimits()); err != nil {
 		return nil, err
 	}
 	for _, was := range prev.groups.All() {

@@ -27,7 +27,8 @@ func (b *build) contract(s *api.Snapshot) error {
 		ignored(b, "services", s.GetServices()),
 		ignored(b, "tunnels", s.GetTunnels()),
 		ignored(b, "mirrors", s.GetMirrors()),
-		ignored(b, "limits", s.GetLimits()),
+		ordered(b, "limits", s.GetLimits(), compareLimits),
+		ordered(b, "host_routes", s.GetHostRoutes(), compareHostRoutes),
 	)
 }
 
@@ -62,6 +63,10 @@ func originOf(object any) uint32 {
 func comparePorts(a, b *api.Port) int          { return cmp.Compare(a.GetId(), b.GetId()) }
 func compareGroups(a, b *api.NextHopGroup) int { return cmp.Compare(a.GetId(), b.GetId()) }
 func compareIdentities(a, b *api.Identity) int { return cmp.Compare(a.GetId(), b.GetId()) }
+func compareLimits(a, b *api.Limit) int        { return cmp.Compare(a.GetPort(), b.GetPort()) }
+func compareHostRoutes(a, b *api.HostRoute) int {
+	return comparePrefixes(a.GetPrefix(), b.GetPrefix())
+}
 func compareAddresses(a, b []byte) int {
 	return cmp.Or(cmp.Compare(len(a), len(b)), bytes.Compare(a, b))
 }

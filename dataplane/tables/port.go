@@ -4,6 +4,7 @@ package tables
 
 import (
 	"net/netip"
+	"slices"
 
 	"github.com/viaduct-net/viaduct/dataplane/packet"
 )
@@ -13,9 +14,10 @@ type Port struct {
 	ID          packet.PortID
 	Name        string
 	Device      string
-	DeviceIndex int // as the link lookup gave it
+	DeviceIndex int // of the device whose sockets its packets come and go by, as the link lookup gave it
+	IfIndex     int // the kernel's number of Device, 0 while it is absent
 	VLANs       packet.VLANs
-	MAC         packet.MAC // zero while the device is absent
+	MAC         packet.MAC // our own there; zero while the device is absent
 	MTU         int        // bytes of the largest IP packet: the configured one, and no more than the device takes
 
 	Prefixes []netip.Prefix // our addresses as configured, each with its subnet's length
@@ -29,8 +31,26 @@ type Port struct {
 	Up      bool // the device is present, administratively up, and has a carrier
 	Present bool // the device exists
 
+	Trunk   bool // packets come and go by the trunk
+	Host    bool // what is behind it is the host's own stack
+	Station Station
+	Limit   *Limit // nil: none
+
 	subnets []subnet // of Prefixes, in order
 }
+
+// Station is the only one behind a port. The zero value is none: there is whoever is on the link.
+type Station struct {
+	MAC    packet.MAC    // to send to: on the trunk the one that names the port
+	Addrs  []packet.Addr // that it may send from, and that its port is the way to
+	Router bool          // it forwards for others, from whichever address
+}
+
+// Only says whether the port has a station, and nobody else.
+func (s *Station) Only() bool { return !s.MAC.IsZero() }
+
+// Has says whether a is one of the station's addresses.
+func (s *Station) Has(a packet.Addr) bool { return slices.Contains(s.Addrs, a) }
 
 type subnet struct{ addr, mask packet.Addr }
 
@@ -62,10 +82,13 @@ func (p *Port) HasAddr(a packet.Addr) bool {
 	return false
 }
 
-// OnLink says whether a is an address of the port's link: in one of its subnets, or IPv6 link-local.
+// OnLink says whether a is an address of the port's link: in one of its subnets or its station's, or IPv6 link-local.
 func (p *Port) OnLink(a packet.Addr) bool {
 	if linkLocal6.holds(a) {
 		return true
+	}
+	if p.Station.Only() {
+		return p.Station.Has(a)
 	}
 	for _, s := range p.subnets {
 		if s.holds(a) {

@@ -40,24 +40,27 @@ func (b *build) buildPorts() error {
 
 // buildPort checks and enters one port. owner collects whose each address is.
 func (b *build) buildPort(field string, cfg *api.Port, owner map[netip.Addr]string) error {
+	if cfg.Attach == api.Port_ATTACH_DIRECT {
+		return b.buildDirect(field, cfg, owner)
+	}
+	return b.buildTrunked(field, cfg)
+}
+
+// buildDirect is buildPort for a port whose device has sockets of its own.
+func (b *build) buildDirect(field string, cfg *api.Port, owner map[netip.Addr]string) error {
 	bad := func(part, reason string, args ...any) error {
 		return b.invalid(cfg.GetOrigin(), field+part, reason, args...)
 	}
+	if part, reason := b.unnamed(cfg); reason != "" {
+		return bad(part, "%s", reason)
+	}
 	switch {
-	case cfg.Name == "":
-		return bad(".name", "is missing")
-	case b.t.byName[cfg.Name] != 0:
-		return bad(".name", "there is another port %q", cfg.Name)
-	case cfg.Device == "":
-		return bad(".device", "is missing")
 	case cfg.OuterVlan > 4094:
 		return bad(".outer_vlan", "%d is not from 0 to 4094", cfg.OuterVlan)
 	case cfg.InnerVlan > 4094:
 		return bad(".inner_vlan", "%d is not from 0 to 4094", cfg.InnerVlan)
 	case cfg.InnerVlan != 0 && cfg.OuterVlan == 0:
 		return bad(".inner_vlan", "needs an outer tag")
-	case cfg.Mtu != 0 && (cfg.Mtu < minMTU || cfg.Mtu > maxMTU):
-		return bad(".mtu", "%d is not from %d to %d", cfg.Mtu, minMTU, maxMTU)
 	}
 	link, present := b.links(cfg.Device)
 	if link.Index < 0 || link.Index >= maxDevices {
@@ -66,10 +69,13 @@ func (b *build) buildPort(field string, cfg *api.Port, owner map[netip.Addr]stri
 	p := Port{
 		ID: packet.PortID(cfg.Id), Name: cfg.Name, Device: cfg.Device, DeviceIndex: link.Index,
 		VLANs: packet.VLANs{Outer: uint16(cfg.OuterVlan), Inner: uint16(cfg.InnerVlan)},
-		MTU:   int(cfg.Mtu), Present: present,
+		MTU:   int(cfg.Mtu), Present: present, IfIndex: link.IfIndex,
 	}
 	if present {
 		p.MAC, p.Up, p.MTU = link.MAC, link.Up, usableMTU(&p, link)
+	}
+	if part, reason := p.setStation(cfg); reason != "" {
+		return bad(part, "%s", reason)
 	}
 	for i, a := range cfg.Addresses {
 		if reason := p.addAddress(a, owner); reason != "" {
@@ -88,6 +94,21 @@ func (b *build) buildPort(field string, cfg *api.Port, owner map[netip.Addr]stri
 	}
 	b.t.Ports[p.ID], b.t.byName[p.Name] = p, p.ID
 	return nil
+}
+
+// unnamed says what is wrong with what every port has, and where.
+func (b *build) unnamed(cfg *api.Port) (part, reason string) {
+	switch {
+	case cfg.Name == "":
+		return ".name", "is missing"
+	case b.t.byName[cfg.Name] != 0:
+		return ".name", fmt.Sprintf("there is another port %q", cfg.Name)
+	case cfg.Device == "":
+		return ".device", "is missing"
+	case cfg.Mtu != 0 && (cfg.Mtu < minMTU || cfg.Mtu > maxMTU):
+		return ".mtu", fmt.Sprintf("%d is not from %d to %d", cfg.Mtu, minMTU, maxMTU)
+	}
+	return "", ""
 }
 
 // usableMTU is the configured MTU as far as the device takes it. A device accepts one tag beyond its MTU

@@ -33,6 +33,10 @@ type Tables struct {
 
 	Identities *identity.Set // who has an address
 
+	// Node4 and Node6 are the host's own first addresses, from which it says what is wrong with a packet; zero where
+	// there is none, or no port leads to the host.
+	Node4, Node6 packet.Addr
+
 	demux  []demux // by device index
 	byName map[string]packet.PortID
 	groups sparse.Map[*group]      // by the snapshot's group id
@@ -46,6 +50,7 @@ type Tables struct {
 // demux finds the port of one device's packets by their tags.
 type demux struct {
 	untagged packet.PortID
+	trunk    bool                           // the port is in the packet's source MAC, and there are no tags
 	tagged   []packet.PortID                // by outer tag, where there is no inner one; 4096 of them or none
 	double   map[packet.VLANs]packet.PortID // by both
 }
@@ -61,14 +66,16 @@ func (t *Tables) Port(id packet.PortID) *Port {
 // ByName returns the port of this name, or nil.
 func (t *Tables) ByName(name string) *Port { return t.Port(t.byName[name]) }
 
-// Demux returns the port of packets that a device received with these tags, or 0 when it has none. The device is
-// given by the index that the link lookup gave to Build.
-func (t *Tables) Demux(device int, tags packet.VLANs) packet.PortID {
+// Demux returns the port of packets that a device received with these tags from this source, or 0 when it has none. The
+// device is given by the index that the link lookup gave to Build.
+func (t *Tables) Demux(device int, tags packet.VLANs, source packet.MAC) packet.PortID {
 	if uint(device) >= uint(len(t.demux)) {
 		return 0
 	}
 	d := &t.demux[device]
 	switch {
+	case d.trunk:
+		return t.onTrunk(tags, source)
 	case tags == packet.VLANs{}:
 		return d.untagged
 	case tags.Inner != 0:
@@ -77,6 +84,29 @@ func (t *Tables) Demux(device int, tags packet.VLANs) packet.PortID {
 		return d.tagged[tags.Outer]
 	}
 	return 0
+}
+
+func (t *Tables) onTrunk(tags packet.VLANs, source packet.MAC) packet.PortID {
+	p := t.Port(packet.TrunkPort(source))
+	if p == nil || !p.Trunk || tags != (packet.VLANs{}) {
+		return 0
+	}
+	return p.ID
+}
+
+// Watches says whether the tables depend on what became of a device: one of a port's, by name or, if it was renamed, by
+// number. Of those at the trunk only coming and going matters.
+func (t *Tables) Watches(device string, ifindex int, gone bool) bool {
+	for i := range t.Ports {
+		p := &t.Ports[i]
+		if p.ID == 0 || p.Device != device && p.IfIndex != ifindex {
+			continue
+		}
+		if !p.Trunk || gone || p.Device != device || p.IfIndex != ifindex {
+			return true
+		}
+	}
+	return device == TrunkDevice
 }
 
 // add enters a port, and returns the one that is in its place when there is one.

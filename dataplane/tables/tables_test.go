@@ -62,6 +62,7 @@ func machine() devices {
 	return devices{
 		"ens1": {MAC: macA, MTU: 1500, Up: true, Index: 0},
 		"ens2": {MAC: macB, MTU: 9000, Up: true, Index: 1},
+		"vd07": {MTU: 65535, IfIndex: 107}, "vd08": {MTU: 65535, IfIndex: 108}, TrunkDevice: {MTU: 65535, Up: true, Index: 2},
 	}
 }
 
@@ -185,7 +186,7 @@ func TestDemux(t *testing.T) {
 		{0, 100, 0, 0}, {1, 101, 0, 0}, {1, 100, 8, 0}, {1, 4095, 0, 0}, {1, 0, 7, 0}, {2, 0, 0, 0}, {-1, 0, 0, 0},
 		{1, 65535, 0, 0},
 	} {
-		if got := b.Demux(row.device, packet.VLANs{Outer: row.outer, Inner: row.inner}); got != row.want {
+		if got := b.Demux(row.device, packet.VLANs{Outer: row.outer, Inner: row.inner}, packet.MAC{2}); got != row.want {
 			t.Errorf("device %d tags %d.%d: port %d, want %d", row.device, row.outer, row.inner, got, row.want)
 		}
 	}
@@ -353,7 +354,14 @@ func TestRefusals(t *testing.T) {
 		{"service", "services[0]", "not act on services", func(s *api.Snapshot) { s.Services = []*api.Service{{}} }},
 		{"tunnel", "tunnels[0]", "not act on tunnels", func(s *api.Snapshot) { s.Tunnels = []*api.Tunnel{{}} }},
 		{"mirror", "mirrors[0]", "not act on mirrors", func(s *api.Snapshot) { s.Mirrors = []*api.Mirror{{}} }},
-		{"limit", "limits[0]", "not act on limits", func(s *api.Snapshot) { s.Limits = []*api.Limit{{}} }},
+		{"limit of nothing", "limits[0].port", "no port 0", func(s *api.Snapshot) { s.Limits = []*api.Limit{{}} }},
+		{"limit twice", "limits[1]", "twice", func(s *api.Snapshot) { s.Limits = []*api.Limit{{Port: 1}, {Port: 1}} }},
+		{"limit too low", "limits[0].to_port_bits_per_second", "999 is less", func(s *api.Snapshot) {
+			s.Limits = []*api.Limit{{Port: 1, ToPortBitsPerSecond: 999}}
+		}},
+		{"host route twice", "host_routes[1]", "twice", func(s *api.Snapshot) {
+			s.HostRoutes = []*api.HostRoute{{Prefix: prefix("10.0.0.0/8")}, {Prefix: prefix("10.0.0.0/8")}}
+		}},
 		{"port that is nothing", "ports[0].id", "", func(s *api.Snapshot) { s.Ports[0] = nil }},
 		{"hop that is nothing", "groups[0].hops[0].port", "", func(s *api.Snapshot) { s.Groups[0].Hops[0] = nil }},
 	}
@@ -612,7 +620,7 @@ func TestLookupsDoNotAllocate(t *testing.T) {
 	b := mustBuild(t, nil, lab(), machine(), neighbor.NewTable(neighbor.Config{}))
 	tags, dst := packet.VLANs{Outer: 100, Inner: 7}, addr("10.1.0.9")
 	if n := testing.AllocsPerRun(100, func() {
-		p := b.Port(b.Demux(1, tags))
+		p := b.Port(b.Demux(1, tags, packet.MAC{2}))
 		p.HasAddr(dst)
 		p.OnLink(dst)
 		p.Source(dst)

@@ -3,6 +3,7 @@
 package tables
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 
@@ -18,20 +19,20 @@ const fewRoutes = 1000
 func Updatable(prev *Tables, d *api.Delta) bool {
 	set := d.GetSet()
 	routes := len(set.GetRoutes()) + len(d.GetRemovedRoutes())
-	return set.GetNode() == nil &&
-		len(set.GetPorts())+len(d.GetRemovedPorts()) == 0 &&
+	return set.GetNode() == nil && prev.updatablePorts(d) &&
 		len(set.GetNeighbors())+len(d.GetRemovedNeighbors()) == 0 &&
 		(routes <= fewRoutes || routes <= prev.FIB.Size()/4)
 }
 
 // Update makes the tables of next, which is prev's snapshot with the delta applied, at the cost of what the delta
-// touches: all of it, or none and an *InvalidError. Only what the delta names is looked at. The delta is Updatable.
-func Update(prev *Tables, next *api.Snapshot, d *api.Delta) (*Tables, error) {
+// touches: all of it, or none and an *InvalidError. Only what the delta names is looked at, and links is asked for the
+// devices of ports in it alone. The delta is Updatable.
+func Update(prev *Tables, next *api.Snapshot, d *api.Delta, links Links) (*Tables, error) {
 	t := *prev
 	t.Epoch, t.Origins, t.snap = next.GetEpoch(), next.GetOrigins(), next
-	b := &build{snap: next, prev: prev, t: &t, groups: prev.groups.Edit()}
+	b := &build{snap: next, prev: prev, links: links, t: &t, groups: prev.groups.Edit()}
 	defer b.abandon()
-	if err := b.contract(d.GetSet()); err != nil {
+	if err := cmp.Or(b.contract(d.GetSet()), b.updatePorts(d), b.updateLimits(d)); err != nil {
 		return nil, err
 	}
 	with, err := b.updateGroups(d.GetSet().GetGroups())
@@ -41,7 +42,7 @@ func Update(prev *Tables, next *api.Snapshot, d *api.Delta) (*Tables, error) {
 	if err := b.updateRoutes(d, with); err != nil {
 		return nil, err
 	}
-	if err := b.removeGroups(d.GetRemovedGroups()); err != nil {
+	if err := cmp.Or(b.removeGroups(d.GetRemovedGroups()), b.leftPorts(d)); err != nil {
 		return nil, err
 	}
 	if t.Identities, err = prev.Identities.Update(d); err != nil {

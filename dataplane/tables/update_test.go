@@ -45,7 +45,7 @@ func TestUpdateEqualsBuild(t *testing.T) {
 				t.Fatalf("not updatable: %v", delta)
 			}
 			before := listing(at)
-			updated, updateErr := Update(at, next, delta)
+			updated, updateErr := Update(at, next, delta, machine().links)
 			fresh, buildErr := Build(nil, to, machine().links, neighbor.NewTable(neighbor.Config{}))
 			if (updateErr == nil) != (buildErr == nil) {
 				t.Fatalf("step %d: update: %v, build: %v, delta %v", step, updateErr, buildErr, delta)
@@ -104,6 +104,12 @@ func listing(t *Tables) string {
 	for id, g := range t.groups.All() {
 		fmt.Fprintln(&b, "group", id, g.config.Origin, g.routes, hopsText(g.group))
 	}
+	for _, p := range t.Ports {
+		if p.ID != 0 {
+			fmt.Fprintln(&b, "port", p.ID, p.Name, p.Device, p.DeviceIndex, p.IfIndex, p.MAC, p.MTU, p.Up, p.Station, p.Trunk,
+				p.Limit != nil, t.byName[p.Name], t.Demux(2, packet.VLANs{}, packet.TrunkMAC(p.ID)))
+		}
+	}
 	for i := range t.Identities.All() {
 		fmt.Fprintln(&b, "identity", i.Id, i.Kind, i.Labels)
 	}
@@ -134,11 +140,12 @@ var interesting = func() (list []packet.Addr) {
 	return list
 }()
 
-// genState is the lab with random groups, routes, identities and origins, not always valid. Ports and neighbours are
-// always the same.
+// genState is the lab with random pods, groups, routes, identities and origins, not always valid. The other ports and
+// the neighbours are always the same.
 func genState(t *rapid.T) *api.Snapshot {
 	s := lab()
 	genOrigins(t, s)
+	genPods(t, s)
 	genGroups(t, s)
 	genRoutes(t, s)
 	genIdentities(t, s)
@@ -154,9 +161,38 @@ func genOrigins(t *rapid.T, s *api.Snapshot) {
 	}
 }
 
+// genPods adds ports at the trunk, each at most once with its own name, and limits of some.
+func genPods(t *rapid.T, s *api.Snapshot) {
+	for id := uint32(7); id <= 9; id++ {
+		if rapid.Bool().Draw(t, "pod there") {
+			continue
+		}
+		p := pod(id)
+		p.Name = fmt.Sprint("default/", rapid.SampledFrom([]uint32{id, id + 10}).Draw(t, "pod name"))
+		if rapid.Bool().Draw(t, "second address") {
+			p.Station.Addresses = append(p.Station.Addresses, bytesOf(fmt.Sprint("fd00:10::", id)))
+		}
+		if seldom(t, "no station") {
+			p.Station = nil
+		}
+		s.Ports = append(s.Ports, p)
+		if rapid.Bool().Draw(t, "limit") {
+			s.Limits = append(s.Limits, &api.Limit{Port: id, ToPortBitsPerSecond: rapid.Uint64Range(990, 1e6).Draw(t, "rate")})
+		}
+	}
+}
+
 func genGroups(t *rapid.T, s *api.Snapshot) {
 	s.Groups = nil
 	vias := map[uint32][]string{1: {"", "10.1.0.2", "10.1.0.3", "fd00:1::2"}, 2: {"", "10.2.0.2", "fe80::2"}}
+	for _, p := range s.Ports {
+		if p.Attach == api.Port_ATTACH_TRUNK {
+			vias[p.Id] = []string{""}
+		}
+	}
+	if seldom(t, "no such port") {
+		vias[8] = []string{""}
+	}
 	for id := uint32(1); id <= 6; id++ {
 		if rapid.IntRange(0, 4).Draw(t, "group there") == 0 {
 			continue
@@ -269,7 +305,7 @@ func TestUpdateKeepsGroups(t *testing.T) {
 
 func mustUpdate(t *testing.T, prev *Tables, from, to *api.Snapshot) *Tables {
 	t.Helper()
-	updated, err := Update(prev, to, api.Difference(from, to))
+	updated, err := Update(prev, to, api.Difference(from, to), machine().links)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -287,6 +323,13 @@ func TestUpdatable(t *testing.T) {
 		"routes":   {true, func(s *api.Snapshot) { s.Routes = s.Routes[1:] }},
 		"identity": {true, func(s *api.Snapshot) { s.IdentityPrefixes = nil }},
 		"port":     {false, func(s *api.Snapshot) { s.Ports = s.Ports[:3] }},
+		"pod":      {true, func(s *api.Snapshot) { s.Ports = append(s.Ports, pod(7)) }},
+		"host": {false, func(s *api.Snapshot) {
+			p := pod(7)
+			p.Attach = api.Port_ATTACH_HOST
+			s.Ports = append(s.Ports, p)
+		}},
+		"limit": {true, func(s *api.Snapshot) { s.Limits = []*api.Limit{{Port: 1, ToPortBitsPerSecond: 1e6}} }},
 		"mtu":      {false, func(s *api.Snapshot) { s.Ports[0].Mtu = 1400 }},
 		"neighbor": {false, func(s *api.Snapshot) { s.Neighbors = nil }},
 		"node":     {false, func(s *api.Snapshot) { s.Node.Workers = 3 }},
@@ -315,7 +358,7 @@ func TestPinsFollowGroups(t *testing.T) {
 	bad := proto.CloneOf(to)
 	bad.Routes[0].Group = 99
 	bad.Groups[0].Hops[1].Via = bytesOf("10.2.0.8")
-	if _, err := Update(at, bad, api.Difference(from, bad)); err == nil || n.Lookup(2, addr("10.2.0.8")) != nil {
+	if _, err := Update(at, bad, api.Difference(from, bad), machine().links); err == nil || n.Lookup(2, addr("10.2.0.8")) != nil {
 		t.Errorf("a refused delta left a neighbour pinned: %v", err)
 	}
 	at = mustUpdate(t, at, from, to)
@@ -380,7 +423,7 @@ func BenchmarkUpdate(b *testing.B) {
 					if err != nil {
 						b.Fatal(err)
 					}
-					t, err := Update(base, next, d)
+					t, err := Update(base, next, d, machine().links)
 					if err != nil {
 						b.Fatal(err)
 					}
@@ -426,7 +469,7 @@ func FuzzUpdate(f *testing.F) {
 		if err != nil || !Updatable(base, d) {
 			return
 		}
-		updated, err := Update(base, next, d)
+		updated, err := Update(base, next, d, machine().links)
 		var invalid *InvalidError
 		if err != nil {
 			if !errors.As(err, &invalid) {

@@ -33,6 +33,7 @@ const (
 
 	Routed
 	WaitingForNeighbor
+	WaitingForLimit
 
 	ARPConsumed
 	NDConsumed
@@ -76,6 +77,8 @@ const (
 	MalformedND
 	MartianSource
 	MartianDestination
+	SpoofedSource
+	UnknownPort
 	LinkLocalForward
 	MulticastForward
 	BroadcastForward
@@ -90,6 +93,7 @@ const (
 	PortClosed
 	TooLargeForPort
 	LocalFragment
+	OverLimit
 
 	// NumReasons is the number of reasons, for arrays indexed by Reason.
 	NumReasons
@@ -106,6 +110,7 @@ var reasons = [NumReasons]entry{
 
 	Routed:             {"routed", Forwarded, "sent to the next hop of its route"},
 	WaitingForNeighbor: {"waiting_for_neighbor", Held, "queued until the next hop's link-layer address is known"},
+	WaitingForLimit:    {"waiting_for_limit", Held, "queued until a port's bandwidth limit lets it leave"},
 
 	ARPConsumed:         {"arp", Consumed, "ARP request or reply handled by the dataplane"},
 	NDConsumed:          {"nd", Consumed, "IPv6 neighbour discovery message handled by the dataplane"},
@@ -149,6 +154,8 @@ var reasons = [NumReasons]entry{
 	MalformedND:             {"malformed_nd", Dropped, "ND message that RFC 4861 says to discard"},
 	MartianSource:           {"martian_source", Dropped, "source address that may not be on a wire (RFC 1812 5.3.7)"},
 	MartianDestination:      {"martian_destination", Dropped, "destination address that may not be seen on a wire"},
+	SpoofedSource:           {"spoofed_source", Dropped, "source address that the pod behind the port does not have"},
+	UnknownPort:             {"unknown_port", Dropped, "came by the trunk from no port of the tables in force"},
 	LinkLocalForward:        {"link_local_forward", Dropped, "link-local address may not be forwarded"},
 	MulticastForward:        {"multicast_forward", Dropped, "multicast without a multicast route"},
 	BroadcastForward:        {"broadcast_forward", Dropped, "broadcast is not forwarded"},
@@ -163,6 +170,7 @@ var reasons = [NumReasons]entry{
 	PortClosed:              {"port_closed", Dropped, "its port closed while it was in flight"},
 	TooLargeForPort:         {"too_large_for_port", Dropped, "larger than the port's sockets can carry"},
 	LocalFragment:           {"local_fragment", Dropped, "fragment to the dataplane itself, which does not reassemble"},
+	OverLimit:               {"over_limit", Dropped, "too much waits already for a port's bandwidth limit"},
 }
 
 // String returns the reason's name as used in counters, JSON and metrics: lower case with underscores.

@@ -19,8 +19,12 @@ func (w *Worker) carryOut(p *packet.Packet, device int, descs []xsk.Desc, d *pip
 		w.free(descs[1:])
 		descs = descs[:1]
 	}
-	if d.Wait != nil {
+	switch {
+	case d.Wait != nil:
 		w.keep(p, device, descs, d)
+		return
+	case d.Until != 0:
+		w.delay(p, device, descs, d.Until)
 		return
 	}
 	w.finish(p.In, d.Reason)

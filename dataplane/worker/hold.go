@@ -109,29 +109,34 @@ func (w *Worker) resume() {
 	w.hold.generation, w.hold.due = g, false
 	w.hold.packets, w.hold.judging = w.hold.judging[:0], w.hold.packets
 	for i := range w.hold.judging {
-		w.rejudge(&w.hold.judging[i])
+		h := &w.hold.judging[i]
+		w.hold.frames -= h.count
+		if h.reason != verdict.None {
+			w.answerAgain(h)
+			continue
+		}
+		w.rejudge(&w.packet, h.in, h.device, h.descs[:h.count])
 	}
 }
 
-// rejudge runs a held packet through the pipeline once more.
-func (w *Worker) rejudge(h *heldPacket) {
-	p, descs := &w.packet, h.descs[:h.count]
-	w.hold.frames -= h.count
+func (w *Worker) answerAgain(h *heldPacket) {
+	p := &w.packet
+	w.view(p, h.descs[:h.count])
+	p.Parse()
+	p.In = h.in
+	w.carryOutAnswer(p, h, w.pipeline.Resume(p, h.reason))
+}
+
+// rejudge runs a packet that was held, in frames descs, through the pipeline once more.
+func (w *Worker) rejudge(p *packet.Packet, in packet.PortID, device int, descs []xsk.Desc) {
 	w.view(p, descs)
-	if h.reason != verdict.None {
-		p.Parse()
-		p.In = h.in
-		d := w.pipeline.Resume(p, h.reason)
-		w.carryOutAnswer(p, h, d)
-		return
-	}
-	w.book.Account(h.in).Sub(ledger.Held, 1)
-	d := w.pipeline.Judge(p, h.device)
-	if p.In != h.in { // the tables moved the packet to another port meanwhile
-		w.book.Account(h.in).Sub(ledger.Received, 1)
+	w.book.Account(in).Sub(ledger.Held, 1)
+	d := w.pipeline.Judge(p, device)
+	if p.In != in { // the tables moved the packet to another port meanwhile
+		w.book.Account(in).Sub(ledger.Received, 1)
 		w.book.Account(p.In).Add(ledger.Received, 1)
 	}
-	w.carryOut(p, h.device, descs, d)
+	w.carryOut(p, device, descs, d)
 }
 
 func (w *Worker) carryOutAnswer(p *packet.Packet, h *heldPacket, d *pipeline.Decision) {

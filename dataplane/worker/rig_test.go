@@ -89,7 +89,7 @@ func (r *rig) apply(change func(*api.Snapshot)) {
 }
 
 func (r *rig) links(name string) (tables.Link, bool) {
-	i := map[string]int{"dev0": 0, "dev1": 1}[name]
+	i := map[string]int{"dev0": 0, "dev1": 1, tables.TrunkDevice: 1}[name]
 	return tables.Link{MAC: portMACs[i], MTU: r.mtu[i], Up: true, Index: i}, true
 }
 

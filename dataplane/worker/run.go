@@ -115,14 +115,19 @@ func (w *Worker) runCommands() {
 	}
 }
 
-// sleep waits for a packet, a command or the next tick.
+// sleep waits for a packet, a command, the next tick or the next packet that may leave.
 func (w *Worker) sleep() {
 	w.sleeps.Add(1)
-	timeout := int(tickInterval / 1e6)
+	timeout := tickInterval
 	if len(w.hold.packets) > 0 {
-		timeout = 1 // the answer that they wait for may come in by another worker's queue
+		timeout = 1e6 // the answer that they wait for may come in by another worker's queue
 	}
-	_, err := unix.EpollWait(w.epoll, w.events[:], timeout)
+	if len(w.pace.due) > 0 {
+		timeout = min(timeout, max(w.pace.due[0].at-w.clock(), 0))
+	}
+	until := unix.NsecToTimespec(timeout)
+	w.polled[0] = unix.PollFd{Fd: int32(w.epoll), Events: unix.POLLIN} // epoll_wait counts in milliseconds
+	_, err := unix.Ppoll(w.polled[:], &until, nil)
 	if err != nil && !errors.Is(err, unix.EINTR) {
 		time.Sleep(time.Millisecond) // cannot happen with descriptors of our own; do not spin if it does
 	}
@@ -147,6 +152,7 @@ func (w *Worker) shutdown() {
 	for len(w.hold.packets) > 0 {
 		w.discard(0, verdict.PortClosed)
 	}
+	w.abandonPaced(verdict.PortClosed)
 	for _, l := range w.links {
 		l.gone = true
 	}

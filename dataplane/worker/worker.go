@@ -7,7 +7,7 @@
 // output queue, then transmit everything staged, give free frames back to the fill rings, and publish the ledger.
 // There is no lock, no allocation and no logging in it. The files: worker.go (the pass), link.go (a device's queue
 // and what is staged on it), emit.go (what becomes of a judged packet), hold.go (packets that wait for a neighbour),
-// solicit.go (ARP and ND of our own), run.go (the thread: spin, sleep, commands from outside).
+// pace.go (packets that wait for their ports' limits), solicit.go (ARP and ND of our own), run.go (the thread: spin, sleep, commands from outside).
 package worker
 
 import (
@@ -67,7 +67,7 @@ type Worker struct {
 		group [BatchSize]*route.Group
 	}
 	one       [1]xsk.Desc
-	events    [16]unix.EpollEvent
+	polled    [1]unix.PollFd
 	probe     func(n *neighbor.Entry, mac packet.MAC, unicast bool) // solicit, bound once
 	tail      [][]byte
 	segments  packet.Segments
@@ -78,6 +78,7 @@ type Worker struct {
 	book     *ledger.Book
 	received tally
 	hold     hold
+	pace     pace
 	advanced int64 // when the neighbour timers last ran
 
 	commands chan func()
@@ -96,7 +97,7 @@ func New(cfg Config) *Worker {
 	w := &Worker{
 		umem: cfg.UMEM, pool: cfg.Pool, source: cfg.Tables,
 		observe: cfg.Observe, gone: cfg.Gone, clock: cfg.Clock, timers: cfg.Timers,
-		book: ledger.NewBook(), hold: newHold(),
+		book: ledger.NewBook(), hold: newHold(), pace: newPace(),
 		tail:     make([][]byte, 0, maxFrames),
 		commands: make(chan func(), 16),
 		wake:     -1, epoll: -1,
@@ -118,6 +119,7 @@ func (w *Worker) Poll(now int64) int {
 		received += w.receive(l)
 	}
 	w.resume()
+	w.release()
 	w.tick()
 	for _, l := range w.links {
 		w.transmit(l)
@@ -167,7 +169,7 @@ func (w *Worker) process(l *link, descs []xsk.Desc) {
 	if len(descs) <= maxFrames {
 		d = w.pipeline.Judge(p, l.device)
 	} else {
-		p.In = w.tables.Demux(l.device, packet.VLANs{})
+		p.In = w.tables.Demux(l.device, packet.VLANs{}, p.SrcMAC())
 	}
 	if p.In != w.received.port {
 		w.bookReceived()

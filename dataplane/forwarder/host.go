@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package forwarder
+
+import (
+	"net/netip"
+	"slices"
+
+	"github.com/viaduct-net/viaduct/control/api"
+	"github.com/viaduct-net/viaduct/dataplane/host"
+	"github.com/viaduct-net/viaduct/dataplane/packet"
+)
+
+// linkMTU is the MTU of devices inside the node, in bytes; what leaves it has its route's.
+const linkMTU = 65535
+
+// prepareHost makes the pair of devices by which the host's stack is a port.
+func (f *Forwarder) prepareHost(p *api.Port, node *api.NodeSettings) error {
+	var addresses []netip.Addr
+	pods := prefixes(node.GetPodPrefixes())
+	for _, b := range p.GetStation().GetAddresses() {
+		a, ok := netip.AddrFromSlice(b)
+		if ok && slices.ContainsFunc(pods, func(p netip.Prefix) bool { return p.Contains(a) }) { // others are other devices'
+			addresses = append(addresses, a)
+		}
+	}
+	pair, notes, err := f.trunk.stack.EnsurePair(linkMTU, addresses, packet.GatewayMAC[:])
+	if err != nil {
+		return err
+	}
+	f.trunk.pair = pair
+	f.say("pair", notes)
+	return nil
+}
+
+// settleHost brings the host's own stack to what the snapshot in force asks of it.
+func (f *Forwarder) settleHost() {
+	if f.trunk.stack == nil {
+		return
+	}
+	node := f.snapshot.GetNode()
+	pods := prefixes(node.GetPodPrefixes())
+	cfg := host.Config{Forward: len(pods) > 0}
+	for _, r := range f.snapshot.GetHostRoutes() {
+		list := prefixes([]*api.Prefix{r.GetPrefix()})
+		if len(list) == 0 {
+			continue
+		}
+		route := host.Route{Prefix: list[0]}
+		if via, ok := netip.AddrFromSlice(r.GetVia()); ok {
+			route.Via = via
+		}
+		cfg.Routes = append(cfg.Routes, route)
+		cfg.Direct = append(cfg.Direct, list[0])
+	}
+	if node.GetMasquerade() {
+		cfg.Masquerade = pods
+	}
+	notes, err := f.trunk.stack.Apply(cfg)
+	if err != nil {
+		notes = append(notes, host.Note{Subject: "host", Reason: err.Error()})
+	}
+	f.say("stack", notes)
+}
+
+// say has the notes shown for as long as the next call about the same thing does not leave them out.
+func (f *Forwarder) say(about string, notes []host.Note) {
+	said := f.trunk.said[about]
+	f.trunk.said[about] = nil
+	for _, n := range notes {
+		f.degrade(n.Subject, n.Reason)
+		f.trunk.said[about] = append(f.trunk.said[about], n.Subject)
+	}
+	for _, subject := range said {
+		if !slices.Contains(f.trunk.said[about], subject) {
+			delete(f.degraded, subject)
+		}
+	}
+}
+
+func prefixes(list []*api.Prefix) (all []netip.Prefix) {
+	for _, p := range list {
+		if a, ok := netip.AddrFromSlice(p.GetAddress()); ok {
+			all = append(all, netip.PrefixFrom(a, int(p.GetBits())).Masked())
+		}
+	}
+	return all
+}

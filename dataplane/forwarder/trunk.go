@@ -1,0 +1,279 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package forwarder
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"path/filepath"
+	"slices"
+
+	"github.com/vishvananda/netlink"
+	"go.uber.org/zap"
+
+	"github.com/viaduct-net/viaduct/control/api"
+	"github.com/viaduct-net/viaduct/dataplane/host"
+	"github.com/viaduct-net/viaduct/dataplane/packet"
+	"github.com/viaduct-net/viaduct/dataplane/tables"
+	"github.com/viaduct-net/viaduct/xdpprog"
+)
+
+// trunk is the way of ports without sockets of their own: pods, and the host.
+type trunk struct {
+	stack   *host.Stack    // nil until a snapshot has such ports
+	hooks   *xdpprog.Trunk // nil until then, too
+	devices host.Trunk
+	pair    host.Pair
+
+	ports    map[packet.PortID]xdpprog.TrunkPort // as the hooks have them
+	troubles map[packet.PortID]string            // why a port's hook is not as it should be
+	said     map[string][]string                 // subjects of what is amiss in the host's stack, by what found it
+}
+
+func newTrunk() trunk {
+	return trunk{
+		ports: make(map[packet.PortID]xdpprog.TrunkPort), troubles: make(map[packet.PortID]string),
+		said: make(map[string][]string),
+	}
+}
+
+// withSockets lists the ports whose devices have sockets: those that are not at the trunk, and the trunk itself.
+func withSockets(snapshot *api.Snapshot) []*api.Port {
+	var list []*api.Port
+	trunk := false
+	for _, p := range snapshot.GetPorts() {
+		if p.Attach == api.Port_ATTACH_DIRECT {
+			list = append(list, p)
+		} else {
+			trunk = true
+		}
+	}
+	if trunk {
+		list = append(list, &api.Port{Name: "trunk", Device: tables.TrunkDevice})
+	}
+	return list
+}
+
+// socketsDevice is the device by whose sockets a port's packets come and go.
+func (f *Forwarder) socketsDevice(p *tables.Port) string {
+	if p.Trunk {
+		return tables.TrunkDevice
+	}
+	return p.Device
+}
+
+// prepareTrunk makes what the snapshot's ports at the trunk need, unless it is there: the trunk, its hooks, and the
+// host's pair. It is called before the devices are read.
+func (f *Forwarder) prepareTrunk(snapshot *api.Snapshot) error {
+	list := withSockets(snapshot)
+	if len(list) == 0 || list[len(list)-1].Device != tables.TrunkDevice {
+		return nil
+	}
+	t := &f.trunk
+	var err error
+	if t.stack == nil {
+		if t.stack, err = host.Open(); err != nil {
+			return err
+		}
+	}
+	if t.devices, err = t.stack.EnsureTrunk(f.trunkQueues(snapshot), true); err != nil {
+		return err
+	}
+	if err := f.prepareHooks(); err != nil {
+		return err
+	}
+	for _, p := range snapshot.GetPorts() {
+		if p.Attach == api.Port_ATTACH_HOST {
+			return f.prepareHost(p, snapshot.GetNode())
+		}
+	}
+	return nil
+}
+
+// trunkQueues is one for each worker, of those that run, or that will.
+func (f *Forwarder) trunkQueues(snapshot *api.Snapshot) int {
+	if n := len(f.workers); n > 0 {
+		return n
+	}
+	return wantedWorkers(snapshot)
+}
+
+func (f *Forwarder) prepareHooks() error {
+	t := &f.trunk
+	if t.hooks == nil {
+		options := xdpprog.TrunkOptions{}
+		if f.cfg.Pins != "" {
+			if err := f.preparePins(); err != nil {
+				return err
+			}
+			options.PinDir = filepath.Join(f.cfg.Pins, "trunk")
+		}
+		hooks, err := xdpprog.LoadTrunk(options)
+		if err != nil {
+			return err
+		}
+		t.hooks = hooks
+	}
+	return t.hooks.Attach(t.devices.Inner.IfIndex, t.devices.Inner.Queues)
+}
+
+// settleTrunk brings the hooks to the ports of the snapshot in force.
+func (f *Forwarder) settleTrunk(links links) {
+	t := &f.trunk
+	if t.hooks == nil {
+		return
+	}
+	wanted := make(map[packet.PortID]bool)
+	for _, p := range f.snapshot.GetPorts() {
+		if p.Attach != api.Port_ATTACH_DIRECT {
+			wanted[packet.PortID(p.Id)] = true
+			f.setHook(p, links)
+		}
+	}
+	known, err := t.hooks.Ports() // those of an earlier process among them
+	if err != nil {
+		f.log.Error("reading the trunk's ports", zap.Error(err))
+	}
+	for _, id := range known {
+		if !wanted[packet.PortID(id)] {
+			f.removeHook(packet.PortID(id))
+		}
+	}
+}
+
+// updateTrunk is settleTrunk for what a delta touched.
+func (f *Forwarder) updateTrunk(d *api.Delta, links links) {
+	for _, id := range d.GetRemovedPorts() {
+		f.removeHook(packet.PortID(id))
+	}
+	for _, p := range d.GetSet().GetPorts() {
+		f.setHook(p, links)
+	}
+	if len(d.GetSet().GetHostRoutes())+len(d.GetRemovedHostRoutes()) > 0 {
+		f.settleHost()
+	}
+}
+
+// setHook brings the hook of one port to what the port is, if its device is there.
+func (f *Forwarder) setHook(p *api.Port, links links) {
+	t, id := &f.trunk, packet.PortID(p.Id)
+	facts, there := links[p.Device]
+	if !there {
+		return // it goes with the device
+	}
+	to := f.hookOf(p, facts)
+	if t.troubles[id] == "" && sameHook(t.ports[id], to) {
+		return
+	}
+	if err := t.hooks.SetPort(to); err != nil {
+		t.troubles[id] = err.Error()
+		f.degrade("port "+p.Name, "it is closed: "+err.Error())
+		return
+	}
+	t.ports[id] = to
+	delete(t.troubles, id)
+	delete(f.degraded, "port "+p.Name)
+}
+
+func (f *Forwarder) hookOf(p *api.Port, facts linkFacts) xdpprog.TrunkPort {
+	to := xdpprog.TrunkPort{ID: p.Id, IfIndex: facts.ifindex, Router: p.GetStation().GetRouter()}
+	copy(to.MAC[:], p.GetStation().GetMac())
+	for _, b := range p.GetStation().GetAddresses() {
+		if a, ok := netip.AddrFromSlice(b); ok {
+			to.Addresses = append(to.Addresses, a)
+		}
+	}
+	if p.Attach == api.Port_ATTACH_HOST {
+		to.Host, to.Addresses = true, nil // its sources are not checked
+		to.IfIndex, to.HostIfIndex = f.trunk.pair.Hook.IfIndex, f.trunk.pair.Stack.IfIndex
+		copy(to.MAC[:], f.trunk.pair.Stack.MAC)
+	}
+	return to
+}
+
+func sameHook(a, b xdpprog.TrunkPort) bool {
+	if !slices.Equal(a.Addresses, b.Addresses) {
+		return false
+	}
+	a.Addresses, b.Addresses = nil, nil
+	return a.ID == b.ID && a.IfIndex == b.IfIndex && a.MAC == b.MAC && a.Router == b.Router && a.Host == b.Host &&
+		a.HostIfIndex == b.HostIfIndex
+}
+
+func (f *Forwarder) removeHook(id packet.PortID) {
+	delete(f.trunk.ports, id)
+	delete(f.trunk.troubles, id)
+	delete(f.degraded, "port "+f.names[id])
+	if err := f.trunk.hooks.RemovePort(uint32(id)); err != nil {
+		f.log.Warn("removing a port's hook", zap.String("port", f.lastName(id)), zap.Error(err))
+	}
+}
+
+// trunkChanged says whether devices of ports at the trunk came, went or are others than before.
+func (f *Forwarder) trunkChanged(links links) bool {
+	ports := f.tables.Load().Ports
+	for i := range ports {
+		p := &ports[i]
+		if !p.Trunk {
+			continue
+		}
+		if facts, there := links[p.Device]; there != p.Present || there && facts.ifindex != p.IfIndex {
+			return true
+		}
+	}
+	return false
+}
+
+// only asks the kernel for the devices of the ports at the trunk; the trunk itself is as it was last seen.
+func (f *Forwarder) only(ports []*api.Port) links {
+	some := make(links, len(ports)+1)
+	if d := f.devices[tables.TrunkDevice]; d != nil {
+		some[tables.TrunkDevice] = d.link
+	}
+	for _, p := range ports {
+		if l, err := netlink.LinkByName(p.Device); err == nil {
+			some[p.Device] = factsOf(l.Attrs())
+		}
+	}
+	return some
+}
+
+// closeTrunk lets go of the hooks, which stay with the pods' devices and hand what comes to nobody; with Cleanup it takes
+// them away, and everything that is kept in the host's stack.
+func (f *Forwarder) closeTrunk() error {
+	t := &f.trunk
+	var errs []error
+	if t.hooks != nil && f.cfg.Cleanup {
+		errs = append(errs, t.hooks.Detach())
+	} else if t.hooks != nil {
+		errs = append(errs, t.hooks.Close())
+	}
+	if t.stack != nil {
+		if f.cfg.Cleanup {
+			errs = append(errs, t.stack.Remove())
+		}
+		t.stack.Close()
+	}
+	t.hooks, t.stack = nil, nil
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("close the trunk: %w", err)
+	}
+	return nil
+}
+
+// hookCounters are those of a port at the trunk.
+func (t *trunk) hookCounters(id packet.PortID) map[string]uint64 {
+	if t.hooks == nil {
+		return nil
+	}
+	list, err := t.hooks.Counters(uint32(id))
+	if err != nil {
+		return nil
+	}
+	counters := make(map[string]uint64, len(list))
+	for _, c := range list {
+		counters[c.Name] = c.Packets
+	}
+	return counters
+}
