@@ -4,7 +4,7 @@ package xdpprog
 
 import "fmt"
 
-// Reason says why the hook did with a packet what it did: enum reason of bpf/shared.h.
+// Reason says why a hook did with a packet what it did: enum reason of bpf/shared.h, and behind it, enum trunk_reason.
 type Reason uint32
 
 const (
@@ -33,10 +33,13 @@ var reasonNames = [numReasons]string{
 
 // String returns the reason's name as printed everywhere, such as "no_socket_dropped".
 func (r Reason) String() string {
-	if r >= numReasons {
-		return fmt.Sprintf("reason(%d)", uint32(r))
+	switch {
+	case r < numReasons:
+		return reasonNames[r]
+	case r < endReasons:
+		return trunkReasonNames[r-numReasons]
 	}
-	return reasonNames[r]
+	return fmt.Sprintf("reason(%d)", uint32(r))
 }
 
 // Counter is what happened for one reason, on all CPUs, since the port was first attached.

@@ -40,7 +40,66 @@ struct address_key {
 	__u8 address[16]; // network byte order; IPv4 in the first four bytes, zeros behind
 };
 
+// Why a hook of the pods' did with a packet what it did. The names for people stand in trunkcounters.go, in the same
+// order.
+enum trunk_reason {
+	FROM_PORT,
+	FROM_PORT_UNREADABLE,
+	UNKNOWN_DEVICE_DROPPED,
+	CUT_ETHERNET_DROPPED,
+	SOURCE_MAC_DROPPED,
+	TAGGED_DROPPED,
+	ETHERTYPE_DROPPED,
+	IPV4_SOURCE_DROPPED,
+	IPV6_SOURCE_DROPPED,
+	ARP_MAC_DROPPED,
+	ARP_ADDRESS_DROPPED,
+	NO_TRUNK_DROPPED,
+	TO_PORT,
+	UNKNOWN_PORT_DROPPED,
+	NUM_TRUNK_REASONS,
+};
+
+// The counters of one port, on one CPU.
+struct trunk_counters {
+	struct counter of[NUM_TRUNK_REASONS];
+};
+
+// Addresses of one family that a station may have.
+#define MAX_ADDRESSES 4
+
+// What from_port must know of a device: whose it is, and what the only one behind it may call itself.
+struct station {
+	__u32 port; // PortID
+	__u8 mac[6];
+	__u8 router; // not 0: addresses are not checked
+	__u8 ipv4_count;
+	__u8 ipv6_count;
+	__u8 reserved[3];
+	__be32 ipv4[MAX_ADDRESSES];
+	__u64 ipv6[MAX_ADDRESSES][2]; // network byte order
+};
+
+// What to_port must know of a port.
+struct port {
+	__u32 ifindex;	    // the host's end of its veth
+	__u32 host_ifindex; // not 0: of the device in the host's own stack, whose ingress takes what is for this port
+	__u8 mac[6];	    // of its station
+	__u8 reserved[2];
+};
+
+// Where from_port hands packets to userspace.
+struct trunk {
+	__u32 ifindex; // of the trunk's inner device; 0: there is none
+	__u32 queues;  // transmit queues to spread over, at least 1
+};
+
 _Static_assert(sizeof(struct counter) == 16, "counterValue in Go");
+_Static_assert(sizeof(struct trunk_counters) == 14 * 16, "trunkCounters in Go");
+_Static_assert(sizeof(struct station) == 96, "stationValue in Go");
+_Static_assert(sizeof(struct port) == 16, "portValue in Go");
+_Static_assert(sizeof(struct trunk) == 8, "trunkValue in Go");
+_Static_assert(NUM_TRUNK_REASONS == 14, "numTrunkReasons in Go");
 _Static_assert(sizeof(struct config) == 4, "configValue in Go");
 _Static_assert(sizeof(struct address_key) == 24, "addressKey in Go");
 _Static_assert(NUM_REASONS == 7, "numReasons in Go");

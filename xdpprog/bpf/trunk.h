@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+
+// The maps of the pods' hooks. All hooks of a node have the same ones, which a restarted dataplane takes over from
+// their pins. The loader sets the size of those that hold ports.
+#pragma once
+
+#include <linux/bpf.h>
+#include <linux/if_ether.h>
+#include <linux/pkt_cls.h>
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+
+#include "shared.h"
+
+// By ifindex.
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, __u32);
+	__type(value, struct station);
+	__uint(max_entries, 1);
+} stations SEC(".maps");
+
+// By PortID.
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, __u32);
+	__type(value, struct port);
+	__uint(max_entries, 1);
+} ports SEC(".maps");
+
+// By PortID; those of NO_PORT are of packets that belong to none.
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, __u32);
+	__type(value, struct trunk_counters);
+	__uint(max_entries, 1);
+} port_counters SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__type(key, __u32);
+	__type(value, struct trunk);
+	__uint(max_entries, 1);
+} trunk SEC(".maps");
+
+#define NO_PORT 0
+
+// A MAC address that stands for a port on the trunk: 02:76:64 and the PortID.
+struct port_mac {
+	__u8 prefix[3];
+	__u8 id[3]; // big endian
+};
+
+_Static_assert(sizeof(struct port_mac) == ETH_ALEN, "a MAC address");
+
+// count notes the packet under its port and reason and returns the action, so that a verdict is one line.
+static __always_inline int count(struct __sk_buff *skb, __u32 port, __u32 reason, int action)
+{
+	struct trunk_counters *c = bpf_map_lookup_elem(&port_counters, &port);
+
+	if (c && reason < NUM_TRUNK_REASONS) {
+		c->of[reason].packets++;
+		c->of[reason].bytes += skb->len;
+	}
+	return action;
+}
+
+static __always_inline int drop(struct __sk_buff *skb, __u32 port, __u32 reason)
+{
+	return count(skb, port, reason, TC_ACT_SHOT);
+}

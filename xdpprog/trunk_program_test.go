@@ -1,0 +1,399 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package xdpprog
+
+import (
+	"bytes"
+	"encoding/binary"
+	"math/rand/v2"
+	"net/netip"
+	"testing"
+
+	"github.com/cilium/ebpf"
+)
+
+// Actions of linux/pkt_cls.h.
+const (
+	tcShot     = 2
+	tcRedirect = 7
+)
+
+const portID = 0x010203
+
+var (
+	stationMAC  = [6]byte{2, 0, 0, 0, 0, 2} // that of ether, arp and ndMessage
+	portMAC     = []byte{0x02, 0x76, 0x64, 0x01, 0x02, 0x03}
+	second4     = netip.MustParseAddr("10.9.0.3")
+	second6     = netip.MustParseAddr("fd00:9::3")
+	linkLocal6  = netip.MustParseAddr("fe80::2")
+	unspecified = netip.IPv6Unspecified()
+)
+
+func station(ifindex int) TrunkPort {
+	return TrunkPort{ID: portID, IfIndex: ifindex, MAC: stationMAC,
+		Addresses: []netip.Addr{second4, peer4, second6, peer6}}
+}
+
+// loadedTrunk returns a trunk, not pinned, whose packets would go to the loopback device, and a device for a port.
+func loadedTrunk(t testing.TB) (*Trunk, int) {
+	t.Helper()
+	pod := newVeth(t, vethOptions{})
+	trunk := loadTrunk(t, TrunkOptions{MaxPorts: 16})
+	attachTrunk(t, trunk, newVeth(t, vethOptions{}).ifindex, 1)
+	setPort(t, trunk, station(pod.ifindex))
+	return trunk, pod.ifindex
+}
+
+// skb begins as struct __sk_buff does.
+type skb struct {
+	_       [10]uint32
+	IfIndex uint32
+}
+
+// runHook gives a program one frame from a device, and returns its action, what it counted and the frame after it.
+func runHook(t testing.TB, trunk *Trunk, program *ebpf.Program, ifindex int, frame []byte) (uint32, Reason, []byte) {
+	t.Helper()
+	before := trunkCounts(t, trunk)
+	options := ebpf.RunOptions{Data: frame, DataOut: make([]byte, len(frame)+512), Context: skb{IfIndex: uint32(ifindex)}}
+	action, err := program.Run(&options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := endReasons
+	for r, n := range trunkCounts(t, trunk) {
+		n.Packets, n.Bytes = n.Packets-before[r].Packets, n.Bytes-before[r].Bytes
+		if n.Packets == 0 {
+			continue
+		}
+		if found != endReasons || n.Packets != 1 || n.Bytes != uint64(len(frame)) {
+			t.Fatalf("%s counted %d packets, %d bytes for one frame of %d", n.Name, n.Packets, n.Bytes, len(frame))
+		}
+		found = n.Reason
+	}
+	return action, found, options.DataOut
+}
+
+// runs tells whether a test run takes the frame: not with an IP header that is cut (net/bpf/test_run.c). Those are sent
+// by TestPortsOnTheWire.
+func runs(frame []byte) bool {
+	switch binary.BigEndian.Uint16(frame[12:]) {
+	case 0x0800:
+		return len(frame) >= 14+20
+	case 0x86dd:
+		return len(frame) >= 14+40
+	}
+	return len(frame) > 14
+}
+
+// trunkCounts are those of the port and of no port together.
+func trunkCounts(t testing.TB, trunk *Trunk) []Counter {
+	t.Helper()
+	all := countersOf(t, trunk, noPort)
+	for i, c := range countersOf(t, trunk, portID) {
+		all[i].Packets += c.Packets
+		all[i].Bytes += c.Bytes
+	}
+	return all
+}
+
+func countersOf(t testing.TB, trunk *Trunk, id uint32) []Counter {
+	t.Helper()
+	c, err := trunk.Counters(id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// expectFromPort: what goes to userspace has the port's MAC as source and is else as it was, what is dropped is as it
+// was.
+func expectFromPort(t testing.TB, trunk *Trunk, ifindex int, frame []byte, want Reason) {
+	t.Helper()
+	action, reason, after := runHook(t, trunk, trunk.fromPort, ifindex, frame)
+	wantAction, wantFrame := uint32(tcShot), frame
+	if want == FromPort || want == FromPortUnreadable {
+		wantAction, wantFrame = tcRedirect, bytes.Clone(frame)
+		copy(wantFrame[6:], portMAC)
+	}
+	if reason != want || action != wantAction {
+		t.Errorf("action %d for %s, want %d for %s", action, reason, wantAction, want)
+	}
+	if !bytes.Equal(after, wantFrame) {
+		t.Errorf("frame is\n%x, want\n%x", after, wantFrame)
+	}
+}
+
+type portGolden struct {
+	name  string
+	frame []byte
+	want  Reason
+	// router is what a station that forwards gets, where that differs.
+	router Reason
+}
+
+func from4(source netip.Addr, packet []byte) []byte {
+	copy(packet[12:], source.AsSlice())
+	return packet
+}
+
+func from6(source netip.Addr, packet []byte) []byte {
+	copy(packet[8:], source.AsSlice())
+	return packet
+}
+
+func fragment4(packet []byte, field uint16) []byte {
+	binary.BigEndian.PutUint16(packet[6:], field)
+	return packet
+}
+
+func extension(next byte, more int) []byte {
+	return append([]byte{next, byte(more)}, make([]byte, 6+8*more)...)
+}
+
+func arpFrom(mac byte, sender netip.Addr) []byte {
+	b := arp(1, ours4)
+	b[13] = mac
+	copy(b[14:], sender.AsSlice())
+	return b
+}
+
+func portGoldens() []portGolden {
+	udp := make([]byte, 32)
+	e4, e6, ea := ether(0x0800), ether(0x86dd), ether(0x0806)
+	v4, v6 := join(e4, ip4(ours4, udp)), join(e6, ip6(ours6, 17, 64, udp))
+	zero4 := netip.IPv4Unspecified()
+	all := []portGolden{
+		{name: "ipv4", frame: v4},
+		{name: "ipv4, another address", frame: join(e4, from4(second4, ip4(ours4, udp)))},
+		{name: "ipv4, forged", frame: join(e4, from4(kernels4, ip4(ours4, udp))), want: IPv4SourceDropped},
+		{name: "ipv4, from nobody", frame: join(e4, from4(zero4, ip4(ours4, udp))), want: IPv4SourceDropped},
+		{name: "ipv4, first fragment", frame: join(e4, fragment4(ip4(ours4, udp), 0x2000))},
+		{name: "ipv4, later fragment", frame: join(e4, fragment4(ip4(ours4, udp), 100))},
+		{name: "ipv4, forged fragment", frame: join(e4, from4(ours4, fragment4(ip4(ours4, udp), 100))),
+			want: IPv4SourceDropped},
+		{name: "ipv4, version 5", frame: with(v4, 14, 0x55), want: FromPortUnreadable},
+		{name: "ipv4, header of 16 bytes", frame: with(v4, 14, 0x44), want: FromPortUnreadable},
+		{name: "ipv4, cut header", frame: v4[:33], want: FromPortUnreadable},
+		{name: "ipv4, cut ports", frame: v4[:36]},
+		{name: "ipv4, large", frame: join(e4, ip4(ours4, make([]byte, 3000)))},
+		{name: "ipv6", frame: v6},
+		{name: "ipv6, another address", frame: join(e6, from6(second6, ip6(ours6, 6, 64, udp)))},
+		{name: "ipv6, forged", frame: join(e6, from6(kernels6, ip6(ours6, 6, 64, udp))), want: IPv6SourceDropped},
+		{name: "ipv6, link-local to link-local", frame: join(e6, from6(linkLocal6, ip6(linkLocal6, 17, 64, udp)))},
+		{name: "ipv6, link-local to a group", frame: join(e6, from6(linkLocal6, ip6(group6, 58, 255, udp)))},
+		{name: "ipv6, link-local to afar", frame: join(e6, from6(linkLocal6, ip6(ours6, 17, 64, udp))),
+			want: IPv6SourceDropped},
+		{name: "ipv6, duplicate address detection", frame: join(e6, from6(unspecified, ip6(group6, 58, 255,
+			ndMessage(135, peer6))))},
+		{name: "ipv6, from nobody to one", frame: join(e6, from6(unspecified, ip6(ours6, 17, 64, udp))),
+			want: IPv6SourceDropped},
+		{name: "ipv6, from nobody to link-local", frame: join(e6, from6(unspecified, ip6(linkLocal6, 17, 64, udp))),
+			want: IPv6SourceDropped},
+		{name: "ipv6, forged behind extensions", frame: join(e6, from6(kernels6, ip6(ours6, 0, 64,
+			join(extension(17, 0), udp)))), want: IPv6SourceDropped},
+		{name: "ipv6, extensions", frame: join(e6, ip6(ours6, 0, 64, join(extension(43, 2), extension(60, 0),
+			extension(17, 1), udp)))},
+		{name: "ipv6, more extensions than are walked", frame: join(e6, ip6(ours6, 0, 64, join(extension(60, 0),
+			extension(60, 0), extension(60, 0), extension(60, 0), extension(17, 0), udp)))},
+		{name: "ipv6, fragment", frame: join(e6, ip6(ours6, 44, 64, join([]byte{17, 0, 0, 9, 0, 0, 0, 1}, udp)))},
+		{name: "ipv6, extension beyond the frame", frame: join(e6, ip6(ours6, 0, 64, extension(17, 0)[:2]))},
+		{name: "ipv6, version 4", frame: with(v6, 14, 0x40), want: FromPortUnreadable},
+		{name: "ipv6, cut header", frame: v6[:53], want: FromPortUnreadable},
+		{name: "arp", frame: join(ea, arp(1, ours4))},
+		{name: "arp reply", frame: join(ea, arp(2, ours4))},
+		{name: "arp, another address", frame: join(ea, arpFrom(2, second4))},
+		{name: "arp probe", frame: join(ea, arpFrom(2, zero4))},
+		{name: "arp, forged address", frame: join(ea, arpFrom(2, kernels4)), want: ARPAddressDropped},
+		{name: "arp, forged mac", frame: join(ea, arpFrom(3, peer4)), want: ARPMACDropped, router: ARPMACDropped},
+		{name: "arp of another protocol", frame: with(join(ea, arp(1, ours4)), 16, 0x86), want: FromPortUnreadable},
+		{name: "arp cut", frame: join(ea, arp(1, ours4))[:41], want: FromPortUnreadable},
+		{name: "forged mac", frame: with(v4, 11, 3), want: SourceMACDropped},
+		{name: "forged mac of a port", frame: join(v4[:6], portMAC, v4[12:]), want: SourceMACDropped},
+		{name: "802.1Q", frame: join(ether(0x8100), tag(0x0800), ip4(ours4, udp)), want: TaggedDropped},
+		{name: "802.1ad", frame: join(ether(0x88a8), tag(0x0800), ip4(ours4, udp)), want: TaggedDropped},
+		{name: "802.3 length", frame: join(ether(46), make([]byte, 46)), want: EtherTypeDropped},
+		{name: "lldp", frame: join(ether(0x88cc), make([]byte, 46)), want: EtherTypeDropped},
+		{name: "ethernet alone", frame: e4, want: FromPortUnreadable},
+	}
+	for i := range all {
+		g := &all[i]
+		if g.want == 0 {
+			g.want = FromPort
+		}
+		switch {
+		case g.router != 0:
+		case g.want == IPv4SourceDropped || g.want == IPv6SourceDropped || g.want == ARPAddressDropped:
+			g.router = FromPort
+		default:
+			g.router = g.want
+		}
+	}
+	return all
+}
+
+func TestFromPort(t *testing.T) {
+	trunk, ifindex := loadedTrunk(t)
+	for _, router := range []bool{false, true} {
+		p := station(ifindex)
+		p.Router = router
+		setPort(t, trunk, p)
+		for _, g := range portGoldens() {
+			if !runs(g.frame) {
+				continue
+			}
+			want := g.want
+			if router {
+				want = g.router
+			}
+			t.Run(g.name, func(t *testing.T) { expectFromPort(t, trunk, ifindex, g.frame, want) })
+		}
+	}
+}
+
+// A station without addresses of a family has none, not the zero address; one that has all four, has the last.
+func TestStationAddresses(t *testing.T) {
+	trunk, ifindex := loadedTrunk(t)
+	p := station(ifindex)
+	p.Addresses = nil
+	setPort(t, trunk, p)
+	udp := make([]byte, 8)
+	v4 := func(a netip.Addr) []byte { return join(ether(0x0800), from4(a, ip4(ours4, udp))) }
+	v6 := func(a netip.Addr) []byte { return join(ether(0x86dd), from6(a, ip6(ours6, 17, 64, udp))) }
+	expectFromPort(t, trunk, ifindex, v4(netip.IPv4Unspecified()), IPv4SourceDropped)
+	expectFromPort(t, trunk, ifindex, v6(unspecified), IPv6SourceDropped)
+	a4, a6 := second4, second6
+	for range maxAddresses {
+		p.Addresses = append(p.Addresses, a4, a6)
+		a4, a6 = a4.Next(), a6.Next()
+	}
+	setPort(t, trunk, p)
+	for _, a := range p.Addresses[:2*maxAddresses] {
+		if a.Is4() {
+			expectFromPort(t, trunk, ifindex, v4(a), FromPort)
+		} else {
+			expectFromPort(t, trunk, ifindex, v6(a), FromPort)
+		}
+	}
+	expectFromPort(t, trunk, ifindex, v4(a4), IPv4SourceDropped)
+	expectFromPort(t, trunk, ifindex, v6(a6), IPv6SourceDropped)
+}
+
+func TestFromUnknownDevice(t *testing.T) {
+	trunk, ifindex := loadedTrunk(t)
+	frame := portGoldens()[0].frame
+	expectFromPort(t, trunk, newVeth(t, vethOptions{}).ifindex, frame, UnknownDeviceDropped)
+	alone := loadTrunk(t, TrunkOptions{MaxPorts: 1})
+	setPort(t, alone, station(ifindex))
+	expectFromPort(t, alone, ifindex, frame, NoTrunkDropped)
+	setPort(t, trunk, station(ifindex)) // it takes the device's hook back
+}
+
+func TestToPort(t *testing.T) {
+	trunk, ifindex := loadedTrunk(t)
+	host := station(ifindex)
+	host.ID, host.Host, host.HostIfIndex = portID, true, ifindex
+	frame := portGoldens()[0].frame
+	addressed := func(mac ...byte) []byte { return join(mac, frame[6:]) }
+	for range 2 {
+		for _, row := range []struct {
+			frame []byte
+			want  Reason
+		}{
+			{addressed(portMAC...), ToPort},
+			{addressed(0x02, 0x76, 0x64, 1, 2, 4), UnknownPortDropped},
+			{addressed(0x02, 0x76, 0x64, 0, 0, 0), UnknownPortDropped},
+			{addressed(0x02, 0x76, 0x65, 1, 2, 3), UnknownPortDropped},
+			{addressed(0x00, 0x76, 0x64, 1, 2, 3), UnknownPortDropped},
+			{addressed(0xff, 0xff, 0xff, 0xff, 0xff, 0xff), UnknownPortDropped},
+			{join(addressed(portMAC...)[:12], []byte{0x88, 0xcc, 0}), ToPort},
+		} {
+			action, reason, after := runHook(t, trunk, trunk.toPort, 0, row.frame)
+			wantAction, want := uint32(tcShot), row.frame
+			if row.want == ToPort {
+				wantAction, want = tcRedirect, join(stationMAC[:], row.frame[6:])
+			}
+			if action != wantAction || reason != row.want || !bytes.Equal(after, want) {
+				t.Errorf("%x: action %d, %s, frame\n%x", row.frame[:6], action, reason, after)
+			}
+		}
+		setPort(t, trunk, host)
+	}
+}
+
+// Every golden frame, cut at every length and with bytes changed at random: a verdict, and no other than the bytes of
+// the source MAC changed.
+func TestHostileFromPort(t *testing.T) {
+	trunk, ifindex := loadedTrunk(t)
+	random := rand.New(rand.NewPCG(3, 4))
+	check := func(frame []byte) {
+		action, reason, after := runHook(t, trunk, trunk.fromPort, ifindex, frame)
+		passed := reason == FromPort || reason == FromPortUnreadable
+		if passed != (action == tcRedirect) || (!passed && action != tcShot) || reason == endReasons {
+			t.Fatalf("action %d for %s: %x", action, reason, frame)
+		}
+		if !bytes.Equal(join(after[:6], after[12:]), join(frame[:6], frame[12:])) {
+			t.Fatalf("frame\n%x became\n%x", frame, after)
+		}
+	}
+	for _, g := range portGoldens() {
+		for n := 14; n < min(len(g.frame), 120); n++ {
+			if runs(g.frame[:n]) {
+				check(g.frame[:n])
+			}
+		}
+		for range 50 {
+			b := bytes.Clone(g.frame)
+			for range 1 + random.IntN(3) {
+				b[6+random.IntN(min(len(b), 90)-6)] = byte(random.Uint32())
+			}
+			if runs(b) {
+				check(b)
+			}
+		}
+	}
+}
+
+func TestTrunkLayout(t *testing.T) {
+	from, err := loadFromPort()
+	if err != nil {
+		t.Fatal(err)
+	}
+	to, err := loadToPort()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, maps := range []map[string]*ebpf.MapSpec{from.Maps, to.Maps} {
+		for name, size := range map[string]int{
+			"stations": binary.Size(stationValue{}), "ports": binary.Size(portValue{}),
+			"port_counters": binary.Size(trunkCounters{}), "trunk": binary.Size(trunkValue{}),
+		} {
+			if m := maps[name]; m == nil || size != int(m.ValueSize) {
+				t.Errorf("%s: %d bytes in Go, %v in C", name, size, m)
+			}
+		}
+		if len(maps) != 4 {
+			t.Errorf("the hook has maps %v", maps)
+		}
+	}
+}
+
+// The mark is the station's own MAC here, so that each repetition meets the same frame.
+func BenchmarkFromPort(b *testing.B) {
+	trunk, ifindex := loadedTrunk(b)
+	p := station(ifindex)
+	p.MAC = [6]byte(portMAC)
+	setPort(b, trunk, p)
+	udp := make([]byte, 18)
+	for name, frame := range map[string][]byte{
+		"udp4": join(portMAC, portMAC, []byte{8, 0}, ip4(ours4, udp)),
+		"udp6": join(portMAC, portMAC, []byte{0x86, 0xdd}, ip6(ours6, 17, 64, udp)),
+	} {
+		b.Run(name, func(b *testing.B) {
+			_, err := trunk.fromPort.Run(&ebpf.RunOptions{Data: frame, Repeat: uint32(b.N),
+				Context: skb{IfIndex: uint32(ifindex)}})
+			if err != nil {
+				b.Fatal(err)
+			}
+		})
+	}
+}
