@@ -120,7 +120,7 @@ func (s *stream) say(t *testing.T, m any) *api.FromDataplane {
 
 func (s *stream) acked(t *testing.T, m any, epoch uint64) {
 	t.Helper()
-	if a := s.say(t, m).GetAck(); a.GetEpoch() != epoch || a.GetApplyNanoseconds() == 0 {
+	if a := s.say(t, m).GetAck(); a.GetEpoch() != epoch || a.GetApplyNanoseconds() == 0 || len(a.GetClosed()) != 1 {
 		t.Fatalf("ack %v, want epoch %d", a, epoch)
 	}
 }
@@ -162,7 +162,7 @@ func (f *fake) ApplyDelta(_ context.Context, d *api.Delta) error {
 	if err != nil {
 		return err
 	}
-	t, err := tables.Update(f.tables, next, d)
+	t, err := tables.Update(f.tables, next, d, links)
 	return f.commit(t, next, err)
 }
 
@@ -174,6 +174,8 @@ func (f *fake) commit(t *tables.Tables, s *api.Snapshot, err error) error {
 	f.applied = append(f.applied, s.Epoch)
 	return nil
 }
+
+func (f *fake) Closed() []*api.ClosedPort { return []*api.ClosedPort{{Port: 9, Reason: "is closed"}} }
 
 func (f *fake) InForce() *api.Snapshot {
 	f.mu.Lock()

@@ -103,7 +103,7 @@ func TestRestore(t *testing.T) {
 	if err := s.apply(snapshot); err == nil {
 		t.Fatal("control may name devices that are not there")
 	}
-	s.must(s.middle.Do(func() error { return s.f.Restore(t.Context(), snapshot) }))
+	s.must(s.middle.Do(func() error { return s.f.Apply(t.Context(), snapshot) }))
 	if st := s.f.Status(); len(st.Degraded) != 2 || !strings.Contains(st.Degraded[0].Reason, "not there") {
 		t.Errorf("degraded: %v", st.Degraded)
 	}

@@ -19,7 +19,6 @@ import (
 	"go.uber.org/zap/zaptest"
 
 	"github.com/viaduct-net/viaduct/control/api"
-	"github.com/viaduct-net/viaduct/dataplane/tables"
 	"github.com/viaduct-net/viaduct/internal/netlab"
 )
 
@@ -261,10 +260,9 @@ func TestRefusedSnapshotLeavesNothingBehind(t *testing.T) {
 	s := newSite(t, Config{Pins: filepath.Join("/sys/fs/bpf", "viaduct-test-"+strings.ToLower(t.Name())[:8])})
 	t.Cleanup(func() { _ = os.RemoveAll(s.f.cfg.Pins) })
 	bad := s.snapshot()
-	bad.Ports[1].Device = "nosuch"
+	bad.Ports[1].Queues = []uint32{9}
 	err := s.apply(bad)
-	var invalid *tables.InvalidError
-	if !errors.As(err, &invalid) || !strings.Contains(err.Error(), `"nosuch" does not exist`) {
+	if err == nil || !strings.Contains(err.Error(), "queue 9 does not exist") {
 		t.Fatalf("error is %v", err)
 	}
 	s.nothingAttached()

@@ -3,6 +3,7 @@
 package forwarder
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/viaduct-net/viaduct/control/api"
@@ -63,13 +64,19 @@ func TestAbsentDeviceIsOpenedByApply(t *testing.T) {
 	r0, err := s.middle.Links().LinkByName("r0")
 	s.must(err)
 	s.must(s.middle.Links().LinkDel(r0))
-	s.must(s.middle.Do(func() error { return s.f.Restore(t.Context(), s.snapshot()) }))
+	s.must(s.middle.Do(func() error { return s.f.Apply(t.Context(), s.snapshot()) }))
 	if st := s.f.Status(); len(st.Degraded) != 1 {
 		t.Errorf("degraded: %v", st.Degraded)
+	}
+	if c := s.f.Closed(); len(c) != 1 || c[0].Port != 2 || !strings.Contains(c[0].Reason, "r0 is not there") {
+		t.Errorf("closed: %v", c)
 	}
 	s.wire(s.right, "r0", "10.2.0.2/24", "fd00:2::2/64")
 	s.must(s.apply(s.snapshot()))
 	s.must(s.echo("10.2.0.2:7000", 1<<10))
+	if c := s.f.Closed(); len(c) != 0 {
+		t.Errorf("closed: %v", c)
+	}
 	if st := s.f.Status(); len(st.Degraded) != 0 {
 		t.Errorf("degraded: %v", st.Degraded)
 	}

@@ -93,7 +93,7 @@ func TestRestoredWithoutTheNarrowDevice(t *testing.T) {
 	r0, err := s.middle.Links().LinkByName("r0")
 	s.must(err)
 	s.must(s.middle.Links().LinkDel(r0))
-	s.must(s.middle.Do(func() error { return s.f.Restore(t.Context(), s.twoWorkers()) }))
+	s.must(s.middle.Do(func() error { return s.f.Apply(t.Context(), s.twoWorkers()) }))
 	s.follow()
 	s.must(s.ping("10.1.0.1"))
 	received := s.f.Report("").Total.Received

@@ -24,6 +24,7 @@ type desired struct {
 type port struct {
 	device    string
 	addresses []string
+	queues    string // empty: all
 }
 
 type route struct {
@@ -48,8 +49,8 @@ type pod struct {
 func newDesired() *desired {
 	d := &desired{
 		ports: []port{
-			{"l0", []string{"10.1.0.1/24", "fd00:1::1/64"}},
-			{"r0", []string{"10.2.0.1/24", "fd00:2::1/64"}},
+			{"l0", []string{"10.1.0.1/24", "fd00:1::1/64"}, ""},
+			{"r0", []string{"10.2.0.1/24", "fd00:2::1/64"}, ""},
 		},
 		routes: map[string]route{}, pods: map[string]pod{}, teams: map[string]string{}, bad: map[string]string{},
 	}
@@ -94,7 +95,7 @@ func (d *desired) node() string {
 	var b strings.Builder
 	b.WriteString("apiVersion: viaduct.dev/v1alpha1\nkind: NodeConfig\nmetadata: {name: lab}\nspec:\n  ports:\n")
 	for _, p := range d.ports {
-		fmt.Fprintf(&b, "  - {name: %s, device: %s, addresses: [\"%s\"]}\n", p.device, p.device,
+		fmt.Fprintf(&b, "  - {name: %s, device: %s, queues: [%s], addresses: [\"%s\"]}\n", p.device, p.device, p.queues,
 			strings.Join(p.addresses, `", "`))
 	}
 	return b.String()

@@ -52,7 +52,7 @@ func (k *killing) whileChanging(do func()) {
 	k.t.Helper()
 	ports := k.want.ports
 	if k.chance.IntN(4) == 0 {
-		k.want.ports = append(ports[:2:2], port{"absent", []string{"10.3.0.1/24"}})
+		k.want.ports = append(ports[:1:1], port{ports[1].device, ports[1].addresses, "7"})
 		k.put(k.want, "node")
 	}
 	n := 2 + k.chance.IntN(5)

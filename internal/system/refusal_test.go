@@ -12,8 +12,8 @@ import (
 	"github.com/viaduct-net/viaduct/internal/netlab"
 )
 
-// A NodeConfig that names a device which does not exist is refused by the dataplane and said everywhere; what was in
-// force stays. It is taken once it is corrected, and also once the device is there.
+// A NodeConfig that names a queue which does not exist is refused by the dataplane and said everywhere; what was in force
+// stays. It is taken once it is corrected, and also once the device has the queue.
 func TestRefusedByTheDataplane(t *testing.T) {
 	s := newSite(t, programs.race)
 	want := newDesired()
@@ -24,6 +24,11 @@ func TestRefusedByTheDataplane(t *testing.T) {
 	s.well()
 	all := s.startTraffic()
 	s.flows(all)
+	x0 := func(queues int) {
+		s.must(s.lab.Veth(netlab.End{In: s.node, Device: "x0", Queues: queues},
+			netlab.End{In: s.right, Device: "x0", Queues: queues}))
+	}
+	x0(1)
 
 	refused := func() {
 		s.put(want, "node")
@@ -53,7 +58,7 @@ func TestRefusedByTheDataplane(t *testing.T) {
 	good := want.ports
 	s.lossless(all, "a snapshot was refused", func() {
 		s.must(s.inForce(want))
-		want.ports = append(good[:2:2], port{"x0", []string{"10.3.0.1/24"}})
+		want.ports = append(good[:2:2], port{"x0", []string{"10.3.0.1/24"}, "0, 1"})
 		refused()
 		want.ports = good
 		s.must(s.inForce(want))
@@ -64,10 +69,13 @@ func TestRefusedByTheDataplane(t *testing.T) {
 		s.converges(want)
 		s.well()
 	})
-	s.lossless(all, "a device was made for a refused snapshot", func() {
-		want.ports = append(good[:2:2], port{"x0", []string{"10.3.0.1/24"}})
+	s.lossless(all, "a device was mended for a refused snapshot", func() {
+		want.ports = append(good[:2:2], port{"x0", []string{"10.3.0.1/24"}, "0, 1"})
 		refused()
-		s.must(s.lab.Veth(netlab.End{In: s.node, Device: "x0"}, netlab.End{In: s.right, Device: "x0"}))
+		was, err := s.node.Links().LinkByName("x0")
+		s.must(err)
+		s.must(s.node.Links().LinkDel(was))
+		x0(2)
 		s.converges(want)
 		s.well()
 	})

@@ -267,7 +267,7 @@ func TestFollowsControl(t *testing.T) {
 		t.Errorf("hello %v", hello)
 	}
 	bad := snapshot(1)
-	bad.Ports[1].Device = "nosuch"
+	bad.Ports[1].Queues = []uint32{9}
 	if nack := n.whole(s, bad).GetNack(); nack.GetEpoch() != 1 || !strings.Contains(nack.Reason, "does not exist") {
 		t.Fatalf("nack %v", nack)
 	}
@@ -376,25 +376,26 @@ func TestStartsFromTheStateFile(t *testing.T) {
 	}
 }
 
-// A snapshot that was refused for a device that is not there is asked for again when the device comes.
-func TestAsksAgain(t *testing.T) {
+// A device that is not there closes its own port, which the ack says, and opens it when it comes.
+func TestDeviceComesLater(t *testing.T) {
 	n := newNode(t)
 	n.unwire("r0")
 	n.start()
 	c, _ := n.listen()
 	s, _ := n.hello(c)
-	if nack := n.whole(s, snapshot(1)).GetNack(); !strings.Contains(nack.GetReason(), "does not exist") {
-		t.Fatalf("nack %v", nack)
+	ack := n.whole(s, snapshot(1)).GetAck()
+	if len(ack.GetClosed()) != 1 || ack.Closed[0].Port != 2 || !strings.Contains(ack.Closed[0].Reason, "not there") {
+		t.Fatalf("ack %v", ack)
 	}
+	n.ready()
 	n.wire(n.right, "r0", "10.2.0.2/24")
-	for {
-		s, _ = n.hello(c)
-		if n.whole(s, snapshot(1)).GetAck() != nil { // not while the pair is half made, perhaps
+	var err error
+	for range 100 { // until the dataplane has heard of it
+		if err = n.cross(); err == nil {
 			break
 		}
 	}
-	n.ready()
-	n.must(n.cross())
+	n.must(err)
 	n.stop()
 }
 
