@@ -3,8 +3,8 @@
 package host
 
 import (
-	"errors"
 	"net/netip"
+	"slices"
 )
 
 // Config is what a snapshot asks of the host's stack. Bits of prefixes behind their lengths are zero.
@@ -14,28 +14,31 @@ type Config struct {
 	// address of the device that it leaves by. None: nothing does.
 	Masquerade []netip.Prefix
 	Direct     []netip.Prefix
-	// Forward has the host forward packets, of each family that has routes.
+	// Forward has the host forward packets of each family that has routes here. Not wanted, it is as it was before.
 	Forward bool
 }
 
 // Route is a route of the host's main table.
 type Route struct {
 	Prefix netip.Prefix
-	Via    netip.Addr // the next router; the zero Addr: the dataplane, by PairStack, which must be there
+	Via    netip.Addr // the next router; the zero Addr: the dataplane, by PairStack
 }
 
-// Apply brings routes, forwarding and masquerade to the config. Where one of them cannot be had, a note says so and
-// the others are in force; the next Apply tries again. An error is of the machine (netlink does not answer); what was
-// in force stays, in parts.
+// Apply brings routes, forwarding and masquerade to the config. For what cannot be had a note says why, the rest is in
+// force, and the next Apply tries again. An error is the machine's (netlink does not answer) and leaves a part undone.
+// Nothing is forwarded before its masquerade is in place.
 //
-// An unchanged config costs a dump of our own routes, a few reads of sysctls and one question to nftables.
+// A config that is in force costs a dump of our own routes, some reads of sysctls and one question to nftables.
 func (s *Stack) Apply(c Config) ([]Note, error) {
-	return nil, errors.ErrUnsupported
+	notes := s.applyMasquerade(c.Masquerade, c.Direct)
+	routes, err := s.applyRoutes(c.Routes)
+	notes = append(notes, routes...)
+	if err != nil {
+		return notes, err
+	}
+	return append(notes, s.applyForwarding(c.forwards(netip.Addr.Is4), c.forwards(netip.Addr.Is6))...), nil
 }
 
-// Remove takes everything of ours out of the stack: routes, the nftables table, the devices; and gives the sysctls that
-// this Stack changed their values back, unless somebody has changed them since. It may be called again, and without
-// anything having been made.
-func (s *Stack) Remove() error {
-	return errors.ErrUnsupported
+func (c Config) forwards(family func(netip.Addr) bool) bool {
+	return c.Forward && slices.ContainsFunc(c.Routes, func(r Route) bool { return family(r.Prefix.Addr()) })
 }
