@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package demo shows a dataplane at work: two hosts in network namespaces with a real "viaduct up" between them, real
-// traffic through it, and the ledger at the end. Everything on the hosts' side is Go: no ping, no
-// traceroute, no ip.
+// Package demo shows a dataplane at work: two hosts in network namespaces with a real "viaduct up" between them, two pods
+// that the CNI plugin wires, real traffic through all of it, and the ledger at the end. Everything on the hosts' side is
+// Go: no ping, no traceroute, no ip.
 //
 // command.go and run.go are the frame, network.go the topology, and each further file some of the steps.
 package demo
@@ -42,9 +42,10 @@ func Command(output *string) *cobra.Command {
 	var program string
 	c := &cobra.Command{
 		Use:   "demo",
-		Short: "Two hosts and a dataplane between them: real traffic, every step checked, nothing left behind",
+		Short: "Two hosts, two pods and a dataplane between them: real traffic, every step checked, nothing left behind",
 		Long: `Two hosts and a dataplane between them, in network namespaces: real ICMP, UDP and TCP over IPv4 and IPv6, jumbo
-frames, a traceroute, path MTU discovery, routes that change under load, and the ledger at the end.
+frames, a traceroute, path MTU discovery, routes that change under load; two pods that viaduct-cni (of the same directory)
+wires and takes down; and the ledger at the end.
 
 Needs root. Leaves nothing behind, also when interrupted.
 Exit status: 0 every step was right, 1 one was not, 2 it could not start.`,
@@ -89,7 +90,9 @@ func find(path string) (string, error) {
 const picture = `
    left ──────────────── viaduct up ─────────────────── right
    10.1.0.2 fd00:1::2                wide, MTU 60000: 10.2.0.2 fd00:2::2
-   MTU 60000                       narrow, MTU 1500:  10.3.0.2 fd00:3::2
+   MTU 60000             │         narrow, MTU 1500:  10.3.0.2 fd00:3::2
+                         ├ pod a   10.4.1.2 fd00:4:0:1::2
+                         └ pod b   10.4.1.3 fd00:4:0:1::3
 
 `
 

@@ -22,14 +22,18 @@ func showPorts(ctx context.Context, n *network) (string, error) {
 		return "", err
 	}
 	var words []string
+	lab := 0
 	for _, p := range reply.Ports {
 		if p.State != api.PortState_PORT_STATE_UP {
 			return "", fmt.Errorf("port %s is not up: %s", p.Name, p.Reason)
 		}
 		words = append(words, fmt.Sprintf("%s (%s XDP, MTU %d)", p.Name, p.XdpMode, p.Mtu))
+		if !p.Trunk {
+			lab++
+		}
 	}
-	if len(words) != 3 {
-		return "", fmt.Errorf("%d ports, want 3", len(words))
+	if lab != 3 || len(words) != 4 {
+		return "", fmt.Errorf("%d ports, %d of them with devices of their own; want 4 and 3", len(words), lab)
 	}
 	return strings.Join(words, ", "), nil
 }
@@ -115,6 +119,9 @@ func stop(_ context.Context, n *network) (string, error) {
 		if xdp := link.Attrs().Xdp; xdp != nil && xdp.Attached {
 			return "", errors.New("an XDP program stayed on " + port)
 		}
+	}
+	if link, err := n.middle.Links().LinkByName("viaduct0"); err == nil {
+		return "", errors.New(link.Attrs().Name + " stayed")
 	}
 	return fmt.Sprintf("the dataplane ended by itself in %v, its hooks are detached", took.Round(time.Millisecond)), nil
 }

@@ -45,11 +45,14 @@ var manifests embed.FS
 type network struct {
 	lab                 *netlab.Lab
 	left, middle, right *netlab.Namespace
+	from, to            *netlab.Namespace // of the step in hand
+	pods                []pod
 	inodes              []uint64
 	directory           string
 	dataplane           *netlab.Process
 	log                 *tail
 	client              *show.Client
+	bin                 string // directory of the programs
 
 	mu      sync.Mutex
 	sockets []io.Closer
@@ -57,7 +60,7 @@ type network struct {
 
 // build makes the topology and starts the dataplane. The network it returns has to be closed also after an error.
 func build(ctx context.Context, path string) (*network, error) {
-	n := &network{lab: netlab.New(), log: &tail{}}
+	n := &network{lab: netlab.New(), log: &tail{}, bin: filepath.Dir(path)}
 	var err error
 	if n.directory, err = os.MkdirTemp("", "viaduct-demo-"); err != nil {
 		return n, fmt.Errorf("make directory: %w", err)
@@ -141,6 +144,8 @@ func (n *network) makeRoutes() error {
 
 func (n *network) manifestDir() string { return filepath.Join(n.directory, "manifests") }
 
+func (n *network) runDir() string { return filepath.Join(n.directory, "run") }
+
 func (n *network) writeManifests() error {
 	if err := os.CopyFS(n.directory, manifests); err != nil {
 		return fmt.Errorf("write manifests: %w", err)
@@ -150,8 +155,8 @@ func (n *network) writeManifests() error {
 
 // start runs the dataplane in the middle and waits until its ports forward.
 func (n *network) start(ctx context.Context, path string) error {
-	run := filepath.Join(n.directory, "run")
-	cmd := exec.Command(path, "up", "--manifests", n.manifestDir(), "--run", run,
+	run := n.runDir()
+	cmd := exec.Command(path, "up", "--cleanup", "--manifests", n.manifestDir(), "--run", run,
 		"--state", filepath.Join(n.directory, "state"), "--bpf", filepath.Join(n.directory, "bpf"))
 	out, err := cmd.StdoutPipe()
 	if err != nil {

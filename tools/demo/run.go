@@ -44,6 +44,15 @@ func steps() []step {
 		{"path MTU IPv4", pathMTU(narrow4)},
 		{"path MTU IPv6", pathMTU(narrow6)},
 		{"routes under load", changeRoutes},
+		{"pods wired", addPods},
+		{"pod to pod UDP IPv4", between(podToPod, datagrams(podAddress(1, 4)))},
+		{"pod to pod UDP IPv6", between(podToPod, datagrams(podAddress(1, 6)))},
+		{"pod to pod TCP IPv4", between(podToPod, stream(podAddress(1, 4), 64<<20, 50000, 65495))},
+		{"pod to pod TCP IPv6", between(podToPod, stream(podAddress(1, 6), 64<<20, 50000, 65475))},
+		{"node to pod TCP", between(nodeToPod, stream(podAddress(1, 4), 16<<20, 1000, 65495))},
+		{"pod to host TCP", between(podToRight, stream(wide4, 16<<20, 1000, 1460))},
+		{"forged sources", forge},
+		{"pods removed", removePods},
 		{"checksums", checksums},
 		{"ledger", balance},
 		{"stop", stop},
@@ -84,6 +93,7 @@ func (n *network) perform(ctx context.Context, s step) Result {
 	defer cancel()
 	unblock := context.AfterFunc(ctx, n.closeSockets)
 	start := time.Now()
+	n.from, n.to = n.left, n.right
 	detail, err := s.run(ctx, n)
 	seconds := time.Since(start).Seconds()
 	unblock()

@@ -26,11 +26,11 @@ func payload(size int, seed uint64) []byte {
 	return b
 }
 
-// dial opens a UDP socket on the left host, connected to a port of the right one. options may be nil.
+// dial opens a UDP socket at the one end, connected to a port of the other. options may be nil.
 func (n *network) dial(to netip.Addr, port uint16, options func(fd int) error) (*net.UDPConn, error) {
 	dialer := net.Dialer{Control: control(options)}
 	var c net.Conn
-	err := n.left.Do(func() (err error) {
+	err := n.from.Do(func() (err error) {
 		c, err = dialer.Dial("udp"+network4(to), netip.AddrPortFrom(to, port).String())
 		return err
 	})
@@ -40,10 +40,10 @@ func (n *network) dial(to netip.Addr, port uint16, options func(fd int) error) (
 	return own(n, c.(*net.UDPConn), nil)
 }
 
-// listen opens a UDP socket on the right host, with room for bursts. Port 0 takes a free one.
+// listen opens a UDP socket at the other end, with room for bursts. Port 0 takes a free one.
 func (n *network) listen(at netip.Addr, port uint16) (*net.UDPConn, error) {
 	var c *net.UDPConn
-	err := n.right.Do(func() (err error) {
+	err := n.to.Do(func() (err error) {
 		c, err = net.ListenUDP("udp"+network4(at), net.UDPAddrFromAddrPort(netip.AddrPortFrom(at, port)))
 		return err
 	})

@@ -51,6 +51,9 @@ func kernelNetwork(t *testing.T) *network {
 func TestStepsPassOverTheKernel(t *testing.T) {
 	n := kernelNetwork(t)
 	for _, s := range steps() {
+		if strings.Contains(s.name, "pod") || s.name == "forged sources" {
+			continue // these need the plugin
+		}
 		switch s.name {
 		case "ports", "traceroute IPv4", "traceroute IPv6", "routes under load", "ledger", "stop":
 			continue // these ask the dataplane

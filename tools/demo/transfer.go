@@ -127,7 +127,7 @@ func fragments(_ context.Context, n *network) (string, error) {
 func stream(to netip.Addr, size, minimum, maximum int) func(context.Context, *network) (string, error) {
 	return func(ctx context.Context, n *network) (string, error) {
 		var listener net.Listener
-		err := n.right.Do(func() (err error) {
+		err := n.to.Do(func() (err error) {
 			listener, err = net.Listen("tcp"+network4(to), netip.AddrPortFrom(to, 0).String())
 			return err
 		})
@@ -136,7 +136,7 @@ func stream(to netip.Addr, size, minimum, maximum int) func(context.Context, *ne
 		}
 		go serveSums(n, listener)
 		var c net.Conn
-		err = n.left.Do(func() (err error) {
+		err = n.from.Do(func() (err error) {
 			dialer := net.Dialer{Timeout: answerWithin}
 			c, err = dialer.DialContext(ctx, "tcp"+network4(to), listener.Addr().String())
 			return err
