@@ -39,11 +39,10 @@ func world(t *testing.T, c Config) (pod, host, outside *netlab.Namespace) {
 	ok(t, outside.Do(func() error {
 		run(t, "ip", "route", "add", "10.244.0.0/16", "via", "192.0.2.1")
 		run(t, "ip", "-6", "route", "add", "fd00::/16", "via", "2001:db8::1")
+		run(t, "ip", "address", "add", "198.51.100.1/32", "dev", "lo")
+		run(t, "ip", "address", "add", "2001:db8:51::1/128", "dev", "lo", "nodad")
 		return nil
 	}))
-	for _, a := range []string{"198.51.100.1/32", "203.0.113.1/32", "2001:db8:51::1/128"} {
-		ok(t, outside.Address("lo", netip.MustParsePrefix(a)))
-	}
 	for _, a := range []string{"192.0.2.2", "198.51.100.1", "2001:db8::2", "2001:db8:51::1"} {
 		serve(t, outside, net.JoinHostPort(a, port))
 	}
@@ -57,9 +56,8 @@ func becomePod(t *testing.T, pod *netlab.Namespace, router net.HardwareAddr) {
 	ok(t, ensureSysctl("net/ipv6/conf/"+PairHook+"/disable_ipv6", "0"))
 	run(t, "ip", "link", "set", PairHook, "address", gateway.String(), "arp", "on")
 	run(t, "ip", "link", "set", PairHook, "up")
-	for _, a := range []string{"10.244.1.5/32", "fd00:1::5/128"} {
-		ok(t, pod.Address(PairHook, netip.MustParsePrefix(a)))
-	}
+	run(t, "ip", "address", "add", "10.244.1.5/32", "dev", PairHook)
+	run(t, "ip", "address", "add", "fd00:1::5/128", "dev", PairHook, "nodad")
 	link, err := pod.Links().LinkByName(PairHook)
 	ok(t, err)
 	for i, g := range gateways {

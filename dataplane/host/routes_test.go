@@ -90,7 +90,7 @@ func TestRoutesFollowTheConfig(t *testing.T) {
 		} {
 			run(t, meddle...)
 			run(t, "ip", "link", "set", "up0", "up")
-			run(t, "ip", "address", "replace", "2001:db8::1/64", "dev", "up0") // it goes with the device
+			run(t, "ip", "address", "replace", "2001:db8::1/64", "dev", "up0", "nodad") // it goes with the device
 			pair(t, s, 0, own4, own6)
 			apply(t, s, swapped)
 			checkRoutes(t, there...)

@@ -8,26 +8,59 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 
 	"github.com/viaduct-net/viaduct/internal/netlab"
 )
 
-// TestTrunkFinishesPackets: what leaves the inner end as one packet of 3000 bytes in segments of 1000, its checksum to
-// be computed, is three frames with good checksums behind the outer end.
 func TestTrunkFinishesPackets(t *testing.T) {
 	for _, queues := range []int{1, 2} {
 		alone(t, func(s *Stack, _ *netlab.Namespace) {
-			tr := trunk(t, s, queues, false)
-			out, in := packetSocket(t, tr.Inner.IfIndex), packetSocket(t, tr.Outer.IfIndex)
-			ok(t, unix.SetsockoptInt(out, unix.SOL_PACKET, unix.PACKET_VNET_HDR, 1))
-			ok(t, unix.Sendto(out, append(segmentation(1000), segments(3000)...), 0,
-				&unix.SockaddrLinklayer{Ifindex: tr.Inner.IfIndex}))
-			for range 3 {
-				ok(t, checkSegment(receive(t, in), 1000))
-			}
+			checkWire(t, trunk(t, s, queues, false))
 		})
 	}
+}
+
+// checkWire: what leaves the inner end as one packet of 3000 bytes in segments of 1000, its checksum to be computed, is
+// three frames with good checksums behind the outer end.
+func checkWire(t *testing.T, tr Trunk) {
+	t.Helper()
+	out, in := packetSocket(t, tr.Inner.IfIndex), packetSocket(t, tr.Outer.IfIndex)
+	ok(t, unix.SetsockoptInt(out, unix.SOL_PACKET, unix.PACKET_VNET_HDR, 1))
+	ok(t, unix.Sendto(out, append(segmentation(1000), segments(3000)...), 0,
+		&unix.SockaddrLinklayer{Ifindex: tr.Inner.IfIndex}))
+	for range 3 {
+		ok(t, checkSegment(receive(t, in), 1000))
+	}
+}
+
+// TestTrunkKeepsItsProgram: a program on the outer end outlives everything that is put right, and sees whole packets.
+func TestTrunkKeepsItsProgram(t *testing.T) {
+	alone(t, func(s *Stack, _ *netlab.Namespace) {
+		tr := trunk(t, s, 2, false)
+		program, err := ebpf.NewProgram(&ebpf.ProgramSpec{
+			Type: ebpf.XDP, License: "GPL", Flags: unix.BPF_F_XDP_HAS_FRAGS,
+			Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 2), asm.Return()}, // XDP_PASS
+		})
+		ok(t, err)
+		defer program.Close()
+		attached, err := link.AttachXDP(link.XDPOptions{Program: program, Interface: tr.Outer.IfIndex})
+		ok(t, err)
+		defer attached.Close()
+		for _, gro := range []bool{true, false, true} {
+			run(t, "ip", "link", "set", TrunkOuter, "mtu", "9000")
+			again := trunk(t, s, 2, gro)
+			checkTrunk(t, s, again, 2, gro)
+			xdp := device(t, s, TrunkOuter).Attrs().Xdp
+			if again.Outer.IfIndex != tr.Outer.IfIndex || xdp == nil || !xdp.Attached {
+				t.Fatalf("with gro %v the program is gone: %+v", gro, xdp)
+			}
+			checkWire(t, tr)
+		}
+	})
 }
 
 func packetSocket(t *testing.T, ifIndex int) int {
