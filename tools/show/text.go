@@ -39,10 +39,11 @@ func yesNo(b bool) string {
 }
 
 func portsText(w io.Writer, r *api.PortsReply) error {
-	t := newTable("PORT", ">ID", "STATE", "DEVICE", "VLAN", ">MTU", "MAC", "ADDRESSES", "XDP", "QUEUES", "REASON")
+	t := newTable("PORT", ">ID", "STATE", "DEVICE", "VLAN", ">MTU", "MAC", "ADDRESSES", "STATION", "XDP", "QUEUES",
+		"REASON")
 	for _, p := range r.Ports {
 		t.add(p.Name, p.Id, enumWord(p.State.Descriptor(), p.State.Number()), p.Device, vlanText(p), p.Mtu, p.Mac,
-			strings.Join(p.Addresses, " "), xdpText(p), queuesText(p.Queues), p.Reason)
+			strings.Join(p.Addresses, " "), strings.Join(p.Station, " "), xdpText(p), queuesText(p), p.Reason)
 	}
 	return t.write(w)
 }
@@ -57,16 +58,23 @@ func vlanText(p *api.Port) string {
 	return fmt.Sprintf("%d.%d", p.OuterVlan, p.InnerVlan)
 }
 
+// xdpText says how packets come: by the device's own hook and sockets, or by the trunk's.
 func xdpText(p *api.Port) string {
+	if p.Trunk {
+		return "trunk"
+	}
 	if p.XdpMode != "" && p.MultiBuffer {
 		return p.XdpMode + ",multi-buffer"
 	}
 	return p.XdpMode
 }
 
-func queuesText(queues []*api.PortQueue) string {
-	words := make([]string, len(queues))
-	for i, q := range queues {
+func queuesText(p *api.Port) string {
+	if p.Trunk {
+		return ""
+	}
+	words := make([]string, len(p.Queues))
+	for i, q := range p.Queues {
 		mode := "copy"
 		if q.ZeroCopy {
 			mode = "zero-copy"
