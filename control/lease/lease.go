@@ -13,13 +13,26 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
+	"unicode/utf8"
 )
 
 // Key names an attachment as CNI does: one interface of one container in one network.
 type Key struct{ Network, Container, Interface string }
 
 func (k Key) String() string { return k.Network + "/" + k.Container + "/" + k.Interface }
+
+// valid says whether a key may be one of the file's, where zero bytes separate its fields and JSON spells them.
+func (k Key) valid() bool {
+	const most = 4096 // bytes; bbolt takes 32 KiB
+	for _, field := range []string{k.Network, k.Container, k.Interface} {
+		if field == "" || len(field) > most || strings.ContainsRune(field, 0) || !utf8.ValidString(field) {
+			return false
+		}
+	}
+	return true
+}
 
 // Bandwidth bounds what an interface receives (ingress) and sends (egress): rates in bits per second, bursts in bits.
 // Zeros are no bound.
