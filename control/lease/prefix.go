@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package lease
+
+import (
+	"cmp"
+	"math"
+	"math/big"
+	"net/netip"
+	"slices"
+)
+
+// NodeAddress returns the address of a pool that is the node's own, the first usable one: "10.244.1.1" of
+// 10.244.1.0/24, "fd00::1" of fd00::/64, the first of a pair (RFC 3021, RFC 6164). A pool of a single address has
+// none, and its address is leased: the result is the zero Addr then.
+func NodeAddress(pool netip.Prefix) netip.Addr {
+	pool = pool.Masked()
+	switch {
+	case !pool.IsValid() || hostBits(pool) == 0:
+		return netip.Addr{}
+	case hostBits(pool) == 1:
+		return pool.Addr()
+	}
+	return pool.Addr().Next()
+}
+
+// reserved lists the addresses of a pool that are never leased: the node's own, the network and broadcast address
+// of IPv4, and the subnet-router anycast address of IPv6 (RFC 4291, 2.6.1).
+func reserved(pool netip.Prefix) []netip.Prefix {
+	var addresses []netip.Addr
+	if node := NodeAddress(pool); node.IsValid() {
+		addresses = append(addresses, node)
+	}
+	if hostBits(pool) > 1 {
+		addresses = append(addresses, pool.Addr())
+		if pool.Addr().Is4() {
+			addresses = append(addresses, last(pool))
+		}
+	}
+	prefixes := make([]netip.Prefix, len(addresses))
+	for i, a := range addresses {
+		prefixes[i] = netip.PrefixFrom(a, a.BitLen())
+	}
+	return prefixes
+}
+
+func hostBits(p netip.Prefix) int { return p.Addr().BitLen() - p.Bits() }
+
+// last returns the last address of a prefix.
+func last(p netip.Prefix) netip.Addr {
+	bytes := p.Addr().AsSlice()
+	for bit := p.Bits(); bit < 8*len(bytes); bit++ {
+		bytes[bit/8] |= 0x80 >> (bit % 8)
+	}
+	address, _ := netip.AddrFromSlice(bytes)
+	return address
+}
+
+// masked returns the valid prefixes without their host bits, each once, in the order given.
+func masked(prefixes []netip.Prefix) []netip.Prefix {
+	var kept []netip.Prefix
+	for _, p := range prefixes {
+		if p = p.Masked(); p.IsValid() && !slices.Contains(kept, p) {
+			kept = append(kept, p)
+		}
+	}
+	return kept
+}
+
+// ranges is a set of addresses: prefixes in order, none of which contains another.
+type ranges []netip.Prefix
+
+func newRanges(prefixes []netip.Prefix) ranges {
+	sorted := slices.SortedFunc(slices.Values(prefixes), comparePrefixes)
+	set := sorted[:0]
+	for _, p := range sorted {
+		if len(set) == 0 || !set[len(set)-1].Overlaps(p) {
+			set = append(set, p)
+		}
+	}
+	return set
+}
+
+// comparePrefixes has a prefix come before those that it contains.
+func comparePrefixes(a, b netip.Prefix) int {
+	return cmp.Or(a.Addr().Compare(b.Addr()), cmp.Compare(a.Bits(), b.Bits()))
+}
+
+// at returns the prefix of the set that contains an address.
+func (r ranges) at(address netip.Addr) (netip.Prefix, bool) {
+	i, found := slices.BinarySearchFunc(r, address, func(p netip.Prefix, a netip.Addr) int { return p.Addr().Compare(a) })
+	if found {
+		return r[i], true
+	}
+	if i > 0 && r[i-1].Contains(address) {
+		return r[i-1], true
+	}
+	return netip.Prefix{}, false
+}
+
+// rest is the number of addresses of a prefix that are not in the set; it saturates.
+func (r ranges) rest(p netip.Prefix) uint64 {
+	count := func(p netip.Prefix) *big.Int { return new(big.Int).Lsh(big.NewInt(1), uint(hostBits(p))) }
+	n := count(p)
+	for _, q := range r {
+		switch {
+		case !q.Overlaps(p):
+		case q.Bits() <= p.Bits():
+			return 0
+		default:
+			n.Sub(n, count(q))
+		}
+	}
+	if !n.IsUint64() {
+		return math.MaxUint64
+	}
+	return n.Uint64()
+}

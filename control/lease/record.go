@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package lease
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"time"
+)
+
+// version is that of the records. Another one is refused: what it says may not be understood, and may not be lost.
+const version = 1
+
+// record is an entry on disk, as JSON.
+type record struct {
+	Version      int          `json:"version"`
+	Network      string       `json:"network"`
+	Container    string       `json:"container"`
+	Interface    string       `json:"interface"`
+	Port         string       `json:"port"`
+	Netns        string       `json:"netns,omitempty"`
+	NetnsDevice  uint64       `json:"netnsDevice,omitempty"`
+	NetnsInode   uint64       `json:"netnsInode,omitempty"`
+	PodNamespace string       `json:"podNamespace,omitempty"`
+	PodName      string       `json:"podName,omitempty"`
+	PodUID       string       `json:"podUID,omitempty"`
+	Device       string       `json:"device,omitempty"`
+	MAC          string       `json:"mac,omitempty"`
+	Direct       bool         `json:"direct,omitempty"`
+	Delegated    bool         `json:"delegated,omitempty"`
+	Addresses    []leased     `json:"addresses,omitempty"`
+	Asked        []netip.Addr `json:"asked,omitempty"`
+	Bandwidth    bandwidth    `json:"bandwidth,omitzero"`
+	Created      time.Time    `json:"created"`
+}
+
+type leased struct {
+	Address netip.Addr   `json:"address"`
+	Pool    netip.Prefix `json:"pool,omitzero"`
+}
+
+type bandwidth struct {
+	IngressRate  uint64 `json:"ingressRate,omitempty"`
+	IngressBurst uint64 `json:"ingressBurst,omitempty"`
+	EgressRate   uint64 `json:"egressRate,omitempty"`
+	EgressBurst  uint64 `json:"egressBurst,omitempty"`
+}
+
+func encode(e *entry) ([]byte, error) {
+	r := record{
+		Version: version, Network: e.Network, Container: e.Container, Interface: e.Interface, Port: e.Port,
+		Netns: e.Netns, NetnsDevice: e.NetnsDevice, NetnsInode: e.NetnsInode,
+		PodNamespace: e.PodNamespace, PodName: e.PodName, PodUID: e.PodUID,
+		Device: e.Device, MAC: e.MAC.String(), Direct: e.Direct, Delegated: e.Delegated,
+		Asked: e.asked, Bandwidth: bandwidth(e.Bandwidth), Created: e.Created,
+	}
+	for i, address := range e.Addresses {
+		l := leased{Address: address}
+		if !e.Delegated {
+			l.Pool = e.pools[i]
+		}
+		r.Addresses = append(r.Addresses, l)
+	}
+	return json.Marshal(r)
+}
+
+// decode reads a record. Errors: JSON's, and what a record of this version cannot say.
+func decode(data []byte) (*entry, error) {
+	var versioned struct{ Version int }
+	if err := json.Unmarshal(data, &versioned); err != nil {
+		return nil, err
+	}
+	if versioned.Version != version {
+		return nil, fmt.Errorf("a record of version %d, not %d", versioned.Version, version)
+	}
+	var r record
+	decoder := json.NewDecoder(bytes.NewReader(data))
+	decoder.DisallowUnknownFields()
+	if err := decoder.Decode(&r); err != nil {
+		return nil, err
+	}
+	return r.entry()
+}
+
+func (r *record) entry() (*entry, error) {
+	e := &entry{
+		Attachment: Attachment{
+			Key: Key{r.Network, r.Container, r.Interface}, Port: r.Port,
+			Netns: r.Netns, NetnsDevice: r.NetnsDevice, NetnsInode: r.NetnsInode,
+			PodNamespace: r.PodNamespace, PodName: r.PodName, PodUID: r.PodUID,
+			Device: r.Device, Direct: r.Direct, Delegated: r.Delegated,
+			Bandwidth: Bandwidth(r.Bandwidth), Created: r.Created.UTC(),
+		},
+		asked: inOrder(r.Asked),
+	}
+	if !e.Key.valid() || e.Port == "" {
+		return nil, errors.New("a record without a key or a port")
+	}
+	if r.MAC != "" {
+		mac, err := net.ParseMAC(r.MAC)
+		if err != nil {
+			return nil, err
+		}
+		e.MAC = mac
+	}
+	return e, r.addresses(e)
+}
+
+func (r *record) addresses(e *entry) error {
+	for _, l := range r.Addresses {
+		if !l.Address.IsValid() || l.Pool.IsValid() == r.Delegated || slices.Contains(e.Addresses, l.Address) {
+			return fmt.Errorf("address %s of pool %s", l.Address, l.Pool)
+		}
+		e.Addresses = append(e.Addresses, l.Address)
+		if !r.Delegated {
+			e.pools = append(e.pools, l.Pool)
+		}
+	}
+	return nil
+}
