@@ -156,6 +156,10 @@ func (a *attachment) ask(ctx context.Context) (*plan, error) {
 	if a.given != nil {
 		addRoutes(reply, a.given)
 	}
+	return read(reply)
+}
+
+func read(reply *attach.AddReply) (*plan, error) {
 	p, err := parse(reply)
 	if err != nil {
 		return nil, fail(types.ErrDecodingFailure, "read viaduct-control's answer", err)

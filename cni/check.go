@@ -14,6 +14,7 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 	current "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"github.com/viaduct-net/viaduct/control/api/attach"
 )
@@ -43,9 +44,9 @@ func check(ctx context.Context, args *skel.CmdArgs) error {
 	if err != nil {
 		return answered("viaduct-control: the interface is not in force", err)
 	}
-	p, err := parse(reply)
+	p, err := read(reply)
 	if err != nil {
-		return fail(types.ErrDecodingFailure, "read viaduct-control's answer", err)
+		return err
 	}
 	differences, err := a.differences(p, mine.Mac, mine.Mtu)
 	if err != nil {
@@ -69,31 +70,29 @@ func (a *attachment) mine() *current.Interface {
 
 // differences lists how the interface differs from the plan, its MAC, and its MTU unless that is 0.
 func (a *attachment) differences(p *plan, mac string, mtu int) ([]string, error) {
-	var d []string
-	device, err := a.host.LinkByName(a.names.device)
-	if err != nil && !absent(err) {
-		return nil, fail(types.ErrIOFailure, "find "+a.names.device, err)
+	device, err := find(a.host, a.names.device)
+	if err != nil {
+		return nil, err
 	}
+	inside, err := find(a.sandbox.links, a.key.Interface)
 	switch {
 	case err != nil:
-		return []string{fmt.Sprintf("the host has no %s", a.names.device)}, nil
-	case !a.names.owns(device):
-		d = append(d, fmt.Sprintf("%s is another attachment's: its alias is %q", a.names.device, device.Attrs().Alias))
+		return nil, err
+	case device == nil:
+		return []string{"the host has no " + a.names.device}, nil
+	case inside == nil:
+		return []string{"the container has no " + a.key.Interface}, nil
 	}
-	d = append(d, state(a.names.device, device, "", linkMTU)...)
-	inside, err := a.sandbox.links.LinkByName(a.key.Interface)
-	if err != nil && !absent(err) {
-		return nil, fail(types.ErrIOFailure, "find "+a.key.Interface+" in the container", err)
-	}
-	if err != nil {
-		return append(d, fmt.Sprintf("the container has no %s", a.key.Interface)), nil
+	var d []string
+	if !a.names.owns(device) {
+		d = append(d, fmt.Sprintf("%s is another's: its alias is %q", a.names.device, device.Attrs().Alias))
 	}
 	if !a.peers(device, inside) {
 		d = append(d, fmt.Sprintf("%s is not the other end of %s", a.key.Interface, a.names.device))
 	}
+	d = append(d, state(a.names.device, device, "", linkMTU)...)
 	d = append(d, state(a.key.Interface, inside, mac, mtu)...)
-	d, err = a.missingAddresses(d, p, inside)
-	if err != nil {
+	if d, err = a.missingAddresses(d, p, inside); err != nil {
 		return nil, err
 	}
 	return a.missingRoutes(d, p, inside.Attrs().Index)
@@ -128,29 +127,23 @@ func (a *attachment) missingAddresses(d []string, p *plan, inside netlink.Link) 
 	return d, nil
 }
 
-// missingRoutes lists routes that are not in any table: sbr behind this plugin moves them to one of the interface's.
+// missingRoutes looks into all tables: sbr behind this plugin moves routes to one of the interface's. Another
+// interface's route in the main table is as good as ours.
 func (a *attachment) missingRoutes(d []string, p *plan, index int) ([]string, error) {
+	if err := a.yield(p, index); err != nil {
+		return nil, fail(types.ErrIOFailure, "look at the container's routes", err)
+	}
 	for _, r := range p.routes {
-		routes, err := a.to(r.destination)
+		have, err := a.to(r.destination, unix.RT_TABLE_UNSPEC)
 		if err != nil {
 			return nil, fail(types.ErrIOFailure, "look at the container's routes", err)
 		}
-		d = append(d, p.compare(r, routes, index)...)
-	}
-	return d, nil
-}
-
-// compare says how what there is to a destination differs. Another interface's route is as well.
-func (p *plan) compare(want planned, have []netlink.Route, index int) []string {
-	if len(have) == 0 {
-		return []string{fmt.Sprintf("no route to %v", want.destination)}
-	}
-	for _, h := range have {
-		gateway := p.gateways[want.destination.Addr().Is4()]
-		if h.LinkIndex != index || h.Gw.Equal(gateway.AsSlice()) && h.MTU == want.mtu {
-			return nil
+		gateway := p.gateways[r.destination.Addr().Is4()]
+		if !slices.ContainsFunc(have, func(h netlink.Route) bool {
+			return h.LinkIndex == index && h.Gw.Equal(gateway.AsSlice()) && h.MTU == r.mtu
+		}) {
+			d = append(d, fmt.Sprintf("no route to %v by %v with MTU %d", r.destination, gateway, r.mtu))
 		}
 	}
-	return []string{fmt.Sprintf("the route to %v is %v, not by %v with MTU %d", want.destination, have[0],
-		p.gateways[want.destination.Addr().Is4()], want.mtu)}
+	return d, nil
 }

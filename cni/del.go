@@ -36,19 +36,15 @@ func del(ctx context.Context, args *skel.CmdArgs) error {
 // remove removes the device, and only then gives the addresses back, so that nobody has them while the container
 // does. Each is tried whatever became of the one before.
 func (a *attachment) remove(ctx context.Context) error {
+	removed := unpair(a.host, a.names.owns, a.names.device)
 	var errs []error
-	if err := unpair(a.host, a.names.owns, a.names.device); err != nil {
-		errs = append(errs, fail(types.ErrIOFailure, "remove the interface", err))
-	}
 	if a.control != nil {
 		if _, err := a.control.Remove(ctx, &attach.RemoveRequest{Key: a.key}); err != nil && !isAway(err) {
 			errs = append(errs, answered("viaduct-control did not remove the interface", err))
 		}
 	}
 	if a.config.delegated() {
-		if err := invoke.DelegateDel(ctx, a.config.IPAM.Type, a.args.StdinData, nil); err != nil {
-			errs = append(errs, err)
-		}
+		errs = append(errs, invoke.DelegateDel(ctx, a.config.IPAM.Type, a.args.StdinData, nil))
 	}
-	return first(errs)
+	return first(append(errs, <-removed))
 }

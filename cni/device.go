@@ -11,7 +11,9 @@ import (
 	"net"
 	"os"
 	"strings"
+	"time"
 
+	"github.com/containernetworking/cni/pkg/types"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
@@ -90,20 +92,56 @@ func (a *attachment) mac() net.HardwareAddr {
 	return a.names.portMAC
 }
 
-// unpair removes the device of the host, and with it the container's end, if they are this attachment's. That there
-// is none is no error.
-func unpair(host *netlink.Handle, owns func(netlink.Link) bool, device string) error {
-	link, err := host.LinkByName(device)
-	if err == nil && !owns(link) {
+// unpair removes a device of the host, and with it its other end, if owns says so; that there is none is no error. It
+// returns as soon as no packet comes or goes by the device, and says by the channel what became of it: for nine tenths
+// of a removal the kernel waits for readers only (rcu_barrier, by netdev_run_todo in net/core/dev.c).
+func unpair(host *netlink.Handle, owns func(netlink.Link) bool, device string) <-chan error {
+	done := make(chan error, 1)
+	link, err := find(host, device)
+	if link == nil || !owns(link) {
+		done <- err
+		return done
+	}
+	removed := make(chan struct{})
+	go func() {
+		done <- removal(device, host.LinkDel(link))
+		close(removed)
+	}()
+	watch, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		<-removed
+		return done
+	}
+	defer watch.Close()
+	for {
+		select {
+		case <-removed:
+			return done
+		case <-time.After(100 * time.Microsecond):
+		}
+		if _, err := watch.LinkByIndex(link.Attrs().Index); absent(err) {
+			return done
+		}
+	}
+}
+
+func removal(device string, err error) error {
+	if err == nil || absent(err) {
 		return nil
 	}
-	if err == nil {
-		err = host.LinkDel(link)
+	return fail(types.ErrIOFailure, "remove "+device, err)
+}
+
+// find returns the device of a name, nil when there is none.
+func find(in *netlink.Handle, device string) (netlink.Link, error) {
+	link, err := in.LinkByName(device)
+	switch {
+	case err == nil:
+		return link, nil
+	case absent(err):
+		return nil, nil
 	}
-	if err != nil && !absent(err) {
-		return fmt.Errorf("remove %s: %w", device, err)
-	}
-	return nil
+	return nil, fail(types.ErrIOFailure, "find "+device, err)
 }
 
 // absent says whether the error is that there is no such device; with its namespace one may go at any moment.

@@ -47,19 +47,28 @@ func answered(step string, err error) error {
 	if isAway(err) {
 		return fail(types.ErrTryAgainLater, step, err)
 	}
-	code := uint(types.ErrInternal)
+	number := types.ErrInternal
 	s := status.Convert(err)
 	switch s.Code() {
 	case codes.ResourceExhausted:
-		code = errExhausted
+		number = errExhausted
 	case codes.InvalidArgument:
-		code = types.ErrInvalidNetworkConfig
+		number = types.ErrInvalidNetworkConfig
 	case codes.AlreadyExists:
-		code = errTaken
+		number = errTaken
 	case codes.NotFound, codes.FailedPrecondition:
-		code = errDiffers
+		number = errDiffers
 	}
-	return fail(code, step, errors.New(s.Message()))
+	return fail(number, step, errors.New(s.Message()))
+}
+
+// code is that of an error of ours, 0 without one.
+func code(err error) uint {
+	var e *types.Error
+	if errors.As(err, &e) {
+		return e.Code
+	}
+	return 0
 }
 
 // isAway says whether control did not answer, or said that the dataplane does not.

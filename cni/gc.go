@@ -4,6 +4,7 @@ package cni
 
 import (
 	"context"
+	"errors"
 	"strings"
 
 	"github.com/containernetworking/cni/pkg/invoke"
@@ -57,7 +58,7 @@ func sweep(host *netlink.Handle, c *config) error {
 		stays[name(key).device] = true
 	}
 	links, err := host.LinkList()
-	if err != nil {
+	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) { // what came is well; GC is called again
 		return fail(types.ErrIOFailure, "list the host's devices", err)
 	}
 	var errs []error
@@ -66,7 +67,7 @@ func sweep(host *netlink.Handle, c *config) error {
 		container, ifname, _ := strings.Cut(strings.TrimPrefix(l.Attrs().Alias, aliasPrefix), "/")
 		key := &attach.Key{Network: c.Name, Container: container, Interface: ifname}
 		if ours(l) && name(key).device == device && !stays[device] {
-			errs = append(errs, unpair(host, ours, device))
+			errs = append(errs, <-unpair(host, ours, device))
 		}
 	}
 	return first(errs)
@@ -80,7 +81,7 @@ func collect(ctx context.Context, host *netlink.Handle, control *control, c *con
 	}
 	var errs []error
 	for _, device := range reply.Devices {
-		errs = append(errs, unpair(host, ours, device))
+		errs = append(errs, <-unpair(host, ours, device))
 	}
 	return first(errs)
 }

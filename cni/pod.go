@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -99,31 +100,24 @@ func network(p netip.Prefix) *net.IPNet {
 	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
 }
 
-// addRoutes adds the routes, and drops from the plan those that another interface has.
+// addRoutes adds the routes.
 func (a *attachment) addRoutes(p *plan, index int) error {
 	if gateway, has := p.gateways[true]; has {
-		// IPv4 wants a gateway to be on a link; one route of each interface may say so, for what picks by interface.
+		// IPv4 wants a gateway to be on a link. Each interface may have a route that says so, for what picks by interface.
 		err := a.sandbox.links.RouteAppend(&netlink.Route{
 			LinkIndex: index, Dst: host(gateway), Scope: netlink.SCOPE_LINK})
 		if err != nil {
 			return fmt.Errorf("add the route to %v: %w", gateway, err)
 		}
 	}
-	var added []planned
+	if err := a.yield(p, index); err != nil {
+		return err
+	}
 	for _, r := range p.routes {
-		elsewhere, err := a.elsewhere(r.destination, index)
-		if err != nil {
-			return err
-		}
-		if elsewhere {
-			continue
-		}
 		if err := a.sandbox.links.RouteAdd(p.route(r, index)); err != nil {
 			return fmt.Errorf("add the route to %v: %w", r.destination, err)
 		}
-		added = append(added, r)
 	}
-	p.routes = added
 	return nil
 }
 
@@ -132,23 +126,27 @@ func (p *plan) route(r planned, index int) *netlink.Route {
 	return &netlink.Route{LinkIndex: index, Dst: network(r.destination), Gw: gateway.AsSlice(), MTU: r.mtu}
 }
 
-// elsewhere says whether the main table has the destination by another interface.
-func (a *attachment) elsewhere(destination netip.Prefix, index int) (bool, error) {
-	routes, err := a.to(destination)
-	for _, r := range routes {
-		if r.LinkIndex != index {
-			return true, nil
+// yield drops routes from the plan to which another interface of the container has one in the main table.
+func (a *attachment) yield(p *plan, index int) error {
+	var mine []planned
+	for _, r := range p.routes {
+		routes, err := a.to(r.destination, unix.RT_TABLE_MAIN)
+		if err != nil {
+			return err
+		}
+		if !slices.ContainsFunc(routes, func(h netlink.Route) bool { return h.LinkIndex != index }) {
+			mine = append(mine, r)
 		}
 	}
-	return false, err
+	p.routes = mine
+	return nil
 }
 
-// to lists the routes of the main table to exactly one destination.
-func (a *attachment) to(destination netip.Prefix) ([]netlink.Route, error) {
+// to lists the routes to exactly one destination in a table, or in all of them.
+func (a *attachment) to(destination netip.Prefix, table int) ([]netlink.Route, error) {
 	routes, err := a.sandbox.links.RouteListFiltered(family(destination.Addr()),
-		&netlink.Route{Dst: network(destination), Table: unix.RT_TABLE_MAIN},
-		netlink.RT_FILTER_DST|netlink.RT_FILTER_TABLE)
-	if err != nil {
+		&netlink.Route{Dst: network(destination), Table: table}, netlink.RT_FILTER_DST|netlink.RT_FILTER_TABLE)
+	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
 		return nil, fmt.Errorf("list the container's routes: %w", err)
 	}
 	return routes, nil

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -229,4 +230,32 @@ func code(err error) uint {
 		return e.Code
 	}
 	return 0
+}
+
+// another is a second interface of the same container.
+func (p *pod) another(ifname string) *pod {
+	runtime := *p.runtime
+	runtime.IfName = ifname
+	return &pod{p.Namespace, &runtime}
+}
+
+// sysctls are disable_ipv6 of devices, with blanks between.
+func (p *pod) sysctls(r *rig, devices ...string) string {
+	var values []string
+	r.ok(p.Do(func() error {
+		for _, d := range devices {
+			value, err := os.ReadFile("/proc/sys/net/ipv6/conf/" + d + "/disable_ipv6")
+			if err != nil {
+				return err
+			}
+			values = append(values, strings.TrimSpace(string(value)))
+		}
+		return nil
+	}))
+	return strings.Join(values, " ")
+}
+
+// end is an end of a pair that is not the plugin's.
+func (r *rig) end(in *netlab.Namespace, device, address string) netlab.End {
+	return netlab.End{In: in, Device: device, Addresses: []netip.Prefix{netip.MustParsePrefix(address)}}
 }

@@ -64,7 +64,7 @@ func Serve(runDir string) (*Control, error) {
 // Close ends the service, and every connection, at once.
 func (c *Control) Close() {
 	_ = c.server.Close()
-	<-c.done
+	_ = <-c.done
 }
 
 // Before has f called before each request, with the name of its method; its error is the answer. nil: no more.
