@@ -4,6 +4,7 @@ package cni
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"slices"
@@ -127,23 +128,34 @@ func (a *attachment) missingAddresses(d []string, p *plan, inside netlink.Link) 
 	return d, nil
 }
 
-// missingRoutes looks into all tables: sbr behind this plugin moves routes to one of the interface's. Another
-// interface's route in the main table is as good as ours.
+// missingRoutes lists routes that are not there. Another interface's route in the main table is as good as ours; so is
+// one of ours in another table, where sbr behind this plugin moves what it keeps.
 func (a *attachment) missingRoutes(d []string, p *plan, index int) ([]string, error) {
 	if err := a.yield(p, index); err != nil {
 		return nil, fail(types.ErrIOFailure, "look at the container's routes", err)
 	}
-	for _, r := range p.routes {
-		have, err := a.to(r.destination, unix.RT_TABLE_UNSPEC)
-		if err != nil {
-			return nil, fail(types.ErrIOFailure, "look at the container's routes", err)
-		}
-		gateway := p.gateways[r.destination.Addr().Is4()]
-		if !slices.ContainsFunc(have, func(h netlink.Route) bool {
-			return h.LinkIndex == index && h.Gw.Equal(gateway.AsSlice()) && h.MTU == r.mtu
-		}) {
-			d = append(d, fmt.Sprintf("no route to %v by %v with MTU %d", r.destination, gateway, r.mtu))
+	have, err := a.sandbox.links.RouteListFiltered(netlink.FAMILY_ALL,
+		&netlink.Route{LinkIndex: index, Table: unix.RT_TABLE_UNSPEC}, netlink.RT_FILTER_OIF|netlink.RT_FILTER_TABLE)
+	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
+		return nil, fail(types.ErrIOFailure, "list the container's routes", err)
+	}
+	for _, want := range p.routes {
+		if !slices.ContainsFunc(have, func(h netlink.Route) bool { return p.serves(want, h) }) {
+			d = append(d, fmt.Sprintf("no route to %v by %v with MTU %d", want.destination,
+				p.gateways[want.destination.Addr().Is4()], want.mtu))
 		}
 	}
 	return d, nil
+}
+
+// serves says whether the interface's route is as planned, or in a table of its own leads as far.
+func (p *plan) serves(want planned, have netlink.Route) bool {
+	if have.Dst == nil || !have.Gw.Equal(p.gateways[want.destination.Addr().Is4()].AsSlice()) {
+		return false
+	}
+	destination, ok := prefixOf(*have.Dst)
+	if have.Table != unix.RT_TABLE_MAIN {
+		return ok && destination.Contains(want.destination.Addr())
+	}
+	return destination == want.destination && have.MTU == want.mtu
 }

@@ -130,7 +130,7 @@ func (p *plan) route(r planned, index int) *netlink.Route {
 func (a *attachment) yield(p *plan, index int) error {
 	var mine []planned
 	for _, r := range p.routes {
-		routes, err := a.to(r.destination, unix.RT_TABLE_MAIN)
+		routes, err := a.to(r.destination)
 		if err != nil {
 			return err
 		}
@@ -142,10 +142,10 @@ func (a *attachment) yield(p *plan, index int) error {
 	return nil
 }
 
-// to lists the routes to exactly one destination in a table, or in all of them.
-func (a *attachment) to(destination netip.Prefix, table int) ([]netlink.Route, error) {
+// to lists the main table's routes to exactly one destination.
+func (a *attachment) to(destination netip.Prefix) ([]netlink.Route, error) {
 	routes, err := a.sandbox.links.RouteListFiltered(family(destination.Addr()),
-		&netlink.Route{Dst: network(destination), Table: table}, netlink.RT_FILTER_DST|netlink.RT_FILTER_TABLE)
+		&netlink.Route{Dst: network(destination), Table: unix.RT_TABLE_MAIN}, netlink.RT_FILTER_DST|netlink.RT_FILTER_TABLE)
 	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
 		return nil, fmt.Errorf("list the container's routes: %w", err)
 	}

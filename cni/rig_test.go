@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -97,7 +98,7 @@ type inside struct{ *netlab.Namespace }
 
 func (i *inside) ExecPlugin(ctx context.Context, path string, stdin []byte, environ []string) (out []byte, err error) {
 	doErr := i.Do(func() error {
-		out, err = (&invoke.RawExec{Stderr: os.Stderr}).ExecPlugin(ctx, path, stdin, environ)
+		out, err = (&invoke.RawExec{Stderr: io.Discard}).ExecPlugin(ctx, path, stdin, environ)
 		return nil
 	})
 	return out, errors.Join(err, doErr)
@@ -200,13 +201,7 @@ func (r *rig) run(env map[string]string, stdin string) (string, *types.Error) {
 	var out []byte
 	var runErr error
 	r.ok(r.host.Do(func() error {
-		c := exec.Command(filepath.Join(plugins, "viaduct-cni"))
-		c.Env = []string{"PATH=/usr/sbin:/usr/bin"}
-		for key, value := range env {
-			c.Env = append(c.Env, key+"="+value)
-		}
-		c.Stdin = strings.NewReader(stdin)
-		out, runErr = c.Output()
+		out, runErr = r.plugin(env, stdin).Output()
 		return nil
 	}))
 	if runErr == nil {
@@ -221,6 +216,17 @@ func (r *rig) run(env map[string]string, stdin string) (string, *types.Error) {
 		r.Errorf("not one line: %q, %q", failure.Msg, failure.Details)
 	}
 	return string(out), failure
+}
+
+// plugin is a run of the plugin; the namespace is that of the thread that starts it.
+func (r *rig) plugin(env map[string]string, stdin string) *exec.Cmd {
+	c := exec.Command(filepath.Join(plugins, "viaduct-cni"))
+	c.Env = []string{"PATH=/usr/sbin:/usr/bin"}
+	for key, value := range env {
+		c.Env = append(c.Env, key+"="+value)
+	}
+	c.Stdin = strings.NewReader(stdin)
+	return c
 }
 
 // code is that of the error that a plugin printed.

@@ -25,13 +25,14 @@ import (
 // Control serves attach.AttachmentsService in memory. Its node has 10.244.1.0/24 and fd00:10:244:1::/64.
 type Control struct {
 	server *ttrpc.Server
-	done   chan error
+	done   chan struct{}
 
 	mu     sync.Mutex
 	leases map[string]*lease
 	next   int
 	before func(ctx context.Context, method string) error
 	calls  []string
+	answer *attach.AddReply
 }
 
 type lease struct {
@@ -47,7 +48,7 @@ const RouteMTU = 1450
 
 // Serve listens at cni.sock in the run directory until Close.
 func Serve(runDir string) (*Control, error) {
-	c := &Control{leases: map[string]*lease{}, next: 2, done: make(chan error, 1)}
+	c := &Control{leases: map[string]*lease{}, next: 2, done: make(chan struct{})}
 	var err error
 	if c.server, err = ttrpc.NewServer(); err != nil {
 		return nil, err
@@ -57,14 +58,17 @@ func Serve(runDir string) (*Control, error) {
 	if err != nil {
 		return nil, err
 	}
-	go func() { c.done <- c.server.Serve(context.Background(), listener) }()
+	go func() {
+		_ = c.server.Serve(context.Background(), listener) // until Close
+		close(c.done)
+	}()
 	return c, nil
 }
 
 // Close ends the service, and every connection, at once.
 func (c *Control) Close() {
 	_ = c.server.Close()
-	_ = <-c.done
+	<-c.done
 }
 
 // Before has f called before each request, with the name of its method; its error is the answer. nil: no more.
@@ -72,6 +76,25 @@ func (c *Control) Before(f func(ctx context.Context, method string) error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.before = f
+}
+
+// Answer has every Add answered with an address, a gateway, and a route's destination, whatever they are. An empty
+// address is none.
+func (c *Control) Answer(address, gateway, destination string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.answer = &attach.AddReply{
+		Gateways: []string{gateway}, Routes: []*attach.Route{{Destination: destination}}, Mtu: 65535}
+	if address != "" {
+		c.answer.Addresses = []string{address}
+	}
+}
+
+// Forget drops all leases.
+func (c *Control) Forget() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	clear(c.leases)
 }
 
 // Leases are the requests in force, in no order.
@@ -117,6 +140,16 @@ func (c *Control) Add(ctx context.Context, r *attach.AddRequest) (*attach.AddRep
 	if l := c.leases[id(r.Key)]; l != nil && proto.Equal(l.request, r) {
 		return l.reply, nil
 	}
+	reply := c.lease(r)
+	c.leases[id(r.Key)] = &lease{proto.Clone(r).(*attach.AddRequest), reply}
+	return reply, nil
+}
+
+// lease makes the answer.
+func (c *Control) lease(r *attach.AddRequest) *attach.AddReply {
+	if c.answer != nil {
+		return c.answer
+	}
 	reply := &attach.AddReply{Mtu: 65535, Addresses: r.Addresses}
 	if len(r.Addresses) == 0 {
 		reply.Addresses = []string{fmt.Sprintf("10.244.1.%d", c.next), fmt.Sprintf("fd00:10:244:1::%x", c.next)}
@@ -125,8 +158,7 @@ func (c *Control) Add(ctx context.Context, r *attach.AddRequest) (*attach.AddRep
 	for _, a := range reply.Addresses {
 		reply.Gateways, reply.Routes = routed(reply, a)
 	}
-	c.leases[id(r.Key)] = &lease{proto.Clone(r).(*attach.AddRequest), reply}
-	return reply, nil
+	return reply
 }
 
 // routed adds what an address's family has to have.
