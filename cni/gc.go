@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cni
+
+import (
+	"context"
+	"errors"
+	"strings"
+
+	"github.com/containernetworking/cni/pkg/invoke"
+	"github.com/containernetworking/cni/pkg/skel"
+	"github.com/containernetworking/cni/pkg/types"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/viaduct-net/viaduct/control/api/attach"
+)
+
+// gc removes the network's attachments that cni.dev/valid-attachments does not list: devices of ours that nobody asked
+// for, control's records, and what an IPAM plugin holds. As with DEL, devices go before addresses.
+func gc(ctx context.Context, args *skel.CmdArgs) error {
+	c, err := load(args)
+	if err != nil {
+		return err
+	}
+	host, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return fail(types.ErrIOFailure, "open netlink", err)
+	}
+	defer host.Close()
+	control, err := dial(ctx, c)
+	if err != nil {
+		return err
+	}
+	defer control.close()
+	errs := []error{sweep(host, c)}
+	errs = append(errs, collect(ctx, host, control, c))
+	if c.delegated() {
+		errs = append(errs, invoke.DelegateGC(ctx, c.IPAM.Type, args.StdinData, nil))
+	}
+	return first(errs)
+}
+
+// valid are the keys that stay.
+func (c *config) valid() []*attach.Key {
+	keys := make([]*attach.Key, 0, len(c.ValidAttachments))
+	for _, v := range c.ValidAttachments {
+		keys = append(keys, &attach.Key{Network: c.Name, Container: v.ContainerID, Interface: v.IfName})
+	}
+	return keys
+}
+
+// sweep removes devices of this network that are no valid attachment's. Whose a device is its name and its alias say
+// together: the name is the hash of the network and what the alias tells.
+func sweep(host *netlink.Handle, c *config) error {
+	stays := map[string]bool{}
+	for _, key := range c.valid() {
+		stays[name(key).device] = true
+	}
+	links, err := host.LinkList()
+	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) { // what came is well; GC is called again
+		return fail(types.ErrIOFailure, "list the host's devices", err)
+	}
+	var errs []error
+	for _, l := range links {
+		device := l.Attrs().Name
+		container, ifname, _ := strings.Cut(strings.TrimPrefix(l.Attrs().Alias, aliasPrefix), "/")
+		key := &attach.Key{Network: c.Name, Container: container, Interface: ifname}
+		if ours(l) && name(key).device == device && !stays[device] {
+			errs = append(errs, <-unpair(host, ours, device))
+		}
+	}
+	return first(errs)
+}
+
+// collect has control forget the rest, and removes devices that it still knew of.
+func collect(ctx context.Context, host *netlink.Handle, control *control, c *config) error {
+	reply, err := control.Collect(ctx, &attach.CollectRequest{Network: c.Name, Valid: c.valid()})
+	if err != nil {
+		return answered("viaduct-control did not collect", err)
+	}
+	var errs []error
+	for _, device := range reply.Devices {
+		errs = append(errs, <-unpair(host, ours, device))
+	}
+	return first(errs)
+}

@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cni
+
+import (
+	"context"
+	"errors"
+
+	"github.com/containernetworking/cni/pkg/invoke"
+	"github.com/containernetworking/cni/pkg/skel"
+	"github.com/containernetworking/cni/pkg/types"
+	"google.golang.org/grpc/status"
+
+	"github.com/viaduct-net/viaduct/control/api/attach"
+)
+
+// report (STATUS) says when ADD would fail: code 50, with why.
+func report(ctx context.Context, args *skel.CmdArgs) error {
+	c, err := load(args)
+	if err != nil {
+		return err
+	}
+	if _, err := c.wants(&skel.CmdArgs{}); err != nil {
+		return err
+	}
+	control, err := dial(ctx, c)
+	if err != nil {
+		return fail(types.ErrPluginNotAvailable, "viaduct-control is not there", err)
+	}
+	defer control.close()
+	if _, err := control.Ready(ctx, &attach.ReadyRequest{}); err != nil {
+		return fail(types.ErrPluginNotAvailable, "no interface can be added", errors.New(status.Convert(err).Message()))
+	}
+	if c.delegated() {
+		return invoke.DelegateStatus(ctx, c.IPAM.Type, args.StdinData, nil)
+	}
+	return nil
+}
