@@ -99,7 +99,7 @@ func (f *Forward) Run(ctx context.Context, doc *report.Document) error {
 func (f *Forward) trial(ctx context.Context, r *rig.Rig, s peer.Subject) (samples []Sample, err error) {
 	var receiver *sink.Sink
 	err = r.Sink.Do(func() (err error) {
-		receiver, err = sink.Attach(r.Sunk.Index, f.Latency)
+		receiver, err = sink.Attach(r.Sunk.Index, sink.Driver, f.Latency)
 		return err
 	})
 	if err != nil {
