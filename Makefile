@@ -17,7 +17,8 @@ BPF   := $(shell find xdpprog perf -name '*.[ch]' -not -name 'vmlinux.h' 2>/dev/
 PACKAGES := clang:/usr/bin/clang llvm:/usr/bin/llvm-strip clang-format:/usr/bin/clang-format \
 	libbpf-dev:/usr/include/bpf/bpf_helpers.h libc6-dev:/usr/include/assert.h \
 	linux-libc-dev:/usr/include/linux/bpf.h gcc:/usr/bin/gcc \
-	tshark:/usr/bin/tshark etcd-server:/usr/bin/etcd etcd-client:/usr/bin/etcdctl
+	tshark:/usr/bin/tshark etcd-server:/usr/bin/etcd etcd-client:/usr/bin/etcdctl \
+	containernetworking-plugins:/usr/lib/cni/bridge
 
 # Modules of their own, so that what only they need stays out of everybody's go.mod.
 MODULES := control/source/kubetest tools/image

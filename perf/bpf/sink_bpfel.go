@@ -29,10 +29,11 @@ type SinkSinkCounts struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	SinkMapCounts  = "counts"
-	SinkMapLatency = "latency"
-	SinkProgCount  = "count"
-	SinkVarConfig  = "config"
+	SinkMapCounts         = "counts"
+	SinkMapLatency        = "latency"
+	SinkProgCount         = "count"
+	SinkProgCountReceived = "count_received"
+	SinkVarConfig         = "config"
 )
 
 // LoadSink returns the embedded CollectionSpec for Sink.
@@ -77,7 +78,8 @@ type SinkSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type SinkProgramSpecs struct {
-	Count *ebpf.ProgramSpec `ebpf:"count"`
+	Count         *ebpf.ProgramSpec `ebpf:"count"`
+	CountReceived *ebpf.ProgramSpec `ebpf:"count_received"`
 }
 
 // SinkMapSpecs contains maps before they are loaded into the kernel.
@@ -137,12 +139,14 @@ type SinkVariables struct {
 //
 // It can be passed to LoadSinkObjects or ebpf.CollectionSpec.LoadAndAssign.
 type SinkPrograms struct {
-	Count *ebpf.Program `ebpf:"count"`
+	Count         *ebpf.Program `ebpf:"count"`
+	CountReceived *ebpf.Program `ebpf:"count_received"`
 }
 
 func (p *SinkPrograms) Close() error {
 	return _SinkClose(
 		p.Count,
+		p.CountReceived,
 	)
 }
 

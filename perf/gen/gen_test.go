@@ -52,12 +52,15 @@ func config(r *rig.Rig, ipv6 bool) gen.Config {
 	return c
 }
 
-// attach puts a sink right behind the generator, on the other end of its veth pair.
-func attach(t *testing.T, r *rig.Rig, timed bool) *sink.Sink {
+// attach puts a sink right behind the generator, on the other end of its veth pair, to which GRO gives its NAPI.
+func attach(t *testing.T, r *rig.Rig, at sink.At, timed bool) *sink.Sink {
 	t.Helper()
+	if err := r.DUT.SetFeatures(r.Left.Name, map[string]bool{"rx-gro": true}); err != nil {
+		t.Fatal(err)
+	}
 	var s *sink.Sink
 	err := r.DUT.Do(func() (err error) {
-		s, err = sink.Attach(r.Left.Index, timed)
+		s, err = sink.Attach(r.Left.Index, at, timed)
 		return err
 	})
 	if err != nil {
@@ -91,11 +94,14 @@ func run(t *testing.T, r *rig.Rig, c gen.Config, timeout time.Duration) uint64 {
 }
 
 func TestEveryPacedPacketArrives(t *testing.T) {
-	for _, ipv6 := range []bool{false, true} {
-		t.Run(fmt.Sprintf("ipv6=%v", ipv6), func(t *testing.T) {
+	for _, tc := range []struct {
+		ipv6 bool
+		at   sink.At
+	}{{false, sink.Driver}, {true, sink.Driver}, {false, sink.Stack}, {true, sink.Stack}} {
+		t.Run(fmt.Sprintf("ipv6=%v, sink %d", tc.ipv6, tc.at), func(t *testing.T) {
 			r := newRig(t)
-			s := attach(t, r, true)
-			c := config(r, ipv6)
+			s := attach(t, r, tc.at, true)
+			c := config(r, tc.ipv6)
 			c.Rate, c.Count, c.Timed = 20_000, 5_000, true
 			start := time.Now()
 			if sent := run(t, r, c, 20*time.Second); sent != c.Count {
@@ -127,7 +133,7 @@ func TestEveryPacedPacketArrives(t *testing.T) {
 
 func TestCountIsExactWithoutRate(t *testing.T) {
 	r := newRig(t)
-	attach(t, r, false)
+	attach(t, r, sink.Driver, false)
 	c := config(r, false)
 	c.Count = 2_000_003
 	if sent := run(t, r, c, 20*time.Second); sent != c.Count {
@@ -137,7 +143,7 @@ func TestCountIsExactWithoutRate(t *testing.T) {
 
 func TestStopsWhenToldTo(t *testing.T) {
 	r := newRig(t)
-	s := attach(t, r, false)
+	s := attach(t, r, sink.Driver, false)
 	start := time.Now()
 	sent := run(t, r, config(r, false), 300*time.Millisecond)
 	if took := time.Since(start); took > 5*time.Second {

@@ -38,11 +38,11 @@ func (p *Pair) Directory() string { return p.v.dir }
 func (p *Pair) Run() string { return p.v.run() }
 
 // StartDataplane starts the dataplane in the device under test.
-func (p *Pair) StartDataplane(r *rig.Rig) error { return p.v.startDataplane(r, nil) }
+func (p *Pair) StartDataplane(r *rig.Rig) error { return p.v.startDataplane(r.DUT, nil) }
 
 // StartControl starts control, for the node, in the device under test.
 func (p *Pair) StartControl(r *rig.Rig, source, node string) error {
-	return p.v.startControl(r, nil, "--source", source, "--node", node)
+	return p.v.startControl(r.DUT, nil, "--source", source, "--node", node)
 }
 
 // ControlMemory is the most memory that control has had resident, in bytes (VmHWM of proc_pid_status(5)).
@@ -97,7 +97,7 @@ func StartEtcd(ctx context.Context, r *rig.Rig, dir string) (*Etcd, error) {
 	if err != nil {
 		return nil, errors.New("there is no etcd: install Debian's package etcd-server")
 	}
-	p, err := launch(r, nil, binary, "--data-dir", filepath.Join(dir, "etcd"), "--unsafe-no-fsync",
+	p, err := launch(r.DUT, nil, binary, "--data-dir", filepath.Join(dir, "etcd"), "--unsafe-no-fsync",
 		"--listen-client-urls", "http://"+etcdAddress, "--advertise-client-urls", "http://"+etcdAddress,
 		"--listen-peer-urls", "http://127.0.0.1:2380", "--quota-backend-bytes", "8000000000", "--log-level", "error")
 	if err != nil {

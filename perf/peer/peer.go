@@ -27,6 +27,8 @@ type Subject interface {
 	Missing(o rig.Options) string
 	// Transparent: frames come out as they went in, without routing.
 	Transparent() bool
+	// Wires: it makes the devices of both ends itself, as the last step of Start, in a rig that has none.
+	Wires() bool
 	// Checksums: it completes partial checksums of local senders, or keeps them partial. Otherwise senders must
 	// compute them.
 	Checksums() bool
@@ -41,33 +43,44 @@ type Subject interface {
 // Names of the subjects, as New takes them.
 func Names() []string { return []string{"viaduct", "asavie", "testpmd", "kernel"} }
 
-// New makes a subject. dataplane is the path of viaduct-dataplane, flags are more flags for it.
-func New(name, dataplane string, flags ...string) (Subject, error) {
+// Programs says where the programs are that subjects are made of.
+type Programs struct {
+	Dataplane string   // path of viaduct-dataplane; viaduct-control is beside it
+	Flags     []string // more flags for it
+	Plugin    string   // path of viaduct-cni
+	Reference string   // directory of the reference CNI plugins
+}
+
+// New makes a subject.
+func New(name string, p Programs) (Subject, error) {
 	switch name {
 	case "viaduct":
-		return &viaduct{name: name, binary: dataplane, flags: flags}, nil
+		return &viaduct{name: name, binary: p.Dataplane, flags: p.Flags}, nil
 	case "asavie":
-		return &viaduct{name: name, binary: dataplane, flags: append([]string{"--sockets", "asavie"}, flags...)}, nil
+		return &viaduct{name: name, binary: p.Dataplane, flags: append([]string{"--sockets", "asavie"}, p.Flags...)}, nil
 	case "testpmd":
 		return &testpmd{}, nil
 	case "kernel":
-		return kernel{}, nil
+		return kernel{gro: true}, nil
 	}
 	return nil, fmt.Errorf("subject %q: want one of %s", name, strings.Join(Names(), ", "))
 }
 
 // kernel is ordinary forwarding by the kernel of the DUT's namespace.
-type kernel struct{}
+type kernel struct {
+	gro bool // at the ports: it gives a veth the NAPI that redirected frames need
+}
 
 func (kernel) Name() string      { return "kernel" }
 func (kernel) Transparent() bool { return false }
+func (kernel) Wires() bool       { return false }
 func (kernel) Checksums() bool   { return true }
 func (kernel) PIDs() []int       { return nil }
 func (kernel) Stop() error       { return nil } // all of it goes with the rig
 
 func (kernel) Missing(rig.Options) string { return "" }
 
-func (kernel) Start(_ context.Context, r *rig.Rig, s Setup) error {
+func (k kernel) Start(_ context.Context, r *rig.Rig, s Setup) error {
 	for _, key := range []string{"ipv4/ip_forward", "ipv6/conf/all/forwarding"} {
 		if err := r.DUT.Sysctl(key, "1"); err != nil {
 			return fmt.Errorf("switch forwarding on: %w", err)
@@ -83,8 +96,7 @@ func (kernel) Start(_ context.Context, r *rig.Rig, s Setup) error {
 				return err
 			}
 		}
-		// GRO gives the veth the NAPI that redirected frames need.
-		if err := r.DUT.SetFeatures(port.Name, map[string]bool{"rx-gro": true}); err != nil {
+		if err := r.DUT.SetFeatures(port.Name, map[string]bool{"rx-gro": k.gro}); err != nil {
 			return err
 		}
 	}

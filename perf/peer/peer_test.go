@@ -97,7 +97,7 @@ func TestManifests(t *testing.T) {
 }
 
 // script writes a dataplane, which is the shell script, and beside it a control that sleeps.
-func script(t *testing.T, text string) string {
+func script(t *testing.T, text string) Programs {
 	t.Helper()
 	dir := t.TempDir()
 	for name, text := range map[string]string{"viaduct-dataplane": text, "viaduct-control": "exec sleep 60\n"} {
@@ -105,7 +105,7 @@ func script(t *testing.T, text string) string {
 			t.Fatal(err)
 		}
 	}
-	return filepath.Join(dir, "viaduct-dataplane")
+	return Programs{Dataplane: filepath.Join(dir, "viaduct-dataplane")}
 }
 
 func TestStartFailureLeavesNothing(t *testing.T) {
@@ -178,15 +178,15 @@ func TestStopTellsThatTheSubjectHadEnded(t *testing.T) {
 }
 
 func TestMissing(t *testing.T) {
-	s, _ := New("viaduct", "/no/such/program")
+	s, _ := New("viaduct", Programs{Dataplane: "/no/such/program"})
 	if !strings.Contains(s.Missing(rig.Options{}), "/no/such/program") {
 		t.Errorf("missing: %q", s.Missing(rig.Options{}))
 	}
-	s, _ = New("testpmd", "")
+	s, _ = New("testpmd", Programs{})
 	if s.Missing(rig.Options{Queues: 2, MTU: 1500}) == "" || s.Missing(rig.Options{Queues: 1, MTU: 60000}) == "" {
 		t.Error("testpmd takes two queues or large packets")
 	}
-	if _, err := New("ovs", ""); err == nil || !strings.Contains(err.Error(), "testpmd") {
+	if _, err := New("ovs", Programs{}); err == nil || !strings.Contains(err.Error(), "testpmd") {
 		t.Errorf("unknown subject: %v", err)
 	}
 }

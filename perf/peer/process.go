@@ -22,8 +22,8 @@ import (
 // stopTime is how long a process has to end after SIGTERM.
 const stopTime = 10 * time.Second
 
-// process is a program inside a rig's DUT, with mounts of its own, so that what it mounts goes with it. The kernel
-// ends it if this process dies.
+// process is a program inside a network namespace, with mounts of its own, so that what it mounts goes with it. The
+// kernel ends it if this process dies.
 type process struct {
 	cmd    *exec.Cmd
 	stdin  *os.File // kept open: some programs end when their input does
@@ -33,17 +33,17 @@ type process struct {
 }
 
 // launch starts a program on the given CPUs.
-func launch(r *rig.Rig, cpus []int, path string, args ...string) (*process, error) {
-	in, keep, err := os.Pipe()
+func launch(in *rig.Namespace, cpus []int, path string, args ...string) (*process, error) {
+	input, keep, err := os.Pipe()
 	if err != nil {
 		return nil, fmt.Errorf("make pipe: %w", err)
 	}
-	defer in.Close()
+	defer input.Close()
 	p := &process{stdin: keep, ended: make(chan struct{})}
 	p.cmd = exec.Command(path, args...)
-	p.cmd.Stdin, p.cmd.Stdout, p.cmd.Stderr = in, &p.output, &p.output
+	p.cmd.Stdin, p.cmd.Stdout, p.cmd.Stderr = input, &p.output, &p.output
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: unix.SIGKILL, Unshareflags: unix.CLONE_NEWNS, Setpgid: true}
-	err = r.DUT.Do(func() error { return onCPUs(cpus, p.cmd.Start) })
+	err = in.Do(func() error { return onCPUs(cpus, p.cmd.Start) })
 	if err != nil {
 		_ = keep.Close()
 		return nil, fmt.Errorf("start %s: %w", path, err)

@@ -27,6 +27,7 @@ var testpmdNames = []string{"dpdk-testpmd", "testpmd"}
 func (*testpmd) Name() string      { return "testpmd" }
 func (*testpmd) Transparent() bool { return true }
 func (*testpmd) Checksums() bool   { return false }
+func (*testpmd) Wires() bool       { return false }
 
 // maxMTU is what fits into one mbuf of testpmd's default size, which is all that the driver receives.
 const maxMTU = 1500
@@ -81,7 +82,7 @@ func (t *testpmd) start(r *rig.Rig, s Setup) (err error) {
 	if err := os.WriteFile(object, bpf.XsksObject, 0o600); err != nil {
 		return fmt.Errorf("write testpmd's XDP program: %w", err)
 	}
-	t.process, err = launch(r, s.CPUs, testpmdPath(), t.args(r, s, object)...)
+	t.process, err = launch(r.DUT, s.CPUs, testpmdPath(), t.args(r, s, object)...)
 	return err
 }
 

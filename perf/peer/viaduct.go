@@ -28,6 +28,7 @@ type viaduct struct {
 
 func (v *viaduct) Name() string      { return v.name }
 func (v *viaduct) Transparent() bool { return false }
+func (v *viaduct) Wires() bool       { return false }
 
 func (v *viaduct) Missing(rig.Options) string {
 	if missing := executable(v.binary); missing != "" {
@@ -69,10 +70,15 @@ func (v *viaduct) start(ctx context.Context, r *rig.Rig, s Setup) error {
 	if err := WriteManifests(manifests, r, s); err != nil {
 		return err
 	}
-	if err := v.startControl(r, s.CPUs, "--source", "dir:"+manifests); err != nil {
+	return v.launch(ctx, r.DUT, s.CPUs, manifests)
+}
+
+// launch starts both programs and returns when the dataplane forwards what the manifests say.
+func (v *viaduct) launch(ctx context.Context, in *rig.Namespace, cpus []int, manifests string) error {
+	if err := v.startControl(in, cpus, "--source", "dir:"+manifests); err != nil {
 		return err
 	}
-	if err := v.startDataplane(r, s.CPUs); err != nil {
+	if err := v.startDataplane(in, cpus); err != nil {
 		return err
 	}
 	if err := v.dataplane.await(ctx, "ready", 30*time.Second); err != nil {
@@ -95,14 +101,14 @@ func (v *viaduct) common(more ...string) []string {
 
 func (v *viaduct) run() string { return filepath.Join(v.dir, "run") }
 
-func (v *viaduct) startControl(r *rig.Rig, cpus []int, flags ...string) (err error) {
-	v.control, err = launch(r, cpus, v.controlBinary(), v.common(flags...)...)
+func (v *viaduct) startControl(in *rig.Namespace, cpus []int, flags ...string) (err error) {
+	v.control, err = launch(in, cpus, v.controlBinary(), v.common(flags...)...)
 	return err
 }
 
-func (v *viaduct) startDataplane(r *rig.Rig, cpus []int) (err error) {
+func (v *viaduct) startDataplane(in *rig.Namespace, cpus []int) (err error) {
 	flags := v.common("--bpf", filepath.Join(v.dir, "bpf"))
-	v.dataplane, err = launch(r, cpus, v.binary, append(flags, v.flags...)...)
+	v.dataplane, err = launch(in, cpus, v.binary, append(flags, v.flags...)...)
 	return err
 }
 

@@ -83,6 +83,15 @@ func Ratio(a, b Result) Result {
 	return NewResult(a.Name, a.Subject, a.Metric+"/"+b.Subject, "ratio", runs)
 }
 
+// Difference takes b from a round by round and summarises what is left.
+func Difference(a, b Result) Result {
+	runs := make([]float64, min(len(a.Runs), len(b.Runs)))
+	for i := range runs {
+		runs[i] = a.Runs[i] - b.Runs[i]
+	}
+	return NewResult(a.Name, a.Subject, a.Metric+" - "+b.Subject, a.Unit, runs)
+}
+
 // Write prints the document as "json" or as "text".
 func (d *Document) Write(w io.Writer, format string) error {
 	if format == "json" {

@@ -77,6 +77,9 @@ func TestRatioIsByRound(t *testing.T) {
 	if r.Median != 2 || r.Low != 2 || r.High != 2 || r.Subject != "a" || r.Metric != "throughput/b" {
 		t.Errorf("got %+v", r)
 	}
+	if d := report.Difference(a, b); d.Median != 10 || d.High != 20 || d.Metric != "throughput - b" || d.Unit != "pps" {
+		t.Errorf("difference is %+v", d)
+	}
 	if r := report.Ratio(a, report.NewResult("f", "b", "throughput", "pps", []float64{0})); r.Median != 0 {
 		t.Errorf("division by zero gave %+v", r)
 	}

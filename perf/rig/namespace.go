@@ -3,6 +3,7 @@
 package rig
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"runtime"
@@ -18,7 +19,7 @@ type Namespace struct {
 	file *os.File
 }
 
-// NewNamespace makes a network namespace. Needs CAP_SYS_ADMIN.
+// NewNamespace makes a network namespace, with its loopback device up. Needs CAP_SYS_ADMIN.
 func NewNamespace() (*Namespace, error) {
 	var made *os.File
 	err := onThread(func() (err error) {
@@ -31,11 +32,18 @@ func NewNamespace() (*Namespace, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Namespace{file: made}, nil
+	n := &Namespace{file: made}
+	if _, err := n.raise("lo"); err != nil {
+		return nil, errors.Join(err, n.Close())
+	}
+	return n, nil
 }
 
 // FD is the namespace's descriptor, valid until Close.
 func (n *Namespace) FD() int { return int(n.file.Fd()) }
+
+// Path leads to the namespace from any process, as long as this one lives: for CNI_NETNS.
+func (n *Namespace) Path() string { return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), n.FD()) }
 
 // Close lets the namespace go. The kernel removes it and its devices when nothing uses it any more.
 func (n *Namespace) Close() error { return n.file.Close() }
@@ -58,6 +66,23 @@ func (n *Namespace) Netlink() (*netlink.Handle, error) {
 		return nil, fmt.Errorf("open netlink: %w", err)
 	}
 	return h, nil
+}
+
+// raise brings a device up.
+func (n *Namespace) raise(device string) (netlink.Link, error) {
+	h, err := n.Netlink()
+	if err != nil {
+		return nil, err
+	}
+	defer h.Close()
+	link, err := h.LinkByName(device)
+	if err != nil {
+		return nil, fmt.Errorf("find device %s: %w", device, err)
+	}
+	if err := h.LinkSetUp(link); err != nil {
+		return nil, fmt.Errorf("set device %s up: %w", device, err)
+	}
+	return link, nil
 }
 
 // Sysctl writes value to /proc/sys/net/KEY of the namespace.
@@ -85,11 +110,11 @@ func onThread(f func() error) error {
 			done <- err
 			return
 		}
-		defer home.Close()
 		err = f()
 		if unix.Setns(int(home.Fd()), unix.CLONE_NEWNET) == nil {
 			runtime.UnlockOSThread()
 		}
+		_ = home.Close()
 		done <- err
 	}()
 	return <-done

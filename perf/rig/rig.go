@@ -49,15 +49,28 @@ func New(o Options) (*Rig, error) {
 	if o.Queues < 1 || o.MTU < 68 || o.MTU > 65535 {
 		return nil, fmt.Errorf("rig of %d queues and MTU %d: want at least 1 queue, MTU 68 to 65535", o.Queues, o.MTU)
 	}
-	r := &Rig{
-		Options: o,
-		Gen:     device("gen", 1, 2),
-		Left:    device("left", 1, 1),
-		Right:   device("right", 2, 1),
-		Sunk:    device("sink", 2, 2),
+	r, err := Bare()
+	if err != nil {
+		return nil, err
 	}
+	r.Options = o
+	r.Gen, r.Left = device("gen", 1, 2), device("left", 1, 1)
+	r.Right, r.Sunk = device("right", 2, 1), device("sink", 2, 2)
 	if err := r.build(); err != nil {
 		return nil, errors.Join(fmt.Errorf("build rig: %w", err), r.Close())
+	}
+	return r, nil
+}
+
+// Bare builds the three namespaces without any device, for a subject that makes them.
+func Bare() (*Rig, error) {
+	r := &Rig{}
+	for _, n := range []**Namespace{&r.Generator, &r.DUT, &r.Sink} {
+		made, err := NewNamespace()
+		if err != nil {
+			return nil, errors.Join(err, r.Close())
+		}
+		*n = made
 	}
 	return r, nil
 }
@@ -73,20 +86,13 @@ func device(name string, network, host byte) Device {
 }
 
 func (r *Rig) build() error {
-	for _, n := range []**Namespace{&r.Generator, &r.DUT, &r.Sink} {
-		made, err := NewNamespace()
-		if err != nil {
-			return err
-		}
-		*n = made
-	}
 	if err := r.pair(r.Generator, &r.Gen, r.DUT, &r.Left); err != nil {
 		return err
 	}
 	return r.pair(r.Sink, &r.Sunk, r.DUT, &r.Right)
 }
 
-// pair makes a veth pair across two namespaces and brings both ends and the loopbacks up.
+// pair makes a veth pair across two namespaces and brings both ends up.
 func (r *Rig) pair(an *Namespace, a *Device, bn *Namespace, b *Device) error {
 	h, err := an.Netlink()
 	if err != nil {
@@ -103,26 +109,15 @@ func (r *Rig) pair(an *Namespace, a *Device, bn *Namespace, b *Device) error {
 	if err != nil {
 		return fmt.Errorf("make veth pair %s, %s: %w", a.Name, b.Name, err)
 	}
-	return errors.Join(raise(an, a), raise(bn, b))
-}
-
-func raise(n *Namespace, d *Device) error {
-	h, err := n.Netlink()
-	if err != nil {
-		return err
-	}
-	defer h.Close()
-	for _, name := range []string{"lo", d.Name} {
-		link, err := h.LinkByName(name)
+	for _, end := range []struct {
+		in  *Namespace
+		dev *Device
+	}{{an, a}, {bn, b}} {
+		link, err := end.in.raise(end.dev.Name)
 		if err != nil {
-			return fmt.Errorf("find device %s: %w", name, err)
+			return err
 		}
-		if err := h.LinkSetUp(link); err != nil {
-			return fmt.Errorf("set device %s up: %w", name, err)
-		}
-		if name == d.Name {
-			d.Index = link.Attrs().Index
-		}
+		end.dev.Index = link.Attrs().Index
 	}
 	return nil
 }

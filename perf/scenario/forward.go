@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"time"
 
 	"github.com/viaduct-net/viaduct/perf/gen"
@@ -78,6 +79,9 @@ func (f *Forward) config(r *rig.Rig) gen.Config {
 	if f.IPv6 {
 		c.Src = r.Gen.Addr6.Addr()
 	}
+	if f.wired {
+		c.Prefix, c.Prefixes = netip.PrefixFrom(r.Sunk.Addr4.Addr(), 32), 1
+	}
 	return c
 }
 
@@ -97,11 +101,7 @@ func (f *Forward) Run(ctx context.Context, doc *report.Document) error {
 // trial sends until the subject is warm, lets it drain, then measures: what passes in the middle of a run gives the
 // rate, what the whole run sent and received gives the loss.
 func (f *Forward) trial(ctx context.Context, r *rig.Rig, s peer.Subject) (samples []Sample, err error) {
-	var receiver *sink.Sink
-	err = r.Sink.Do(func() (err error) {
-		receiver, err = sink.Attach(r.Sunk.Index, f.Latency)
-		return err
-	})
+	receiver, err := f.attach(r)
 	if err != nil {
 		return nil, err
 	}
@@ -145,6 +145,23 @@ func (f *Forward) trial(ctx context.Context, r *rig.Rig, s peer.Subject) (sample
 	}
 	times.Sub(&timesBefore)
 	return append(samples, percentiles(times.Quantile)...), nil
+}
+
+// attach puts the sink where the subject delivers. Pods' devices are left as they are, but for GRO at the host's end,
+// which gives it the NAPI that redirected frames need.
+func (f *Forward) attach(r *rig.Rig) (receiver *sink.Sink, err error) {
+	at := sink.Driver
+	if f.wired {
+		at = sink.Stack
+		if err := r.DUT.SetFeatures(r.Left.Name, map[string]bool{"rx-gro": true}); err != nil {
+			return nil, err
+		}
+	}
+	err = r.Sink.Do(func() (err error) {
+		receiver, err = sink.Attach(r.Sunk.Index, at, f.Latency)
+		return err
+	})
+	return receiver, err
 }
 
 // generate runs during while the generator runs, and after once it has stopped.

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -19,20 +20,28 @@ import (
 
 // Comparison is what all scenarios have in common.
 type Comparison struct {
-	Subjects  []string // names as in peer.Names; ratios are of the first to each other one
-	Dataplane string   // path of viaduct-dataplane
-	Flags     []string // more flags for viaduct-dataplane
-	Rig       rig.Options
-	Routes    int // of each family, 0 to rig.MaxRoutes
-	Runs      int // rounds, at least 1
-	Progress  io.Writer
+	Subjects []string // names as in peer.Names; ratios are of the first to each other one
+	peer.Programs
+	Rig      rig.Options
+	Routes   int // of each family, 0 to rig.MaxRoutes
+	Runs     int // rounds, at least 1
+	Progress io.Writer
+
+	wired bool // subjects are those of peer.WiredNames
+}
+
+func (c *Comparison) subject(name string) (peer.Subject, error) {
+	if c.wired {
+		return peer.NewWired(name, c.Programs)
+	}
+	return peer.New(name, c.Programs)
 }
 
 // Validate says what is wrong with the settings, before anything is made.
 func (c *Comparison) Validate() error {
 	seen := map[string]bool{}
 	for _, name := range c.Subjects {
-		if _, err := peer.New(name, c.Dataplane); err != nil {
+		if _, err := c.subject(name); err != nil {
 			return err
 		}
 		if seen[name] {
@@ -72,10 +81,9 @@ func (c *Comparison) compare(ctx context.Context, doc *report.Document, name str
 	}
 	var present []string
 	for _, s := range c.Subjects {
-		subject, _ := peer.New(s, c.Dataplane)
+		subject, _ := c.subject(s)
 		if missing := subject.Missing(c.Rig); missing != "" {
-			doc.Notes = append(doc.Notes, fmt.Sprintf("%s left out: %s", s, missing))
-			fmt.Fprintf(c.Progress, "%s left out: %s\n", s, missing)
+			leftOut(doc, c.Progress, s, missing)
 			continue
 		}
 		present = append(present, s)
@@ -104,29 +112,48 @@ func (c *Comparison) once(ctx context.Context, name string, t trial) (samples []
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	r, err := rig.New(c.Rig)
+	s, err := c.subject(name)
+	if err != nil {
+		return nil, err
+	}
+	r, err := c.build(s)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, r.Close()) }()
-
-	s, err := peer.New(name, c.Dataplane, c.Flags...)
-	if err != nil {
-		return nil, err
-	}
-	if err := r.ConfigureEnds(s.Transparent()); err != nil {
-		return nil, err
-	}
-	if !s.Checksums() {
-		if err := completeChecksums(r); err != nil {
-			return nil, err
-		}
-	}
 	if err := s.Start(ctx, r, peer.Setup{Routes: c.Routes, CPUs: c.subjectCPUs()}); err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, s.Stop()) }()
 	return t(ctx, r, s)
+}
+
+// build makes the rig that the subject needs.
+func (c *Comparison) build(s peer.Subject) (*rig.Rig, error) {
+	if s.Wires() {
+		return rig.Bare()
+	}
+	r, err := rig.New(c.Rig)
+	if err != nil {
+		return nil, err
+	}
+	err = r.ConfigureEnds(s.Transparent())
+	if err == nil && !s.Checksums() {
+		err = completeChecksums(r)
+	}
+	if err != nil {
+		return nil, errors.Join(err, r.Close())
+	}
+	return r, nil
+}
+
+// leftOut says, once, that a subject is not measured.
+func leftOut(doc *report.Document, progress io.Writer, subject, missing string) {
+	note := fmt.Sprintf("%s left out: %s", subject, missing)
+	if !slices.Contains(doc.Notes, note) {
+		doc.Notes = append(doc.Notes, note)
+		fmt.Fprintln(progress, note)
+	}
 }
 
 // completeChecksums makes the ends compute whole checksums, and so whole segments.

@@ -23,8 +23,8 @@ func comparison(t *testing.T, subjects ...string) Comparison {
 		t.Skip("needs root")
 	}
 	return Comparison{
-		Subjects: subjects, Dataplane: "/no/such/dataplane", Rig: rig.Options{Queues: 1, MTU: 1500}, Routes: 50, Runs: 1,
-		Progress: t.Output(),
+		Subjects: subjects, Programs: peer.Programs{Dataplane: "/no/such/dataplane"},
+		Rig: rig.Options{Queues: 1, MTU: 1500}, Routes: 50, Runs: 1, Progress: t.Output(),
 	}
 }
 
@@ -66,7 +66,7 @@ func TestForward(t *testing.T) {
 		if p := find(t, &doc, "kernel", "latency p50"); p.Median <= 0 {
 			t.Errorf("latency is %v", p.Median)
 		}
-		if s, _ := peer.New("testpmd", ""); s.Missing(f.Rig) == "" && !ipv6 {
+		if s, _ := peer.New("testpmd", peer.Programs{}); s.Missing(f.Rig) == "" && !ipv6 {
 			find(t, &doc, "kernel", "throughput/testpmd")
 		}
 	}

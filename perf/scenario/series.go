@@ -45,7 +45,14 @@ func (s *series) result(k key) report.Result {
 
 // ratios are those of the first subject to each other one, by round, for each metric that both have. Loss has none,
 // as it is zero when all is well, nor what is not the subject's: what was offered, and other load.
-func (s *series) ratios(subjects []string) []report.Result {
+func (s *series) ratios(subjects []string) []report.Result { return s.against(subjects, report.Ratio) }
+
+// differences are those of the first subject less each other one, likewise.
+func (s *series) differences(subjects []string) []report.Result {
+	return s.against(subjects, report.Difference)
+}
+
+func (s *series) against(subjects []string, compare func(a, b report.Result) report.Result) []report.Result {
 	var results []report.Result
 	for _, k := range s.keys {
 		if k.subject != subjects[0] || slices.Contains(noRatio, k.metric) {
@@ -54,7 +61,7 @@ func (s *series) ratios(subjects []string) []report.Result {
 		for _, other := range subjects[1:] {
 			o := key{other, k.metric, k.unit}
 			if _, known := s.runs[o]; known {
-				results = append(results, report.Ratio(s.result(k), s.result(o)))
+				results = append(results, compare(s.result(k), s.result(o)))
 			}
 		}
 	}

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package sink counts the generator's packets where they arrive: an XDP program on the receiving device counts and
-// drops them before the kernel makes anything of them, and passes all other traffic.
+// Package sink counts the generator's packets where they arrive: a program on the receiving device counts and drops
+// them, and passes all other traffic.
 package sink
 
 import (
@@ -29,9 +29,20 @@ type Sink struct {
 	link link.Link
 }
 
-// Attach puts a sink on a device, in native mode. timed: the generator's packets carry the time of sending, of which
-// a histogram is kept. Call it in the device's namespace.
-func Attach(ifindex int, timed bool) (*Sink, error) {
+// At is the place of a sink's program on the device.
+type At int
+
+const (
+	// Driver is native XDP: before the kernel makes anything of a packet.
+	Driver At = iota
+	// Stack is tcx ingress. It also sees what bpf_redirect_peer delivers, which passes no driver, and leaves a veth's
+	// offloads as they are.
+	Stack
+)
+
+// Attach puts a sink on a device. timed: the generator's packets carry the time of sending, of which a histogram is
+// kept. Call it in the device's namespace.
+func Attach(ifindex int, at At, timed bool) (*Sink, error) {
 	spec, err := bpf.LoadSink()
 	if err != nil {
 		return nil, fmt.Errorf("read sink program: %w", err)
@@ -45,9 +56,15 @@ func Attach(ifindex int, timed bool) (*Sink, error) {
 	if err := spec.LoadAndAssign(&s.objs, nil); err != nil {
 		return nil, fmt.Errorf("load sink program: %w", err)
 	}
-	s.link, err = link.AttachXDP(link.XDPOptions{
-		Program: s.objs.Count, Interface: ifindex, Flags: link.XDPDriverMode,
-	})
+	if at == Driver {
+		s.link, err = link.AttachXDP(link.XDPOptions{
+			Program: s.objs.Count, Interface: ifindex, Flags: link.XDPDriverMode,
+		})
+	} else {
+		s.link, err = link.AttachTCX(link.TCXOptions{
+			Program: s.objs.CountReceived, Interface: ifindex, Attach: ebpf.AttachTCXIngress,
+		})
+	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("attach sink: %w", err), s.objs.Close())
 	}

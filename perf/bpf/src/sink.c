@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 
-// The sink: counts probe packets and drops them, lets everything else (ARP, ND, TCP of the other scenarios) pass.
+// The sink: counts probe packets and drops them, lets everything else (ARP, ND, TCP of the other scenarios) pass. At
+// XDP where a driver receives; at tcx where what bpf_redirect_peer delivers, which passes no driver, is received too.
+
+#include <linux/pkt_cls.h>
 
 #include "probe.h"
 
@@ -113,26 +116,39 @@ static __always_inline struct udphdr *udp_of(void *data, void *end)
 	return l4 + sizeof(struct udphdr) > end ? NULL : l4;
 }
 
-SEC("xdp.frags")
-int count(struct xdp_md *ctx)
+/* Counts the packet if it is a probe. */
+static __always_inline int counted(void *data, void *end, __u64 len)
 {
-	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
 	struct udphdr *udp = udp_of(data, end);
 	struct sink_counts *c;
 	__u32 zero = 0;
 
 	c = bpf_map_lookup_elem(&counts, &zero);
 	if (!c)
-		return XDP_PASS;
+		return 0;
 	if (!udp || (__u16)(bpf_ntohs(udp->dest) - PROBE_DPORT) >= PROBE_DPORTS) {
 		c->other++;
-		return XDP_PASS;
+		return 0;
 	}
 	c->packets++;
-	c->bytes += bpf_xdp_get_buff_len(ctx);
+	c->bytes += len;
 	if (config.timed)
 		time_probe(udp + 1, end);
-	return XDP_DROP;
+	return 1;
+}
+
+SEC("xdp.frags")
+int count(struct xdp_md *ctx)
+{
+	return counted((void *)(long)ctx->data, (void *)(long)ctx->data_end, bpf_xdp_get_buff_len(ctx)) ? XDP_DROP
+													: XDP_PASS;
+}
+
+/* Of a probe, the headers and the stamp are in the linear part: the generator's frames are. */
+SEC("tcx/ingress")
+int count_received(struct __sk_buff *skb)
+{
+	return counted((void *)(long)skb->data, (void *)(long)skb->data_end, skb->len) ? TC_ACT_SHOT : TC_ACT_UNSPEC;
 }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -41,7 +41,8 @@ rounds with their 95 % confidence interval (at least 6 runs are needed for one),
 each other one, taken round by round. Nothing is visible outside the namespaces and nothing is left behind.
 
 Subjects: viaduct (viaduct-dataplane), asavie (the same over its second socket backend), testpmd (DPDK's, af_xdp
-driver, io mode), kernel (IP forwarding). What the machine does not have is said and left out.
+driver, io mode), kernel (IP forwarding). The commands pods and cni have subjects of their own, which wire pods. What
+the machine does not have is said and left out.
 
 Exit codes: 0 measured, 1 a measurement failed or was interrupted, 2 flags or this machine do not allow one.`,
 		SilenceUsage: true, SilenceErrors: true,
@@ -56,7 +57,7 @@ Exit codes: 0 measured, 1 a measurement failed or was interrupted, 2 flags or th
 	root.SetOut(stdout)
 	root.SetErr(stderr)
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(p.forward(), p.tcp(), p.rr(), p.crr(), p.idle(), p.control())
+	root.AddCommand(p.forward(), p.tcp(), p.rr(), p.crr(), p.idle(), p.control(), p.pods(), p.cni())
 	return root
 }
 
@@ -93,16 +94,18 @@ func settings(c *cobra.Command) map[string]any {
 	return s
 }
 
+func noArguments(_ *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return usageError{fmt.Errorf("unexpected argument %q", args[0])}
+	}
+	return nil
+}
+
 // build makes a command with the flags that all have.
 func (p *program) build(k *scenario.Comparison, use, short, long, subjects string, mtu int) *cobra.Command {
 	c := &cobra.Command{
 		Use: use, Short: short, Long: short + ".\n\n" + long, SilenceUsage: true, SilenceErrors: true,
-		Args: func(_ *cobra.Command, args []string) error {
-			if len(args) > 0 {
-				return usageError{fmt.Errorf("unexpected argument %q", args[0])}
-			}
-			return nil
-		},
+		Args: noArguments,
 	}
 	f := c.Flags()
 	k.Progress = p.stderr
@@ -128,7 +131,7 @@ func (p *program) control() *cobra.Command {
 A cluster is made up and written to the store: a directory of manifests, or an etcd that this command starts. Measured
 are the time from control's start until everything is in force, the time of one pod's change, a storm of changes, and
 the memory of control. With --small a smaller cluster takes turns with the large one, for the ratio of the two.`,
-		Args: cobra.NoArgs, SilenceUsage: true, SilenceErrors: true,
+		Args: noArguments, SilenceUsage: true, SilenceErrors: true,
 	}
 	f := c.Flags()
 	f.StringVarP(&p.output, "output", "o", "text", "text or json, on standard output; progress goes to standard error")
@@ -147,14 +150,16 @@ the memory of control. With --small a smaller cluster takes turns with the large
 	return c
 }
 
-// defaultDataplane is beside this program, or in bin of the working directory.
-func defaultDataplane() string {
+func defaultDataplane() string { return beside("viaduct-dataplane") }
+
+// beside is where another program lies: beside this one, or in bin of the working directory.
+func beside(program string) string {
 	if self, err := os.Executable(); err == nil {
-		if path := filepath.Join(filepath.Dir(self), "viaduct-dataplane"); exists(path) {
+		if path := filepath.Join(filepath.Dir(self), program); exists(path) {
 			return path
 		}
 	}
-	return filepath.Join("bin", "viaduct-dataplane")
+	return filepath.Join("bin", program)
 }
 
 func exists(path string) bool {

@@ -41,6 +41,20 @@ func TestWrongUse(t *testing.T) {
 		{"rr --runs -1", "runs"},
 		{"crr --mtu 70000", "MTU 70000"},
 		{"idle --subjects kernel", "kernel"},
+		{"forward --subjects bridge", "bridge"},
+		{"control extra", "extra"},
+		{"pods extra", "extra"},
+		{"pods --subjects viaduct", "viaduct"},
+		{"pods --measures udp,sctp", "sctp"},
+		{"pods --measures rr,rr", "rr"},
+		{"pods --flows 0", "0 flows"},
+		{"pods --duration 1ms", "duration"},
+		{"cni --subjects kernel", "kernel"},
+		{"cni --adds 0", "0 adds"},
+		{"cni --pods 1000", "1000 pods"},
+		{"cni --parallel 51", "51 in parallel"},
+		{"cni --memory 10", "memory of 10 pods"},
+		{"cni --runs 0", "0 runs"},
 	} {
 		code, stdout, stderr := execute(t, strings.Fields(tc.args)...)
 		if code != exitUsage || stdout != "" {
@@ -56,6 +70,8 @@ func TestHelpNamesEveryFlag(t *testing.T) {
 	for command, flags := range map[string]string{
 		"forward": "size flows ipv6 routes duration runs subjects rate output queues mtu latency dataplane",
 		"tcp":     "mtu duration runs subjects ipv6", "rr": "duration", "crr": "duration", "idle": "duration",
+		"pods": "subjects measures runs duration flows plugin reference dataplane output",
+		"cni":  "subjects adds pods parallel memory runs plugin reference dataplane output",
 	} {
 		code, stdout, _ := execute(t, command, "--help")
 		for _, flag := range strings.Fields(flags) {
