@@ -4,6 +4,7 @@ package compile_test
 
 import (
 	"fmt"
+	"net"
 	"net/netip"
 	"runtime"
 	"testing"
@@ -108,6 +109,44 @@ func benchmarkPod(b *testing.B, s size, even func(*compile.Compiler)) {
 		if err != nil || step.Delta == nil {
 			b.Fatal(err, step)
 		}
+	}
+}
+
+// attachments are those of a node.
+func attachments(n int) (list []*compile.Attachment) {
+	for i := range n {
+		list = append(list, &compile.Attachment{
+			Port: fmt.Sprintf("namespace-%d/pod-%d", i, i), Device: fmt.Sprint("vd", i),
+			MAC: net.HardwareAddr{2, 0, 0, 0, byte(i >> 8), byte(i)}, Addresses: []netip.Addr{at(10, i+2), v6(i + 2)},
+			PodNamespace: fmt.Sprint("namespace-", i), PodName: fmt.Sprint("pod-", i),
+		})
+	}
+	return list
+}
+
+func v6(i int) netip.Addr { return netip.AddrFrom16([16]byte{0xfd, 15: byte(i), 14: byte(i >> 8)}) }
+
+// BenchmarkAttach attaches one more interface, or takes it away, among 250 of the node and 10,000 of the cluster.
+func BenchmarkAttach(b *testing.B) {
+	compiler := compile.New(compile.Node{Name: "node-0"})
+	compiler.Replace(large.objects())
+	list := attachments(251)
+	compiler.Attach(list[:250], nil)
+	if _, err := compiler.Compile(1); err != nil {
+		b.Fatal(err)
+	}
+	b.ReportAllocs()
+	for epoch := uint64(2); b.Loop(); epoch++ {
+		if epoch%2 == 0 {
+			compiler.Attach(list[250:], nil)
+		} else {
+			compiler.Attach(nil, []string{list[250].Port})
+		}
+		step, err := compiler.Compile(epoch)
+		if err != nil || step.Delta == nil {
+			b.Fatal(err, step)
+		}
+		compiler.Acked(epoch)
 	}
 }
 

@@ -22,10 +22,27 @@ type checker interface {
 	Fatal(args ...any)
 }
 
-// checkStep compares a step with its delta, and with a compilation of the same objects from nothing.
+// state is what a compiler has been told.
+type state struct {
+	objects     map[model.Key]*model.Object
+	attachments map[string]*compile.Attachment // by port
+}
+
+func newState() state {
+	return state{objects: map[model.Key]*model.Object{}, attachments: map[string]*compile.Attachment{}}
+}
+
+// compiler is one that is told all of it at once.
+func (s state) compiler(node compile.Node) *compile.Compiler {
+	c := compile.New(node)
+	c.Replace(slices.Collect(maps.Values(s.objects)))
+	c.Attach(slices.Collect(maps.Values(s.attachments)), nil)
+	return c
+}
+
+// checkStep compares a step with its delta, and with a compilation of the same state from nothing.
 func checkStep(
-	t checker, node compile.Node, objects map[model.Key]*model.Object,
-	c *compile.Compiler, before *api.Snapshot, step *compile.Step,
+	t checker, node compile.Node, state state, c *compile.Compiler, before *api.Snapshot, step *compile.Step,
 ) {
 	t.Helper()
 	switch {
@@ -34,14 +51,15 @@ func checkStep(
 	case before != nil && step.Snapshot != before:
 		t.Errorf("another snapshot without a delta")
 	}
-	want, errs, err := compile.Once(slices.Collect(maps.Values(objects)), node)
+	fresh := state.compiler(node)
+	want, err := fresh.Compile(1)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(canonical(want), canonical(step.Snapshot)); diff != "" {
+	if diff := cmp.Diff(canonical(want.Snapshot), canonical(step.Snapshot)); diff != "" {
 		t.Errorf("snapshot from nothing (-) and by steps (+):\n%s", diff)
 	}
-	if diff := cmp.Diff(texts(errs), texts(c.Errors())); diff != "" {
+	if diff := cmp.Diff(texts(fresh.Errors()), texts(c.Errors())); diff != "" {
 		t.Errorf("errors from nothing (-) and by steps (+):\n%s", diff)
 	}
 }
@@ -55,6 +73,10 @@ func checkDelta(t checker, before *api.Snapshot, step *compile.Step) {
 	}
 	if !proto.Equal(next, step.Snapshot) {
 		t.Errorf("the delta makes another snapshot: %s", cmp.Diff(canonical(step.Snapshot), canonical(next)))
+	}
+	ordered := proto.CloneOf(step.Delta)
+	if ordered.Order(); !proto.Equal(ordered, step.Delta) {
+		t.Errorf("delta %v is not in order", step.Delta)
 	}
 	if least := api.Difference(before, step.Snapshot); proto.Size(least) != proto.Size(step.Delta) {
 		t.Errorf("delta %v, the least is %v", step.Delta, least)
@@ -126,7 +148,7 @@ type told map[model.Key]string
 
 // check takes the step's judgements: then of the objects that there are just those are believed judged, and so, that
 // compiling them from nothing judges.
-func (all told) check(t checker, node compile.Node, objects map[model.Key]*model.Object, step *compile.Step) {
+func (all told) check(t checker, node compile.Node, state state, step *compile.Step) {
 	t.Helper()
 	for _, j := range step.Judged {
 		all[j.Object.Key] = fmt.Sprint(j.Error)
@@ -134,10 +156,8 @@ func (all told) check(t checker, node compile.Node, objects map[model.Key]*model
 			delete(all, j.Object.Key)
 		}
 	}
-	maps.DeleteFunc(all, func(key model.Key, _ string) bool { return objects[key] == nil })
-	fresh := compile.New(node)
-	fresh.Replace(slices.Collect(maps.Values(objects)))
-	first, err := fresh.Compile(1)
+	maps.DeleteFunc(all, func(key model.Key, _ string) bool { return state.objects[key] == nil })
+	first, err := state.compiler(node).Compile(1)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -34,8 +34,12 @@ type claimant struct {
 type class uint8
 
 const (
-	byObject class = iota // Route objects; pods' and nodes' addresses
-	byNode                // the pod CIDRs of nodes
+	byPlace   class = iota // addresses of attachments: who has an address is known best where it is
+	byObject               // Route objects; pods' and nodes' addresses; ports of the NodeConfig
+	byHost                 // the node's own addresses, and its port
+	byPort                 // attachments
+	byNode                 // the pod CIDRs of nodes
+	byDefault              // whatever nobody else has
 )
 
 func (c claimant) compare(o claimant) int {

@@ -5,10 +5,13 @@
 // identities and origins, which also depend on those given out before. In which order objects are said within what is
 // compiled at once does not matter.
 //
-// The flow of the files is that of a compilation: compiler.go takes changes and lists the stages; node.go chooses the
-// NodeConfig, ports.go numbers the ports; routes.go and nodes.go claim destinations, and groups.go settles them;
-// identities.go does the same for addresses; judge.go says what became of objects. claims.go, numbers.go, table.go and
-// origins.go are what stages are made of.
+// What is compiled is of two kinds: objects, and the attachments of this node, interfaces of its pods.
+//
+// The flow of the files is that of a compilation: compiler.go takes changes and lists the stages, attachment.go says
+// what an attachment is; node.go chooses the NodeConfig, ports.go numbers the ports, of which host.go and attached.go
+// have some; routes.go, nodes.go, host.go and attached.go claim destinations, and groups.go settles them;
+// hostroutes.go does the same for the host's own stack and identities.go for addresses; judge.go says what became of
+// objects. claims.go, numbers.go, table.go and origins.go are what stages are made of.
 package compile
 
 import (
@@ -47,12 +50,17 @@ type Compiler struct {
 	// changed has the keys of objects that changed since the last compilation, each with what it was then.
 	changed map[model.Key]*model.Object
 
+	attachments map[string]*model.Object // by port; the Spec of each is an *Attachment
+	attached    map[string]struct{}      // ports whose attachments changed since the last compilation
+
 	last       *api.Snapshot // nil: the next one is whole
 	errors     []*model.Error
 	judged     map[model.Key]struct{} // objects that somebody was told of
 	self       self
+	settings   *api.NodeSettings // that the snapshot has
 	ports      ports
 	routes     routes
+	hostRoutes hostRoutes
 	identities identities
 	origins    origins
 }
@@ -64,6 +72,8 @@ func New(node Node) *Compiler {
 		objects: map[string]map[model.Key]*model.Object{},
 		changed: map[model.Key]*model.Object{},
 		judged:  map[model.Key]struct{}{},
+
+		attachments: map[string]*model.Object{},
 	}
 	c.Resume(nil)
 	return c
@@ -123,9 +133,13 @@ func equal(a, b *model.Object) bool {
 // stages are what a compilation consists of, in order. What the first ones find is used by those below.
 var stages = []func(*Compiler, *work){
 	(*Compiler).compileNode,
+	(*Compiler).compilePorts,
 	(*Compiler).claimRoutes,
+	(*Compiler).claimHost,
+	(*Compiler).claimAttached,
 	(*Compiler).claimNodes,
 	(*Compiler).compileRoutes,
+	(*Compiler).compileHostRoutes,
 	(*Compiler).compileIdentities,
 	// Policies and services follow here: they speak of identities, and of addresses.
 	func(c *Compiler, w *work) { c.origins.compile(w.delta) },
@@ -137,6 +151,7 @@ type work struct {
 	former  self
 	whole   bool // the node itself changed: everything that depends on it is looked at
 	delta   *api.Delta
+	ports   []string               // names of those that were looked at
 	looked  map[model.Key]struct{} // objects of kinds that are judged
 }
 
@@ -173,6 +188,7 @@ func (c *Compiler) Compile(epoch uint64) (*Step, error) {
 
 // step makes a Step of finished work.
 func (c *Compiler) step(w *work, base *api.Snapshot) *Step {
+	w.delta.Order()
 	step := &Step{Snapshot: base, Judged: c.judgements(w)}
 	if c.last != nil && w.delta.Empty() {
 		return step

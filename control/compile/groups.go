@@ -40,15 +40,25 @@ func comparePrefixes(a, b netip.Prefix) int {
 	return cmp.Or(a.Addr().Compare(b.Addr()), cmp.Compare(a.Bits(), b.Bits()))
 }
 
-// routeLost: a Route goes before a node's pod CIDR, as is its purpose.
+// routeLost: a Route goes before a pod and before a node's pod CIDR, as is its purpose.
 func routeLost(destination netip.Prefix, loser, winner *claim[*group]) *model.Error {
-	switch {
-	case loser.claimant.class == byObject:
-		return refuse(loser.object, "spec.destination", "%s is %s's already", destination, winner.object.Origin())
-	case winner.claimant.class == byNode:
-		return refuse(loser.object, "spec.podCIDRs", "%s is %s's already", destination, winner.object.Origin())
+	field := ""
+	switch first := winner.claimant.class; loser.claimant.class {
+	case byObject:
+		field = "spec.destination"
+	case byPort:
+		if first != byObject {
+			field = "addresses"
+		}
+	case byNode:
+		if first == byNode {
+			field = "spec.podCIDRs"
+		}
 	}
-	return nil
+	if field == "" {
+		return nil
+	}
+	return refuse(loser.object, field, "%s is %s's already", destination, winner.object.Origin())
 }
 
 // compileRoutes enters the routes that changed, and their groups.

@@ -15,25 +15,37 @@ import (
 type identities struct {
 	table[netip.Addr, *api.Identity]
 	spaces map[string]*space // namespaces that have pods
+	// attached are the attachments that have claimed their addresses, by port, and pods those of each Pod.
+	attached map[string]*Attachment
+	pods     map[model.Key][]claimant
 }
 
 // space is a namespace with pods.
 type space struct {
-	labels []string // as identities have them
-	pods   map[model.Key]struct{}
+	labels []string              // as identities have them
+	pods   map[claimant]struct{} // Pod objects, and attachments
 }
 
 func newIdentities() identities {
 	return identities{
-		table:  newTable(newClaims(netip.Addr.Compare, addressLost)),
-		spaces: map[string]*space{},
+		table:    newTable(newClaims(netip.Addr.Compare, addressLost)),
+		spaces:   map[string]*space{},
+		attached: map[string]*Attachment{},
+		pods:     map[model.Key][]claimant{},
 	}
 }
 
+// addressLost: that a pod's object says the same as its attachment is no conflict.
 func addressLost(address netip.Addr, loser, winner *claim[*api.Identity]) *model.Error {
+	if a, ok := winner.object.Spec.(*Attachment); ok && a.pod() == loser.object.Key {
+		return nil
+	}
 	field := "status.podIPs"
-	if loser.object.Key.Kind == "Node" {
+	switch loser.object.Spec.(type) {
+	case *model.Node:
 		field = "status.addresses"
+	case *Attachment:
+		field = "addresses"
 	}
 	return refuse(loser.object, field, "%s is %s's already", address, winner.object.Origin())
 }
@@ -46,6 +58,12 @@ func (c *Compiler) compileIdentities(w *work) {
 	}
 	for _, key := range w.changed["Pod"] {
 		c.claimPod(key)
+		for _, who := range t.pods[key] {
+			t.touch(who)
+		}
+	}
+	for _, name := range w.ports {
+		c.claimAddresses(name)
 	}
 	for _, key := range w.changed["Node"] {
 		who := claimant{byObject, key}
@@ -54,7 +72,7 @@ func (c *Compiler) compileIdentities(w *work) {
 			t.claim(who, o, o.Spec.(*model.Node).Addresses)
 		}
 	}
-	moves := t.decide(c, w, t.identityOf)
+	moves := t.decide(c, w, c.identityOf)
 	t.enter(moves, func(address netip.Addr, e entry[*api.Identity]) {
 		w.delta.Set.IdentityPrefixes = append(w.delta.Set.IdentityPrefixes, &api.IdentityPrefix{
 			Prefix: whole(address), Identity: e.number, Origin: e.origin,
@@ -88,8 +106,28 @@ func (c *Compiler) relabel(namespace string) {
 		return
 	}
 	s.labels = c.namespaceLabels(namespace)
-	for key := range s.pods {
-		c.identities.touch(claimant{byObject, key})
+	for who := range s.pods {
+		c.identities.touch(who)
+	}
+}
+
+// join makes the pod one of its namespace's.
+func (c *Compiler) join(namespace string, who claimant) {
+	s := c.identities.spaces[namespace]
+	if s == nil {
+		s = &space{labels: c.namespaceLabels(namespace), pods: map[claimant]struct{}{}}
+		c.identities.spaces[namespace] = s
+	}
+	s.pods[who] = struct{}{}
+}
+
+// quit undoes join.
+func (t *identities) quit(namespace string, who claimant) {
+	if s := t.spaces[namespace]; s != nil {
+		delete(s.pods, who)
+		if len(s.pods) == 0 {
+			delete(t.spaces, namespace)
+		}
 	}
 }
 
@@ -98,12 +136,7 @@ func (c *Compiler) relabel(namespace string) {
 func (c *Compiler) claimPod(key model.Key) {
 	t, who := &c.identities, claimant{byObject, key}
 	t.withdraw(who)
-	if s := t.spaces[key.Namespace]; s != nil {
-		delete(s.pods, key)
-		if len(s.pods) == 0 {
-			delete(t.spaces, key.Namespace)
-		}
-	}
+	t.quit(key.Namespace, who)
 	o := c.Object(key)
 	if o == nil {
 		return
@@ -112,12 +145,7 @@ func (c *Compiler) claimPod(key model.Key) {
 	if pod.HostNetwork || pod.Finished || len(pod.Addresses) == 0 {
 		return
 	}
-	s := t.spaces[key.Namespace]
-	if s == nil {
-		s = &space{labels: c.namespaceLabels(key.Namespace), pods: map[model.Key]struct{}{}}
-		t.spaces[key.Namespace] = s
-	}
-	s.pods[key] = struct{}{}
+	c.join(key.Namespace, who)
 	t.claim(who, o, pod.Addresses)
 }
 
@@ -130,12 +158,21 @@ func (c *Compiler) namespaceLabels(name string) []string {
 }
 
 // identityOf is what the winner's address leads to, without a number yet.
-func (t *identities) identityOf(won *claim[*api.Identity]) (content string, id *api.Identity, some bool) {
+func (c *Compiler) identityOf(won *claim[*api.Identity]) (content string, id *api.Identity, some bool) {
 	o := won.object
-	id = &api.Identity{Kind: api.Identity_KIND_NODE, Labels: sortedLabels(o.Labels)}
-	if o.Key.Kind == "Pod" {
-		id.Kind, id.Namespace = api.Identity_KIND_POD, o.Key.Namespace
-		id.NamespaceLabels = t.spaces[o.Key.Namespace].labels
+	id = &api.Identity{Kind: api.Identity_KIND_POD, Namespace: o.Key.Namespace}
+	switch spec := o.Spec.(type) {
+	case *model.Node:
+		id.Kind = api.Identity_KIND_NODE
+	case *Attachment:
+		id.Namespace = spec.PodNamespace
+		o = c.podOf(spec)
+	}
+	if o != nil {
+		id.Labels = sortedLabels(o.Labels)
+	}
+	if id.Kind == api.Identity_KIND_POD {
+		id.NamespaceLabels = c.identities.spaces[id.Namespace].labels
 	}
 	return identityContent(id), id, true
 }

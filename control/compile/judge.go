@@ -65,11 +65,13 @@ func (c *Compiler) concerned(o *model.Object) (claimant, bool) {
 // else such an object says is in it. The list is not to be changed, and is the same one, to the pointer, until a
 // refusal comes, changes or goes; an Error that stands is the same one in each list.
 func (c *Compiler) Errors() []*model.Error {
-	if !c.routes.judgedAnew && !c.identities.judgedAnew {
+	if !c.ports.judgedAnew && !c.routes.judgedAnew && !c.identities.judgedAnew {
 		return c.errors
 	}
-	c.routes.judgedAnew, c.identities.judgedAnew = false, false
-	list := slices.AppendSeq(slices.Collect(maps.Values(c.routes.refused)), maps.Values(c.identities.refused))
+	c.ports.judgedAnew, c.routes.judgedAnew, c.identities.judgedAnew = false, false, false
+	list := slices.Collect(maps.Values(c.ports.refused))
+	list = slices.AppendSeq(list, maps.Values(c.routes.refused))
+	list = slices.AppendSeq(list, maps.Values(c.identities.refused))
 	slices.SortFunc(list, compareErrors)
 	if !keep(list, c.errors) {
 		c.errors = list

@@ -9,6 +9,8 @@ import (
 	"net/netip"
 	"slices"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/viaduct-net/viaduct/control/api"
 	"github.com/viaduct-net/viaduct/control/model"
 )
@@ -25,6 +27,7 @@ type self struct {
 	object *model.Object // its NodeConfig; its Node when what is built in holds
 	config *model.NodeConfig
 	node   *model.Object // its Node; nil: there is none
+	pods   bool          // it has pods, or may have: then it has a host port
 }
 
 // ErrNoNode is wrapped by errors that say why it is not known which node this is, and what to do.
@@ -61,7 +64,10 @@ func (c *Compiler) as(name string, o *model.Object) self {
 	if !written {
 		config = builtIn
 	}
-	return self{name, o, config, c.Object(model.Key{Kind: "Node", Name: name})}
+	s := self{name: name, object: o, config: config, node: c.Object(model.Key{Kind: "Node", Name: name})}
+	_, cidrs := c.podCIDRs(&s, name)
+	s.pods = len(cidrs) > 0 || len(c.attachments) > 0
+	return s
 }
 
 func (c *Compiler) unknownNode() error {
@@ -84,7 +90,7 @@ func (c *Compiler) unknownNode() error {
 		"its own", ErrNoNode, c.node.Name, names, more, everyone)
 }
 
-// compileNode enters the settings and the ports, when anything about the node itself changed.
+// compileNode enters the settings, when anything about the node itself changed.
 func (c *Compiler) compileNode(w *work) {
 	if !w.whole {
 		return
@@ -92,18 +98,21 @@ func (c *Compiler) compileNode(w *work) {
 	for _, key := range c.keys(w, "NodeConfig") {
 		w.look(key)
 	}
-	next := &api.Snapshot{}
 	origin := c.origins.refer(c.self.object)
 	if w.former.object != nil {
 		c.origins.forget(w.former.object.Key)
 	}
-	next.Node = c.settings(origin)
-	c.ports.compile(next, c.self.config.Ports, origin)
-	difference := api.Difference(c.ports.said, next)
-	c.ports.said = next
-	w.delta.Set.Node = difference.Set.Node
-	w.delta.Set.Ports, w.delta.RemovedPorts = difference.Set.Ports, difference.RemovedPorts
-	w.delta.Set.Neighbors, w.delta.RemovedNeighbors = difference.Set.Neighbors, difference.RemovedNeighbors
+	if next := c.nodeSettings(origin); !proto.Equal(c.settings, next) {
+		c.settings, w.delta.Set.Node = next, next
+	}
+}
+
+// Excluded are the addresses of the node's pod CIDRs that no pod is to have.
+func (c *Compiler) Excluded() []netip.Prefix {
+	if c.self.config == nil {
+		return nil
+	}
+	return c.self.config.ExcludedAddresses
 }
 
 var uplinkModes = map[string]api.Uplink_Mode{
@@ -112,7 +121,7 @@ var uplinkModes = map[string]api.Uplink_Mode{
 	"owned":  api.Uplink_MODE_OWNED,
 }
 
-func (c *Compiler) settings(origin uint32) *api.NodeSettings {
+func (c *Compiler) nodeSettings(origin uint32) *api.NodeSettings {
 	config := c.self.config
 	n := &api.NodeSettings{
 		Name:       c.self.name,
@@ -125,7 +134,7 @@ func (c *Compiler) settings(origin uint32) *api.NodeSettings {
 	if config.OnAbsence == "pass" {
 		n.OnAbsence = api.OnAbsence_ON_ABSENCE_PASS
 	}
-	_, cidrs := c.podCIDRs(c.self.name)
+	_, cidrs := c.podCIDRs(&c.self, c.self.name)
 	for _, p := range cidrs {
 		n.PodPrefixes = append(n.PodPrefixes, prefixOf(p))
 	}
@@ -146,11 +155,11 @@ func (s *self) labels() map[string]string {
 }
 
 // podCIDRs are where a node's pods have their addresses, and the object that says so: its NodeConfig, or its Node
-// when that says nothing. The object is nil when there is neither.
-func (c *Compiler) podCIDRs(name string) (*model.Object, []netip.Prefix) {
+// when that says nothing. The object is nil when there is neither. Which NodeConfig is this node's, s says.
+func (c *Compiler) podCIDRs(s *self, name string) (*model.Object, []netip.Prefix) {
 	config := c.nodeConfig(name)
-	if name == c.self.name && c.self.object.Key.Kind == "NodeConfig" {
-		config = c.self.object
+	if name == s.name && s.object.Key.Kind == "NodeConfig" {
+		config = s.object
 	}
 	if config != nil {
 		if cidrs := config.Spec.(*model.NodeConfig).PodCIDRs; len(cidrs) > 0 {

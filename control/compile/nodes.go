@@ -34,18 +34,53 @@ func (c *Compiler) claimNodes(w *work) {
 func (c *Compiler) claimNode(name string) {
 	who := nodeClaimant(name)
 	c.routes.withdraw(who)
+	c.hostRoutes.withdraw(who)
 	node := c.Object(who.key)
 	if node == nil && name != c.self.name {
 		return // it is not a node, or it is not known where it is
 	}
-	object, cidrs := c.podCIDRs(name)
+	object, cidrs := c.podCIDRs(&c.self, name)
 	for _, cidr := range cidrs {
 		made := &claim[*group]{claimant: who, object: object}
-		if name != c.self.name {
-			made.value, made.err = c.towards(node, cidr)
+		var via netip.Addr // of the host's stack; zero: by the dataplane
+		reached := true
+		if name == c.self.name {
+			made.value = c.nobody(cidr)
+		} else if made.value, made.err = c.towards(node, cidr); made.value == nil {
+			via = c.beside(node, cidr)
+			reached = via.IsValid()
 		}
 		c.routes.add(cidr, made)
+		if c.self.pods && reached {
+			c.hostRoutes.add(cidr, &claim[netip.Addr]{claimant: who, object: object, value: via})
+		}
 	}
+}
+
+// nobody is what becomes of packets to an address of the node's own pods that no pod has. There is no group where a
+// port's subnet is that prefix: what is on a link goes there.
+func (c *Compiler) nobody(cidr netip.Prefix) *group {
+	for i := range c.self.config.Ports {
+		for _, a := range c.self.config.Ports[i].Addresses {
+			if a.Masked() == cidr {
+				return nil
+			}
+		}
+	}
+	return &group{kind: api.NextHopGroup_KIND_UNREACHABLE}
+}
+
+// beside is the address by which the host's stack leads to a node's pods, past the dataplane; zero when it does not.
+func (c *Compiler) beside(node *model.Object, cidr netip.Prefix) (via netip.Addr) {
+	if u := c.self.config.Uplink; u != nil && u.Mode != "kernel" {
+		return netip.Addr{}
+	}
+	for _, address := range node.Spec.(*model.Node).Addresses {
+		if address.Is4() == cidr.Addr().Is4() {
+			return address
+		}
+	}
+	return netip.Addr{}
 }
 
 // towards finds the way to a node's pods: by the first of its addresses that is on a port's subnet. There is no group
@@ -65,7 +100,7 @@ func (c *Compiler) towards(node *model.Object, cidr netip.Prefix) (*group, *mode
 		if reason := port.NotNeighbor(address); reason != "" {
 			return nil, refuse(node, field, "%s", reason)
 		}
-		hop := &api.NextHop{Port: c.ports.numbers[port.Name], Via: address.AsSlice(), Weight: 1}
+		hop := &api.NextHop{Port: c.ports.number(port.Name), Via: address.AsSlice(), Weight: 1}
 		return &group{kind: api.NextHopGroup_KIND_FORWARD, hops: []*api.NextHop{hop}}, nil
 	}
 	config := c.self.config

@@ -69,6 +69,9 @@ func (n namer) removed(d *api.Delta) (lines []string) {
 	for _, id := range d.RemovedPorts {
 		add("port %d", id)
 	}
+	for _, id := range d.RemovedLimits {
+		add("limit port %d", id)
+	}
 	for _, nb := range d.RemovedNeighbors {
 		add("neighbor %s port %d", address(nb.Address), nb.Port)
 	}
@@ -77,6 +80,9 @@ func (n namer) removed(d *api.Delta) (lines []string) {
 	}
 	for _, p := range d.RemovedRoutes {
 		add("route %s", prefix(p))
+	}
+	for _, p := range d.RemovedHostRoutes {
+		add("host route %s", prefix(p))
 	}
 	for _, id := range d.RemovedIdentities {
 		add("identity %d", id)
@@ -94,8 +100,12 @@ func (n namer) lines(s *api.Snapshot) (lines []string) {
 		add("%s", settings(node))
 	}
 	for _, p := range s.Ports {
-		add("port %s %s on %s queues %v vlans %d.%d mtu %d addresses %v", n.port(p.Id), p.Name, p.Device, p.Queues,
-			p.OuterVlan, p.InnerVlan, p.Mtu, prefixes(p.Addresses))
+		add("port %s %s on %s queues %v vlans %d.%d mtu %d addresses %v%s", n.port(p.Id), p.Name, p.Device, p.Queues,
+			p.OuterVlan, p.InnerVlan, p.Mtu, prefixes(p.Addresses), n.station(p))
+	}
+	for _, l := range s.Limits {
+		add("limit port %s from %d burst %d to %d burst %d", n.port(l.Port), l.FromPortBitsPerSecond,
+			l.FromPortBurstBytes, l.ToPortBitsPerSecond, l.ToPortBurstBytes)
 	}
 	for _, nb := range s.Neighbors {
 		add("neighbor %s port %s is %s", address(nb.Address), n.port(nb.Port), net.HardwareAddr(nb.Mac))
@@ -106,6 +116,13 @@ func (n namer) lines(s *api.Snapshot) (lines []string) {
 	for _, r := range s.Routes {
 		add("route %s/%d group %s from %s", address(r.Prefix), r.Bits, n.group(r.Group), n.origin(r.Origin))
 	}
+	for _, r := range s.HostRoutes {
+		via := "viaduct"
+		if len(r.Via) > 0 {
+			via = address(r.Via)
+		}
+		add("host route %s via %s from %s", prefix(r.Prefix), via, n.origin(r.Origin))
+	}
 	for _, i := range s.Identities {
 		add("identity %s %s", n.identity(i.Id), labels(i))
 	}
@@ -113,6 +130,24 @@ func (n namer) lines(s *api.Snapshot) (lines []string) {
 		add("address %s identity %s from %s", prefix(p.Prefix), n.identity(p.Identity), n.origin(p.Origin))
 	}
 	return lines
+}
+
+// station is what is behind a port, and from where that is known; empty for one of the NodeConfig.
+func (n namer) station(p *api.Port) string {
+	if p.Station == nil {
+		return ""
+	}
+	text := " " + strings.ToLower(strings.TrimPrefix(p.Attach.String(), "ATTACH_"))
+	if mac := net.HardwareAddr(p.Station.Mac); len(mac) > 0 {
+		text += " " + mac.String()
+	}
+	if p.Station.Router {
+		text += " router"
+	}
+	for _, a := range p.Station.Addresses {
+		text += " " + address(a)
+	}
+	return text + " from " + n.origin(p.Origin)
 }
 
 func settings(n *api.NodeSettings) string {

@@ -59,6 +59,7 @@ func (w world) object() *model.Object {
 	o.Generation = rapid.Int64Range(1, 2).Draw(w.t, "generation")
 	switch o.Key.Kind {
 	case "Pod":
+		o.UID = w.one("uid", "", "1", "2")
 		o.Spec = &model.Pod{HostNetwork: w.one("host", "no", "no", "yes") == "yes",
 			Finished:  w.one("finished", "no", "no", "yes") == "yes",
 			Addresses: w.addresses("podIPs", "10.9.0.1", "10.9.0.2", "192.0.2.2", "fd09::1")}
@@ -114,15 +115,32 @@ func (w world) route() *model.Route {
 	return r
 }
 
+// attachment draws one of few ports, of which some are the NodeConfig's too.
+func (w world) attachment() *compile.Attachment {
+	a := &compile.Attachment{Port: w.port(), Device: w.one("device", "vd1", "vd2"), Direct: w.maybe("direct"),
+		Addresses: w.addresses("addresses", "10.9.0.1", "10.9.0.2", "192.0.2.1", "10.1.0.1", "fd09::1")}
+	if w.maybe("of a pod") {
+		a.PodNamespace, a.PodName = w.one("namespace", "x", "y"), w.one("name", "a", "b", "c")
+		a.PodUID = w.one("uid", "", "1", "2")
+	}
+	if w.maybe("limited") {
+		a.Egress.BitsPerSecond = 1000
+	}
+	return a
+}
+
+func (w world) port() string { return w.one("port", "x/a", "x/b", "y/a", "p", "q") }
+
 // TestRandom: whatever changes, each step is what its delta makes of the one before, and what compiling the same
 // objects from nothing gives but for numbers; these are kept; and the order within a change does not matter.
 func TestRandom(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		w := world{t}
 		node := compile.Node{Name: w.one("this node", "n1", "n9"), Sole: w.maybe("sole")}
-		run := &run{c: compile.New(node), twin: compile.New(node), objects: map[model.Key]*model.Object{}, told: told{}}
+		run := &run{c: compile.New(node), twin: compile.New(node), state: newState(), told: told{}}
 		t.Repeat(map[string]func(*rapid.T){
 			"change": func(t *rapid.T) { run.change(world{t}) },
+			"attach": func(t *rapid.T) { run.attach(world{t}) },
 			"compile": func(t *rapid.T) {
 				run.compile(t, node)
 			},
@@ -138,7 +156,7 @@ func TestRandom(t *testing.T) {
 
 type run struct {
 	c, twin *compile.Compiler
-	objects map[model.Key]*model.Object
+	state   state
 	last    *api.Snapshot // of the compiler
 	latest  *api.Snapshot // of these compilers and those before them
 	inForce *api.Snapshot // with the dataplane: the latest that it acked
@@ -156,19 +174,40 @@ func (r *run) change(w world) {
 	for range rapid.IntRange(0, 3).Draw(w.t, "removed") {
 		if key := w.key(); set[key] == nil {
 			removed = append(removed, key)
-			delete(r.objects, key)
+			delete(r.state.objects, key)
 		}
 	}
-	maps.Copy(r.objects, set)
+	maps.Copy(r.state.objects, set)
 	list := slices.SortedFunc(maps.Values(set), func(a, b *model.Object) int { return a.Key.Compare(b.Key) })
 	r.c.Change(list, removed)
 	slices.Reverse(list)
 	slices.Reverse(removed)
 	if w.maybe("whole") {
-		r.twin.Replace(slices.Collect(maps.Values(r.objects)))
+		r.twin.Replace(slices.Collect(maps.Values(r.state.objects)))
 		return
 	}
 	r.twin.Change(list, removed)
+}
+
+func (r *run) attach(w world) {
+	set := map[string]*compile.Attachment{}
+	for range rapid.IntRange(0, 3).Draw(w.t, "set") {
+		a := w.attachment()
+		set[a.Port] = a
+	}
+	var removed []string
+	for range rapid.IntRange(0, 2).Draw(w.t, "removed") {
+		if port := w.port(); set[port] == nil {
+			removed = append(removed, port)
+			delete(r.state.attachments, port)
+		}
+	}
+	maps.Copy(r.state.attachments, set)
+	list := slices.Collect(maps.Values(set))
+	r.c.Attach(list, removed)
+	slices.Reverse(list)
+	slices.Reverse(removed)
+	r.twin.Attach(list, removed)
 }
 
 // ack has the dataplane take the latest snapshot. It misses those for which this is not called.
@@ -179,9 +218,10 @@ func (r *run) ack() {
 }
 
 func (r *run) resume() {
-	all := slices.Collect(maps.Values(r.objects))
+	all := slices.Collect(maps.Values(r.state.objects))
 	for _, c := range []*compile.Compiler{r.c, r.twin} {
 		c.Replace(all)
+		c.Attach(slices.Collect(maps.Values(r.state.attachments)), nil)
 		c.Resume(r.inForce)
 	}
 	r.last, r.latest = nil, r.inForce
@@ -196,8 +236,8 @@ func (r *run) compile(t *rapid.T, node compile.Node) {
 		}
 		return
 	}
-	checkStep(t, node, r.objects, r.c, r.last, step)
-	r.told.check(t, node, r.objects, step)
+	checkStep(t, node, r.state, r.c, r.last, step)
+	r.told.check(t, node, r.state, step)
 	checkNumbers(t, r.latest, step.Snapshot)
 	checkReuse(t, r.latest, step.Snapshot)
 	checkReuse(t, r.inForce, step.Snapshot)

@@ -19,17 +19,22 @@ func (c *Compiler) Resume(s *api.Snapshot) {
 			c.changed[key] = nil
 		}
 	}
-	c.last, c.self = nil, self{}
-	c.routes, c.identities, c.origins = newRoutes(), newIdentities(), newOrigins()
+	c.attached = map[string]struct{}{}
+	for port := range c.attachments {
+		c.attached[port] = struct{}{}
+	}
+	c.last, c.self, c.settings = nil, self{}, nil
+	c.routes, c.hostRoutes, c.identities, c.origins = newRoutes(), newHostRoutes(), newIdentities(), newOrigins()
 	c.resumePorts(s.GetPorts())
 	c.resumeRoutes(s.GetGroups(), s.GetRoutes())
 	c.resumeIdentities(s.GetIdentities())
 }
 
 func (c *Compiler) resumePorts(list []*api.Port) {
-	c.ports = ports{pool: takenBy(list), numbers: map[string]uint32{}, said: &api.Snapshot{}}
+	c.ports = newPorts(takenBy(list))
 	for _, p := range list {
-		c.ports.numbers[p.GetName()] = p.GetId()
+		c.ports.inForce[p.GetName()] = &port{number: p.GetId()}
+		c.ports.touched[p.GetName()] = struct{}{}
 	}
 }
 

@@ -61,7 +61,7 @@ func (c *Compiler) resolve(o *model.Object, r *model.Route) (*group, *model.Erro
 		if reason != "" {
 			return nil, refuse(o, fmt.Sprintf("spec.nextHops[%d]", i), "%s", reason)
 		}
-		hop := &api.NextHop{Port: c.ports.numbers[port.Name], Weight: h.Weight, Mtu: h.MTU}
+		hop := &api.NextHop{Port: c.ports.number(port.Name), Weight: h.Weight, Mtu: h.MTU}
 		if h.Via.IsValid() {
 			hop.Via = h.Via.AsSlice()
 		}

@@ -6,6 +6,8 @@ import (
 	"flag"
 	"fmt"
 	"maps"
+	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -25,6 +27,8 @@ var update = flag.Bool("update", false, "write what was printed into the scenari
 //
 //	-- file NAME --    manifests; the text replaces the file's former one
 //	-- delete NAME --  the file is gone
+//	-- attach PORT --  an attachment, as fields KEY=VALUE,…; it takes the place of the port's former one
+//	-- detach PORT --  the port's attachment is gone
 //	-- node NAME --    a compiler for the node of that name; without one, for that of the one NodeConfig
 //	-- resume --       another compiler for the same node, which takes over the numbers of the last snapshot
 //	-- away --         the dataplane takes none of the snapshots that follow
@@ -49,7 +53,7 @@ func runScenario(t *testing.T, path string) {
 		t.Fatal(err)
 	}
 	head, sections := parse(string(data))
-	s := &scenario{files: map[string]string{}}
+	s := &scenario{files: map[string]string{}, attachments: map[string]*compile.Attachment{}}
 	s.use(compile.Node{Sole: true})
 	for i, section := range sections {
 		switch section.word {
@@ -57,6 +61,10 @@ func runScenario(t *testing.T, path string) {
 			s.files[section.argument] = section.text
 		case "delete":
 			delete(s.files, section.argument)
+		case "attach":
+			s.attachments[section.argument] = attachment(t, section.argument, section.text)
+		case "detach":
+			delete(s.attachments, section.argument)
 		case "node":
 			s.use(compile.Node{Name: section.argument})
 		case "resume":
@@ -113,17 +121,18 @@ func format(head string, sections []section) string {
 
 // scenario is a run of one.
 type scenario struct {
-	files    map[string]string
-	node     compile.Node
-	compiler *compile.Compiler
-	held     map[model.Key]*model.Object // by the compiler
-	epoch    uint64
-	last     *api.Snapshot // of the compiler
-	away     bool          // the dataplane
+	files       map[string]string
+	attachments map[string]*compile.Attachment
+	node        compile.Node
+	compiler    *compile.Compiler
+	held        state // by the compiler
+	epoch       uint64
+	last        *api.Snapshot // of the compiler
+	away        bool          // the dataplane
 }
 
 func (s *scenario) use(node compile.Node) {
-	s.node, s.compiler, s.held, s.last = node, compile.New(node), map[model.Key]*model.Object{}, nil
+	s.node, s.compiler, s.held, s.last = node, compile.New(node), newState(), nil
 }
 
 // compile says what changed in the files, and prints what came of it.
@@ -133,10 +142,11 @@ func (s *scenario) compile(t *testing.T, delta bool) string {
 	var set []*model.Object
 	for _, o := range objects {
 		set = append(set, o)
-		delete(s.held, o.Key)
+		delete(s.held.objects, o.Key)
 	}
-	s.compiler.Change(set, slices.Collect(maps.Keys(s.held)))
-	s.held = objects
+	s.compiler.Change(set, slices.Collect(maps.Keys(s.held.objects)))
+	s.attach()
+	s.held.objects = objects
 	step, err := s.compiler.Compile(s.epoch + 1)
 	if err != nil {
 		fmt.Fprintf(&b, "error %s\n", err)
@@ -145,7 +155,7 @@ func (s *scenario) compile(t *testing.T, delta bool) string {
 	for _, e := range s.compiler.Errors() {
 		fmt.Fprintf(&b, "refused %s\n", e)
 	}
-	checkStep(t, s.node, objects, s.compiler, s.last, step)
+	checkStep(t, s.node, s.held, s.compiler, s.last, step)
 	s.last, s.epoch = step.Snapshot, step.Snapshot.Epoch
 	s.take()
 	if !delta {
@@ -154,6 +164,53 @@ func (s *scenario) compile(t *testing.T, delta bool) string {
 	}
 	printDelta(&b, step)
 	return b.String()
+}
+
+// attach says what changed in the attachments.
+func (s *scenario) attach() {
+	var set []*compile.Attachment
+	for port, a := range s.attachments {
+		if s.held.attachments[port] != a {
+			set = append(set, a)
+		}
+		delete(s.held.attachments, port)
+	}
+	s.compiler.Attach(set, slices.Collect(maps.Keys(s.held.attachments)))
+	s.held.attachments = maps.Clone(s.attachments)
+}
+
+// attachment reads fields: pod=NAMESPACE/NAME uid=UID mac=MAC addresses=A,B egress=RATE,BURST ingress=… attach=direct.
+func attachment(t *testing.T, port, text string) *compile.Attachment {
+	t.Helper()
+	a := &compile.Attachment{Port: port, Device: "vd-" + port}
+	for _, field := range strings.Fields(text) {
+		key, value, _ := strings.Cut(field, "=")
+		var err error
+		switch key {
+		case "pod":
+			a.PodNamespace, a.PodName, _ = strings.Cut(value, "/")
+		case "uid":
+			a.PodUID = value
+		case "mac":
+			a.MAC, err = net.ParseMAC(value)
+		case "addresses":
+			for one := range strings.SplitSeq(value, ",") {
+				a.Addresses = append(a.Addresses, netip.MustParseAddr(one))
+			}
+		case "egress":
+			_, err = fmt.Sscanf(value, "%d,%d", &a.Egress.BitsPerSecond, &a.Egress.BurstBits)
+		case "ingress":
+			_, err = fmt.Sscanf(value, "%d,%d", &a.Ingress.BitsPerSecond, &a.Ingress.BurstBits)
+		case "attach":
+			a.Direct = value == "direct"
+		default:
+			err = fmt.Errorf("field %q is not known", key)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	return a
 }
 
 // take has the dataplane take the last snapshot, unless it is away.

@@ -87,6 +87,16 @@ func (c *checker) prefix(field, text string) netip.Prefix {
 	return p
 }
 
+// addresses reads a prefix, or an address, which is a prefix of itself alone.
+func (c *checker) addresses(field, text string) netip.Prefix {
+	a, err := netip.ParseAddr(text)
+	if err != nil {
+		return c.prefix(field, text)
+	}
+	c.check(!a.Is4In6() && a.Zone() == "", field, "%q is no plain address", text)
+	return netip.PrefixFrom(a, a.BitLen())
+}
+
 // podCIDR reads a prefix that pods have their addresses of, and that other nodes have routes to.
 func (c *checker) podCIDR(field, text string) netip.Prefix {
 	p := c.prefix(field, text)

@@ -33,6 +33,7 @@ var compareAddr = cmp.Comparer(func(a, b netip.Addr) bool { return a == b })
 func TestNodeConfig(t *testing.T) {
 	got := decodeOne(t, nodeConfig(`
   podCIDRs: [10.244.1.0/24, "fd00:10:244:1::/64"]
+  excludedAddresses: [10.244.1.0/29, "fd00:10:244:1::9"]
   mtu: 1450
   workers: 2
   offload: false
@@ -44,7 +45,9 @@ func TestNodeConfig(t *testing.T) {
   - {name: v, device: ens1f0, vlan: 100, neighbors: [{address: "fe80::2", mac: "02:00:00:00:00:02"}]}
   - {name: q, device: ens1f0, vlans: [100, 7]}`))
 	want := &NodeConfig{
-		PodCIDRs:  []netip.Prefix{netip.MustParsePrefix("10.244.1.0/24"), netip.MustParsePrefix("fd00:10:244:1::/64")},
+		PodCIDRs: []netip.Prefix{netip.MustParsePrefix("10.244.1.0/24"), netip.MustParsePrefix("fd00:10:244:1::/64")},
+		ExcludedAddresses: []netip.Prefix{netip.MustParsePrefix("10.244.1.0/29"),
+			netip.MustParsePrefix("fd00:10:244:1::9/128")},
 		MTU:       1450,
 		Workers:   2,
 		OnAbsence: "pass",
@@ -139,6 +142,10 @@ func TestRefused(t *testing.T) {
 		{nodeConfig("{mtu: 65536}"), "spec.mtu", "between 68 and 65535"},
 		{nodeConfig("{onAbsence: fail}"), "spec.onAbsence", "drop, pass"},
 		{nodeConfig("{podCIDRs: [10.0.0.0/8, x]}"), "spec.podCIDRs[1]", "not a prefix"},
+		{nodeConfig("{excludedAddresses: [10.0.0.1, x]}"), "spec.excludedAddresses[1]", "not a prefix"},
+		{nodeConfig("{excludedAddresses: [10.0.0.1/24]}"), "spec.excludedAddresses[0]", "10.0.0.0/24"},
+		{nodeConfig(`{excludedAddresses: ["fe80::1%eth0"]}`), "spec.excludedAddresses[0]", "plain"},
+		{nodeConfig("{ports: [{name: host, device: d}]}"), "spec.ports[0].name", "own stack"},
 		{nodeConfig("{uplink: {device: eth0, mode: both}}"), "spec.uplink.mode", "not one of"},
 		{nodeConfig("{uplink: {}}"), "spec.uplink.device", "must be said"},
 		{nodeConfig("{uplink: {device: d}, ports: [{name: p, device: d}]}"), "spec.ports[0].device", "uplink"},

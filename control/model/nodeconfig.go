@@ -11,14 +11,16 @@ import (
 
 // NodeConfig is how one node is set up.
 type NodeConfig struct {
-	PodCIDRs   []netip.Prefix
-	MTU        uint32 // bytes; 0: found from the uplink
-	Workers    uint32 // 0: half of the cores, at least one
-	Offload    bool   // true when not said
-	OnAbsence  string // "drop" (when not said) or "pass"
-	Masquerade bool   // true when not said
-	Uplink     *Uplink
-	Ports      []Port
+	PodCIDRs []netip.Prefix
+	// ExcludedAddresses are given to no pod.
+	ExcludedAddresses []netip.Prefix
+	MTU               uint32 // bytes; 0: found from the uplink
+	Workers           uint32 // 0: half of the cores, at least one
+	Offload           bool   // true when not said
+	OnAbsence         string // "drop" (when not said) or "pass"
+	Masquerade        bool   // true when not said
+	Uplink            *Uplink
+	Ports             []Port
 }
 
 // Uplink is the device that leads to the other nodes.
@@ -38,6 +40,9 @@ type Port struct {
 	MTU       uint32         // bytes; 0: the device's
 	Neighbors []Neighbor
 }
+
+// HostPort is the name of the port that leads to the host's own stack.
+const HostPort = "host"
 
 // Neighbor is a neighbour with a configured link-layer address.
 type Neighbor struct {
@@ -60,14 +65,15 @@ const (
 
 // The wire forms: what YAML is decoded into before it is understood.
 type nodeConfigSpec struct {
-	PodCIDRs   []string    `json:"podCIDRs"`
-	MTU        int64       `json:"mtu"`
-	Workers    int64       `json:"workers"`
-	Offload    *bool       `json:"offload"`
-	OnAbsence  string      `json:"onAbsence"`
-	Masquerade *bool       `json:"masquerade"`
-	Uplink     *uplinkSpec `json:"uplink"`
-	Ports      []portSpec  `json:"ports"`
+	PodCIDRs          []string    `json:"podCIDRs"`
+	ExcludedAddresses []string    `json:"excludedAddresses"`
+	MTU               int64       `json:"mtu"`
+	Workers           int64       `json:"workers"`
+	Offload           *bool       `json:"offload"`
+	OnAbsence         string      `json:"onAbsence"`
+	Masquerade        *bool       `json:"masquerade"`
+	Uplink            *uplinkSpec `json:"uplink"`
+	Ports             []portSpec  `json:"ports"`
 }
 
 type uplinkSpec struct {
@@ -101,6 +107,9 @@ func (s *nodeConfigSpec) build(c *checker) *NodeConfig {
 	}
 	for i, text := range s.PodCIDRs {
 		n.PodCIDRs = append(n.PodCIDRs, c.podCIDR(index("podCIDRs", i), text))
+	}
+	for i, text := range s.ExcludedAddresses {
+		n.ExcludedAddresses = append(n.ExcludedAddresses, c.addresses(index("excludedAddresses", i), text))
 	}
 	if s.Uplink != nil {
 		c.within("uplink", func() { n.Uplink = s.Uplink.build(c) })
@@ -196,6 +205,7 @@ func (n *NodeConfig) checkPorts(c *checker) {
 	for i, p := range n.Ports {
 		field := index("ports", i)
 		c.check(!names[p.Name], field+".name", "two ports are named %q", p.Name)
+		c.check(p.Name != HostPort, field+".name", "%q is the name of the port to the node's own stack", p.Name)
 		names[p.Name] = true
 		w := wire{p.Device, p.OuterVLAN, p.InnerVLAN}
 		other, taken := wires[w]

@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package api
+
+import "slices"
+
+// Order puts the lists of what is forwarded by and of identities into the order that the contract gives them.
+func (s *Snapshot) Order() {
+	slices.SortFunc(s.Ports, comparePorts)
+	slices.SortFunc(s.Groups, compareGroups)
+	slices.SortFunc(s.Routes, compareRoutes)
+	slices.SortFunc(s.Neighbors, compareNeighbors)
+	slices.SortFunc(s.HostRoutes, compareHostRoutes)
+	slices.SortFunc(s.Identities, compareIdentities)
+	slices.SortFunc(s.IdentityPrefixes, compareIdentityPrefixes)
+	slices.SortFunc(s.Limits, compareLimits)
+}
+
+// Order puts the lists of what the delta sets, and the numbers of what it removes, into order.
+func (d *Delta) Order() {
+	d.GetSet().Order()
+	slices.Sort(d.RemovedPorts)
+	slices.Sort(d.RemovedGroups)
+	slices.Sort(d.RemovedIdentities)
+	slices.Sort(d.RemovedLimits)
+}
