@@ -98,7 +98,7 @@ func TestSettingsOfSomebodyElseSince(t *testing.T) {
 		var l settings
 		const key = "net/ipv4/ip_default_ttl"
 		ok(t, l.set(key, "33"))
-		ok(t, os.WriteFile(sysctls+key, []byte("44"), 0))
+		ok(t, os.WriteFile(sysctls()+key, []byte("44"), 0))
 		ok(t, l.restore())
 		sysctl(t, key, "44")
 		ok(t, l.set("net/ipv4/no_such_thing", "1"))

@@ -9,14 +9,26 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
+
+	"golang.org/x/sys/unix"
 )
 
-// sysctls is where the calling thread's network namespace has its sysctls.
-const sysctls = "/proc/sys/"
+// sysctls is where the calling thread's network namespace has its sysctls. In a container /proc/sys is read-only; there
+// the host's own is looked for, which the container is given at /host.
+var sysctls = sync.OnceValue(func() string {
+	const own, given = "/proc/sys/", "/host/proc/sys/"
+	if errors.Is(unix.Access(own+"net/ipv4/ip_forward", unix.W_OK), unix.EROFS) {
+		if _, err := os.Stat(given + "net"); err == nil {
+			return given
+		}
+	}
+	return own
+})
 
 // readSysctl reads a sysctl by its path: "net/ipv4/ip_forward".
 func readSysctl(key string) (string, error) {
-	value, err := os.ReadFile(sysctls + key)
+	value, err := os.ReadFile(sysctls() + key)
 	return strings.TrimSpace(string(value)), err
 }
 
@@ -28,7 +40,7 @@ func ensureSysctl(key, value string) error {
 		return nil
 	}
 	if err == nil {
-		err = os.WriteFile(sysctls+key, []byte(value), 0)
+		err = os.WriteFile(sysctls()+key, []byte(value), 0)
 	}
 	if err != nil {
 		return fmt.Errorf("set sysctl %s to %s: %w", key, value, err)
@@ -61,9 +73,9 @@ func (l *settings) set(key, value string, beside ...string) error {
 func readAll(patterns []string) map[string]string {
 	values := make(map[string]string)
 	for _, pattern := range patterns {
-		paths, _ := filepath.Glob(sysctls + pattern) // the patterns are ours, and good
+		paths, _ := filepath.Glob(sysctls() + pattern) // the patterns are ours, and good
 		for _, path := range paths {
-			key := strings.TrimPrefix(path, sysctls)
+			key := strings.TrimPrefix(path, sysctls())
 			if value, err := readSysctl(key); err == nil {
 				values[key] = value
 			}
