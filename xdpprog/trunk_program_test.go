@@ -389,10 +389,10 @@ func BenchmarkFromPort(b *testing.B) {
 		"udp6": join(portMAC, portMAC, []byte{0x86, 0xdd}, ip6(ours6, 17, 64, udp)),
 	} {
 		b.Run(name, func(b *testing.B) {
-			_, err := trunk.fromPort.Run(&ebpf.RunOptions{Data: frame, Repeat: uint32(b.N),
+			action, err := trunk.fromPort.Run(&ebpf.RunOptions{Data: frame, Repeat: uint32(b.N),
 				Context: skb{IfIndex: uint32(ifindex)}})
-			if err != nil {
-				b.Fatal(err)
+			if err != nil || action != tcRedirect {
+				b.Fatal(action, err)
 			}
 		})
 	}
