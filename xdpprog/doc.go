@@ -1,13 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package xdpprog loads, attaches and feeds the XDP hook from_wire, through which frames reach the dataplane's AF_XDP
-// sockets. A Port is the hook at one device:
+// Package xdpprog loads, attaches and feeds the eBPF hooks. Through the XDP hook from_wire frames reach the dataplane's
+// AF_XDP sockets. A Port is the hook at one device:
 //
 //	Load ─► SetAddresses, SetSocket ─► Attach ─► Check, Counters ─► Close (keeps pins) or Detach (removes all)
 //
 // The programs stand in bpf/: from_wire_owned.c gives every packet to userspace, from_wire_shared.c only what is
 // addressed to us. With a pin directory the hook outlives the process: the next Load takes over the maps and the next
 // Attach replaces the program in one update, so that no packet meets a device without a hook.
+//
+// A Trunk is the hooks of pods, bpf/from_port.c and bpf/to_port.c, between which and userspace a veth pair carries the
+// packets of all ports, each marked with its PortID in a MAC address:
+//
+//	LoadTrunk ─► Attach, SetPort, RemovePort ─► Counters ─► Close (keeps pins and hooks) or Detach (removes all)
 //
 // Devices are those of the calling thread's network namespace.
 package xdpprog

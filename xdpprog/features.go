@@ -52,7 +52,7 @@ func Features() []Feature {
 		{"XDP multi-buffer", hasFragments(), "5.18", "hooks on devices whose MTU is over a page"},
 		{"netdev netlink", hasFamily(), "6.3", "tells what a driver's XDP can"},
 		{"AF_XDP multi-buffer", !kernelBefore(6, 6), "6.6", "packets larger than a frame; by version"},
-		{"tcx", hasTCX(), "6.6", "hooks at pods' veths"},
+		{"tcx", hasTCX(), "6.6", "the hook to_port at the trunk"},
 		{"AF_XDP tx metadata", hasTxMetadata(), "6.8", "checksums completed by kernel or device"},
 		{"bpffs", mounted, "", "on " + defaultBPFFS + "; a hook pinned there outlives its process"},
 	}

@@ -23,6 +23,8 @@ func TestMain(m *testing.M) {
 	switch {
 	case os.Getenv(holdEnv) != "":
 		holdPinned()
+	case os.Getenv(holdTrunkEnv) != "":
+		holdTrunk()
 	case os.Geteuid() != 0:
 		os.Exit(m.Run())
 	case os.Getenv(insideEnv) == "":

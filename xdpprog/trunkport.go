@@ -109,7 +109,8 @@ func (p TrunkPort) station() (stationValue, error) {
 
 // SetPort adds a port or replaces it: first in the maps, so that the hook knows what it meets, then at the device. A
 // device has one port: from another that had it, it is taken with its hook. Counters of a port that is replaced go on.
-// On an error of the device the port is not there. Errors: *AddressesError, ErrNoDevice.
+// On an error of the maps or the device the port is in no map: if our hook is at the device, it passes nothing. Errors:
+// *AddressesError, ErrNoDevice.
 func (t *Trunk) SetPort(p TrunkPort) error {
 	port, portErr := p.port()
 	station, stationErr := p.station()
@@ -126,9 +127,16 @@ func (t *Trunk) SetPort(p TrunkPort) error {
 		err = attachFilter(p.IfIndex, t.fromPort.FD())
 	}
 	if err != nil {
-		return fmt.Errorf("set port %d: %w", p.ID, errors.Join(err, t.removePort(p.ID)))
+		return fmt.Errorf("set port %d: %w", p.ID, errors.Join(err, t.forget(p)))
 	}
 	return nil
+}
+
+// forget takes a port out of the maps and leaves its device alone: without a hook that is there already, what the
+// device receives would be the host's stack's.
+func (t *Trunk) forget(p TrunkPort) error {
+	return errors.Join(remove(t.maps["stations"], uint32(p.IfIndex)), remove(t.maps["port_counters"], p.ID),
+		remove(t.maps["ports"], p.ID))
 }
 
 // makeRoom ends what the port, or another one, had with other or the same device.

@@ -124,7 +124,8 @@ static __always_inline int judge(struct __sk_buff *skb, const struct station *s,
 }
 
 // to_userspace marks the packet and sends it by the trunk. The queue that is recorded as the one of reception is the
-// one that it is sent in (net/core/dev.c, skb_tx_hash).
+// one that it is sent in (net/core/dev.c, skb_tx_hash), unless the socket that it comes from remembers another one
+// (netdev_pick_tx): a connected UDP socket, which sends elsewhere too, keeps the queue of its first packet.
 static __always_inline int to_userspace(struct __sk_buff *skb, __u32 port, __u32 reason, const struct flow *f)
 {
 	struct port_mac mac = {{0x02, 0x76, 0x64}, {port >> 16, port >> 8, port}};
