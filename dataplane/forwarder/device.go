@@ -54,11 +54,16 @@ func (f *Forwarder) missing(snapshot *api.Snapshot, links links) (ports []*api.P
 	return ports
 }
 
-// openMissing opens the devices that are missing: all of them or none.
+// openMissing opens the devices that are missing: all of them or none, but for pods' own, each of which is of its port
+// alone.
 func (f *Forwarder) openMissing(snapshot *api.Snapshot, links links) ([]*device, error) {
 	var opened []*device
 	for _, p := range f.missing(snapshot, links) {
 		d, err := f.openDevice(snapshot, p, links[p.Device])
+		if err != nil && p.Station != nil {
+			f.degrade("device "+p.Device, "its port is closed: "+err.Error())
+			continue
+		}
 		if err != nil {
 			for _, o := range opened {
 				err = errors.Join(err, f.abandon(o))
@@ -162,6 +167,10 @@ func (f *Forwarder) openSockets(d *device, p *api.Port) error {
 		for q := range d.link.queues {
 			queues = append(queues, uint32(q))
 		}
+	}
+	if p.Station != nil && len(queues) < len(f.workers) { // the others' workers follow the device with the fewest
+		return fmt.Errorf("the device has %d queues, and there are %d workers, each of which needs one to send by",
+			len(queues), len(f.workers))
 	}
 	for i, q := range queues {
 		if int(q) >= d.link.queues {

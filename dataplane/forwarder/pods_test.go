@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -38,6 +39,7 @@ type podNode struct {
 	pods        map[int]*netlab.Namespace
 	attach      map[int]api.Port_Attach
 	limits      []*api.Limit
+	workers     uint32
 	epoch       uint64
 	snapshot    *api.Snapshot
 }
@@ -48,7 +50,7 @@ func newPodNode(t *testing.T, cfg Config) *podNode {
 		t.Skip("needs root")
 	}
 	cfg.Logger = zaptest.NewLogger(t)
-	n := &podNode{t: t, lab: netlab.New(), cfg: cfg, pods: map[int]*netlab.Namespace{}, attach: map[int]api.Port_Attach{}}
+	n := &podNode{t: t, lab: netlab.New(), cfg: cfg, workers: 1, pods: map[int]*netlab.Namespace{}, attach: map[int]api.Port_Attach{}}
 	t.Cleanup(func() {
 		n.must(n.node.Do(n.f.Close))
 		if err := n.lab.Close(); err != nil {
@@ -125,7 +127,7 @@ func (n *podNode) desired() *api.Snapshot {
 	gateways := []*api.Prefix{prefixOf("169.254.1.1/32"), prefixOf("fe80::1/64")}
 	s := &api.Snapshot{
 		Epoch: n.epoch, Origins: []string{""}, Limits: n.limits,
-		Node: &api.NodeSettings{Name: "node", Masquerade: true, Workers: 1,
+		Node: &api.NodeSettings{Name: "node", Masquerade: true, Workers: n.workers,
 			PodPrefixes: []*api.Prefix{prefixOf("10.244.1.0/24"), prefixOf("fd00:244::/64")}},
 		HostRoutes: []*api.HostRoute{{Prefix: prefixOf("10.244.1.0/24")}, {Prefix: prefixOf("fd00:244::/64")}},
 		Ports: []*api.Port{{Id: hostPort, Name: "host", Device: "viaduct0", Attach: api.Port_ATTACH_HOST, Addresses: gateways,
@@ -278,6 +280,32 @@ func TestPods(t *testing.T) {
 			}
 		})
 	}
+}
+
+// With two workers flows spread over two queues of the trunk, and either worker reaches every pod. A pod of its own
+// device that has too few queues for that has its port closed, and nobody else is the worse for it.
+func TestPodsOfTwoWorkers(t *testing.T) {
+	n := newPodNode(t, Config{Cleanup: true})
+	n.workers = 2
+	a, b := n.pod(5, api.Port_ATTACH_TRUNK), n.pod(6, api.Port_ATTACH_TRUNK)
+	n.apply()
+	for range 20 {
+		n.reaches(a, b, "10.244.1.6", "10.244.1.5", 1<<14)
+		n.reaches(b, a, "fd00:244::5", "fd00:244::6", 1<<14)
+		n.reaches(a, n.world, "192.0.2.2", "192.0.2.1", 1<<14)
+	}
+	workers := n.f.Status().Workers
+	if len(workers) != 2 || workers[0].Packets == 0 || workers[1].Packets == 0 {
+		t.Errorf("workers %v", workers)
+	}
+	n.pod(7, api.Port_ATTACH_DIRECT)
+	s := n.desired()
+	n.must(n.node.Do(func() error { return n.f.Apply(t.Context(), s) }))
+	if c := n.f.Closed(); len(c) != 1 || c[0].Port != 7 || !strings.Contains(c[0].Reason, "1 queues, and there are 2 workers") {
+		t.Errorf("closed: %v", c)
+	}
+	n.reaches(a, b, "10.244.1.6", "10.244.1.5", 1<<14)
+	n.balanced()
 }
 
 // A pod that a delta brings works at once, while others go on; one that it takes away is gone, and its hook with it.
