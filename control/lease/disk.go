@@ -3,17 +3,21 @@
 package lease
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"net/netip"
+	"slices"
 	"strings"
 
 	bolt "go.etcd.io/bbolt"
 )
 
 // The file has three buckets. entries: a record by its key, the fields separated by zero bytes. given: addresses, as
-// text, by their place in the order of giving back, 8 bytes, big endian. about: "format", the number below.
+// text, by their place in the order of giving back, 8 bytes, big endian. about: "format", the number below. The values
+// of the first two are sealed, since bbolt does not see damage within a page.
 var (
 	entriesBucket = []byte("entries")
 	givenBucket   = []byte("given")
@@ -41,6 +45,23 @@ func entryKey(k Key) []byte {
 
 func placeKey(place uint64) []byte { return binary.BigEndian.AppendUint64(nil, place) }
 
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// seal appends the CRC-32C of key and value to the value, 4 bytes, big endian.
+func seal(key, value []byte) []byte {
+	sum := crc32.Update(crc32.Checksum(key, castagnoli), castagnoli, value)
+	return binary.BigEndian.AppendUint32(slices.Clip(value), sum)
+}
+
+// unseal returns the value that was sealed.
+func unseal(key, sealed []byte) ([]byte, error) {
+	value := sealed[:max(0, len(sealed)-4)]
+	if !bytes.Equal(seal(key, value), sealed) {
+		return nil, fmt.Errorf("%q: its checksum is wrong", key)
+	}
+	return value, nil
+}
+
 // disk is the file.
 type disk struct{ *bolt.DB }
 
@@ -57,7 +78,7 @@ func (d disk) write(changes []change) error {
 		if c.value == nil {
 			err = bucket.Delete(c.key)
 		} else {
-			err = bucket.Put(c.key, c.value)
+			err = bucket.Put(c.key, seal(c.key, c.value))
 		}
 		if err != nil {
 			return err
@@ -85,7 +106,11 @@ func (d disk) load() (*book, error) {
 	return b, err
 }
 
-func (b *book) loadEntry(key, value []byte) error {
+func (b *book) loadEntry(key, sealed []byte) error {
+	value, err := unseal(key, sealed)
+	if err != nil {
+		return err
+	}
 	e, err := decode(value)
 	if err != nil {
 		return fmt.Errorf("entry %q: %w", key, err)
@@ -106,7 +131,11 @@ func (b *book) loadEntry(key, value []byte) error {
 	return nil
 }
 
-func (b *book) loadGiven(key, value []byte) error {
+func (b *book) loadGiven(key, sealed []byte) error {
+	value, err := unseal(key, sealed)
+	if err != nil {
+		return err
+	}
 	address, err := netip.ParseAddr(string(value))
 	if err != nil {
 		return fmt.Errorf("given %x: %w", key, err)

@@ -5,8 +5,8 @@
 //
 // Addresses are one space, whatever pools there are: a lease is of an address, not of a pool, so that pools may go,
 // come back and overlap. The order of the files is that of an attachment's way to disk: store.go takes what is asked,
-// writer.go gathers what is asked at the same time into one transaction, book.go decides, space.go and pool.go find
-// addresses, record.go and disk.go write.
+// writer.go gathers what is asked at the same time into one transaction, book.go and address.go decide, space.go and
+// pool.go find addresses, record.go and disk.go write, view.go shows what is on disk.
 package lease
 
 import (

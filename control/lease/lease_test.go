@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -240,7 +241,9 @@ func TestAsked(t *testing.T) {
 	if _, _, err := s.Add(pod(2), addresses("10.244.1.7")); !errors.As(err, &taken) || taken.By != key(1) {
 		t.Errorf("taken: %v", err)
 	}
-	for _, asked := range []string{"10.244.2.1", "10.244.1.0", "10.244.1.1", "10.244.1.255", "fd00::", "fd00::1", "fe80::1%eth0"} {
+	for _, asked := range []string{
+		"10.244.2.1", "10.244.1.0", "10.244.1.1", "10.244.1.255", "fd00::", "fd00::1", "fe80::1%eth0",
+	} {
 		var outside *OutsideError
 		if _, _, err := s.Add(pod(2), addresses(asked)); !errors.As(err, &outside) || outside.Address.String() != asked {
 			t.Errorf("%s: %v", asked, err)
@@ -296,7 +299,8 @@ func TestNoPools(t *testing.T) {
 
 func TestBadKeys(t *testing.T) {
 	s := opened(t, "10.0.0.0/24")
-	for _, k := range []Key{{}, {"n", "c", ""}, {"n", "c\x00", "i"}, {"n", "\xff", "i"}, {"n", string(make([]byte, 5000)), "i"}} {
+	long := strings.Repeat("c", 5000)
+	for _, k := range []Key{{}, {"n", "c", ""}, {"n", "c\x00", "i"}, {"n", "\xff", "i"}, {"n", long, "i"}} {
 		if _, _, err := s.Add(Attachment{Key: k}, nil); !errors.Is(err, ErrKey) {
 			t.Errorf("%q: %v", k, err)
 		}

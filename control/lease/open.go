@@ -5,6 +5,7 @@ package lease
 import (
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -83,6 +84,9 @@ func fill(path string) error {
 
 // openFile opens with bbolt, which panics about some damage, and then would keep the file, and so its lock.
 func openFile(path string, options *bolt.Options) (d disk, err error) {
+	if about, err := os.Stat(path); err == nil && about.Size() == 0 {
+		return d, errors.New("it is empty") // bbolt would take it for one to be made
+	}
 	var file *os.File
 	options.OpenFile = func(name string, flags int, mode os.FileMode) (_ *os.File, err error) {
 		file, err = os.OpenFile(name, flags&^os.O_CREATE, mode)
@@ -102,10 +106,14 @@ func openFile(path string, options *bolt.Options) (d disk, err error) {
 // goroutine of its own, for pages that are of two or of none.
 func (d disk) check() error {
 	return d.View(func(tx *bolt.Tx) error {
-		if about, err := os.Stat(d.Path()); err != nil || about.Size() < tx.Size() {
-			return errors.Join(err, fmt.Errorf("it lacks its end: it should have %d bytes", tx.Size()))
+		about, err := os.Stat(d.Path())
+		if err != nil {
+			return err
 		}
-		if _, err := d.load(); err != nil {
+		if about.Size() < tx.Size() {
+			return fmt.Errorf("it has %d bytes of %d", about.Size(), tx.Size())
+		}
+		if err := readAll(tx); err != nil {
 			return err
 		}
 		var first error
@@ -115,6 +123,21 @@ func (d disk) check() error {
 			}
 		}
 		return first
+	})
+}
+
+// readAll touches each byte that is in a bucket.
+func readAll(tx *bolt.Tx) error {
+	sum := crc32.NewIEEE()
+	return tx.ForEach(func(_ []byte, bucket *bolt.Bucket) error {
+		return bucket.ForEach(func(key, value []byte) error {
+			if value == nil {
+				return errors.New("it has a bucket within one")
+			}
+			sum.Write(key)
+			sum.Write(value)
+			return nil
+		})
 	})
 }
 

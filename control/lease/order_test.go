@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net/netip"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"testing"
 )
@@ -163,6 +164,35 @@ func TestMany(t *testing.T) {
 	if a := add(t, s, 1).Addresses[0]; held[a] {
 		t.Errorf("%s was leased before others were", a)
 	}
+}
+
+// TestMemory bounds what an attachment takes in memory, with its name in the view.
+func TestMemory(t *testing.T) {
+	const n = 5000
+	b := newBook()
+	b.configure(prefixes("10.0.0.0/16", "fd00::/64"), nil)
+	var v view
+	heap := func() uint64 {
+		var stats runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&stats)
+		return stats.HeapAlloc
+	}
+	before := heap()
+	for i := range n {
+		if _, _, err := b.add(pod(i), nil, epoch); err != nil {
+			t.Fatal(err)
+		}
+		b.changes, b.touched = nil, nil
+	}
+	v.follow(b, true)
+	each := (heap() - before) / n
+	t.Logf("%d bytes each", each)
+	if each > 2048 {
+		t.Errorf("%d bytes each", each)
+	}
+	runtime.KeepAlive(b)
+	runtime.KeepAlive(&v)
 }
 
 // distinct returns the addresses that are held, and fails if one is held twice.

@@ -71,18 +71,17 @@ func encode(e *entry) ([]byte, error) {
 
 // decode reads a record. Errors: JSON's, and what a record of this version cannot say.
 func decode(data []byte) (*entry, error) {
-	var versioned struct{ Version int }
-	if err := json.Unmarshal(data, &versioned); err != nil {
-		return nil, err
-	}
-	if versioned.Version != version {
-		return nil, fmt.Errorf("a record of version %d, not %d", versioned.Version, version)
-	}
 	var r record
 	decoder := json.NewDecoder(bytes.NewReader(data))
 	decoder.DisallowUnknownFields()
-	if err := decoder.Decode(&r); err != nil {
+	err := decoder.Decode(&r)
+	switch {
+	case r.Version != version && (err == nil || r.Version != 0): // before what is wrong for this version
+		return nil, fmt.Errorf("a record of version %d, not %d", r.Version, version)
+	case err != nil:
 		return nil, err
+	case len(bytes.TrimSpace(data[decoder.InputOffset():])) > 0:
+		return nil, errors.New("more than a record")
 	}
 	return r.entry()
 }
