@@ -49,7 +49,18 @@ func newVeth(t testing.TB, o vethOptions) veth {
 	t.Cleanup(func() { _ = netlink.LinkDel(link) })
 	v.ifindex = silentUp(t, v.name)
 	v.inPeer(t, func() error { v.peer = silentUp(t, v.name+"p"); return nil })
+	awaitUp(t, v.ifindex)
+	v.inPeer(t, func() error { awaitUp(t, v.peer); return nil })
 	return v
+}
+
+// awaitUp waits for the carrier to be acted on: until then the device's qdisc drops in silence (net/core/link_watch.c).
+func awaitUp(t testing.TB, ifindex int) {
+	t.Helper()
+	await(t, "a device to come up", func() bool {
+		l, err := netlink.LinkByIndex(ifindex)
+		return err == nil && l.Attrs().OperState == netlink.OperUp
+	})
 }
 
 const maxMTU = 65535
