@@ -151,7 +151,7 @@ func (t *Trunk) Detach() error {
 func (t *Trunk) removeAll() error {
 	ids, err := t.ports()
 	for _, id := range ids {
-		err = errors.Join(err, t.removePort(id))
+		err = errors.Join(err, t.takeOff(id))
 	}
 	return err
 }

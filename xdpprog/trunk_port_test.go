@@ -31,7 +31,7 @@ func TestFiltersOfOthers(t *testing.T) {
 		if err := netlink.FilterAdd(theirs); err != nil {
 			t.Fatal(err)
 		}
-		if err := errors.Join(l.trunk.RemovePort(portID), l.trunk.RemovePort(portID)); err != nil {
+		if err := errors.Join(l.trunk.takeOff(portID), l.trunk.takeOff(portID)); err != nil {
 			t.Error(err)
 		}
 		if program, qdisc := portHook(t, l.pod.ifindex); program != 0 || !qdisc {
@@ -43,7 +43,14 @@ func TestFiltersOfOthers(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := l.trunk.RemovePort(portID); err != nil {
+	if err := errors.Join(l.trunk.RemovePort(portID), l.trunk.RemovePort(portID)); err != nil {
+		t.Error(err)
+	}
+	if program, _ := portHook(t, l.pod.ifindex); program == 0 {
+		t.Error("a device without its port has lost its hook")
+	}
+	setPort(t, l.trunk, l.port)
+	if err := l.trunk.takeOff(portID); err != nil {
 		t.Error(err)
 	}
 	if _, qdisc := portHook(t, l.pod.ifindex); qdisc {
@@ -58,8 +65,8 @@ func TestPortsChangeHands(t *testing.T) {
 	l.port.IfIndex = l.pod.ifindex
 	setPort(t, l.trunk, l.port) // the port moves to another device
 	l.carries(t)
-	if program, qdisc := portHook(t, first.ifindex); program != 0 || qdisc {
-		t.Error("the hook did not leave the device before")
+	if program, _ := portHook(t, first.ifindex); program == 0 {
+		t.Error("the device before has lost its hook")
 	}
 	l.port.ID = 5
 	setPort(t, l.trunk, l.port) // the device becomes another port's

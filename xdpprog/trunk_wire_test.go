@@ -148,7 +148,7 @@ func TestNothingReachesTheHost(t *testing.T) {
 			t.Errorf("the host's stack got %x", frame)
 		}
 	}
-	if err := l.trunk.RemovePort(portID); err != nil { // the sockets would have seen it
+	if err := l.trunk.takeOff(portID); err != nil { // the sockets would have seen it
 		t.Fatal(err)
 	}
 	plain.send(t, goldens[0].frame)

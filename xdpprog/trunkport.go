@@ -171,8 +171,8 @@ func (t *Trunk) putPort(id uint32, port portValue, station stationValue) error {
 	return nil
 }
 
-// RemovePort takes a port out of the maps, and its hook off its device. It is no error when the port or the device is
-// gone. What a device that stays receives afterwards is for the host's stack.
+// RemovePort takes a port out of the maps. It is no error when it is in none. Its hook stays at the device for as long as
+// that is there, and passes nothing on: what a pod sends that has lost its port is not the host's stack's, either.
 func (t *Trunk) RemovePort(id uint32) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -195,17 +195,24 @@ func (t *Trunk) removePort(id uint32) error {
 	return errors.Join(remove(t.maps["port_counters"], id), remove(t.maps["ports"], id))
 }
 
-// leaveDevice takes a port off a device, unless the device is another port's.
+// leaveDevice has a device be no port's, unless it is another's.
 func (t *Trunk) leaveDevice(id, ifindex uint32) error {
 	var station stationValue
 	found, err := lookup(t.maps["stations"], ifindex, &station)
 	if err != nil || (found && station.Port != id) {
 		return err
 	}
-	if err := remove(t.maps["stations"], ifindex); err != nil {
+	return remove(t.maps["stations"], ifindex)
+}
+
+// takeOff removes a port with its hook.
+func (t *Trunk) takeOff(id uint32) error {
+	var port portValue
+	found, err := lookup(t.maps["ports"], id, &port)
+	if err != nil || !found {
 		return err
 	}
-	return detachFilter(int(ifindex))
+	return errors.Join(t.removePort(id), detachFilter(int(port.IfIndex)))
 }
 
 // Ports returns the PortIDs in the maps, in no order: also those of which LoadTrunk has taken over the maps.

@@ -329,7 +329,7 @@ func TestUpdatable(t *testing.T) {
 			p.Attach = api.Port_ATTACH_HOST
 			s.Ports = append(s.Ports, p)
 		}},
-		"limit": {true, func(s *api.Snapshot) { s.Limits = []*api.Limit{{Port: 1, ToPortBitsPerSecond: 1e6}} }},
+		"limit":    {true, func(s *api.Snapshot) { s.Limits = []*api.Limit{{Port: 1, ToPortBitsPerSecond: 1e6}} }},
 		"mtu":      {false, func(s *api.Snapshot) { s.Ports[0].Mtu = 1400 }},
 		"neighbor": {false, func(s *api.Snapshot) { s.Neighbors = nil }},
 		"node":     {false, func(s *api.Snapshot) { s.Node.Workers = 3 }},
