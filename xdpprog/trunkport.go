@@ -171,8 +171,8 @@ func (t *Trunk) putPort(id uint32, port portValue, station stationValue) error {
 	return nil
 }
 
-// RemovePort takes a port out of the maps. It is no error when it is in none. Its hook stays at the device for as long as
-// that is there, and passes nothing on: what a pod sends that has lost its port is not the host's stack's, either.
+// RemovePort takes a port out of the maps. It is no error when it is in none. Its hook stays at the device for as long
+// as that is there, and passes nothing on: what a pod sends that has lost its port is not the host's stack's, either.
 func (t *Trunk) RemovePort(id uint32) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()

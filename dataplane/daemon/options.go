@@ -47,8 +47,13 @@ func (o *Options) Flags(s *pflag.FlagSet) {
 	s.IntSliceVar(&o.CPUs, "cpus", nil,
 		"CPUs to bind the workers to, one each; everything else of the process keeps off them (default: not bound)")
 	s.IntVar(&o.Ring, "ring", 2048, "descriptors in each ring, a power of two")
-	s.BoolVar(&o.Cleanup, "cleanup", false, "when stopping, take away what stays for pods otherwise: the trunk, their hooks, "+
-		"and the routes, addresses and masquerade in the host's stack")
+	s.BoolVar(
+		&o.Cleanup,
+		"cleanup",
+		false,
+		"when stopping, take away what stays for pods otherwise: the trunk, their hooks, "+
+			"and the routes, addresses and masquerade in the host's stack",
+	)
 	s.StringVar(&o.Metrics, "metrics", "", "address to serve Prometheus metrics on, such as 127.0.0.1:9440")
 }
 

@@ -170,8 +170,8 @@ func (f *Forwarder) follow(ctx context.Context) error {
 	}
 }
 
-// concerns says whether something has to follow from what the kernel said of a device. Pods' devices come and go all the
-// time, and each is of its own port alone.
+// concerns says whether something has to follow from what the kernel said of a device. Pods' devices come and go all
+// the time, and each is of its own port alone.
 func (f *Forwarder) concerns(u netlink.LinkUpdate) bool {
 	a := u.Attrs()
 	return f.refusedAny.Load() ||

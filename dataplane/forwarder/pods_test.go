@@ -50,7 +50,14 @@ func newPodNode(t *testing.T, cfg Config) *podNode {
 		t.Skip("needs root")
 	}
 	cfg.Logger = zaptest.NewLogger(t)
-	n := &podNode{t: t, lab: netlab.New(), cfg: cfg, workers: 1, pods: map[int]*netlab.Namespace{}, attach: map[int]api.Port_Attach{}}
+	n := &podNode{
+		t:       t,
+		lab:     netlab.New(),
+		cfg:     cfg,
+		workers: 1,
+		pods:    map[int]*netlab.Namespace{},
+		attach:  map[int]api.Port_Attach{},
+	}
 	t.Cleanup(func() {
 		n.must(n.node.Do(n.f.Close))
 		if err := n.lab.Close(); err != nil {
@@ -63,8 +70,17 @@ func newPodNode(t *testing.T, cfg Config) *podNode {
 	n.world, err = n.lab.Namespace("world")
 	n.must(err)
 	n.must(n.lab.Veth(
-		netlab.End{In: n.node, Device: "up", Addresses: []netip.Prefix{netip.MustParsePrefix("192.0.2.1/24"), netip.MustParsePrefix("2001:db8::1/64")}},
-		netlab.End{In: n.world, Device: "up", Addresses: []netip.Prefix{netip.MustParsePrefix("192.0.2.2/24"), netip.MustParsePrefix("2001:db8::2/64")}}))
+		netlab.End{
+			In:        n.node,
+			Device:    "up",
+			Addresses: []netip.Prefix{netip.MustParsePrefix("192.0.2.1/24"), netip.MustParsePrefix("2001:db8::1/64")},
+		},
+		netlab.End{
+			In:        n.world,
+			Device:    "up",
+			Addresses: []netip.Prefix{netip.MustParsePrefix("192.0.2.2/24"), netip.MustParsePrefix("2001:db8::2/64")},
+		},
+	))
 	n.f = New(n.cfg)
 	return n
 }
@@ -91,7 +107,14 @@ func (n *podNode) pod(i int, attach api.Port_Attach) *netlab.Namespace {
 	v4, v6 := podAddr(i)
 	n.must(n.lab.Veth(
 		netlab.End{In: n.node, Device: fmt.Sprint("vd", i), MTU: 65535},
-		netlab.End{In: ns, Device: "eth0", MTU: 65535, MAC: podMAC(i), Addresses: []netip.Prefix{netip.PrefixFrom(v4, 32), netip.PrefixFrom(v6, 128)}}))
+		netlab.End{
+			In:        ns,
+			Device:    "eth0",
+			MTU:       65535,
+			MAC:       podMAC(i),
+			Addresses: []netip.Prefix{netip.PrefixFrom(v4, 32), netip.PrefixFrom(v6, 128)},
+		},
+	))
 	eth0, err := ns.Links().LinkByName("eth0")
 	n.must(err)
 	gateway := net.IPv4(169, 254, 1, 1)
@@ -130,11 +153,13 @@ func (n *podNode) desired() *api.Snapshot {
 		Node: &api.NodeSettings{Name: "node", Masquerade: true, Workers: n.workers,
 			PodPrefixes: []*api.Prefix{prefixOf("10.244.1.0/24"), prefixOf("fd00:244::/64")}},
 		HostRoutes: []*api.HostRoute{{Prefix: prefixOf("10.244.1.0/24")}, {Prefix: prefixOf("fd00:244::/64")}},
-		Ports: []*api.Port{{Id: hostPort, Name: "host", Device: "viaduct0", Attach: api.Port_ATTACH_HOST, Addresses: gateways,
-			Station: &api.Station{Router: true, Addresses: [][]byte{
-				netip.MustParseAddr("10.244.1.1").AsSlice(), netip.MustParseAddr("192.0.2.1").AsSlice(),
-				netip.MustParseAddr("fd00:244::1").AsSlice(),
-			}}}},
+		Ports: []*api.Port{
+			{Id: hostPort, Name: "host", Device: "viaduct0", Attach: api.Port_ATTACH_HOST, Addresses: gateways,
+				Station: &api.Station{Router: true, Addresses: [][]byte{
+					netip.MustParseAddr("10.244.1.1").AsSlice(), netip.MustParseAddr("192.0.2.1").AsSlice(),
+					netip.MustParseAddr("fd00:244::1").AsSlice(),
+				}}},
+		},
 		Groups: []*api.NextHopGroup{
 			{Id: 1, Hops: []*api.NextHop{{Port: hostPort, Weight: 1, Mtu: 1500}}},
 			{Id: 2, Kind: api.NextHopGroup_KIND_UNREACHABLE},
@@ -154,8 +179,11 @@ func (n *podNode) desired() *api.Snapshot {
 	for i := range n.pods {
 		v4, v6 := podAddr(i)
 		id := uint32(i)
-		s.Ports = append(s.Ports, &api.Port{Id: id, Name: fmt.Sprint("default/pod", i), Device: fmt.Sprint("vd", i), Attach: n.attach[i],
-			Addresses: gateways, Station: &api.Station{Mac: podMAC(i), Addresses: [][]byte{v4.AsSlice(), v6.AsSlice()}}})
+		s.Ports = append(
+			s.Ports,
+			&api.Port{Id: id, Name: fmt.Sprint("default/pod", i), Device: fmt.Sprint("vd", i), Attach: n.attach[i],
+				Addresses: gateways, Station: &api.Station{Mac: podMAC(i), Addresses: [][]byte{v4.AsSlice(), v6.AsSlice()}}},
+		)
 		s.Groups = append(s.Groups, &api.NextHopGroup{Id: id + 100, Hops: []*api.NextHop{{Port: id, Weight: 1}}})
 		route(v4.String()+"/32", id+100)
 		route(v6.String()+"/128", id+100)
@@ -163,7 +191,11 @@ func (n *podNode) desired() *api.Snapshot {
 	slices.SortFunc(s.Ports, func(a, b *api.Port) int { return cmp.Compare(a.Id, b.Id) })
 	slices.SortFunc(s.Groups, func(a, b *api.NextHopGroup) int { return cmp.Compare(a.Id, b.Id) })
 	slices.SortFunc(s.Routes, func(a, b *api.Route) int {
-		return cmp.Or(cmp.Compare(len(a.Prefix), len(b.Prefix)), bytes.Compare(a.Prefix, b.Prefix), cmp.Compare(a.Bits, b.Bits))
+		return cmp.Or(
+			cmp.Compare(len(a.Prefix), len(b.Prefix)),
+			bytes.Compare(a.Prefix, b.Prefix),
+			cmp.Compare(a.Bits, b.Bits),
+		)
 	})
 	return s
 }
@@ -301,7 +333,8 @@ func TestPodsOfTwoWorkers(t *testing.T) {
 	n.pod(7, api.Port_ATTACH_DIRECT)
 	s := n.desired()
 	n.must(n.node.Do(func() error { return n.f.Apply(t.Context(), s) }))
-	if c := n.f.Closed(); len(c) != 1 || c[0].Port != 7 || !strings.Contains(c[0].Reason, "1 queues, and there are 2 workers") {
+	if c := n.f.Closed(); len(c) != 1 || c[0].Port != 7 ||
+		!strings.Contains(c[0].Reason, "1 queues, and there are 2 workers") {
 		t.Errorf("closed: %v", c)
 	}
 	n.reaches(a, b, "10.244.1.6", "10.244.1.5", 1<<14)

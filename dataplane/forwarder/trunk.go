@@ -239,8 +239,8 @@ func (f *Forwarder) only(ports []*api.Port) links {
 	return some
 }
 
-// closeTrunk lets go of the hooks, which stay with the pods' devices and hand what comes to nobody; with Cleanup it takes
-// them away, and everything that is kept in the host's stack.
+// closeTrunk lets go of the hooks, which stay with the pods' devices and hand what comes to nobody; with Cleanup it
+// takes them away, and everything that is kept in the host's stack.
 func (f *Forwarder) closeTrunk() error {
 	t := &f.trunk
 	var errs []error

@@ -36,7 +36,11 @@ func (f *Forwarder) provideWorkers(
 	case fewest == noQueues: // nothing to serve
 		return undo, nil
 	case len(f.workers) == 0:
-		return f.stopWorkers, f.startWorkers(min(wantedWorkers(snapshot), fewest), len(withSockets(snapshot)), frameSize(next))
+		return f.stopWorkers, f.startWorkers(
+			min(wantedWorkers(snapshot), fewest),
+			len(withSockets(snapshot)),
+			frameSize(next),
+		)
 	case fewest < len(f.workers):
 		return undo, f.reduceWorkers(ctx, min(fewest, links.fewestQueues(f.snapshot)), links)
 	}

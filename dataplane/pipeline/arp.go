@@ -52,8 +52,8 @@ func (l *Pipeline) answerARP(p *packet.Packet, port *tables.Port, a packet.ARP) 
 	return l.send(p, port.ID, verdict.ARPConsumed)
 }
 
-// toStation has the frame go to the port's station, if there is but one, whatever MAC its message told. It returns false
-// when the frame has no room for that.
+// toStation has the frame go to the port's station, if there is but one, whatever MAC its message told. It returns
+// false when the frame has no room for that.
 func toStation(p *packet.Packet, port *tables.Port) bool {
 	return !port.Station.Only() || p.SetEthernet(port.Station.MAC, port.MAC, port.VLANs)
 }

@@ -19,7 +19,10 @@ func pod(id uint32) *api.Port {
 	return &api.Port{
 		Id: id, Name: fmt.Sprint("default/", id), Device: fmt.Sprintf("vd%02d", id), Attach: api.Port_ATTACH_TRUNK, Origin: 3,
 		Addresses: prefixes("169.254.1.1/32", "fe80::1/64"),
-		Station:   &api.Station{Mac: []byte{2, 0, 0, 0, 9, byte(id)}, Addresses: [][]byte{bytesOf(fmt.Sprint("10.244.1.", id))}},
+		Station: &api.Station{
+			Mac:       []byte{2, 0, 0, 0, 9, byte(id)},
+			Addresses: [][]byte{bytesOf(fmt.Sprint("10.244.1.", id))},
+		},
 	}
 }
 
@@ -36,7 +39,8 @@ func node() *api.Snapshot {
 func TestTrunkPorts(t *testing.T) {
 	b := mustBuild(t, nil, node(), machine(), neighbor.NewTable(neighbor.Config{}))
 	p := b.ByName("default/7")
-	if p == nil || !p.Trunk || p.Host || p.DeviceIndex != 2 || p.IfIndex != 107 || p.MAC != packet.GatewayMAC || p.MTU != 65535 {
+	if p == nil || !p.Trunk || p.Host || p.DeviceIndex != 2 || p.IfIndex != 107 || p.MAC != packet.GatewayMAC ||
+		p.MTU != 65535 {
 		t.Fatalf("%+v", p)
 	}
 	if !p.Up || !p.Present {
@@ -118,7 +122,8 @@ func TestTrunkRefusals(t *testing.T) {
 		row.change(s.Ports[5], s.Ports[6])
 		_, err := Build(nil, s, machine().links, neighbor.NewTable(neighbor.Config{}))
 		var invalid *InvalidError
-		if !errors.As(err, &invalid) || !strings.HasSuffix(invalid.Field, "]"+row.field) || !strings.Contains(invalid.Reason, row.reason) {
+		if !errors.As(err, &invalid) || !strings.HasSuffix(invalid.Field, "]"+row.field) ||
+			!strings.Contains(invalid.Reason, row.reason) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -177,7 +182,10 @@ func TestBucket(t *testing.T) {
 // A limit that stays as it is goes on from where it was.
 func TestLimitsLiveOn(t *testing.T) {
 	s := node()
-	s.Limits = []*api.Limit{{Port: 7, ToPortBitsPerSecond: 1e6, ToPortBurstBytes: 1500}, {Port: 8, FromPortBitsPerSecond: 1e6}}
+	s.Limits = []*api.Limit{
+		{Port: 7, ToPortBitsPerSecond: 1e6, ToPortBurstBytes: 1500},
+		{Port: 8, FromPortBitsPerSecond: 1e6},
+	}
 	n := neighbor.NewTable(neighbor.Config{})
 	first := mustBuild(t, nil, s, machine(), n)
 	if l := first.Port(7).Limit; l == nil || l.To == nil || l.From != nil {
@@ -185,7 +193,10 @@ func TestLimitsLiveOn(t *testing.T) {
 	}
 	next := node()
 	next.Epoch++
-	next.Limits = []*api.Limit{{Port: 7, ToPortBitsPerSecond: 1e6, ToPortBurstBytes: 1500}, {Port: 8, FromPortBitsPerSecond: 2e6}}
+	next.Limits = []*api.Limit{
+		{Port: 7, ToPortBitsPerSecond: 1e6, ToPortBurstBytes: 1500},
+		{Port: 8, FromPortBitsPerSecond: 2e6},
+	}
 	second := mustBuild(t, first, next, machine(), n)
 	if second.Port(7).Limit != first.Port(7).Limit || second.Port(8).Limit == first.Port(8).Limit {
 		t.Error("the unchanged limit begins anew, or the changed one does not")

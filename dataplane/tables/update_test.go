@@ -106,8 +106,23 @@ func listing(t *Tables) string {
 	}
 	for _, p := range t.Ports {
 		if p.ID != 0 {
-			fmt.Fprintln(&b, "port", p.ID, p.Name, p.Device, p.DeviceIndex, p.IfIndex, p.MAC, p.MTU, p.Up, p.Station, p.Trunk,
-				p.Limit != nil, t.byName[p.Name], t.Demux(2, packet.VLANs{}, packet.TrunkMAC(p.ID)))
+			fmt.Fprintln(
+				&b,
+				"port",
+				p.ID,
+				p.Name,
+				p.Device,
+				p.DeviceIndex,
+				p.IfIndex,
+				p.MAC,
+				p.MTU,
+				p.Up,
+				p.Station,
+				p.Trunk,
+				p.Limit != nil,
+				t.byName[p.Name],
+				t.Demux(2, packet.VLANs{}, packet.TrunkMAC(p.ID)),
+			)
 		}
 	}
 	for i := range t.Identities.All() {
@@ -177,7 +192,10 @@ func genPods(t *rapid.T, s *api.Snapshot) {
 		}
 		s.Ports = append(s.Ports, p)
 		if rapid.Bool().Draw(t, "limit") {
-			s.Limits = append(s.Limits, &api.Limit{Port: id, ToPortBitsPerSecond: rapid.Uint64Range(990, 1e6).Draw(t, "rate")})
+			s.Limits = append(
+				s.Limits,
+				&api.Limit{Port: id, ToPortBitsPerSecond: rapid.Uint64Range(990, 1e6).Draw(t, "rate")},
+			)
 		}
 	}
 }
@@ -358,7 +376,8 @@ func TestPinsFollowGroups(t *testing.T) {
 	bad := proto.CloneOf(to)
 	bad.Routes[0].Group = 99
 	bad.Groups[0].Hops[1].Via = bytesOf("10.2.0.8")
-	if _, err := Update(at, bad, api.Difference(from, bad), machine().links); err == nil || n.Lookup(2, addr("10.2.0.8")) != nil {
+	if _, err := Update(at, bad, api.Difference(from, bad), machine().links); err == nil ||
+		n.Lookup(2, addr("10.2.0.8")) != nil {
 		t.Errorf("a refused delta left a neighbour pinned: %v", err)
 	}
 	at = mustUpdate(t, at, from, to)

@@ -16,7 +16,8 @@ import (
 func (t *Tables) updatablePorts(d *api.Delta) bool {
 	for _, cfg := range d.GetSet().GetPorts() {
 		was := t.Port(packet.PortID(cfg.GetId()))
-		if cfg.GetAttach() != api.Port_ATTACH_TRUNK || was != nil && (!was.Trunk || was.Host || was.Device != cfg.GetDevice()) {
+		if cfg.GetAttach() != api.Port_ATTACH_TRUNK ||
+			was != nil && (!was.Trunk || was.Host || was.Device != cfg.GetDevice()) {
 			return false
 		}
 	}
@@ -106,7 +107,12 @@ func (b *build) leftPorts(d *api.Delta) error {
 	for i, g := range b.snap.GetGroups() {
 		for j, h := range g.GetHops() {
 			if gone[h.GetPort()] {
-				return b.invalid(g.GetOrigin(), fmt.Sprintf("groups[%d].hops[%d].port", i, j), "there is no port %d", h.GetPort())
+				return b.invalid(
+					g.GetOrigin(),
+					fmt.Sprintf("groups[%d].hops[%d].port", i, j),
+					"there is no port %d",
+					h.GetPort(),
+				)
 			}
 		}
 	}

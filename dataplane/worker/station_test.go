@@ -109,7 +109,8 @@ func TestPodToDirect(t *testing.T) {
 	r := podRig(t)
 	r.inject(1, onTrunk(podA, udp(t, 1, "10.244.1.7", "10.244.1.5", 100, nil)))
 	r.poll()
-	if out := r.sent(0); len(out) != 1 || packet.MAC(out[0][:6]) != hostMACs[0] || packet.MAC(out[0][6:12]) != portMACs[0] {
+	if out := r.sent(0); len(out) != 1 || packet.MAC(out[0][:6]) != hostMACs[0] ||
+		packet.MAC(out[0][6:12]) != portMACs[0] {
 		t.Fatalf("%x", out)
 	}
 	r.inject(0, udp(t, 0, "10.244.1.5", "10.244.1.7", 100, nil))
@@ -121,9 +122,17 @@ func TestPodToDirect(t *testing.T) {
 
 func TestStationsAreHeldToThemselves(t *testing.T) {
 	arp := func(sender, target string) []byte {
-		return build(t, &layers.Ethernet{SrcMAC: hostMACs[0][:], DstMAC: layers.EthernetBroadcast, EthernetType: layers.EthernetTypeARP},
+		return build(
+			t,
+			&layers.Ethernet{
+				SrcMAC:       hostMACs[0][:],
+				DstMAC:       layers.EthernetBroadcast,
+				EthernetType: layers.EthernetTypeARP,
+			},
 			&layers.ARP{AddrType: 1, Protocol: 0x800, HwAddressSize: 6, ProtAddressSize: 4, Operation: 1,
-				SourceHwAddress: hostMACs[0][:], SourceProtAddress: ip(sender), DstHwAddress: make([]byte, 6), DstProtAddress: ip(target)})
+				SourceHwAddress: hostMACs[0][:], SourceProtAddress: ip(sender),
+				DstHwAddress: make([]byte, 6), DstProtAddress: ip(target)},
+		)
 	}
 	stranger := udp(t, 0, "10.244.1.5", "10.244.1.7", 10, nil)
 	copy(stranger[6:], hostMACs[1][:])
@@ -135,14 +144,14 @@ func TestStationsAreHeldToThemselves(t *testing.T) {
 	}{
 		"another pod's":      {1, onTrunk(podA, udp(t, 1, "10.244.1.8", "8.8.8.8", 10, nil)), podA, verdict.SpoofedSource},
 		"another pod's IPv6": {1, onTrunk(podA, udp(t, 1, "fd00:244::8", "2001::1", 10, nil)), podA, verdict.SpoofedSource},
-		"the gateway's":      {1, onTrunk(podA, udp(t, 1, "169.254.1.1", "10.244.1.8", 10, nil)), podA, verdict.SpoofedSource},
+		"the gateway's":      {1, onTrunk(podA, udp(t, 1, "169.254.1.1", "10.244.1.8", 1, nil)), podA, verdict.SpoofedSource},
 		"a martian":          {1, onTrunk(podA, udp(t, 1, "127.0.0.1", "10.244.1.8", 10, nil)), podA, verdict.MartianSource},
 		"direct":             {0, udp(t, 0, "10.244.1.7", "10.244.1.8", 10, nil), podDirect, verdict.SpoofedSource},
 		"direct, MAC":        {0, stranger, podDirect, verdict.SourceMACInvalid},
 		"ARP":                {1, onTrunk(podA, arp("10.244.1.8", "169.254.1.1")), podA, verdict.MartianSource},
 		"no such port":       {1, onTrunk(77, udp(t, 1, "10.244.1.7", "10.244.1.8", 10, nil)), 0, verdict.UnknownPort},
 		"a port elsewhere":   {1, onTrunk(podDirect, udp(t, 1, "10.244.1.5", "10.244.1.8", 10, nil)), 0, verdict.UnknownPort},
-		"link-local":         {1, onTrunk(podA, udp(t, 1, "fe80::7", "fd00:244::8", 10, nil)), podA, verdict.LinkLocalForward},
+		"link-local":         {1, onTrunk(podA, udp(t, 1, "fe80::7", "fd00:244::8", 1, nil)), podA, verdict.LinkLocalForward},
 	} {
 		r := podRig(t)
 		r.inject(row.device, row.data)
@@ -159,16 +168,21 @@ func TestStationsAreHeldToThemselves(t *testing.T) {
 // The gateway answers ARP and neighbour discovery, on the trunk to the port, whatever MAC the message has.
 func TestGatewayAnswers(t *testing.T) {
 	r := podRig(t)
-	request := build(t, &layers.Ethernet{SrcMAC: hostMACs[1][:], DstMAC: layers.EthernetBroadcast, EthernetType: layers.EthernetTypeARP},
+	request := build(
+		t,
+		&layers.Ethernet{SrcMAC: hostMACs[1][:], DstMAC: layers.EthernetBroadcast, EthernetType: layers.EthernetTypeARP},
 		&layers.ARP{AddrType: 1, Protocol: 0x800, HwAddressSize: 6, ProtAddressSize: 4, Operation: 1,
 			SourceHwAddress: hostMACs[1][:], SourceProtAddress: ip("10.244.1.7"), DstHwAddress: make([]byte, 6),
-			DstProtAddress: ip("169.254.1.1")})
+			DstProtAddress: ip("169.254.1.1")},
+	)
 	r.inject(1, onTrunk(podA, request))
 	r.poll()
 	to, data := r.fromTrunk()
 	reply, _ := gopacket.NewPacket(data, layers.LayerTypeARP, gopacket.Default).Layer(layers.LayerTypeARP).(*layers.ARP)
-	if to != podA || reply == nil || reply.Operation != layers.ARPReply || packet.MACFrom(reply.SourceHwAddress) != packet.GatewayMAC ||
-		packet.MACFrom(reply.DstHwAddress) != hostMACs[1] || !net.IP(reply.SourceProtAddress).Equal(net.IP(ip("169.254.1.1"))) {
+	if to != podA || reply == nil || reply.Operation != layers.ARPReply ||
+		packet.MACFrom(reply.SourceHwAddress) != packet.GatewayMAC ||
+		packet.MACFrom(reply.DstHwAddress) != hostMACs[1] ||
+		!net.IP(reply.SourceProtAddress).Equal(net.IP(ip("169.254.1.1"))) {
 		t.Errorf("to port %d: %v", to, reply)
 	}
 	for _, source := range []string{"fd00:244::7", "fe80::77", "::"} {
@@ -193,7 +207,13 @@ func TestGatewayAnswers(t *testing.T) {
 }
 
 func solicitation(t *testing.T, source, target string) []byte {
-	h := &layers.IPv6{Version: 6, HopLimit: 255, NextHeader: layers.IPProtocolICMPv6, SrcIP: ip(source), DstIP: ip("ff02::1:ff00:1")}
+	h := &layers.IPv6{
+		Version:    6,
+		HopLimit:   255,
+		NextHeader: layers.IPProtocolICMPv6,
+		SrcIP:      ip(source),
+		DstIP:      ip("ff02::1:ff00:1"),
+	}
 	icmp := &layers.ICMPv6{TypeCode: layers.CreateICMPv6TypeCode(layers.ICMPv6TypeNeighborSolicitation, 0)}
 	_ = icmp.SetNetworkLayerForChecksum(h)
 	ns := &layers.ICMPv6NeighborSolicitation{TargetAddress: ip(target)}
@@ -210,7 +230,8 @@ func TestErrorsComeFromTheHost(t *testing.T) {
 	r.inject(1, onTrunk(podA, udp(t, 1, "10.244.1.7", "10.244.1.8", 10, func(h *layers.IPv4) { h.TTL = 1 })))
 	r.poll()
 	to, data := r.fromTrunk()
-	if h, ok := gopacket.NewPacket(data, layers.LayerTypeIPv4, gopacket.Default).NetworkLayer().(*layers.IPv4); !ok || to != podA ||
+	if h, ok := gopacket.NewPacket(data, layers.LayerTypeIPv4, gopacket.Default).NetworkLayer().(*layers.IPv4); !ok ||
+		to != podA ||
 		h.SrcIP.String() != "10.244.1.1" {
 		t.Errorf("to port %d: %x", to, data)
 	}
@@ -301,7 +322,13 @@ func TestPodsAllocateNothing(t *testing.T) {
 		podNode(s)
 		s.Limits = []*api.Limit{{Port: podB, ToPortBitsPerSecond: 80e6, ToPortBurstBytes: 5000}}
 	})
-	good, bad := onTrunk(podA, udp(t, 1, "10.244.1.7", "10.244.1.8", 500, nil)), onTrunk(podA, udp(t, 1, "1.1.1.1", "10.244.1.8", 500, nil))
+	good, bad := onTrunk(
+		podA,
+		udp(t, 1, "10.244.1.7", "10.244.1.8", 500, nil),
+	), onTrunk(
+		podA,
+		udp(t, 1, "1.1.1.1", "10.244.1.8", 500, nil),
+	)
 	pass := func() {
 		for range 16 {
 			r.rings[1].Inject(good)

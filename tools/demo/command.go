@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package demo shows a dataplane at work: two hosts in network namespaces with a real "viaduct up" between them, two pods
-// that the CNI plugin wires, real traffic through all of it, and the ledger at the end. Everything on the hosts' side is
-// Go: no ping, no traceroute, no ip.
+// Package demo shows a dataplane at work: two hosts in network namespaces with a real "viaduct up" between them, two
+// pods that the CNI plugin wires, real traffic through all of it, and the ledger at the end. Everything on the hosts'
+// side is Go: no ping, no traceroute, no ip.
 //
 // command.go and run.go are the frame, network.go the topology, and each further file some of the steps.
 package demo
@@ -44,8 +44,8 @@ func Command(output *string) *cobra.Command {
 		Use:   "demo",
 		Short: "Two hosts, two pods and a dataplane between them: real traffic, every step checked, nothing left behind",
 		Long: `Two hosts and a dataplane between them, in network namespaces: real ICMP, UDP and TCP over IPv4 and IPv6, jumbo
-frames, a traceroute, path MTU discovery, routes that change under load; two pods that viaduct-cni (of the same directory)
-wires and takes down; and the ledger at the end.
+frames, a traceroute, path MTU discovery, routes that change under load; two pods that viaduct-cni (of the same
+directory) wires and takes down; and the ledger at the end.
 
 Needs root. Leaves nothing behind, also when interrupted.
 Exit status: 0 every step was right, 1 one was not, 2 it could not start.`,

@@ -50,7 +50,7 @@ func (fake) Ports(_ context.Context, r *api.PortsRequest) (*api.PortsReply, erro
 	}
 	return &api.PortsReply{Epoch: 7, Ports: []*api.Port{
 		{Id: 1, Name: "left", Device: "v0", State: api.PortState_PORT_STATE_UP, Mtu: 60000, Mac: "02:00:00:00:00:01",
-			Addresses: []string{"10.1.0.1/24"}, XdpMode: "native", MultiBuffer: true, OuterVlan: 5, InnerVlan: 6,
+			Addresses: []string{"10.1.0.1/24"}, XdpMode: "native", OuterVlan: 5, InnerVlan: 6,
 			Queues: []*api.PortQueue{{Queue: 0}, {Queue: 1, ZeroCopy: true}}},
 		{Id: 12, Name: "right", Device: "lab10", Trunk: true, Station: []string{"10.244.1.7"},
 			State: api.PortState_PORT_STATE_GONE, Reason: "no link"},
@@ -152,9 +152,9 @@ func TestText(t *testing.T) {
 		want string
 	}{
 		{"ports", `
-PORT   ID  STATE  DEVICE  VLAN    MTU  MAC                ADDRESSES    STATION     XDP                  QUEUES              REASON
-left    1  up     v0      5.6   60000  02:00:00:00:00:01  10.1.0.1/24  -           native,multi-buffer  0:copy 1:zero-copy  -
-right  12  gone   lab10   -         0  -                  -            10.244.1.7  trunk                -                   no link
+PORT   ID  STATE  DEVICE  VLAN    MTU  MAC                ADDRESSES    STATION     XDP     QUEUES              REASON
+left    1  up     v0      5.6   60000  02:00:00:00:00:01  10.1.0.1/24  -           native  0:copy 1:zero-copy  -
+right  12  gone   lab10   -         0  -                  -            10.244.1.7  trunk   -                   no link
 `},
 		{"routes", `
 DESTINATION  KIND       VIA       PORT   WEIGHT   MTU  ORIGIN
