@@ -4,6 +4,7 @@ package cni
 
 import (
 	"context"
+	"errors"
 	"net"
 
 	"github.com/containernetworking/cni/pkg/types"
@@ -59,7 +60,7 @@ func (a *attachment) standing(ctx context.Context, inside netlink.Link) (*curren
 	if err := a.yield(p, inside.Attrs().Index); err != nil {
 		return nil, fail(types.ErrIOFailure, "look at the container's routes", err)
 	}
-	differences, err := a.differences(p, a.mac().String(), 0)
+	differences, err := a.differences(p, a.mac().String(), p.mtu)
 	if err != nil || len(differences) > 0 {
 		return nil, err
 	}
@@ -81,7 +82,7 @@ func (a *attachment) recall(ctx context.Context, index int) (*plan, error) {
 	}
 	routes, err := a.sandbox.links.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{LinkIndex: index},
 		netlink.RT_FILTER_OIF)
-	if err != nil {
+	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
 		return nil, fail(types.ErrIOFailure, "list the container's routes", err)
 	}
 	given := &current.Result{}

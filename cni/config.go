@@ -24,8 +24,10 @@ import (
 // other versions'; runtimeConfig.portMappings is for the portmap plugin behind this one.
 type config struct {
 	types.PluginConf
-	RunDir        string `json:"runDir"`
-	Attach        string `json:"attach"`
+	// Of a GC; apart from PluginConf's, so that a list that is missing is told from an empty one.
+	Valid         json.RawMessage `json:"cni.dev/valid-attachments"`
+	RunDir        string          `json:"runDir"`
+	Attach        string          `json:"attach"`
 	RuntimeConfig struct {
 		preferences
 		Bandwidth bandwidth `json:"bandwidth"`
@@ -183,6 +185,11 @@ func (b bandwidth) bound() (*attach.Bandwidth, error) {
 func (c *config) previous() (*current.Result, error) {
 	if c.RawPrevResult == nil {
 		return nil, nil
+	}
+	for _, list := range []string{"interfaces", "ips", "routes"} { // the library takes nothing in them for something
+		if l, ok := c.RawPrevResult[list].([]any); ok && slices.Contains(l, nil) {
+			return nil, fail(types.ErrDecodingFailure, "decode prevResult", fmt.Errorf("null in %s", list))
+		}
 	}
 	err := version.ParsePrevResult(&c.PluginConf)
 	var result *current.Result

@@ -20,8 +20,9 @@ import (
 	"github.com/viaduct-net/viaduct/control/api/attach"
 )
 
-// linkMTU is the MTU of both ends, in bytes: the largest that IP has. What a packet may have on its way is with the
-// routes; a veth drops what is larger than the receiving end's (drivers/net/veth.c).
+// linkMTU is what both ends are made with, in bytes: the largest that IP has. What a packet may have on its way is with
+// the routes; a veth drops what is larger than the receiving end's MTU (drivers/net/veth.c). Of the container's end
+// control has the last word.
 const linkMTU = 65535
 
 // names are the host's end of an attachment and the addresses of both, which follow from the attachment's key, so that

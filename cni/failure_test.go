@@ -14,6 +14,8 @@ import (
 	"github.com/vishvananda/netlink"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	"github.com/viaduct-net/viaduct/control/api/attach"
 )
 
 // fails adds, and wants the code, and nothing left.
@@ -120,12 +122,38 @@ func TestTheContainerFails(t *testing.T) {
 func TestAnswersThatMakeNoSense(t *testing.T) {
 	r := node(t)
 	p := r.pod("one")
-	for _, answer := range [][3]string{
-		{"", "169.254.1.1", "0.0.0.0/0"}, {"ten", "169.254.1.1", "0.0.0.0/0"}, {"10.0.0.1", "x", "0.0.0.0/0"},
-		{"10.0.0.1", "169.254.1.1", "x"}, {"10.0.0.1", "169.254.1.1", "::/0"},
+	for name, spoil := range map[string]func(*attach.AddReply){
+		"no address":              func(a *attach.AddReply) { a.Addresses = nil },
+		"address":                 func(a *attach.AddReply) { a.Addresses[0] = "ten" },
+		"no MTU":                  func(a *attach.AddReply) { a.Mtu = 0 },
+		"gateway":                 func(a *attach.AddReply) { a.Gateways[0] = "x" },
+		"destination":             func(a *attach.AddReply) { a.Routes[0].Destination = "x" },
+		"family without a router": func(a *attach.AddReply) { a.Routes[0].Destination = "::/0" },
 	} {
-		r.control.Answer(answer[0], answer[1], answer[2])
+		a := answer()
+		spoil(a)
+		r.control.Answer(a)
+		t.Log(name)
 		r.fails(p, "", 6)
+	}
+}
+
+func answer() *attach.AddReply {
+	return &attach.AddReply{Addresses: []string{"10.0.0.1"}, Gateways: []string{"169.254.1.1"}, Mtu: 65535,
+		Routes: []*attach.Route{{Destination: "0.0.0.0/0"}}}
+}
+
+func TestTheLinkMTUIsControls(t *testing.T) {
+	r := node(t)
+	p := r.pod("one")
+	a := answer()
+	a.Mtu = 9000
+	r.control.Answer(a)
+	result := r.add(r.list("1.1.0", ""), p)
+	l, err := p.Links().LinkByName("eth0")
+	r.ok(err)
+	if l.Attrs().MTU != 9000 || result.Interfaces[1].Mtu != 9000 {
+		t.Errorf("MTU %d, in the result %d", l.Attrs().MTU, result.Interfaces[1].Mtu)
 	}
 }
 

@@ -19,6 +19,8 @@ func FuzzConfiguration(f *testing.F) {
 		"prevResult": {"cniVersion": "0.4.0", "ips": [{"version": "4", "address": "10.0.0.1/8", "interface": 0}]}}`),
 		"IgnoreUnknown=1;K8S_POD_NAME=p;IP=10.0.0.2,fd00::2/64;MAC=0a:00:00:00:00:02;X=")
 	f.Add([]byte(`{}`), ";;=;IP=;MAC=")
+	f.Add([]byte(`{"prevResult": {"cniVersion": "0.3.1", "interfaces": [{}], "ips": [{"address": "::/0"}],
+		"routes": [{}]}}`), "")
 	f.Add([]byte(`{"prevResult": {"interfaces": [null], "ips": [null]}}`), "IgnoreUnknown=0")
 	f.Fuzz(func(t *testing.T, stdin []byte, args string) {
 		call := &skel.CmdArgs{StdinData: stdin, Args: args, ContainerID: "c", IfName: "eth0"}

@@ -4,6 +4,7 @@ package cni
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"strings"
 
@@ -23,6 +24,10 @@ func gc(ctx context.Context, args *skel.CmdArgs) error {
 	if err != nil {
 		return err
 	}
+	valid, err := c.valid()
+	if err != nil {
+		return err
+	}
 	host, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 	if err != nil {
 		return fail(types.ErrIOFailure, "open netlink", err)
@@ -33,28 +38,35 @@ func gc(ctx context.Context, args *skel.CmdArgs) error {
 		return err
 	}
 	defer control.close()
-	errs := []error{sweep(host, c)}
-	errs = append(errs, collect(ctx, host, control, c))
+	errs := []error{sweep(host, c.Name, valid)}
+	errs = append(errs, collect(ctx, host, control, &attach.CollectRequest{Network: c.Name, Valid: valid}))
 	if c.delegated() {
 		errs = append(errs, invoke.DelegateGC(ctx, c.IPAM.Type, args.StdinData, nil))
 	}
 	return first(errs)
 }
 
-// valid are the keys that stay.
-func (c *config) valid() []*attach.Key {
-	keys := make([]*attach.Key, 0, len(c.ValidAttachments))
-	for _, v := range c.ValidAttachments {
+// valid are the keys that stay. Without a list nothing is known, and nothing may go.
+func (c *config) valid() ([]*attach.Key, error) {
+	if c.Valid == nil {
+		return nil, invalid("GC without cni.dev/valid-attachments")
+	}
+	var listed []types.GCAttachment
+	if err := json.Unmarshal(c.Valid, &listed); err != nil {
+		return nil, fail(types.ErrDecodingFailure, "decode cni.dev/valid-attachments", err)
+	}
+	var keys []*attach.Key
+	for _, v := range listed {
 		keys = append(keys, &attach.Key{Network: c.Name, Container: v.ContainerID, Interface: v.IfName})
 	}
-	return keys
+	return keys, nil
 }
 
 // sweep removes devices of this network that are no valid attachment's. Whose a device is its name and its alias say
 // together: the name is the hash of the network and what the alias tells.
-func sweep(host *netlink.Handle, c *config) error {
+func sweep(host *netlink.Handle, network string, valid []*attach.Key) error {
 	stays := map[string]bool{}
-	for _, key := range c.valid() {
+	for _, key := range valid {
 		stays[name(key).device] = true
 	}
 	links, err := host.LinkList()
@@ -65,7 +77,7 @@ func sweep(host *netlink.Handle, c *config) error {
 	for _, l := range links {
 		device := l.Attrs().Name
 		container, ifname, _ := strings.Cut(strings.TrimPrefix(l.Attrs().Alias, aliasPrefix), "/")
-		key := &attach.Key{Network: c.Name, Container: container, Interface: ifname}
+		key := &attach.Key{Network: network, Container: container, Interface: ifname}
 		if ours(l) && name(key).device == device && !stays[device] {
 			errs = append(errs, <-unpair(host, ours, device))
 		}
@@ -74,8 +86,8 @@ func sweep(host *netlink.Handle, c *config) error {
 }
 
 // collect has control forget the rest, and removes devices that it still knew of.
-func collect(ctx context.Context, host *netlink.Handle, control *control, c *config) error {
-	reply, err := control.Collect(ctx, &attach.CollectRequest{Network: c.Name, Valid: c.valid()})
+func collect(ctx context.Context, host *netlink.Handle, control *control, r *attach.CollectRequest) error {
+	reply, err := control.Collect(ctx, r)
 	if err != nil {
 		return answered("viaduct-control did not collect", err)
 	}

@@ -14,6 +14,8 @@ import (
 	"google.golang.org/grpc/status"
 )
 
+const none = `, "cni.dev/valid-attachments": []`
+
 func TestCollect(t *testing.T) {
 	r := node(t)
 	list := r.list("1.1.0", "")
@@ -50,6 +52,18 @@ func TestCollect(t *testing.T) {
 	}
 }
 
+func TestCollectWithoutAList(t *testing.T) {
+	r := node(t)
+	list, p := r.list("1.1.0", ""), r.pod("one")
+	r.add(list, p)
+	for more, want := range map[string]uint{"": 7, `, "cni.dev/valid-attachments": 5`: 6} {
+		if out, err := r.run(environment(p, "CNI_COMMAND", "GC"), r.configuration(more)); err == nil || err.Code != want {
+			t.Error(out)
+		}
+	}
+	r.ok(r.check(list, p))
+}
+
 // What control names is removed only if it is a device of ours.
 func TestCollectTouchesNothingElse(t *testing.T) {
 	r := node(t)
@@ -58,7 +72,7 @@ func TestCollectTouchesNothingElse(t *testing.T) {
 	l, err := r.host.Links().LinkByName(device)
 	r.ok(err)
 	r.ok(r.host.Links().LinkSetAlias(l, "mine"))
-	if out, err := r.run(environment(p, "CNI_COMMAND", "GC"), r.configuration("")); err != nil {
+	if out, err := r.run(environment(p, "CNI_COMMAND", "GC"), r.configuration(none)); err != nil {
 		t.Fatal(out)
 	}
 	if links := r.links(r.host); !slices.Equal(links, []string{device}) {
@@ -69,12 +83,12 @@ func TestCollectTouchesNothingElse(t *testing.T) {
 func TestCollectWithoutControl(t *testing.T) {
 	r := node(t)
 	p := r.pod("one")
-	if out, err := r.run(environment(p, "CNI_COMMAND", "GC"), r.configuration(`, "runDir": "/nonexistent"`)); err == nil ||
-		err.Code != 11 {
+	if out, err := r.run(environment(p, "CNI_COMMAND", "GC"),
+		r.configuration(none+`, "runDir": "/nonexistent"`)); err == nil || err.Code != 11 {
 		t.Error(out)
 	}
 	r.control.Before(func(context.Context, string) error { return status.Error(codes.Internal, "no") })
-	if out, err := r.run(environment(p, "CNI_COMMAND", "GC"), r.configuration("")); err == nil || err.Code != 999 {
+	if out, err := r.run(environment(p, "CNI_COMMAND", "GC"), r.configuration(none)); err == nil || err.Code != 999 {
 		t.Error(out)
 	}
 }

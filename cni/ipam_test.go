@@ -108,3 +108,38 @@ func TestDelegatedFails(t *testing.T) {
 		r.clean(p)
 	}
 }
+
+// An IPAM plugin that speaks 1.1.0, and notes what it was asked.
+func TestDelegatedCommands(t *testing.T) {
+	r := node(t)
+	dir := t.TempDir()
+	r.ok(os.WriteFile(filepath.Join(dir, "noting"), []byte(`#!/bin/sh
+echo $CNI_COMMAND >> `+dir+`/asked
+case $CNI_COMMAND in
+VERSION) echo '{"cniVersion": "1.1.0", "supportedVersions": ["1.1.0"]}';;
+ADD) echo '{"cniVersion": "1.1.0", "ips": [{"address": "10.99.0.7/24"}]}';;
+STATUS) echo '{"cniVersion": "1.1.0", "code": 51, "msg": "few are left"}'; exit 1;;
+esac
+`), 0o700))
+	p := r.pod("one")
+	env := environment(p, "CNI_PATH", dir)
+	previous := ""
+	for _, c := range []struct {
+		command, more string
+		want          uint
+	}{{"ADD", "", 0}, {"CHECK", "", 0}, {"DEL", "", 0}, {"STATUS", "", 51}, {"GC", none, 0}} {
+		env["CNI_COMMAND"] = c.command
+		out, err := r.run(env, r.configuration(`, "ipam": {"type": "noting"}`+previous+c.more))
+		if err != nil && err.Code != c.want || err == nil && c.want != 0 {
+			t.Errorf("%s: %s", c.command, out)
+		}
+		if c.command == "ADD" {
+			previous = `, "prevResult": ` + out
+		}
+	}
+	asked, err := os.ReadFile(filepath.Join(dir, "asked"))
+	if got := strings.Fields(string(asked)); err != nil || strings.Join(got, " ") != "ADD CHECK DEL STATUS GC" {
+		t.Errorf("asked for %v, %v", got, err)
+	}
+	r.clean(p)
+}

@@ -17,6 +17,7 @@ import (
 
 // plan is what the interface in the container is to be like: control's answer, parsed.
 type plan struct {
+	mtu       int // bytes, of the link
 	addresses []netip.Addr
 	gateways  map[bool]netip.Addr // by whether it is IPv4
 	routes    []planned
@@ -28,7 +29,7 @@ type planned struct {
 }
 
 func parse(reply *attach.AddReply) (*plan, error) {
-	p := &plan{gateways: map[bool]netip.Addr{}}
+	p := &plan{mtu: int(reply.Mtu), gateways: map[bool]netip.Addr{}}
 	for _, s := range reply.Addresses {
 		a, err := netip.ParseAddr(s)
 		if err != nil {
@@ -53,8 +54,8 @@ func parse(reply *attach.AddReply) (*plan, error) {
 		}
 		p.routes = append(p.routes, planned{d.Masked(), int(r.Mtu)})
 	}
-	if len(p.addresses) == 0 {
-		return nil, errors.New("no address")
+	if len(p.addresses) == 0 || p.mtu == 0 {
+		return nil, errors.New("no address, or no MTU")
 	}
 	return p, nil
 }
@@ -66,7 +67,7 @@ func (a *attachment) wire(p *plan) error {
 	if err != nil {
 		return fmt.Errorf("find %s in the container: %w", a.key.Interface, err)
 	}
-	if _, has := p.gateways[false]; has || anyIPv6(p.addresses) {
+	if slices.ContainsFunc(p.addresses, netip.Addr.Is6) {
 		if err := a.sandbox.enableIPv6(a.key.Interface); err != nil {
 			return fmt.Errorf("enable IPv6 on %s: %w", a.key.Interface, err)
 		}
@@ -78,19 +79,15 @@ func (a *attachment) wire(p *plan) error {
 			return fmt.Errorf("add %v to %s: %w", address, a.key.Interface, err)
 		}
 	}
+	if p.mtu != link.Attrs().MTU {
+		if err := a.sandbox.links.LinkSetMTU(link, p.mtu); err != nil {
+			return fmt.Errorf("set the MTU of %s to %d: %w", a.key.Interface, p.mtu, err)
+		}
+	}
 	if err := a.sandbox.links.LinkSetUp(link); err != nil {
 		return fmt.Errorf("bring up %s in the container: %w", a.key.Interface, err)
 	}
 	return a.addRoutes(p, link.Attrs().Index)
-}
-
-func anyIPv6(addresses []netip.Addr) bool {
-	for _, a := range addresses {
-		if !a.Is4() {
-			return true
-		}
-	}
-	return false
 }
 
 // host is the subnet of one address.

@@ -57,6 +57,8 @@ func TestMalformedConfigurations(t *testing.T) {
 		r.configuration(`, "prevResult": 5`):                                                               6,
 		r.configuration(`, "prevResult": {"cniVersion": "9.0.0"}`):                                         6,
 		r.configuration(`, "prevResult": {"ips": [{"address": "x"}]}`):                                     6,
+		r.configuration(`, "prevResult": {"cniVersion": "0.4.0", "interfaces": [null]}`):                   6,
+		r.configuration(`, "prevResult": {"cniVersion": "1.0.0", "ips": [null]}`):                          6,
 		r.configuration(`, "runtimeConfig": {"ips": ["10.244.1.300"]}`):                                    7,
 		r.configuration(`, "runtimeConfig": {"ips": ["10.244.1.3/33"]}`):                                   7,
 		r.configuration(`, "runtimeConfig": {"ips": ["10.244.1.3/"]}`):                                     7,
@@ -168,4 +170,18 @@ func TestDelIsLenient(t *testing.T) {
 			t.Errorf("%s, %v: %s", more, changes, out)
 		}
 	}
+}
+
+// An alias has less room than a container's name.
+func TestLongContainerID(t *testing.T) {
+	r := node(t)
+	p := r.pod("one")
+	env := environment(p, "CNI_CONTAINERID", strings.Repeat("c", 300))
+	for _, command := range []string{"ADD", "ADD", "DEL"} {
+		env["CNI_COMMAND"] = command
+		if out, err := r.run(env, r.configuration("")); err != nil {
+			t.Error(out)
+		}
+	}
+	r.clean(p)
 }

@@ -19,7 +19,7 @@ func (a *attachment) result(p *plan) *current.Result {
 	r.Interfaces = append(r.Interfaces,
 		&current.Interface{Name: a.names.device, Mac: a.names.hostMAC.String(), Mtu: linkMTU},
 		&current.Interface{
-			Name: a.key.Interface, Mac: a.mac().String(), Mtu: linkMTU, Sandbox: a.sandbox.path},
+			Name: a.key.Interface, Mac: a.mac().String(), Mtu: p.mtu, Sandbox: a.sandbox.path},
 	)
 	inside := len(r.Interfaces) - 1
 	for _, address := range p.addresses {

@@ -78,16 +78,11 @@ func (c *Control) Before(f func(ctx context.Context, method string) error) {
 	c.before = f
 }
 
-// Answer has every Add answered with an address, a gateway, and a route's destination, whatever they are. An empty
-// address is none.
-func (c *Control) Answer(address, gateway, destination string) {
+// Answer has every Add answered with this, whatever it is.
+func (c *Control) Answer(reply *attach.AddReply) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.answer = &attach.AddReply{
-		Gateways: []string{gateway}, Routes: []*attach.Route{{Destination: destination}}, Mtu: 65535}
-	if address != "" {
-		c.answer.Addresses = []string{address}
-	}
+	c.answer = reply
 }
 
 // Forget drops all leases.
