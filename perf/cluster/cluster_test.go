@@ -32,7 +32,8 @@ func TestEverythingCompiles(t *testing.T) {
 	if err != nil || len(refused) > 0 {
 		t.Fatal(err, refused)
 	}
-	if len(keys) != len(objects) || len(snapshot.Routes) != size.Routes+size.Nodes-1 ||
+	const own = 4 // the node's: its pod CIDR, the first address of that, and a default of each family
+	if len(keys) != len(objects) || len(snapshot.Routes) != size.Routes+size.Nodes-1+own ||
 		len(snapshot.IdentityPrefixes) != size.Pods+size.Nodes {
 		t.Errorf("%d keys of %d objects: %d routes, %d addresses", len(keys), len(objects), len(snapshot.Routes),
 			len(snapshot.IdentityPrefixes))

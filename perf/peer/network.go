@@ -140,7 +140,10 @@ func (n *Network) startDaemons(ctx context.Context, cpus []int) error {
 	if err := v.launch(ctx, n.node, cpus, manifests); err != nil {
 		return err
 	}
-	return n.awaitStatus(ctx)
+	if err := n.awaitStatus(ctx); err != nil {
+		return fmt.Errorf("%w; %s: %s", err, v.controlBinary(), v.control.output.last())
+	}
+	return nil
 }
 
 // awaitStatus asks the plugin until it says that ADD will succeed.

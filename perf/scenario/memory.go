@@ -39,6 +39,7 @@ func (c *CNI) memory(ctx context.Context, doc *report.Document, subjects []strin
 				return fmt.Errorf("memory, %s, round %d: %w", name, round+1, err)
 			}
 			s.add(name, samples)
+			fmt.Fprintf(c.Progress, "%s round %d/%d %s:%s\n", s.name, round+1, c.Runs, name, sampleText(samples))
 		}
 	}
 	c.conclude(doc, s, s.differences(subjects))

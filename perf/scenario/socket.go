@@ -64,7 +64,7 @@ func dial(to netip.Addr, limit time.Duration) (int, error) {
 	}
 	err = setTimeout(fd, limit)
 	if err == nil {
-		err = unix.Connect(fd, sa)
+		err = connect(fd, sa, limit)
 	}
 	if err == nil {
 		err = setTimeout(fd, patience)
@@ -74,6 +74,32 @@ func dial(to netip.Addr, limit time.Duration) (int, error) {
 		return -1, fmt.Errorf("connect to %s: %w", to, err)
 	}
 	return fd, nil
+}
+
+// connect goes on when a signal comes between, as the runtime's own do: a call with a timeout is not begun again by
+// the kernel, while the connection goes on (signal(7), connect(2)).
+func connect(fd int, sa unix.Sockaddr, limit time.Duration) error {
+	err := unix.Connect(fd, sa)
+	if !errors.Is(err, unix.EINTR) {
+		return err
+	}
+	ready := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}
+	for deadline := time.Now().Add(limit); ; {
+		n, err := unix.Poll(ready, int(max(0, time.Until(deadline).Milliseconds())))
+		switch {
+		case errors.Is(err, unix.EINTR):
+			continue
+		case err != nil:
+			return err
+		case n == 0:
+			return unix.ETIMEDOUT
+		}
+		failed, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ERROR)
+		if err == nil && failed != 0 {
+			err = unix.Errno(failed)
+		}
+		return err
+	}
 }
 
 // dialPatiently connects through a subject that has just started.

@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package scenario
+
+import (
+	"context"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/viaduct-net/viaduct/internal/testenv"
+	"github.com/viaduct-net/viaduct/perf/peer"
+	"github.com/viaduct-net/viaduct/perf/report"
+)
+
+// built makes viaduct's own programs.
+func built(t *testing.T) peer.Programs {
+	t.Helper()
+	bin := t.TempDir()
+	build := exec.Command("go", "build", "-o", bin, "github.com/viaduct-net/viaduct/dataplane/cmd/viaduct-dataplane",
+		"github.com/viaduct-net/viaduct/control/cmd/viaduct-control", "github.com/viaduct-net/viaduct/cni/cmd/viaduct-cni")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("build the programs: %v: %s", err, out)
+	}
+	return peer.Programs{
+		Dataplane: filepath.Join(bin, "viaduct-dataplane"), Plugin: filepath.Join(bin, "viaduct-cni"), Reference: reference,
+	}
+}
+
+// TestPodsOfViaduct takes every measure of both attachments.
+func TestPodsOfViaduct(t *testing.T) {
+	p := Pods{
+		Comparison: comparison(t, "trunk", "direct"), Measures: PodMeasures(), Flows: 100,
+		Duration: 100 * time.Millisecond,
+	}
+	p.Programs = built(t)
+	var doc report.Document
+	if err := p.Run(context.Background(), &doc); err != nil {
+		t.Fatal(err)
+	}
+	for _, subject := range p.Subjects {
+		for _, m := range podMeasures {
+			metric := "throughput"
+			switch m.name {
+			case podMeasures["rr"].name, podMeasures["crr"].name:
+				metric = "transactions"
+			}
+			if median(&doc, m.name, subject, metric) <= 0 {
+				t.Errorf("%s: no %s of %s", m.name, metric, subject)
+			}
+		}
+	}
+}
+
+// TestCNIOfViaduct: what comes with pods goes with them.
+func TestCNIOfViaduct(t *testing.T) {
+	testenv.Root(t)
+	c := CNI{
+		Subjects: []string{"trunk", "direct", "bridge"}, Programs: built(t), Adds: 3, Pods: 2, Parallel: 3, Memory: 12,
+		Runs: 1, Progress: t.Output(),
+	}
+	var doc report.Document
+	if err := c.Run(context.Background(), &doc); err != nil {
+		t.Fatal(err)
+	}
+	for _, subject := range []string{"trunk", "direct"} {
+		if add := median(&doc, "cni/pods2", subject, "add"); add <= 0 {
+			t.Errorf("ADD of %s took %v", subject, add)
+		}
+		if r := find(t, &doc, subject, "map entries left"); r.Median != 0 {
+			t.Errorf("%s leaves %v entries in maps", subject, r.Median)
+		}
+	}
+}
