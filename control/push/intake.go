@@ -67,11 +67,16 @@ func (i *intake) put(e source.Event) (before said) {
 		delete(i.removed, o.Key)
 		i.set[o.Key] = o
 	}
+	i.alert()
+	return before
+}
+
+// alert says that there is something to take, here or elsewhere.
+func (i *intake) alert() {
 	select {
 	case i.poke <- struct{}{}:
 	default: // it is there already
 	}
-	return before
 }
 
 // take returns what is held, as one event without the source's own state.

@@ -41,6 +41,7 @@ var (
 	ackedDesc     = describe("acked_epoch", "Epoch that a dataplane acked last.")
 	inStepDesc    = describe("source_in_step", "Whether the source has said all that it holds, and is being watched.")
 	eventsDesc    = describe("events_total", "Events of the source.")
+	closedDesc    = describe("closed_ports", "Ports that the dataplane has in force and that do not forward.")
 	connectedDesc = describe("follower_connected", "Whether a dataplane follows.")
 )
 
@@ -64,6 +65,7 @@ func (s *Server) Collect(ch chan<- prometheus.Metric) {
 	gauge(epochDesc, float64(state.epoch))
 	gauge(ackedDesc, float64(state.acked))
 	gauge(inStepDesc, number(said.inStep))
+	gauge(closedDesc, float64(len(state.closed)))
 	gauge(connectedDesc, number(state.follower != nil))
 	ch <- prometheus.MustNewConstMetric(eventsDesc, prometheus.CounterValue, float64(said.events))
 }

@@ -2,8 +2,9 @@
 
 // Package push follows a source, compiles what it says, and keeps the dataplane in step.
 //
-// Files, in the order that a change takes: intake.go (what the source said merges here), pusher.go (the goroutine that
-// owns the compiler: it compiles, and decides what is sent), resume.go (the numbers of an earlier process), stream.go
+// Files, in the order that a change takes: intake.go (what the source said merges here), attach.go (pods' interfaces
+// come and go, and wait for the dataplane), pusher.go (the goroutine that owns the compiler: it compiles, and decides
+// what is sent), settings.go (what a node's pods need to know of it), resume.go (the numbers of an earlier process), stream.go
 // (the Sync stream of a dataplane), statuses.go (what became of objects, back to the source); status.go and metrics.go
 // say how all of it is.
 //
@@ -36,6 +37,9 @@ type Config struct {
 	Version string // of the program, for Status
 	Logger  *zap.Logger
 	InStep  func() // is called once, when the source has said its whole state; may be nil
+
+	Attachments []*compile.Attachment // that are there from the beginning
+	Settings    func(Settings)        // is told of the node's settings, at first and when they changed; may be nil
 }
 
 // Server implements api.ControlServer. Run is its life: streams that open before it wait for it.
@@ -46,7 +50,9 @@ type Server struct {
 	started time.Time
 	intake  *intake
 	metrics metrics
-	state   atomic.Pointer[state]
+
+	requests requests
+	state    atomic.Pointer[state]
 
 	joins   chan *follower
 	leaves  chan *follower

@@ -3,6 +3,7 @@
 package push
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -34,12 +35,16 @@ type pusher struct {
 	delta  *api.Delta     // makes latest of the one before; nil: there is none
 	said   []*model.Error // refusals that the log has
 
+	waiting  []*request // changes of attachments that somebody waits for
+	settings *Settings  // that were told; nil: none yet
+
 	follower *follower // nil: none is connected
 	view     state     // what Status says
 }
 
 func newPusher(s *Server) *pusher {
 	p := &pusher{s: s, log: s.log, compiler: compile.New(s.cfg.Node)}
+	p.compiler.Attach(s.cfg.Attachments, nil)
 	p.statuses = newStatuses(s.cfg.Source, p.compiler)
 	return p
 }
@@ -74,14 +79,18 @@ func (p *pusher) turn() {
 		return
 	}
 	p.take()
+	p.attach()
+	p.away()
 	if !p.inStep {
 		return
 	}
-	if p.dirty {
+	for p.dirty { // once, and again without what turns out to be refused
 		p.compile()
 	}
+	p.away()
 	if f := p.follower; f != nil && p.latest != nil && f.onto == p.latest.Epoch {
 		p.statuses.applied(p.latest) // what was looked at since changed nothing
+		p.inForce()
 	}
 	p.send()
 }
@@ -117,8 +126,7 @@ func (p *pusher) compile() {
 		p.view.failure = err.Error()
 		return
 	}
-	p.view.failure, p.view.errors = "", p.compiler.Errors()
-	p.logRefused()
+	p.view.failure = ""
 	p.statuses.note(step.Judged)
 	if step.Snapshot != p.latest {
 		p.latest, p.delta, p.epoch = step.Snapshot, step.Delta, step.Snapshot.Epoch
@@ -126,6 +134,12 @@ func (p *pusher) compile() {
 	if !p.pushed { // no dataplane has numbers of ours
 		p.compiler.Acked(p.epoch)
 	}
+	p.set()
+	if p.compiled() {
+		return
+	}
+	p.view.errors = p.compiler.Errors()
+	p.logRefused()
 }
 
 // logRefused says each refusal once, for as long as it stands.
@@ -161,6 +175,7 @@ func (p *pusher) send() {
 		p.view.failure = fmt.Sprintf("the snapshot takes %d bytes, and a message has %d at most", size, process.MaxMessage)
 		p.log.Error("no snapshot can be sent; what is in force stays", zap.String("failure", p.view.failure))
 		f.refused = p.latest.Epoch
+		p.away()
 		return
 	}
 	p.pushed = true
@@ -184,7 +199,8 @@ func (p *pusher) send() {
 // as many elements as that takes: to know a snapshot's size is to walk all of it.
 func larger(d *api.Delta, s *api.Snapshot) bool {
 	removed := len(d.GetRemovedRoutes()) + len(d.GetRemovedIdentityPrefixes()) + len(d.GetRemovedIdentities()) +
-		len(d.GetRemovedOrigins()) + len(d.GetRemovedGroups()) + len(d.GetRemovedPolicies())
+		len(d.GetRemovedOrigins()) + len(d.GetRemovedGroups()) + len(d.GetRemovedPolicies()) +
+		len(d.GetRemovedPorts()) + len(d.GetRemovedHostRoutes())
 	if 2*(elements(d.GetSet())+len(d.GetOrigins())+removed) < elements(s)+len(s.GetOrigins()) {
 		return false
 	}
@@ -193,7 +209,7 @@ func larger(d *api.Delta, s *api.Snapshot) bool {
 
 func elements(s *api.Snapshot) int {
 	return len(s.GetPorts()) + len(s.GetGroups()) + len(s.GetRoutes()) + len(s.GetNeighbors()) +
-		len(s.GetIdentities()) + len(s.GetIdentityPrefixes()) + len(s.GetPolicies())
+		len(s.GetIdentities()) + len(s.GetIdentityPrefixes()) + len(s.GetPolicies()) + len(s.GetHostRoutes())
 }
 
 // join makes f the follower, in the place of the one there is.
@@ -204,7 +220,7 @@ func (p *pusher) join(f *follower) {
 			zap.Int32("former pid", p.follower.view.Pid))...)
 		p.follower.close(status.Error(codes.Aborted, "another dataplane follows this control in this one's place"))
 	}
-	p.follower = f
+	p.follower, p.view.inForce, p.view.closed = f, nil, nil
 	inForce := f.hello.GetInForce()
 	p.log.Info("a dataplane follows", append(peer, zap.Uint64("in force", inForce.GetEpoch()))...)
 	p.resume(inForce)
@@ -213,7 +229,7 @@ func (p *pusher) join(f *follower) {
 
 func (p *pusher) leave(f *follower) {
 	if f == p.follower {
-		p.follower = nil
+		p.follower, p.view.inForce, p.view.closed = nil, nil, nil
 		p.log.Info("the dataplane is gone", zap.Int32("pid", f.view.Pid))
 	}
 }
@@ -238,6 +254,8 @@ func (p *pusher) answered(a answer) {
 	p.s.metrics.ackSeconds.Observe(took.Seconds())
 	f.onto, f.refused, f.view.Epoch = epoch, 0, epoch
 	p.compiler.Acked(epoch)
+	p.view.inForce, p.view.closed = p.latest, p.closed(a.message.GetAck())
+	p.inForce()
 	f.view.ApplyNanoseconds, f.view.RoundTripNanoseconds = a.message.GetAck().GetApplyNanoseconds(), uint64(took)
 	p.view.lastNack, p.view.acked = nil, epoch
 	p.statuses.applied(p.latest)
@@ -256,12 +274,32 @@ func (p *pusher) nacked(f *follower, nack *api.Nack) {
 		f.refused = nack.Epoch
 		p.statuses.refused(p.latest, p.view.acked, nack)
 	}
+	p.attachmentsRefused(nack, f.whole)
+}
+
+// closed are the reasons of the ports that the dataplane has in force and that do not forward, by number. What is said
+// for the first time is logged.
+func (p *pusher) closed(ack *api.Ack) map[uint32]string {
+	closed := make(map[uint32]string, len(ack.GetClosed()))
+	for _, c := range ack.GetClosed() {
+		closed[c.GetPort()] = c.GetReason()
+		if p.view.closed[c.GetPort()] == c.GetReason() {
+			continue
+		}
+		if at, there := slices.BinarySearchFunc(p.latest.GetPorts(), c.GetPort(), func(port *api.Port, id uint32) int {
+			return cmp.Compare(port.GetId(), id)
+		}); there {
+			p.log.Warn("a port is closed", zap.String("port", p.latest.Ports[at].Name), zap.String("reason", c.GetReason()))
+		}
+	}
+	return closed
 }
 
 // publish lets Status and metrics see how things are.
 func (p *pusher) publish() {
 	view := p.view
 	view.node, view.epoch = p.latest.GetNode().GetName(), p.epoch
+	view.attachments = p.compiler.Attachments()
 	if p.latest == nil {
 		view.epoch = 0
 	}

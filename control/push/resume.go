@@ -16,7 +16,7 @@ func (p *pusher) resume(inForce *api.Snapshot) {
 	}
 	p.epoch = max(p.epoch, inForce.Epoch)
 	p.latest, p.delta, p.dirty = nil, nil, true
-	const maxPort, maxNumber = 1<<24 - 1, 1<<28 - 1
+	const maxNumber = 1<<28 - 1
 	if !numbered(inForce.Ports, maxPort) || !numbered(inForce.Groups, maxNumber) ||
 		!numbered(inForce.Identities, maxNumber) {
 		p.log.Warn("what the dataplane has in force is not numbered as it should be: ports and flows begin anew",

@@ -59,9 +59,13 @@ type control struct {
 // start runs a server until the test's end, or stop.
 func start(t *testing.T, s *memory.Source, path string) *control {
 	t.Helper()
-	c := &control{Server: New(Config{
-		Source: s, Node: compile.Node{Name: "lab"}, Version: "1", Logger: zap.NewNop(),
-	}), path: path}
+	return startWith(t, path, Config{Source: s})
+}
+
+func startWith(t *testing.T, path string, cfg Config) *control {
+	t.Helper()
+	cfg.Node, cfg.Version, cfg.Logger = compile.Node{Name: "lab"}, "1", zap.NewNop()
+	c := &control{Server: New(cfg), path: path}
 	l, err := process.Listen(t.Context(), path)
 	if err != nil {
 		t.Fatal(err)
@@ -94,7 +98,12 @@ func start(t *testing.T, s *memory.Source, path string) *control {
 
 func startNew(t *testing.T, s *memory.Source) *control {
 	t.Helper()
-	return start(t, s, filepath.Join(t.TempDir(), "control.sock"))
+	return start(t, s, socketPath(t))
+}
+
+func socketPath(t *testing.T) string {
+	t.Helper()
+	return filepath.Join(t.TempDir(), "control.sock")
 }
 
 // dataplane is the other end: it keeps what it acks, as the dataplane does.

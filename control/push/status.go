@@ -21,6 +21,10 @@ type state struct {
 	errors   []*model.Error // of the compiler
 	follower *api.Follower  // nil: none is connected
 	lastNack *api.Nack
+
+	attachments int
+	inForce     *api.Snapshot     // with the follower; nil: nothing that it acked
+	closed      map[uint32]string // ports of it that do not forward, and why
 }
 
 // Status implements api.ControlServer.
@@ -35,6 +39,7 @@ func (s *Server) Status(context.Context, *api.StatusRequest) (*api.StatusReply, 
 	if !said.heard.IsZero() {
 		reply.Source.HeardUnixNanoseconds = said.heard.UnixNano()
 	}
+	reply.Attachments = uint32(state.attachments)
 	for kind, n := range state.objects {
 		reply.Objects[kind] = uint32(n)
 	}

@@ -150,6 +150,11 @@ func (s *Server) answer(f *follower, received <-chan *api.FromDataplane) error {
 
 func checkAnswer(m *api.FromDataplane) error {
 	nack := m.GetNack()
+	for _, c := range m.GetAck().GetClosed() {
+		if len(c.GetReason()) > longest {
+			return status.Errorf(codes.InvalidArgument, "the ack has a text of more than %d bytes", longest)
+		}
+	}
 	switch {
 	case m.GetHello() != nil:
 		return status.Error(codes.InvalidArgument, "a second hello")
