@@ -121,7 +121,8 @@ func (n *podNode) pod(i int, attach api.Port_Attach) *netlab.Namespace {
 	for _, r := range []*netlink.Route{
 		{Dst: &net.IPNet{IP: gateway.To4(), Mask: net.CIDRMask(32, 32)}, Scope: netlink.SCOPE_LINK},
 		{Dst: ipNet("0.0.0.0/0"), Gw: gateway, MTU: 1500}, {Dst: ipNet("10.244.1.0/24"), Gw: gateway},
-		{Dst: ipNet("::/0"), Gw: net.ParseIP("fe80::1"), MTU: 1500}, {Dst: ipNet("fd00:244::/64"), Gw: net.ParseIP("fe80::1")},
+		{Dst: ipNet("::/0"), Gw: net.ParseIP("fe80::1"), MTU: 1500},
+		{Dst: ipNet("fd00:244::/64"), Gw: net.ParseIP("fe80::1")},
 	} {
 		r.LinkIndex = eth0.Attrs().Index
 		n.must(ns.Links().RouteAdd(r))
@@ -289,7 +290,9 @@ func (n *podNode) balanced() {
 
 // Pods reach each other, the host and the world, and are reached, in both families, with small and jumbo packets.
 func TestPods(t *testing.T) {
-	for name, attach := range map[string]api.Port_Attach{"trunk": api.Port_ATTACH_TRUNK, "direct": api.Port_ATTACH_DIRECT} {
+	for name, attach := range map[string]api.Port_Attach{
+		"trunk": api.Port_ATTACH_TRUNK, "direct": api.Port_ATTACH_DIRECT,
+	} {
 		t.Run(name, func(t *testing.T) {
 			n := newPodNode(t, Config{Cleanup: true})
 			a, b := n.pod(5, attach), n.pod(6, api.Port_ATTACH_TRUNK)

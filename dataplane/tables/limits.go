@@ -39,7 +39,8 @@ func (b *build) buildLimit(field string, cfg *api.Limit) error {
 		return b.invalid(cfg.GetOrigin(), field+".port", "there is no port %d", cfg.GetPort())
 	}
 	for part, rate := range map[string]uint64{
-		".from_port_bits_per_second": cfg.GetFromPortBitsPerSecond(), ".to_port_bits_per_second": cfg.GetToPortBitsPerSecond(),
+		".from_port_bits_per_second": cfg.GetFromPortBitsPerSecond(),
+		".to_port_bits_per_second":   cfg.GetToPortBitsPerSecond(),
 	} {
 		if rate != 0 && rate < minRate {
 			return b.invalid(cfg.GetOrigin(), field+part, "%d is less than %d", rate, minRate)
