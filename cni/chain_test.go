@@ -15,11 +15,12 @@ import (
 )
 
 // The reference plugins behind ours. Debian's portmap fails every CHECK, also behind ptp, for want of an IPv6 rule; its
-// bandwidth needs ifb for the container's egress, and panics in a CHECK without bounds; its firewall begins with 0.4.0.
+// bandwidth panics in a CHECK without bounds; its firewall begins with 0.4.0.
 func TestInFrontOf(t *testing.T) {
 	mappings := map[string]any{"portMappings": []map[string]any{
 		{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}}, "ips": []string{"10.244.1.9"}}
-	bounds := map[string]any{"bandwidth": map[string]int{"ingressRate": 1e6, "ingressBurst": 1e6}}
+	bounds := map[string]any{"bandwidth": map[string]int{
+		"ingressRate": 1e6, "ingressBurst": 1e6, "egressRate": 1e6, "egressBurst": 1e6}}
 	for name, c := range map[string]struct {
 		link     string
 		asked    map[string]any
