@@ -40,6 +40,9 @@ func (s *Server) Status(context.Context, *api.StatusRequest) (*api.StatusReply, 
 		reply.Source.HeardUnixNanoseconds = said.heard.UnixNano()
 	}
 	reply.Attachments = uint32(state.attachments)
+	if s.cfg.Pools != nil {
+		reply.Pools = s.cfg.Pools()
+	}
 	for kind, n := range state.objects {
 		reply.Objects[kind] = uint32(n)
 	}

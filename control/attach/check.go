@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package attach
+
+import (
+	"context"
+	"math"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/viaduct-net/viaduct/control/api/attach"
+	"github.com/viaduct-net/viaduct/control/lease"
+	"github.com/viaduct-net/viaduct/control/push"
+)
+
+// Check implements attach.AttachmentsService.
+func (s *Service) Check(_ context.Context, q *attach.CheckRequest) (reply *attach.AddReply, err error) {
+	defer s.metrics.observe("check", time.Now(), &err)
+	var r reader
+	key := r.key(q.GetKey())
+	if r.err != nil {
+		return nil, coded(r.err)
+	}
+	a, there := s.store.Get(key)
+	if !there {
+		return nil, status.Errorf(codes.NotFound, "there is no attachment %s", key)
+	}
+	if err := s.cfg.Control.InForce(a.Port); err != nil {
+		code := codeOf(err)
+		if code == codes.InvalidArgument { // it is the attachment that is not as it should be, and not the question
+			code = codes.FailedPrecondition
+		}
+		return nil, status.Error(code, err.Error())
+	}
+	return s.reply(a), nil
+}
+
+// Ready implements attach.AttachmentsService.
+func (s *Service) Ready(context.Context, *attach.ReadyRequest) (reply *attach.ReadyReply, err error) {
+	defer s.metrics.observe("ready", time.Now(), &err)
+	if err := s.ready(); err != nil {
+		return nil, coded(err)
+	}
+	if err := exhausted(s.store.Usage()); err != nil {
+		return nil, coded(err)
+	}
+	return &attach.ReadyReply{Queues: queues(s.settings.Load())}, nil
+}
+
+// ready says why nothing can be attached, whatever is asked for.
+func (s *Service) ready() error {
+	if err := s.cfg.Control.Attachable(); err != nil {
+		return err
+	}
+	if s.settings.Load() == nil {
+		return &push.AwayError{Reason: "the node's settings are not known yet"}
+	}
+	return nil
+}
+
+// exhausted says of which family all addresses are leased; nil where each has one left, or none has any pool: then
+// addresses come from elsewhere.
+func exhausted(pools []lease.Usage) error {
+	for _, version := range []int{4, 6} {
+		left, none := uint64(0), &lease.ExhaustedError{Family: version}
+		for _, p := range pools {
+			if p.Prefix.Addr().Is4() != (version == 4) || p.Retired {
+				continue
+			}
+			none.Pools = append(none.Pools, p.Prefix)
+			left = max(left, p.Size-min(p.Leased, p.Size))
+		}
+		if len(none.Pools) > 0 && left == 0 {
+			return none
+		}
+	}
+	return nil
+}
+
+// share is how much of a pool is leased, from 0 to 1.
+func share(u lease.Usage) float64 {
+	if u.Size == 0 {
+		return 0
+	}
+	if u.Size == math.MaxUint64 {
+		return 0 // it saturates
+	}
+	return float64(u.Leased) / float64(u.Size)
+}

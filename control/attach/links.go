@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package attach
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+)
+
+// Links are the devices of a network namespace, as the kernel has them.
+type Links struct {
+	handle *netlink.Handle
+	ns     netns.NsHandle
+}
+
+// OpenLinks looks into the network namespace, which stays the caller's to close; netns.None: the one of the process.
+func OpenLinks(ns netns.NsHandle) (*Links, error) {
+	open := func() (*netlink.Handle, error) { return netlink.NewHandle(unix.NETLINK_ROUTE) }
+	if ns != netns.None() {
+		open = func() (*netlink.Handle, error) { return netlink.NewHandleAt(ns, unix.NETLINK_ROUTE) }
+	}
+	handle, err := open()
+	if err != nil {
+		return nil, fmt.Errorf("open netlink: %w", err)
+	}
+	return &Links{handle, ns}, nil
+}
+
+// Close ends it.
+func (l *Links) Close() { l.handle.Close() }
+
+// Devices are the names of those that are pods'. A dump that changes under way is asked for again.
+func (l *Links) Devices() (map[string]bool, error) {
+	const attempts = 5
+	for range attempts {
+		list, err := l.handle.LinkList()
+		if errors.Is(err, netlink.ErrDumpInterrupted) {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("list devices: %w", err)
+		}
+		names := map[string]bool{}
+		for _, link := range list {
+			if name := link.Attrs().Name; strings.HasPrefix(name, DevicePrefix) {
+				names[name] = true
+			}
+		}
+		return names, nil
+	}
+	return nil, errors.New("list devices: they change all the time")
+}
+
+// Watch calls gone once it would hear of a pod's device that vanishes, and whenever one does, until the context ends or
+// the kernel has said more than could be heard: the error says so.
+func (l *Links) Watch(ctx context.Context, gone func()) error {
+	updates, done := make(chan netlink.LinkUpdate), make(chan struct{})
+	options := netlink.LinkSubscribeOptions{ErrorCallback: func(error) {}}
+	if l.ns != netns.None() {
+		options.Namespace = &l.ns
+	}
+	if err := netlink.LinkSubscribeWithOptions(updates, done, options); err != nil {
+		close(done)
+		return fmt.Errorf("follow devices: %w", err)
+	}
+	gone() // what vanished before
+	stop := context.AfterFunc(ctx, func() { close(done) })
+	for u := range updates { // closed when done is, or after an error
+		if u.Header.Type == unix.RTM_DELLINK && strings.HasPrefix(u.Attrs().Name, DevicePrefix) {
+			gone()
+		}
+	}
+	if stop() {
+		close(done)
+		return errors.New("follow devices: the kernel said more than was heard")
+	}
+	return nil
+}

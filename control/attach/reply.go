@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package attach
+
+import (
+	"net/netip"
+	"slices"
+
+	"github.com/viaduct-net/viaduct/control/api/attach"
+	"github.com/viaduct-net/viaduct/control/compile"
+	"github.com/viaduct-net/viaduct/control/lease"
+)
+
+// linkMTU is that of every pod's link, in bytes: pods of one node exchange packets of any size.
+const linkMTU = 65535
+
+// family is what an interface with an address of it has.
+type family struct {
+	gateway  string
+	rest     netip.Prefix // everything that is not the node's own
+	leastMTU uint32
+}
+
+var families = []family{
+	{gateway: "169.254.1.1", rest: netip.MustParsePrefix("0.0.0.0/0")},
+	{gateway: "fe80::1", rest: netip.MustParsePrefix("::/0"), leastMTU: 1280}, // RFC 8200 5
+}
+
+// reply says what the attachment's interface is to be like.
+func (s *Service) reply(a lease.Attachment) *attach.AddReply {
+	settings := s.settings.Load()
+	r := &attach.AddReply{Mtu: linkMTU}
+	for _, address := range a.Addresses {
+		r.Addresses = append(r.Addresses, address.String())
+	}
+	for _, f := range families {
+		has := func(address netip.Addr) bool { return address.Is4() == f.rest.Addr().Is4() }
+		if !slices.ContainsFunc(a.Addresses, has) {
+			continue
+		}
+		r.Gateways = append(r.Gateways, f.gateway)
+		for _, pool := range settings.Pools {
+			if has(pool.Addr()) {
+				r.Routes = append(r.Routes, &attach.Route{Destination: pool.String()})
+			}
+		}
+		r.Routes = append(r.Routes, &attach.Route{
+			Destination: f.rest.String(), Mtu: max(compile.NodeMTU(settings.MTU), f.leastMTU),
+		})
+	}
+	return r
+}
