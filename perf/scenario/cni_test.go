@@ -126,15 +126,21 @@ func TestUsage(t *testing.T) {
 	if got, err := kilobytes(path); err != nil || got["SUnreclaim"] != 12<<10 || got["Percpu"] != 1<<10 {
 		t.Errorf("read %v, %v", got, err)
 	}
-	before := usage{kernel: 5 << 10, processes: 100 << 10, descriptors: 4}
-	samples := before.perPod(usage{kernel: 25 << 10, processes: 80 << 10, descriptors: 14, entries: 30}, 10)
-	for i, want := range []float64{0, 2, -2, 0, 1, 3} {
-		if samples[i].Value != want {
-			t.Errorf("%s is %v, want %v", samples[i].Metric, samples[i].Value, want)
+	before := usage{kernel: map[string]uint64{"Percpu": 5 << 10}, processes: 100 << 10, descriptors: 4}
+	after := usage{
+		kernel: map[string]uint64{"Percpu": 35 << 10, kernelCaches: 10 << 10}, processes: 80 << 10, descriptors: 14,
+		entries: 30,
+	}
+	want := map[string]float64{
+		"total": 1, "processes": -2, "Percpu": 3, kernelCaches: 1, "descriptors": 1, "map entries": 3,
+	}
+	for _, s := range before.perPod(after, 10) {
+		if s.Value != want[s.Metric] {
+			t.Errorf("%s is %v, want %v", s.Metric, s.Value, want[s.Metric])
 		}
 	}
 	u, err := inUse([]int{os.Getpid()})
-	if err != nil || u.kernel < 1<<20 || u.processes < 1<<20 || u.descriptors < 3 {
+	if err != nil || u.kernel["SUnreclaim"] < 1<<20 || u.processes < 1<<20 || u.descriptors < 3 {
 		t.Errorf("in use is %+v, %v", u, err)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -18,14 +19,30 @@ import (
 // memoryFrom pods are there when memory is first read: what the first ones bring up for all is not theirs.
 const memoryFrom = 10
 
-const memoryNote = "memory: of a pod's wiring, in kernel = SUnreclaim + Percpu + PageTables + VmallocUsed of " +
-	"/proc/meminfo, kernel caches = SReclaimable, processes = Pss of /proc/PID/smaps_rollup; total is kernel and " +
-	"processes. The pods' namespaces are there before. Whatever else runs on the machine is in the kernel's numbers"
+const memoryNote = "memory: of a pod's wiring. total = the kernel's SUnreclaim, Percpu and VmallocUsed of " +
+	"/proc/meminfo + the processes' Pss of /proc/PID/smaps_rollup; not SReclaimable, which are caches. The pods' " +
+	"namespaces are there before. Whatever else runs on the machine is in the kernel's numbers"
+
+// kernelMemory are the fields of /proc/meminfo that count. Kernel stacks are in VmallocUsed.
+var kernelMemory = []string{"SUnreclaim", "Percpu", "VmallocUsed"}
+
+// kernelCaches are given back when memory is short: inodes and directory entries, of /proc and /sys too.
+const kernelCaches = "SReclaimable"
 
 // usage is what is in use at one time.
 type usage struct {
-	kernel, caches, processes uint64 // bytes
-	descriptors, entries      int    // of processes, and in their eBPF maps
+	kernel               map[string]uint64 // of /proc/meminfo, bytes
+	processes            uint64            // bytes
+	descriptors, entries int               // of processes, and in their eBPF maps
+}
+
+// total is all that counts, in bytes.
+func (u usage) total() uint64 {
+	sum := u.processes
+	for _, field := range kernelMemory {
+		sum += u.kernel[field]
+	}
+	return sum
 }
 
 // memory measures, in rounds, each subject on a node made for it.
@@ -93,16 +110,16 @@ func (c *CNI) growth(ctx context.Context, network string) (samples []Sample, err
 // perPod shares out what has come since u.
 func (u usage) perPod(now usage, pods int) []Sample {
 	kib := func(of func(usage) uint64) float64 { return float64(int64(of(now)-of(u))) / 1024 / float64(pods) }
-	kernel := kib(func(u usage) uint64 { return u.kernel })
-	processes := kib(func(u usage) uint64 { return u.processes })
-	return []Sample{
-		{"total", "KiB/pod", kernel + processes},
-		{"kernel", "KiB/pod", kernel},
-		{"processes", "KiB/pod", processes},
-		{"kernel caches", "KiB/pod", kib(func(u usage) uint64 { return u.caches })},
-		{"descriptors", "1/pod", float64(now.descriptors-u.descriptors) / float64(pods)},
-		{"map entries", "1/pod", float64(now.entries-u.entries) / float64(pods)},
+	samples := []Sample{
+		{"total", "KiB/pod", kib(usage.total)},
+		{"processes", "KiB/pod", kib(func(u usage) uint64 { return u.processes })},
 	}
+	for _, field := range append(slices.Clone(kernelMemory), kernelCaches) {
+		samples = append(samples, Sample{field, "KiB/pod", kib(func(u usage) uint64 { return u.kernel[field] })})
+	}
+	return append(samples,
+		Sample{"descriptors", "1/pod", float64(now.descriptors-u.descriptors) / float64(pods)},
+		Sample{"map entries", "1/pod", float64(now.entries-u.entries) / float64(pods)})
 }
 
 // Memory is settled when it has not changed by more than this for a while: the kernel frees much of it in the
@@ -124,7 +141,7 @@ func settled(ctx context.Context, network *peer.Network) (usage, error) {
 		if u, err = inUse(network.PIDs()); err != nil {
 			break
 		}
-		change := int64(u.kernel+u.processes) - int64(last.kernel+last.processes)
+		change := int64(u.total()) - int64(last.total())
 		if max(change, -change) <= settledBytes || time.Now().After(limit) {
 			return u, nil
 		}
@@ -134,13 +151,9 @@ func settled(ctx context.Context, network *peer.Network) (usage, error) {
 }
 
 func inUse(pids []int) (u usage, err error) {
-	meminfo, err := kilobytes("/proc/meminfo")
-	if err != nil {
+	if u.kernel, err = kilobytes("/proc/meminfo"); err != nil {
 		return u, err
 	}
-	// Kernel stacks are in VmallocUsed.
-	u.kernel = meminfo["SUnreclaim"] + meminfo["Percpu"] + meminfo["PageTables"] + meminfo["VmallocUsed"]
-	u.caches = meminfo["SReclaimable"]
 	for _, pid := range pids {
 		smaps, err := kilobytes(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
 		if err != nil {
