@@ -134,16 +134,19 @@ func (a *attachment) furnish(ctx context.Context) (*current.Result, error) {
 
 // ask has control lease addresses and make a port. When it returns the dataplane judges the interface's packets.
 func (a *attachment) ask(ctx context.Context) (*plan, error) {
+	device, err := a.host.LinkByName(a.names.device)
+	if err != nil {
+		return nil, fail(types.ErrIOFailure, "find the host's end of the interface", err)
+	}
 	request := &attach.AddRequest{
 		Key: a.key, Netns: a.sandbox.path, NetnsDevice: a.sandbox.device, NetnsInode: a.sandbox.inode,
 		PodNamespace: a.wanted.pod.namespace, PodName: a.wanted.pod.name, PodUid: a.wanted.pod.uid,
-		Device: a.names.device, Mac: a.mac(), Attach: a.wanted.attach, Bandwidth: a.wanted.bandwidth,
-		Delegated: a.config.delegated(),
+		Device: a.names.device, Ifindex: uint32(device.Attrs().Index), Mac: a.mac(), Attach: a.wanted.attach,
+		Bandwidth: a.wanted.bandwidth, Delegated: a.config.delegated(),
 	}
 	for _, address := range a.wanted.addresses {
 		request.Addresses = append(request.Addresses, address.String())
 	}
-	var err error
 	if a.given != nil {
 		if request.Addresses, err = addressesOf(a.given); err != nil {
 			return nil, fail(types.ErrDecodingFailure, "read the IPAM plugin's result", err)

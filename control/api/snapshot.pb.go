@@ -1193,7 +1193,10 @@ type Port struct {
 	Origin uint32      `protobuf:"varint,9,opt,name=origin,proto3" json:"origin,omitempty"`
 	Attach Port_Attach `protobuf:"varint,10,opt,name=attach,proto3,enum=viaduct.control.v1.Port_Attach" json:"attach,omitempty"`
 	// What is behind the port; absent: whoever is on the link, found by ARP and neighbour discovery.
-	Station       *Station `protobuf:"bytes,11,opt,name=station,proto3" json:"station,omitempty"`
+	Station *Station `protobuf:"bytes,11,opt,name=station,proto3" json:"station,omitempty"`
+	// The kernel's number of the device, of a pod's as it was attached; 0: not said. The device is known by its name; one
+	// that was made again under it is another one, and the port another port, which this says.
+	Ifindex       uint32 `protobuf:"varint,12,opt,name=ifindex,proto3" json:"ifindex,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1303,6 +1306,13 @@ func (x *Port) GetStation() *Station {
 		return x.Station
 	}
 	return nil
+}
+
+func (x *Port) GetIfindex() uint32 {
+	if x != nil {
+		return x.Ifindex
+	}
+	return 0
 }
 
 // Station is the only one behind a port: a pod, or the host. Packets to it need no neighbour to be found; packets from
@@ -2755,7 +2765,7 @@ const file_control_api_snapshot_proto_rawDesc = "" +
 	"MODE_OWNED\x10\x02\"6\n" +
 	"\x06Prefix\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\fR\aaddress\x12\x12\n" +
-	"\x04bits\x18\x02 \x01(\rR\x04bits\"\xac\x03\n" +
+	"\x04bits\x18\x02 \x01(\rR\x04bits\"\xc6\x03\n" +
 	"\x04Port\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\rR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x16\n" +
@@ -2770,7 +2780,8 @@ const file_control_api_snapshot_proto_rawDesc = "" +
 	"\x06origin\x18\t \x01(\rR\x06origin\x127\n" +
 	"\x06attach\x18\n" +
 	" \x01(\x0e2\x1f.viaduct.control.v1.Port.AttachR\x06attach\x125\n" +
-	"\astation\x18\v \x01(\v2\x1b.viaduct.control.v1.StationR\astation\">\n" +
+	"\astation\x18\v \x01(\v2\x1b.viaduct.control.v1.StationR\astation\x12\x18\n" +
+	"\aifindex\x18\f \x01(\rR\aifindex\">\n" +
 	"\x06Attach\x12\x11\n" +
 	"\rATTACH_DIRECT\x10\x00\x12\x10\n" +
 	"\fATTACH_TRUNK\x10\x01\x12\x0f\n" +

@@ -38,6 +38,7 @@ type Config struct {
 	Store   *lease.Store
 	Control Control // may be set until the service is served
 	Logger  *zap.Logger
+	Links   *Links        // the node's devices; nil: none is looked at
 	Within  time.Duration // 0: Within
 }
 
@@ -81,7 +82,7 @@ func Known(store *lease.Store) (list []*compile.Attachment) {
 // attachment is what the compiler has to know.
 func attachment(a lease.Attachment) *compile.Attachment {
 	return &compile.Attachment{
-		Port: a.Port, Device: a.Device, MAC: a.MAC, Direct: a.Direct, Addresses: a.Addresses,
+		Port: a.Port, Device: a.Device, IfIndex: a.IfIndex, MAC: a.MAC, Direct: a.Direct, Addresses: a.Addresses,
 		PodNamespace: a.PodNamespace, PodName: a.PodName, PodUID: a.PodUID,
 		Egress:  compile.Rate{BitsPerSecond: a.Bandwidth.EgressRate, BurstBits: a.Bandwidth.EgressBurst},
 		Ingress: compile.Rate{BitsPerSecond: a.Bandwidth.IngressRate, BurstBits: a.Bandwidth.IngressBurst},

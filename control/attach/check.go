@@ -4,6 +4,7 @@ package attach
 
 import (
 	"context"
+	"fmt"
 	"math"
 	"time"
 
@@ -34,7 +35,22 @@ func (s *Service) Check(_ context.Context, q *attach.CheckRequest) (reply *attac
 		}
 		return nil, status.Error(code, err.Error())
 	}
+	if err := s.hooked(a); err != nil {
+		return nil, status.Error(codes.FailedPrecondition, err.Error())
+	}
 	return s.reply(a), nil
+}
+
+// hooked says what is wrong with the hook at the attachment's device.
+func (s *Service) hooked(a lease.Attachment) error {
+	if a.Direct || s.cfg.Links == nil { // the dataplane says so itself when its XDP hook is not there
+		return nil
+	}
+	is, err := s.cfg.Links.Hooked(a.Device)
+	if err == nil && !is {
+		err = fmt.Errorf("device %s has lost its hook: nothing that the pod sends arrives", a.Device)
+	}
+	return err
 }
 
 // Ready implements attach.AttachmentsService.

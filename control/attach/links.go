@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/vishvananda/netlink"
@@ -56,6 +57,50 @@ func (l *Links) Devices() (map[string]bool, error) {
 	}
 	return nil, errors.New("list devices: they change all the time")
 }
+
+// MTU is that of the uplink, in bytes; where none is named, the smallest of those that the default routes leave by. It
+// is 0 where there is none of these.
+func (l *Links) MTU(uplink string) (mtu uint32) {
+	if uplink != "" {
+		if link, err := l.handle.LinkByName(uplink); err == nil {
+			return uint32(link.Attrs().MTU)
+		}
+		return 0
+	}
+	routes, err := l.handle.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{Table: unix.RT_TABLE_MAIN},
+		netlink.RT_FILTER_TABLE)
+	if err != nil {
+		return 0
+	}
+	for _, r := range routes {
+		if r.Dst != nil && !r.Dst.IP.IsUnspecified() || r.LinkIndex == 0 {
+			continue
+		}
+		if link, err := l.handle.LinkByIndex(r.LinkIndex); err == nil && (mtu == 0 || uint32(link.Attrs().MTU) < mtu) {
+			mtu = uint32(link.Attrs().MTU)
+		}
+	}
+	return mtu
+}
+
+// Hooked says whether a pod's device has the hook that hands its packets to the trunk.
+func (l *Links) Hooked(device string) (bool, error) {
+	link, err := l.handle.LinkByName(device)
+	if err != nil {
+		return false, fmt.Errorf("find device %s: %w", device, err)
+	}
+	filters, err := l.handle.FilterList(link, netlink.HANDLE_MIN_INGRESS)
+	if err != nil && !errors.Is(err, unix.EINVAL) { // which says that there is no qdisc for one
+		return false, fmt.Errorf("list the hooks of device %s: %w", device, err)
+	}
+	return slices.ContainsFunc(filters, func(f netlink.Filter) bool {
+		b, is := f.(*netlink.BpfFilter)
+		return is && strings.HasPrefix(b.Name, hookName)
+	}), nil
+}
+
+// hookName is what the dataplane calls the hook at a pod's device.
+const hookName = "from_port"
 
 // Watch calls gone once it would hear of a pod's device that vanishes, and whenever one does, until the context ends or
 // the kernel has said more than could be heard: the error says so.

@@ -7,8 +7,8 @@ import (
 	"slices"
 
 	"github.com/viaduct-net/viaduct/control/api/attach"
-	"github.com/viaduct-net/viaduct/control/compile"
 	"github.com/viaduct-net/viaduct/control/lease"
+	"github.com/viaduct-net/viaduct/control/push"
 )
 
 // linkMTU is that of every pod's link, in bytes: pods of one node exchange packets of any size.
@@ -45,8 +45,24 @@ func (s *Service) reply(a lease.Attachment) *attach.AddReply {
 			}
 		}
 		r.Routes = append(r.Routes, &attach.Route{
-			Destination: f.rest.String(), Mtu: max(compile.NodeMTU(settings.MTU), f.leastMTU),
+			Destination: f.rest.String(), Mtu: max(s.mtu(settings), f.leastMTU),
 		})
 	}
 	return r
 }
+
+// mtu is that of what leaves the node, in bytes: as it is said, or else the uplink's.
+func (s *Service) mtu(settings *push.Settings) uint32 {
+	if settings.MTU != 0 {
+		return settings.MTU
+	}
+	if s.cfg.Links != nil {
+		if mtu := s.cfg.Links.MTU(settings.Uplink); mtu != 0 {
+			return mtu
+		}
+	}
+	return etherMTU
+}
+
+// etherMTU is Ethernet's (RFC 894), in bytes.
+const etherMTU = 1500

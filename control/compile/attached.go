@@ -42,7 +42,8 @@ func (a *Attachment) port() *api.Snapshot {
 		station.Addresses = append(station.Addresses, address.AsSlice())
 	}
 	p := &api.Port{
-		Name: a.Port, Device: a.Device, Attach: api.Port_ATTACH_TRUNK, Addresses: gateways, Station: station,
+		Name: a.Port, Device: a.Device, Ifindex: a.IfIndex, Attach: api.Port_ATTACH_TRUNK, Addresses: gateways,
+		Station: station,
 	}
 	if a.Direct {
 		p.Attach = api.Port_ATTACH_DIRECT

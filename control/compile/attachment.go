@@ -14,8 +14,9 @@ type Attachment struct {
 	// Port is the name of its port: no two attachments have one.
 	Port string
 	// Device is the host's end of the veth pair, and MAC that of the pod's end.
-	Device string
-	MAC    net.HardwareAddr
+	Device  string
+	IfIndex uint32 // of it; 0: not known
+	MAC     net.HardwareAddr
 	// Direct: an XDP hook on the device takes the packets, and not the trunk.
 	Direct bool
 	// Addresses are the pod's own. Each becomes a route to the port.

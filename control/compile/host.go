@@ -95,23 +95,19 @@ func (c *Compiler) claimHost(w *work) {
 	if u := c.self.config.Uplink; u != nil && u.Mode == "owned" {
 		return
 	}
-	mtu := NodeMTU(c.self.config.MTU)
+	mtu := c.self.config.MTU // where none is said, the host's stack knows its devices' and tells
 	for address, least := range map[netip.Addr]uint32{netip.IPv4Unspecified(): 0, netip.IPv6Unspecified(): minMTU6} {
+		of := mtu
+		if mtu != 0 {
+			of = max(mtu, least)
+		}
 		c.routes.add(netip.PrefixFrom(address, 0),
-			&claim[*group]{claimant: defaults, object: c.self.object, value: c.toHost(max(mtu, least))})
+			&claim[*group]{claimant: defaults, object: c.self.object, value: c.toHost(of)})
 	}
 }
 
 // minMTU6 is what every link of IPv6 carries (RFC 8200 5), in bytes.
 const minMTU6 = 1280
-
-// NodeMTU is the MTU of what leaves the node, in bytes, where its settings say mtu.
-func NodeMTU(mtu uint32) uint32 {
-	if mtu == 0 {
-		return 1500
-	}
-	return mtu
-}
 
 // toHost leads to the host's stack.
 func (c *Compiler) toHost(mtu uint32) *group {

@@ -4,7 +4,7 @@
 // and metrics.
 //
 // Files: options.go (flags, and the source that they name), config.go (a NodeConfig over the source), daemon.go (start
-// and stop), probes.go (metrics and probes over HTTP).
+// and stop), pods.go (what the CNI plugin asks), probes.go (metrics and probes over HTTP).
 package daemon
 
 import (
@@ -55,9 +55,17 @@ func Run(ctx context.Context, o Options) error {
 	if err != nil {
 		return errors.Join(err, socket.Close())
 	}
+	pods, err := openPods(ctx, o)
+	if err != nil {
+		if probes != nil {
+			err = errors.Join(err, probes.Close())
+		}
+		return errors.Join(err, socket.Close())
+	}
+	defer pods.close()
 	version, revision, _ := process.Build()
 	var inStep atomic.Bool
-	server := push.New(push.Config{
+	config := push.Config{
 		Source: from, Node: node, Version: fmt.Sprintf("%s %.12s", version, revision), Logger: o.Logger,
 		InStep: func() {
 			inStep.Store(true)
@@ -65,7 +73,9 @@ func Run(ctx context.Context, o Options) error {
 				_, _ = fmt.Fprintln(o.Ready, "ready") // whoever does not listen does not wait for it
 			}
 		},
-	})
+	}
+	pods.offer(&config)
+	server := push.New(config)
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return serve(ctx, server, socket) })
 	group.Go(func() error {
@@ -75,9 +85,10 @@ func Run(ctx context.Context, o Options) error {
 		}
 		return err
 	})
+	pods.run(ctx, group, server)
 	group.Go(func() error { return reloadAtHangup(ctx, from) })
 	if probes != nil {
-		group.Go(func() error { return serveProbes(ctx, server, probes) })
+		group.Go(func() error { return serveProbes(ctx, server, probes, pods.service.Metrics()) })
 	}
 	if err := group.Wait(); err != nil && !errors.Is(err, context.Canceled) {
 		return err

@@ -33,10 +33,13 @@ func listen(ctx context.Context, address string) (net.Listener, error) {
 
 // serveProbes serves /metrics, /healthz (the process answers) and /readyz (the newest state is known, and in force
 // where a dataplane follows) until the context ends.
-func serveProbes(ctx context.Context, server *push.Server, listener net.Listener) error {
+func serveProbes(
+	ctx context.Context, server *push.Server, listener net.Listener, more ...prometheus.Collector,
+) error {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(server, collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	registry.MustRegister(more...)
 	mux := http.NewServeMux()
 	mux.Handle("/metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{EnableOpenMetrics: true}))
 	mux.HandleFunc("/healthz", func(w http.ResponseWriter, r *http.Request) {

@@ -52,6 +52,7 @@ type Attachment struct {
 	PodNamespace, PodName   string
 	PodUID                  string
 	Device                  string // the host's end of the veth pair
+	IfIndex                 uint32 // of it: one that is made again under its name is another one
 	MAC                     net.HardwareAddr
 	Direct                  bool         // XDP on the pod's own veth; else by the trunk
 	Addresses               []netip.Addr // leased or delegated, IPv4 first

@@ -30,6 +30,7 @@ type record struct {
 	PodName      string       `json:"podName,omitempty"`
 	PodUID       string       `json:"podUID,omitempty"`
 	Device       string       `json:"device,omitempty"`
+	IfIndex      uint32       `json:"ifindex,omitempty"`
 	MAC          string       `json:"mac,omitempty"`
 	Direct       bool         `json:"direct,omitempty"`
 	Delegated    bool         `json:"delegated,omitempty"`
@@ -56,7 +57,7 @@ func encode(e *entry) ([]byte, error) {
 		Version: version, Network: e.Network, Container: e.Container, Interface: e.Interface, Port: e.Port,
 		Netns: e.Netns, NetnsDevice: e.NetnsDevice, NetnsInode: e.NetnsInode,
 		PodNamespace: e.PodNamespace, PodName: e.PodName, PodUID: e.PodUID,
-		Device: e.Device, MAC: e.MAC.String(), Direct: e.Direct, Delegated: e.Delegated,
+		Device: e.Device, IfIndex: e.IfIndex, MAC: e.MAC.String(), Direct: e.Direct, Delegated: e.Delegated,
 		Asked: e.asked, Bandwidth: bandwidth(e.Bandwidth), Created: e.Created,
 	}
 	for i, address := range e.Addresses {
@@ -92,7 +93,7 @@ func (r *record) entry() (*entry, error) {
 			Key: Key{r.Network, r.Container, r.Interface}, Port: r.Port,
 			Netns: r.Netns, NetnsDevice: r.NetnsDevice, NetnsInode: r.NetnsInode,
 			PodNamespace: r.PodNamespace, PodName: r.PodName, PodUID: r.PodUID,
-			Device: r.Device, Direct: r.Direct, Delegated: r.Delegated,
+			Device: r.Device, IfIndex: r.IfIndex, Direct: r.Direct, Delegated: r.Delegated,
 			Bandwidth: Bandwidth(r.Bandwidth), Created: r.Created.UTC(),
 		},
 		asked: inOrder(r.Asked),

@@ -14,16 +14,17 @@ type Settings struct {
 	Pools    []netip.Prefix // the node's pod CIDRs
 	Excluded []netip.Prefix // addresses that no pod is to have
 	MTU      uint32         // of what leaves the node, in bytes; 0: not said
+	Uplink   string         // the device by which it does; empty: not said
 	Workers  uint32         // of the dataplane; 0: half of the cores, at least one
 }
 
 func (s Settings) equal(o Settings) bool {
 	return slices.Equal(s.Pools, o.Pools) && slices.Equal(s.Excluded, o.Excluded) && s.MTU == o.MTU &&
-		s.Workers == o.Workers
+		s.Uplink == o.Uplink && s.Workers == o.Workers
 }
 
 func settingsOf(n *api.NodeSettings, excluded []netip.Prefix) Settings {
-	s := Settings{Excluded: excluded, MTU: n.GetMtu(), Workers: n.GetWorkers()}
+	s := Settings{Excluded: excluded, MTU: n.GetMtu(), Uplink: n.GetUplink().GetDevice(), Workers: n.GetWorkers()}
 	for _, p := range n.GetPodPrefixes() {
 		address, _ := netip.AddrFromSlice(p.GetAddress())
 		s.Pools = append(s.Pools, netip.PrefixFrom(address, int(p.GetBits())))

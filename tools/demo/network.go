@@ -128,6 +128,7 @@ func (n *network) makeRoutes() error {
 		{n.left, "fd00::/16", "fd00:1::1", "left"},
 		{n.right, "10.1.0.0/24", "10.2.0.1", "wide"},
 		{n.right, "fd00:1::/64", "fd00:2::1", "wide"},
+		{n.right, "10.4.1.0/24", "10.2.0.1", "wide"},
 	} {
 		via, destination := netip.MustParseAddr(r.via), netip.MustParsePrefix(r.destination)
 		if err := r.host.Route(destination, via, r.device, 0); err != nil {

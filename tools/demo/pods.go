@@ -207,15 +207,27 @@ func removePods(ctx context.Context, n *network) (string, error) {
 			return "", fmt.Errorf("%s stayed", l.Attrs().Name)
 		}
 	}
-	reply, err := n.client.Ports(ctx, "")
-	if err != nil {
+	if err := n.awaitNoPods(ctx); err != nil {
 		return "", err
-	}
-	for _, p := range reply.Ports {
-		if strings.HasPrefix(p.Name, "demo/") {
-			return "", fmt.Errorf("port %s stayed", p.Name)
-		}
 	}
 	n.pods = nil
 	return fmt.Sprintf("devices, ports and leases are gone, %v for the slowest", slowest.Round(100*time.Microsecond)), nil
+}
+
+// awaitNoPods waits until the dataplane has no port of a pod: it hears of a removal a moment later.
+func (n *network) awaitNoPods(ctx context.Context) error {
+	for {
+		reply, err := n.client.Ports(ctx, "")
+		if err != nil {
+			return err
+		}
+		if !slices.ContainsFunc(reply.Ports, func(p *api.Port) bool { return strings.HasPrefix(p.Name, "demo/") }) {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return errors.New("ports of pods stayed")
+		case <-time.After(time.Millisecond):
+		}
+	}
 }

@@ -158,7 +158,9 @@ type AddRequest struct {
 	// The host's end of the veth pair, which is there already, and the MAC of the container's end: 6 bytes.
 	Device string `protobuf:"bytes,8,opt,name=device,proto3" json:"device,omitempty"`
 	Mac    []byte `protobuf:"bytes,9,opt,name=mac,proto3" json:"mac,omitempty"`
-	Attach Attach `protobuf:"varint,10,opt,name=attach,proto3,enum=viaduct.control.attach.v1.Attach" json:"attach,omitempty"`
+	// The kernel's number of the device.
+	Ifindex uint32 `protobuf:"varint,14,opt,name=ifindex,proto3" json:"ifindex,omitempty"`
+	Attach  Attach `protobuf:"varint,10,opt,name=attach,proto3,enum=viaduct.control.attach.v1.Attach" json:"attach,omitempty"`
 	// Addresses that the interface is to have ("10.244.1.7"). None: one of each family that the node has. Of a family of
 	// which one is asked for, no other is given.
 	Addresses []string `protobuf:"bytes,11,rep,name=addresses,proto3" json:"addresses,omitempty"`
@@ -260,6 +262,13 @@ func (x *AddRequest) GetMac() []byte {
 		return x.Mac
 	}
 	return nil
+}
+
+func (x *AddRequest) GetIfindex() uint32 {
+	if x != nil {
+		return x.Ifindex
+	}
+	return 0
 }
 
 func (x *AddRequest) GetAttach() Attach {
@@ -808,7 +817,7 @@ const file_control_api_attach_attach_proto_rawDesc = "" +
 	"\x03Key\x12\x18\n" +
 	"\anetwork\x18\x01 \x01(\tR\anetwork\x12\x1c\n" +
 	"\tcontainer\x18\x02 \x01(\tR\tcontainer\x12\x1c\n" +
-	"\tinterface\x18\x03 \x01(\tR\tinterface\"\xd6\x03\n" +
+	"\tinterface\x18\x03 \x01(\tR\tinterface\"\xf0\x03\n" +
 	"\n" +
 	"AddRequest\x120\n" +
 	"\x03key\x18\x01 \x01(\v2\x1e.viaduct.control.attach.v1.KeyR\x03key\x12\x14\n" +
@@ -820,7 +829,8 @@ const file_control_api_attach_attach_proto_rawDesc = "" +
 	"\bpod_name\x18\x06 \x01(\tR\apodName\x12\x17\n" +
 	"\apod_uid\x18\a \x01(\tR\x06podUid\x12\x16\n" +
 	"\x06device\x18\b \x01(\tR\x06device\x12\x10\n" +
-	"\x03mac\x18\t \x01(\fR\x03mac\x129\n" +
+	"\x03mac\x18\t \x01(\fR\x03mac\x12\x18\n" +
+	"\aifindex\x18\x0e \x01(\rR\aifindex\x129\n" +
 	"\x06attach\x18\n" +
 	" \x01(\x0e2!.viaduct.control.attach.v1.AttachR\x06attach\x12\x1c\n" +
 	"\taddresses\x18\v \x03(\tR\taddresses\x12\x1c\n" +

@@ -32,7 +32,8 @@ func run(t *testing.T, source string) *dataplane {
 	ctx, stop := context.WithCancel(context.Background())
 	done := make(chan error)
 	go func() {
-		done <- daemon.Run(ctx, daemon.Options{Run: dir, Source: source, Node: "node-a", Logger: zaptest.NewLogger(t)})
+		done <- daemon.Run(ctx, daemon.Options{Run: dir, State: t.TempDir(), Source: source, Node: "node-a",
+			Logger: zaptest.NewLogger(t)})
 	}()
 	conn, err := process.Dial(filepath.Join(dir, "control.sock"))
 	if err != nil {
