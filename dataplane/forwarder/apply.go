@@ -11,6 +11,7 @@ import (
 
 	"github.com/viaduct-net/viaduct/control/api"
 	dataplaneapi "github.com/viaduct-net/viaduct/dataplane/api"
+	"github.com/viaduct-net/viaduct/dataplane/ledger"
 	"github.com/viaduct-net/viaduct/dataplane/packet"
 	"github.com/viaduct-net/viaduct/dataplane/tables"
 )
@@ -48,7 +49,7 @@ func (f *Forwarder) applyDelta(ctx context.Context, d *api.Delta) error {
 	case next.Epoch <= f.snapshot.Epoch:
 		return &tables.InvalidError{Field: "epoch",
 			Reason: fmt.Sprintf("%d does not follow %d", next.Epoch, f.snapshot.Epoch)}
-	case !tables.Updatable(f.tables.Load(), d):
+	case !tables.Updatable(f.tables.Load(), d), f.trunk.hooks == nil && len(d.GetSet().GetPorts()) > 0:
 		return f.apply(ctx, next)
 	}
 	links := f.only(d.GetSet().GetPorts())
@@ -58,15 +59,24 @@ func (f *Forwarder) applyDelta(ctx context.Context, d *api.Delta) error {
 	}
 	f.snapshot = next
 	f.tables.Store(t)
-	f.note(d.GetSet().GetPorts())
 	f.updateTrunk(d, links)
+	f.note(d.GetSet().GetPorts())
 	return nil
 }
 
-// note remembers the ports' names, for when they are gone.
+// note remembers the ports' names, for when they are gone. A number that is another port's from here on counts from
+// here on.
 func (f *Forwarder) note(ports []*api.Port) {
+	var books map[packet.PortID]*ledger.Totals
 	for _, p := range ports {
-		f.names[packet.PortID(p.Id)] = p.Name
+		id := packet.PortID(p.Id)
+		if was := f.names[id]; was != "" && was != p.Name {
+			if books == nil {
+				books = f.books()
+			}
+			f.base[id] = books[id]
+		}
+		f.names[id] = p.Name
 	}
 }
 
@@ -111,10 +121,7 @@ func (f *Forwarder) apply(ctx context.Context, snapshot *api.Snapshot) error {
 	if snapshot.GetEpoch() == 0 {
 		return &tables.InvalidError{Field: "epoch", Reason: "is 0"}
 	}
-	if err := f.prepareTrunk(snapshot); err != nil {
-		return err
-	}
-	links, err := readLinks(snapshot)
+	links, err := f.linksFor(snapshot)
 	if err != nil {
 		return err
 	}
@@ -131,6 +138,7 @@ func (f *Forwarder) apply(ctx context.Context, snapshot *api.Snapshot) error {
 	if err != nil {
 		return err
 	}
+	f.closeStale(ctx, links)
 	opened, err := f.openMissing(snapshot, links)
 	if err != nil {
 		return errors.Join(err, undo())
@@ -140,14 +148,14 @@ func (f *Forwarder) apply(ctx context.Context, snapshot *api.Snapshot) error {
 	f.snapshot = snapshot
 	next.Enter(f.tables.Load())
 	f.tables.Store(next)
-	f.note(snapshot.GetPorts())
 	f.reportWorkers(links)
 	delete(f.degraded, "snapshot")
 	if err := errors.Join(f.serve(ctx, opened), f.settleDevices(ctx)); err != nil {
 		f.degrade("snapshot", "in force, but not all of it works: "+err.Error())
 	}
-	f.settleTrunk(links)
+	f.settleTrunk(links, nil)
 	f.settleHost()
+	f.note(snapshot.GetPorts())
 	f.reportAbsent()
 	return nil
 }
@@ -192,8 +200,8 @@ func (f *Forwarder) closed(p *tables.Port) string {
 	switch {
 	case !p.Present:
 		return "device " + p.Device + " is not there"
-	case p.Trunk && f.trunk.troubles[p.ID] != "":
-		return f.trunk.troubles[p.ID]
+	case p.Trunk && f.trunk.troubles[p.ID].why != "":
+		return f.trunk.troubles[p.ID].why
 	case f.devices[f.socketsDevice(p)] == nil:
 		return cmp.Or(f.degraded["device "+p.Device], "device "+p.Device+" is not open")
 	}

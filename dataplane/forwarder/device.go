@@ -81,7 +81,9 @@ func (f *Forwarder) openPossible(snapshot *api.Snapshot, links links) (opened []
 		d, openErr := f.openDevice(snapshot, p, links[p.Device])
 		if openErr != nil {
 			f.degrade("device "+p.Device, "its ports are closed: "+openErr.Error())
-			err = errors.Join(err, openErr)
+			if p.Station == nil { // a pod's is its port's alone, and is tried when the device changes
+				err = errors.Join(err, openErr)
+			}
 			continue
 		}
 		opened = append(opened, d)
@@ -105,6 +107,9 @@ func (f *Forwarder) openDevice(snapshot *api.Snapshot, p *api.Port, facts linkFa
 			err = fmt.Errorf("open port %s on device %s: %w", p.Name, p.Device, err)
 		}
 	}()
+	if err := f.reaches(p, facts); err != nil {
+		return nil, err
+	}
 	d := &device{
 		name: p.Device, index: f.slotOf(p.Device), link: facts,
 		port: p.Name, asked: p.Queues, shared: shared(snapshot.GetNode(), p.Device),
@@ -127,6 +132,16 @@ func (f *Forwarder) openDevice(snapshot *api.Snapshot, p *api.Port, facts linkFa
 		return nil, errors.Join(err, f.abandon(d))
 	}
 	return d, nil
+}
+
+// reaches says whether every worker could send by a pod's own device. The other devices' queues decide how many workers
+// there are.
+func (f *Forwarder) reaches(p *api.Port, facts linkFacts) error {
+	if p.Station != nil && facts.queues < len(f.workers) {
+		return fmt.Errorf("the device has %d queues, and there are %d workers, each of which needs one to send by",
+			facts.queues, len(f.workers))
+	}
+	return nil
 }
 
 // bpffs is where systems mount it; it is left mounted.
@@ -167,10 +182,6 @@ func (f *Forwarder) openSockets(d *device, p *api.Port) error {
 		for q := range d.link.queues {
 			queues = append(queues, uint32(q))
 		}
-	}
-	if p.Station != nil && len(queues) < len(f.workers) { // the others' workers follow the device with the fewest
-		return fmt.Errorf("the device has %d queues, and there are %d workers, each of which needs one to send by",
-			len(queues), len(f.workers))
 	}
 	for i, q := range queues {
 		if int(q) >= d.link.queues {
@@ -296,6 +307,17 @@ func (f *Forwarder) settleDevices(ctx context.Context) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// closeStale closes devices that were made again under their names.
+func (f *Forwarder) closeStale(ctx context.Context, links links) {
+	for name, d := range f.devices {
+		if facts, there := links[name]; there && facts.ifindex != d.link.ifindex {
+			if err := f.closeDevice(ctx, name); err != nil {
+				f.log.Info("closing a device that was made again", zap.String("device", name), zap.Error(err))
+			}
+		}
+	}
 }
 
 // closeDevice detaches the hook, so that nothing comes in any more, and has the workers let go of the sockets.

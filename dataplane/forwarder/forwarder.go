@@ -78,11 +78,12 @@ type Forwarder struct {
 	devices  map[string]*device
 	slots    []string // device names by their index in the tables; empty: free
 	workers  []*thread
-	books    []*ledger.Book    // of workers that ended
+	ended    []*ledger.Book    // of workers that ended
 	apart    int               // how many of the CPUs everything else keeps off
 	degraded map[string]string // what is less than asked for, by subject
 	names    map[packet.PortID]string
-	refusal  *dataplaneapi.Refusal // why the last snapshot was refused, nil when it was not
+	base     map[packet.PortID]*ledger.Totals // what ports that had a number before counted
+	refusal  *dataplaneapi.Refusal            // why the last snapshot was refused, nil when it was not
 	// refused is the last snapshot, when it was refused, and refusedOn what its devices were then.
 	refused   *api.Snapshot
 	refusedOn map[string]linkFacts
@@ -90,10 +91,13 @@ type Forwarder struct {
 	applied   time.Duration // how long the last change took
 	metrics   changeMetrics
 
-	refusedAny atomic.Bool // refused is not nil
+	refusedAny atomic.Bool  // refused is not nil
+	hostInUse  atomic.Bool  // the host's stack is kept
+	hostHook   atomic.Int64 // the ifindex of the device with the host port's hook
 
 	lostMu sync.Mutex   // held for a moment only: workers take it
 	lost   map[int]bool // devices, by index, that a worker let go of since the last look
+	bare   map[int]bool // devices, by ifindex, that may have lost a pod's hook since
 
 	changed chan struct{} // the devices are to be looked at
 	running sync.WaitGroup
@@ -120,8 +124,10 @@ func New(cfg Config) *Forwarder {
 		devices:   make(map[string]*device),
 		degraded:  make(map[string]string),
 		names:     make(map[packet.PortID]string),
+		base:      make(map[packet.PortID]*ledger.Totals),
 		changed:   make(chan struct{}, 1),
 		lost:      make(map[int]bool),
+		bare:      make(map[int]bool),
 		trunk:     newTrunk(),
 		metrics:   newChangeMetrics(),
 	}
@@ -153,7 +159,11 @@ func (f *Forwarder) Close() error {
 func (f *Forwarder) Ledger() map[packet.PortID]*ledger.Totals {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	books := slices.Clone(f.books)
+	return f.books()
+}
+
+func (f *Forwarder) books() map[packet.PortID]*ledger.Totals {
+	books := slices.Clone(f.ended)
 	for _, t := range f.workers {
 		books = append(books, t.worker.Book())
 	}

@@ -69,6 +69,9 @@ func (f *Forwarder) ours(device string) []netip.Prefix {
 	ports := f.tables.Load().Ports
 	for i := range ports {
 		for _, p := range ports[i].Prefixes {
+			if ports[i].Device != device && p.Addr().IsLinkLocalUnicast() {
+				continue // it means nothing on this one
+			}
 			if ports[i].Device == device {
 				p = netip.PrefixFrom(p.Addr(), p.Addr().BitLen())
 			}

@@ -14,11 +14,11 @@ import (
 // linkMTU is the MTU of devices inside the node, in bytes; what leaves it has its route's.
 const linkMTU = 65535
 
-// prepareHost makes the pair of devices by which the host's stack is a port.
-func (f *Forwarder) prepareHost(p *api.Port, node *api.NodeSettings) error {
+// ensureHost makes the pair of devices by which the host's stack is a port, with the addresses that a snapshot gives it.
+func (f *Forwarder) ensureHost(snapshot *api.Snapshot) error {
 	var addresses []netip.Addr
-	pods := prefixes(node.GetPodPrefixes())
-	for _, b := range p.GetStation().GetAddresses() {
+	pods := prefixes(snapshot.GetNode().GetPodPrefixes())
+	for _, b := range hostPort(snapshot).GetStation().GetAddresses() {
 		a, ok := netip.AddrFromSlice(b)
 		if ok && slices.ContainsFunc(pods, func(p netip.Prefix) bool { return p.Contains(a) }) { // others are other devices'
 			addresses = append(addresses, a)
@@ -29,6 +29,7 @@ func (f *Forwarder) prepareHost(p *api.Port, node *api.NodeSettings) error {
 		return err
 	}
 	f.trunk.pair = pair
+	f.hostHook.Store(int64(pair.Hook.IfIndex))
 	f.say("pair", notes)
 	return nil
 }
@@ -37,6 +38,11 @@ func (f *Forwarder) prepareHost(p *api.Port, node *api.NodeSettings) error {
 func (f *Forwarder) settleHost() {
 	if f.trunk.stack == nil {
 		return
+	}
+	if hostPort(f.snapshot) != nil {
+		if err := f.ensureHost(f.snapshot); err != nil {
+			f.say("pair", []host.Note{{Subject: "host", Reason: err.Error()}})
+		}
 	}
 	node := f.snapshot.GetNode()
 	pods := prefixes(node.GetPodPrefixes())

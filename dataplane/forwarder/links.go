@@ -9,6 +9,7 @@ import (
 	"maps"
 	"net"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/safchain/ethtool"
@@ -91,6 +92,13 @@ func queues(tool *ethtool.Ethtool, name string, allocated int) int {
 // noQueues is how many queues the ports have when there is no port, or none whose device is there.
 const noQueues = 1 << 16
 
+// without is l less a device.
+func (l links) without(name string) links {
+	others := maps.Clone(l)
+	delete(others, name)
+	return others
+}
+
 func (l links) fewestQueues(snapshot *api.Snapshot) int {
 	fewest := noQueues
 	for _, p := range withSockets(snapshot) {
@@ -113,13 +121,30 @@ func (l links) fewestQueues(snapshot *api.Snapshot) int {
 func (f *Forwarder) lookup(l links) func(string) (tables.Link, bool) {
 	return func(name string) (tables.Link, bool) {
 		facts, there := l[name]
+		if name == tables.TrunkDevice {
+			facts.mtu = min(facts.mtu, f.largest())
+		}
 		return tables.Link{
-			MAC: facts.mac, MTU: facts.mtu, Up: facts.up, Index: max(slices.Index(f.slots, name), 0), IfIndex: facts.ifindex,
+			MAC: facts.mac, MTU: facts.mtu, Up: facts.up, Index: slices.Index(f.slots, name), IfIndex: facts.ifindex,
 		}, there
 	}
 }
 
+// largest is the IP packet, in bytes, that the trunk's sockets carry: of as many frames as the kernel sends as one packet
+// (MAX_SKB_FRAGS and the linear part, xsk_build_skb in net/xdp/xsk.c). Frames are as large as the ports were that the
+// workers started for.
+func (f *Forwarder) largest() int {
+	const frames, headroom, ethernet = 18, 256, 14
+	if len(f.workers) == 0 {
+		return linkMTU
+	}
+	return frames*(f.workers[0].umem.ChunkSize()-headroom) - ethernet
+}
+
 func noLinks(string) (tables.Link, bool) { return tables.Link{}, false }
+
+// inspectEvery is how often everything is looked at unasked.
+const inspectEvery = 30 * time.Second
 
 // settle is how long the kernel's messages about devices are gathered before they are acted on.
 const settle = 20 * time.Millisecond
@@ -146,12 +171,23 @@ func (f *Forwarder) follow(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("watch network devices: %w", err)
 	}
+	stop, err := f.followHooks()
+	if err != nil {
+		return err
+	}
+	defer stop()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
+	again := time.NewTicker(inspectEvery) // for what the kernel does not tell: nftables, routes
+	defer again.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-again.C:
+			if f.hostInUse.Load() {
+				timer.Reset(settle)
+			}
 		case u, open := <-updates:
 			if !open {
 				return nil
@@ -174,18 +210,31 @@ func (f *Forwarder) follow(ctx context.Context) error {
 // the time, and each is of its own port alone.
 func (f *Forwarder) concerns(u netlink.LinkUpdate) bool {
 	a := u.Attrs()
-	return f.refusedAny.Load() ||
-		f.tables.Load().Watches(a.Name, a.Index, u.Header.Type == unix.RTM_DELLINK)
+	gone := u.Header.Type == unix.RTM_DELLINK
+	if gone {
+		f.mayBeBare(a.Index)
+	}
+	// The host's routes follow its devices, of which others than pods' are few.
+	others := f.hostInUse.Load() && !strings.HasPrefix(a.Name, podDevice)
+	return f.refusedAny.Load() || others || f.tables.Load().Watches(a.Name, a.Index, gone)
+}
+
+// podDevice begins the names of the devices that the CNI plugin makes: what becomes of one before it is a port's, and
+// after, concerns nobody here.
+const podDevice = "vd"
+
+// mayBeBare notes that a device may have lost its hook.
+func (f *Forwarder) mayBeBare(ifindex int) {
+	f.lostMu.Lock()
+	defer f.lostMu.Unlock()
+	f.bare[ifindex] = true
 }
 
 // reconcile compares the devices with what is open and in the tables, and mends the difference. It calls Config.Changed
 // when the devices are others than those of a refused snapshot were.
 func (f *Forwarder) reconcile(ctx context.Context) error {
 	f.mu.Lock()
-	if err := f.prepareTrunk(f.snapshot); err != nil {
-		f.log.Error("mending the trunk", zap.Error(err))
-	}
-	links, err := readLinks(f.snapshot)
+	links, err := f.linksFor(f.snapshot)
 	if err != nil {
 		f.mu.Unlock()
 		return err
@@ -204,8 +253,8 @@ func (f *Forwarder) reconcile(ctx context.Context) error {
 func (f *Forwarder) mend(ctx context.Context, links links) error {
 	changed := f.trunkChanged(links)
 	f.lostMu.Lock()
-	lost := f.lost
-	f.lost = make(map[int]bool)
+	lost, bare := f.lost, f.bare
+	f.lost, f.bare = make(map[int]bool), make(map[int]bool)
 	f.lostMu.Unlock()
 	for name, d := range f.devices {
 		facts, there := links[name]
@@ -225,7 +274,10 @@ func (f *Forwarder) mend(ctx context.Context, links links) error {
 		return err
 	}
 	f.reportWorkers(links)
-	return f.reopen(ctx, links, changed)
+	err := f.reopen(ctx, links, changed)
+	f.settleTrunk(links, bare)
+	f.settleHost()
+	return err
 }
 
 // reopen opens the missing devices of the snapshot in force, and puts what changed of devices into the tables.
@@ -239,7 +291,5 @@ func (f *Forwarder) reopen(ctx context.Context, links links, changed bool) error
 		return errors.Join(openErr, err)
 	}
 	f.tables.Store(next)
-	err = f.serve(ctx, opened)
-	f.settleTrunk(links)
-	return errors.Join(openErr, err)
+	return errors.Join(openErr, f.serve(ctx, opened))
 }

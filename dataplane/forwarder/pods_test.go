@@ -143,7 +143,7 @@ func prefixOf(s string) *api.Prefix {
 	return &api.Prefix{Address: p.Addr().AsSlice(), Bits: uint32(p.Bits())}
 }
 
-const hostPort = 1
+const podHost = 1
 
 // desired is the snapshot of the node with its pods.
 func (n *podNode) desired() *api.Snapshot {
@@ -155,16 +155,16 @@ func (n *podNode) desired() *api.Snapshot {
 			PodPrefixes: []*api.Prefix{prefixOf("10.244.1.0/24"), prefixOf("fd00:244::/64")}},
 		HostRoutes: []*api.HostRoute{{Prefix: prefixOf("10.244.1.0/24")}, {Prefix: prefixOf("fd00:244::/64")}},
 		Ports: []*api.Port{
-			{Id: hostPort, Name: "host", Device: "viaduct0", Attach: api.Port_ATTACH_HOST, Addresses: gateways,
+			{Id: podHost, Name: "host", Device: "viaduct0", Attach: api.Port_ATTACH_HOST, Addresses: gateways,
 				Station: &api.Station{Router: true, Addresses: [][]byte{
 					netip.MustParseAddr("10.244.1.1").AsSlice(), netip.MustParseAddr("192.0.2.1").AsSlice(),
 					netip.MustParseAddr("fd00:244::1").AsSlice(),
 				}}},
 		},
 		Groups: []*api.NextHopGroup{
-			{Id: 1, Hops: []*api.NextHop{{Port: hostPort, Weight: 1, Mtu: 1500}}},
+			{Id: 1, Hops: []*api.NextHop{{Port: podHost, Weight: 1, Mtu: 1500}}},
 			{Id: 2, Kind: api.NextHopGroup_KIND_UNREACHABLE},
-			{Id: 3, Hops: []*api.NextHop{{Port: hostPort, Weight: 1}}},
+			{Id: 3, Hops: []*api.NextHop{{Port: podHost, Weight: 1}}},
 		},
 	}
 	route := func(to string, group uint32) {
@@ -373,7 +373,8 @@ func TestPodsComeAndGo(t *testing.T) {
 // A pod's device that vanishes closes its port alone, and one that is made again opens it.
 func TestPodVanishes(t *testing.T) {
 	n := newPodNode(t, Config{Cleanup: true})
-	a, b := n.pod(5, api.Port_ATTACH_TRUNK), n.pod(6, api.Port_ATTACH_TRUNK)
+	a := n.pod(5, api.Port_ATTACH_TRUNK)
+	n.pod(6, api.Port_ATTACH_TRUNK)
 	n.apply()
 	n.followed()
 	link, err := n.node.Links().LinkByName("vd6")
@@ -387,7 +388,6 @@ func TestPodVanishes(t *testing.T) {
 	n.pod(6, api.Port_ATTACH_TRUNK)
 	n.eventually("port 6 to open", func() bool { return len(n.f.Closed()) == 0 })
 	n.reaches(a, n.pods[6], "10.244.1.6", "10.244.1.5", 1<<16)
-	_ = b
 	// So does the trunk itself.
 	link, err = n.node.Links().LinkByName("viaduct-trunk1")
 	n.must(err)
@@ -483,14 +483,90 @@ func TestPodsCannotSpoof(t *testing.T) {
 		}
 		return nil
 	}))
-	n.eventually("the hook to count", func() bool {
-		for _, p := range n.f.Report("default/pod5").Ports {
-			for name, count := range p.Hook {
-				if count == 10 && name != "to_userspace" {
-					return true
-				}
-			}
+	hook := func() map[string]uint64 { return n.f.Report("default/pod5").Ports[0].Hook }
+	n.eventually("the hook to count", func() bool { return hook()["ipv4_source_dropped"] == 10 })
+}
+
+// A hook that somebody takes off is put back, and so is what is kept in the host's stack.
+func TestMeddlingIsUndone(t *testing.T) {
+	n := newPodNode(t, Config{Cleanup: true})
+	a := n.pod(5, api.Port_ATTACH_TRUNK)
+	n.apply()
+	n.followed()
+	device := func(name string) netlink.Link {
+		link, err := n.node.Links().LinkByName(name)
+		n.must(err)
+		return link
+	}
+	clsact := func(name string) netlink.Qdisc {
+		return &netlink.GenericQdisc{QdiscType: "clsact", QdiscAttrs: netlink.QdiscAttrs{LinkIndex: device(name).Attrs().Index,
+			Handle: netlink.MakeHandle(0xffff, 0), Parent: netlink.HANDLE_CLSACT}}
+	}
+	for what, do := range map[string]func() error{
+		"a pod's hook":     func() error { return n.node.Links().QdiscDel(clsact("vd5")) },
+		"the host's hook":  func() error { return n.node.Links().QdiscDel(clsact("viaduct-host")) },
+		"the host's pair":  func() error { return n.node.Links().LinkDel(device("viaduct0")) },
+		"the host's end":   func() error { return n.node.Links().LinkSetDown(device("viaduct-host")) },
+		"the trunk's end":  func() error { return n.node.Links().LinkSetDown(device("viaduct-trunk0")) },
+		"the host's route": func() error { return n.node.Links().RouteDel(&netlink.Route{Dst: ipNet("10.244.1.0/24")}) },
+	} {
+		n.must(do())
+		if what == "the host's route" {
+			n.f.look() // which is not told of, but looked at from time to time
 		}
-		return false
-	})
+		n.eventually(what+" to be mended", func() bool {
+			_, err := n.echoSoon(n.node, a, "10.244.1.5")
+			return err == nil
+		})
+	}
+}
+
+// A snapshot that is refused changes nothing of the host.
+func TestRefusedSnapshotLeavesTheHost(t *testing.T) {
+	n := newPodNode(t, Config{Cleanup: true})
+	a := n.pod(5, api.Port_ATTACH_TRUNK)
+	n.apply()
+	bad := n.desired()
+	bad.Ports[0].Station.Addresses[0] = netip.MustParseAddr("10.244.1.99").AsSlice()
+	bad.Groups[0].Hops[0].Port = 77
+	if err := n.node.Do(func() error { return n.f.Apply(t.Context(), bad) }); err == nil {
+		t.Fatal("taken")
+	}
+	n.reaches(n.node, a, "10.244.1.5", "10.244.1.1", 1<<10)
+}
+
+// The first port at the trunk may come by a delta.
+func TestTrunkComesByDelta(t *testing.T) {
+	n := newPodNode(t, Config{Cleanup: true})
+	n.snapshot = &api.Snapshot{Epoch: 1, Origins: []string{""}, Node: &api.NodeSettings{Name: "node"}}
+	n.epoch = 1
+	n.must(n.node.Do(func() error { return n.f.Apply(t.Context(), n.snapshot) }))
+	a, b := n.pod(5, api.Port_ATTACH_TRUNK), n.pod(6, api.Port_ATTACH_TRUNK)
+	n.update()
+	n.reaches(a, b, "10.244.1.6", "10.244.1.5", 1<<10)
+}
+
+// More workers are asked for than a device of the lab has queues: the trunk is made once, and stays.
+func TestTrunkStays(t *testing.T) {
+	n := newPodNode(t, Config{Cleanup: true})
+	n.workers = 4
+	a, b := n.pod(5, api.Port_ATTACH_TRUNK), n.pod(6, api.Port_ATTACH_TRUNK)
+	lab := &api.Port{Id: 200, Name: "lab", Device: "up"}
+	apply := func() {
+		s := n.desired()
+		s.Ports = append(s.Ports, lab)
+		n.must(n.node.Do(func() error { return n.f.Apply(t.Context(), s) }))
+	}
+	apply()
+	before, err := n.node.Links().LinkByName("viaduct-trunk0")
+	n.must(err)
+	for range 3 {
+		apply()
+		n.reaches(a, b, "10.244.1.6", "10.244.1.5", 1<<10)
+	}
+	after, err := n.node.Links().LinkByName("viaduct-trunk0")
+	n.must(err)
+	if before.Attrs().Index != after.Attrs().Index {
+		t.Error("the trunk was made again")
+	}
 }

@@ -237,7 +237,9 @@ func (f *Forwarder) Report(name string) *api.LedgerReply {
 		totals := books[id]
 		total.Add(totals)
 		p := t.Port(id)
-		l := portLedger(totals)
+		own := *totals
+		own.Since(f.base[id])
+		l := portLedger(&own)
 		l.Id, l.Gone = uint32(id), p == nil
 		if p != nil {
 			l.Name = p.Name

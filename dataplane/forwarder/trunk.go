@@ -27,13 +27,16 @@ type trunk struct {
 	pair    host.Pair
 
 	ports    map[packet.PortID]xdpprog.TrunkPort // as the hooks have them
-	troubles map[packet.PortID]string            // why a port's hook is not as it should be
+	troubles map[packet.PortID]trouble           // of ports whose hooks are not as they should be
 	said     map[string][]string                 // subjects of what is amiss in the host's stack, by what found it
 }
 
+// trouble is what is wrong with a port's hook, and what the port was called then.
+type trouble struct{ name, why string }
+
 func newTrunk() trunk {
 	return trunk{
-		ports: make(map[packet.PortID]xdpprog.TrunkPort), troubles: make(map[packet.PortID]string),
+		ports: make(map[packet.PortID]xdpprog.TrunkPort), troubles: make(map[packet.PortID]trouble),
 		said: make(map[string][]string),
 	}
 }
@@ -63,40 +66,69 @@ func (f *Forwarder) socketsDevice(p *tables.Port) string {
 	return p.Device
 }
 
-// prepareTrunk makes what the snapshot's ports at the trunk need, unless it is there: the trunk, its hooks, and the
-// host's pair. It is called before the devices are read.
-func (f *Forwarder) prepareTrunk(snapshot *api.Snapshot) error {
+// linksFor makes what the snapshot's ports at the trunk need, unless it is there, and reads the devices.
+func (f *Forwarder) linksFor(snapshot *api.Snapshot) (links, error) {
+	l, err := readLinks(snapshot)
 	list := withSockets(snapshot)
-	if len(list) == 0 || list[len(list)-1].Device != tables.TrunkDevice {
-		return nil
+	if err != nil || len(list) == 0 || list[len(list)-1].Device != tables.TrunkDevice {
+		return l, err
 	}
+	if err := f.prepareTrunk(snapshot, l); err != nil {
+		f.degrade("trunk", "pods are cut off: "+err.Error())
+		return nil, err
+	}
+	delete(f.degraded, "trunk")
 	t := &f.trunk
-	var err error
-	if t.stack == nil {
-		if t.stack, err = host.Open(); err != nil {
-			return err
+	for _, made := range []host.Link{t.devices.Inner, t.devices.Outer, t.pair.Stack, t.pair.Hook} {
+		if made.Name != "" && l[made.Name].ifindex != made.IfIndex {
+			return readLinks(snapshot)
 		}
 	}
-	if t.devices, err = t.stack.EnsureTrunk(f.trunkQueues(snapshot), true); err != nil {
+	return l, nil
+}
+
+// prepareTrunk makes the trunk, its hooks, and the host's pair. What is in force is not touched.
+func (f *Forwarder) prepareTrunk(snapshot *api.Snapshot, l links) error {
+	t := &f.trunk
+	if t.stack == nil {
+		stack, err := host.Open()
+		if err != nil {
+			return err
+		}
+		t.stack = stack
+		f.hostInUse.Store(true)
+	}
+	devices, err := t.stack.EnsureTrunk(f.trunkQueues(snapshot, l), true)
+	if err != nil {
 		return err
 	}
+	t.devices = devices
 	if err := f.prepareHooks(); err != nil {
 		return err
 	}
+	if hostPort(snapshot) == nil {
+		return nil
+	}
+	return f.ensureHost(f.snapshot)
+}
+
+// hostPort is the snapshot's port of the host, nil for none.
+func hostPort(snapshot *api.Snapshot) *api.Port {
 	for _, p := range snapshot.GetPorts() {
 		if p.Attach == api.Port_ATTACH_HOST {
-			return f.prepareHost(p, snapshot.GetNode())
+			return p
 		}
 	}
 	return nil
 }
 
-// trunkQueues is one for each worker, of those that run, or that will.
-func (f *Forwarder) trunkQueues(snapshot *api.Snapshot) int {
-	if n := len(f.workers); n > 0 {
-		return n
+// trunkQueues is one for each worker, of those that run, or that will; a trunk that has more is left as it is.
+func (f *Forwarder) trunkQueues(snapshot *api.Snapshot, l links) int {
+	n := len(f.workers)
+	if n == 0 {
+		n = min(wantedWorkers(snapshot), l.without(tables.TrunkDevice).fewestQueues(snapshot))
 	}
-	return wantedWorkers(snapshot)
+	return max(n, l[host.TrunkInner].queues)
 }
 
 func (f *Forwarder) prepareHooks() error {
@@ -118,17 +150,17 @@ func (f *Forwarder) prepareHooks() error {
 	return t.hooks.Attach(t.devices.Inner.IfIndex, t.devices.Inner.Queues)
 }
 
-// settleTrunk brings the hooks to the ports of the snapshot in force.
-func (f *Forwarder) settleTrunk(links links) {
+// settleTrunk brings the hooks to the ports of the snapshot in force. Those of the devices in again are attached anew,
+// or all of them where it is nil.
+func (f *Forwarder) settleTrunk(links links, again map[int]bool) {
 	t := &f.trunk
 	if t.hooks == nil {
 		return
 	}
-	wanted := make(map[packet.PortID]bool)
+	wanted := make(map[packet.PortID]*api.Port)
 	for _, p := range f.snapshot.GetPorts() {
 		if p.Attach != api.Port_ATTACH_DIRECT {
-			wanted[packet.PortID(p.Id)] = true
-			f.setHook(p, links)
+			wanted[packet.PortID(p.Id)] = p
 		}
 	}
 	known, err := t.hooks.Ports() // those of an earlier process among them
@@ -136,9 +168,15 @@ func (f *Forwarder) settleTrunk(links links) {
 		f.log.Error("reading the trunk's ports", zap.Error(err))
 	}
 	for _, id := range known {
-		if !wanted[packet.PortID(id)] {
+		if wanted[packet.PortID(id)] == nil {
 			f.removeHook(packet.PortID(id))
 		}
+	}
+	for id, p := range wanted {
+		if is := t.ports[id]; again == nil || again[is.IfIndex] {
+			delete(t.ports, id)
+		}
+		f.setHook(p, links)
 	}
 }
 
@@ -155,25 +193,34 @@ func (f *Forwarder) updateTrunk(d *api.Delta, links links) {
 	}
 }
 
-// setHook brings the hook of one port to what the port is, if its device is there.
+// setHook brings the hook of one port to what the port is; without its device it has none.
 func (f *Forwarder) setHook(p *api.Port, links links) {
 	t, id := &f.trunk, packet.PortID(p.Id)
 	facts, there := links[p.Device]
 	if !there {
-		return // it goes with the device
-	}
-	to := f.hookOf(p, facts)
-	if t.troubles[id] == "" && sameHook(t.ports[id], to) {
+		f.removeHook(id)
 		return
 	}
+	to := f.hookOf(p, facts)
+	if is, set := t.ports[id]; set && sameHook(is, to) {
+		return
+	}
+	f.forgive(id)
 	if err := t.hooks.SetPort(to); err != nil {
-		t.troubles[id] = err.Error()
+		delete(t.ports, id)
+		t.troubles[id] = trouble{p.Name, err.Error()}
 		f.degrade("port "+p.Name, "it is closed: "+err.Error())
 		return
 	}
 	t.ports[id] = to
-	delete(t.troubles, id)
-	delete(f.degraded, "port "+p.Name)
+}
+
+// forgive takes back what was said to be wrong with a port's hook.
+func (f *Forwarder) forgive(id packet.PortID) {
+	if was, is := f.trunk.troubles[id]; is {
+		delete(f.degraded, "port "+was.name)
+		delete(f.trunk.troubles, id)
+	}
 }
 
 func (f *Forwarder) hookOf(p *api.Port, facts linkFacts) xdpprog.TrunkPort {
@@ -203,8 +250,7 @@ func sameHook(a, b xdpprog.TrunkPort) bool {
 
 func (f *Forwarder) removeHook(id packet.PortID) {
 	delete(f.trunk.ports, id)
-	delete(f.trunk.troubles, id)
-	delete(f.degraded, "port "+f.names[id])
+	f.forgive(id)
 	if err := f.trunk.hooks.RemovePort(uint32(id)); err != nil {
 		f.log.Warn("removing a port's hook", zap.String("port", f.lastName(id)), zap.Error(err))
 	}

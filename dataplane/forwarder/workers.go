@@ -115,7 +115,7 @@ func (f *Forwarder) stopWorkers() error {
 	var errs []error
 	for _, t := range f.workers {
 		errs = append(errs, t.worker.Close(), t.umem.Close())
-		f.books = append(f.books, t.worker.Book())
+		f.ended = append(f.ended, t.worker.Book())
 	}
 	f.workers = nil
 	return errors.Join(errs...)

@@ -148,6 +148,18 @@ func (t *Totals) Add(o *Totals) {
 	}
 }
 
+// Since takes away what another port counted under the same number before; nil: nothing. What it held has left since.
+func (t *Totals) Since(before *Totals) {
+	if before == nil {
+		return
+	}
+	for c := range t {
+		if Counter(c) != Held {
+			t[c] -= before[c]
+		}
+	}
+}
+
 // CheckInput returns an error that shows the figures when packets received are not those accounted for.
 func (t *Totals) CheckInput() error {
 	forwarded, consumed, dropped := t.Sum(verdict.Forwarded), t.Sum(verdict.Consumed), t.Sum(verdict.Dropped)

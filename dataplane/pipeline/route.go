@@ -103,10 +103,12 @@ func (l *Pipeline) limit(p *packet.Packet, in, out *tables.Port) verdict.Reason 
 	}
 	leave, ok := l.now, true
 	if in.Limit != nil && in.Limit.From != nil {
-		leave, ok = in.Limit.From.Take(p.Len(), leave, l.now)
+		leave, ok = in.Limit.From.Take(p.Len(), l.now)
 	}
 	if ok && out.Limit != nil && out.Limit.To != nil {
-		leave, ok = out.Limit.To.Take(p.Len(), leave, l.now)
+		var then int64 // of the other limit on its own: one port's queue must not be all others'
+		then, ok = out.Limit.To.Take(p.Len(), l.now)
+		leave = max(leave, then)
 	}
 	switch {
 	case !ok:

@@ -28,16 +28,15 @@ func newBucket(bitsPerSecond, burstBytes uint64) *Bucket {
 	return &Bucket{perByte: perByte, burst: int64(perByte * float64(max(burstBytes, minBurst)))}
 }
 
-// Take has a packet of so many bytes leave at the earliest at `earliest`, in monotonic nanoseconds, and returns when it
-// may: earliest, unless those before it have used the burst up. It returns false, and takes nothing, when that is too
-// far away. now is the time at which it came.
-func (b *Bucket) Take(bytes int, earliest, now int64) (leave int64, ok bool) {
+// Take returns when a packet of so many bytes that comes now, in monotonic nanoseconds, may leave: at once, unless those
+// before it have used the burst up. It returns false, and takes nothing, when that is too far away.
+func (b *Bucket) Take(bytes int, now int64) (leave int64, ok bool) {
 	cost := int64(b.perByte * float64(bytes))
 	most := min(max(maxWait, 2*cost), longestWait)
 	for {
 		was := b.next.Load()
-		begin := max(was, earliest-b.burst) // what was not used beyond the burst is lost
-		leave = max(begin, earliest)
+		begin := max(was, now-b.burst) // what was not used beyond the burst is lost
+		leave = max(begin, now)
 		if leave-now > most {
 			return 0, false
 		}

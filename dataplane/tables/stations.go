@@ -39,6 +39,8 @@ func (b *build) buildTrunked(field string, cfg *api.Port) error {
 		return bad(".device", fmt.Sprintf("the index %d of the trunk is not from 0 to %d", trunk.Index, maxDevices-1))
 	case p.Host && b.otherHost(p.ID):
 		return bad(".attach", "the host has one port")
+	case b.other(&p) != "":
+		return bad(".device", fmt.Sprintf("port %s has the same device", b.other(&p)))
 	}
 	if p.Present {
 		p.Up, p.MTU = true, usableMTU(&p, Link{MTU: min(device.MTU, trunk.MTU)})
@@ -84,6 +86,16 @@ func (b *build) otherHost(than packet.PortID) bool {
 		}
 	}
 	return false
+}
+
+// other is the name of another port that has p's device, empty for none.
+func (b *build) other(p *Port) string {
+	for i := range b.t.Ports {
+		if o := &b.t.Ports[i]; o.ID != 0 && o.ID != p.ID && o.Device == p.Device {
+			return o.Name
+		}
+	}
+	return ""
 }
 
 func (p *Port) addLinkLocal(cfg *api.Prefix) (reason string) {

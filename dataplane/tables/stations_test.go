@@ -30,7 +30,7 @@ func pod(id uint32) *api.Port {
 func node() *api.Snapshot {
 	s := lab()
 	host := pod(9)
-	host.Name, host.Device, host.Attach = "host", "vd08", api.Port_ATTACH_HOST
+	host.Name, host.Device, host.Attach = "host", "viaduct0", api.Port_ATTACH_HOST
 	host.Station = &api.Station{Router: true, Addresses: [][]byte{bytesOf("192.0.2.1"), bytesOf("fd00:10::1")}}
 	s.Ports = append(s.Ports, pod(7), pod(8), host)
 	return s
@@ -116,6 +116,7 @@ func TestTrunkRefusals(t *testing.T) {
 		"tags":      {".outer_vlan", "no VLAN tags", func(p, _ *api.Port) { p.OuterVlan = 5 }},
 		"attach":    {".attach", "not known", func(p, _ *api.Port) { p.Attach = 9 }},
 		"two hosts": {".attach", "one port", func(p, _ *api.Port) { p.Attach = api.Port_ATTACH_HOST }},
+		"device":    {".device", "the same device", func(p, _ *api.Port) { p.Device = "vd07" }},
 		"name":      {".name", "another port", func(p, _ *api.Port) { p.Name = "left" }},
 	} {
 		s := node()
@@ -153,7 +154,7 @@ func TestBucket(t *testing.T) {
 	b := newBucket(rate, burst)
 	now, sent := int64(1e12), 0
 	for leave, ok := now, true; ok && leave <= now; sent++ {
-		leave, ok = b.Take(1000, now, now)
+		leave, ok = b.Take(1000, now)
 	}
 	if sent < 30 || sent > 32 {
 		t.Errorf("%d kB at once, the burst is 30", sent)
@@ -161,7 +162,7 @@ func TestBucket(t *testing.T) {
 	last, passed, refused := now, 0, 0
 	for i := range 4000 { // twice the rate, for two seconds
 		at := now + int64(i)*int64(500*time.Microsecond)
-		leave, ok := b.Take(1000, at, at)
+		leave, ok := b.Take(1000, at)
 		if !ok {
 			refused++
 			continue

@@ -10,6 +10,7 @@ package tables
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/viaduct-net/viaduct/control/api"
 	"github.com/viaduct-net/viaduct/dataplane/identity"
@@ -107,6 +108,11 @@ func (t *Tables) Watches(device string, ifindex int, gone bool) bool {
 		}
 	}
 	return device == TrunkDevice
+}
+
+// OnTrunk says whether a device, by the kernel's number, is that of a port at the trunk.
+func (t *Tables) OnTrunk(ifindex int) bool {
+	return slices.ContainsFunc(t.Ports, func(p Port) bool { return p.Trunk && p.IfIndex == ifindex })
 }
 
 // add enters a port, and returns the one that is in its place when there is one.

@@ -62,7 +62,8 @@ func machine() devices {
 	return devices{
 		"ens1": {MAC: macA, MTU: 1500, Up: true, Index: 0},
 		"ens2": {MAC: macB, MTU: 9000, Up: true, Index: 1},
-		"vd07": {MTU: 65535, IfIndex: 107}, "vd08": {MTU: 65535, IfIndex: 108}, TrunkDevice: {MTU: 65535, Up: true, Index: 2},
+		"vd07": {MTU: 65535, IfIndex: 107}, "vd08": {MTU: 65535, IfIndex: 108}, "viaduct0": {MTU: 65535, IfIndex: 200},
+		TrunkDevice: {MTU: 65535, Up: true, Index: 2},
 	}
 }
 

@@ -133,8 +133,11 @@ func (w *Worker) rejudge(p *packet.Packet, in packet.PortID, device int, descs [
 	w.book.Account(in).Sub(ledger.Held, 1)
 	d := w.pipeline.Judge(p, device)
 	if p.In != in { // the tables moved the packet to another port meanwhile
+		size := uint64(p.Len())
 		w.book.Account(in).Sub(ledger.Received, 1)
+		w.book.Account(in).Sub(ledger.ReceivedBytes, size)
 		w.book.Account(p.In).Add(ledger.Received, 1)
+		w.book.Account(p.In).Add(ledger.ReceivedBytes, size)
 	}
 	w.carryOut(p, device, descs, d)
 }

@@ -13,8 +13,9 @@ import (
 
 // The bounds of what waits for limits: a port's own bucket bounds the time (tables.Bucket), these the memory.
 const (
-	paceLimit = 2048
-	paceShare = 4 // one frame in so many may wait
+	paceLimit     = 2048
+	paceShare     = 4 // one frame in so many may wait
+	pacePortShare = 8 // and of what may wait, one port's may be one in so many
 )
 
 // pace is the packets of a worker that wait for their ports' limits, in the order in which they may leave. A packet
@@ -25,6 +26,7 @@ type pace struct {
 	free   []uint16
 	serial uint64
 	frames int         // that packets have
+	of     []portShare // by PortID
 	going  pacedPacket // the one that release lets go, whose slot may be in use again
 }
 
@@ -34,6 +36,9 @@ type departure struct {
 	serial uint64
 	slot   uint16
 }
+
+// portShare is what of it is a port's.
+type portShare struct{ packets, frames int }
 
 type pacedPacket struct {
 	in     packet.PortID
@@ -66,7 +71,7 @@ func (p *pace) Pop() any {
 
 // delay keeps the packet until it may leave.
 func (w *Worker) delay(p *packet.Packet, device int, descs []xsk.Desc, until int64) {
-	if len(w.pace.due) == paceLimit || w.pace.frames+len(descs) > w.umem.Chunks()/paceShare {
+	if !w.pace.room(p.In, len(descs), w.umem.Chunks()/paceShare) {
 		w.finish(p.In, verdict.OverLimit)
 		w.free(descs)
 		return
@@ -75,7 +80,7 @@ func (w *Worker) delay(p *packet.Packet, device int, descs []xsk.Desc, until int
 	kept := &w.pace.slots[slot]
 	kept.in, kept.device, kept.count = p.In, device, len(descs)
 	copy(kept.descs[:], descs)
-	w.pace.frames += len(descs)
+	w.pace.count(p.In, 1, len(descs))
 	w.pace.serial++
 	w.pace.due = append(w.pace.due, departure{until, w.pace.serial, slot})
 	heap.Fix(&w.pace, len(w.pace.due)-1)
@@ -98,8 +103,25 @@ func (p *pace) pop() *pacedPacket {
 	slot := p.due[0].slot
 	heap.Pop(p)
 	p.free = append(p.free, slot)
-	p.frames -= p.slots[slot].count
-	return &p.slots[slot]
+	going := &p.slots[slot]
+	p.count(going.in, -1, -going.count)
+	return going
+}
+
+// room says whether a packet of a port may wait, whose frames are so many, of the most that may.
+func (p *pace) room(in packet.PortID, frames, most int) bool {
+	for int(in) >= len(p.of) {
+		p.of = append(p.of, portShare{})
+	}
+	of := p.of[in]
+	return len(p.due) < paceLimit && p.frames+frames <= most &&
+		of.packets < paceLimit/pacePortShare && (of.packets == 0 || of.frames+frames <= most/pacePortShare)
+}
+
+func (p *pace) count(in packet.PortID, packets, frames int) {
+	p.frames += frames
+	p.of[in].packets += packets
+	p.of[in].frames += frames
 }
 
 // release judges the packets that may leave.

@@ -253,7 +253,7 @@ func TestLimitDelays(t *testing.T) {
 			r.inject(1, onTrunk(podA, data))
 		}
 		r.poll()
-		at := make(map[int]int)
+		at, injected := make(map[int]int), uint64(100)
 		next := uint32(0)
 		take := func(pass int) {
 			for _, data := range r.sent(1) {
@@ -269,14 +269,20 @@ func TestLimitDelays(t *testing.T) {
 			t.Fatalf("%s: %d left at once and %d wait; the burst is 3, and 50 may wait", name, at[0], n)
 		}
 		for pass := range 60 {
+			if pass == 20 { // one that comes behind those that wait leaves behind them
+				data := udp(t, 1, "10.244.1.7", "10.244.1.8", 1000-42, nil)
+				binary.BigEndian.PutUint32(data[42:], next+uint32(r.held()))
+				r.inject(1, onTrunk(podA, data))
+				injected++
+			}
 			r.poll() // a millisecond each
 			take(pass + 1)
 			if at[pass+1] > 2 {
 				t.Fatalf("%s: %d left in one millisecond", name, at[pass+1])
 			}
 		}
-		if refused := r.count(podA, verdict.OverLimit); uint64(next)+refused != 100 || r.held() != 0 {
-			t.Errorf("%s: %d left and %d were refused, of 100", name, next, refused)
+		if refused := r.count(podA, verdict.OverLimit); uint64(next)+refused != injected || r.held() != 0 {
+			t.Errorf("%s: %d left and %d were refused, of %d", name, next, refused, injected)
 		}
 	}
 }

@@ -115,12 +115,12 @@ func (w *Worker) Poll(now int64) int {
 	w.now = now
 	w.tables = w.source.Load()
 	w.pipeline.Begin(w.tables, now)
+	w.release() // before those that come behind them
 	received := 0
 	for _, l := range w.links {
 		received += w.receive(l)
 	}
 	w.resume()
-	w.release()
 	w.tick()
 	for _, l := range w.links {
 		w.transmit(l)
