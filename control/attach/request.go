@@ -55,7 +55,8 @@ func (r *reader) add(q *attach.AddRequest) (a lease.Attachment, asked []netip.Ad
 	a = lease.Attachment{
 		Key: r.key(q.GetKey()), Netns: q.GetNetns(), NetnsDevice: q.GetNetnsDevice(), NetnsInode: q.GetNetnsInode(),
 		PodNamespace: q.GetPodNamespace(), PodName: q.GetPodName(), PodUID: q.GetPodUid(),
-		Device: q.GetDevice(), IfIndex: q.GetIfindex(), MAC: slices.Clone(q.GetMac()), Direct: q.GetAttach() == attach.Attach_ATTACH_DIRECT,
+		Device: q.GetDevice(), IfIndex: q.GetIfindex(), MAC: slices.Clone(q.GetMac()),
+		Direct:    q.GetAttach() == attach.Attach_ATTACH_DIRECT,
 		Delegated: q.GetDelegated(), Bandwidth: r.bandwidth(q.GetBandwidth()),
 	}
 	r.check(filepath.IsAbs(a.Netns) && len(a.Netns) <= maxPath && printable(a.Netns), "netns",

@@ -23,8 +23,8 @@ func (s *Service) Pools() (list []*api.Pool) {
 	return list
 }
 
-// Scarce is the share of a pool's addresses from which on it is nearly exhausted.
-const Scarce = 0.9
+// nearly is the share of a pool's addresses from which on it is nearly exhausted.
+const nearly = 0.9
 
 // scarce are the pools that are nearly exhausted, and of which that was said.
 type scarce struct {
@@ -38,7 +38,7 @@ func (s *Service) watch() {
 	defer s.scarce.mu.Unlock()
 	said := map[netip.Prefix]bool{}
 	for _, u := range s.store.Usage() {
-		if u.Retired || share(u) < Scarce {
+		if u.Retired || share(u) < nearly {
 			continue
 		}
 		if said[u.Prefix] = true; !s.scarce.said[u.Prefix] {

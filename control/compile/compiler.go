@@ -7,7 +7,7 @@
 //
 // What is compiled is of two kinds: objects, and the attachments of this node, interfaces of its pods.
 //
-// The flow of the files is that of a compilation: compiler.go takes changes and lists the stages, attachment.go says
+// The flow of the files is that of a compilation: compiler.go takes changes and lists the stages, attachments.go says
 // what an attachment is; node.go chooses the NodeConfig, ports.go numbers the ports, of which host.go and attached.go
 // have some; routes.go, nodes.go, host.go and attached.go claim destinations, and groups.go settles them;
 // hostroutes.go does the same for the host's own stack and identities.go for addresses; judge.go says what became of

@@ -237,8 +237,8 @@ func TestProbes(t *testing.T) {
 // TestWrongMetricsAddress: nothing says ready before all listens.
 func TestWrongMetricsAddress(t *testing.T) {
 	var ready strings.Builder
-	err := Run(t.Context(), Options{Run: t.TempDir(), State: t.TempDir(), Source: "dir:" + t.TempDir(), Metrics: "256.0.0.1:1",
-		Logger: zap.NewNop(), Ready: &ready})
+	err := Run(t.Context(), Options{Run: t.TempDir(), State: t.TempDir(), Source: "dir:" + t.TempDir(),
+		Metrics: "256.0.0.1:1", Logger: zap.NewNop(), Ready: &ready})
 	var setUp *process.SetUpError
 	if !errors.As(err, &setUp) || ready.Len() > 0 {
 		t.Errorf("%v, said %q", err, ready.String())

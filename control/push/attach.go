@@ -124,6 +124,9 @@ func (p *pusher) attach() {
 // answer tells each one that waits for it: nil, or why not, and keeps those that wait on. What failed is taken back;
 // who does not wait any more takes back what is its own, and may have asked anew since.
 func (p *pusher) answer(of func(r *request) (done bool, err error)) {
+	if len(p.waiting) > 0 {
+		p.publish() // who is told something, sees it
+	}
 	kept := p.waiting[:0]
 	for _, r := range p.waiting {
 		if r.ctx.Err() != nil {

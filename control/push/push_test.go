@@ -27,7 +27,9 @@ func TestSync(t *testing.T) {
 	c := startNew(t, &s)
 	d := c.follow(t, nil)
 	s.Fail("is away") // nothing is sent before the source has said all that it holds
-	eventually(t, "the dataplane is seen", func() bool { return c.status(t).Dataplane != nil })
+	eventually(t, "the dataplane is seen", func() bool {
+		return c.status(t).Dataplane != nil && c.status(t).Source.Trouble != ""
+	})
 	if st := c.status(t); st.Epoch != 0 || st.Source.InStep || st.Source.Trouble != "is away" || c.Ready() == "" {
 		t.Errorf("before the source is in step: %v", st)
 	}

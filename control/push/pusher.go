@@ -179,6 +179,7 @@ func (p *pusher) send() {
 		return
 	}
 	p.pushed = true
+	p.publish() // who is sent something, finds it said
 	f.inFlight, f.whole, f.sent = p.latest.Epoch, whole, time.Now()
 	select {
 	case f.out <- m:
@@ -255,9 +256,9 @@ func (p *pusher) answered(a answer) {
 	f.onto, f.refused, f.view.Epoch = epoch, 0, epoch
 	p.compiler.Acked(epoch)
 	p.view.inForce, p.view.closed = p.latest, p.closed(a.message.GetAck())
-	p.inForce()
 	f.view.ApplyNanoseconds, f.view.RoundTripNanoseconds = a.message.GetAck().GetApplyNanoseconds(), uint64(took)
 	p.view.lastNack, p.view.acked = nil, epoch
+	p.inForce()
 	p.statuses.applied(p.latest)
 }
 

@@ -32,7 +32,16 @@ type Client struct {
 	conn    *grpc.ClientConn
 	rpc     api.DataplaneClient
 	control string // path of control's socket
+	absence error  // why there is no dataplane to ask; nil: there is one
 }
+
+// withoutDataplane is a client that asks control alone.
+func withoutDataplane(run string, absence error) *Client {
+	return &Client{control: filepath.Join(run, controlSocket), absence: absence}
+}
+
+// controlSocket is control's in the run directory.
+const controlSocket = "control.sock"
 
 // Connect opens the dataplane's socket in the run directory. Its error says in one line what to do.
 func Connect(run string) (*Client, error) {
@@ -48,7 +57,7 @@ func Connect(run string) (*Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connect to %s: %w", path, err)
 	}
-	return &Client{conn, api.NewDataplaneClient(conn), filepath.Join(run, "control.sock")}, nil
+	return &Client{conn: conn, rpc: api.NewDataplaneClient(conn), control: filepath.Join(run, controlSocket)}, nil
 }
 
 // reachable says in one line what to do where no such daemon listens.
@@ -66,7 +75,12 @@ func reachable(path, daemon string) error {
 }
 
 // Close releases the connection.
-func (c *Client) Close() error { return c.conn.Close() }
+func (c *Client) Close() error {
+	if c.conn == nil {
+		return nil
+	}
+	return c.conn.Close()
+}
 
 // Status asks how the dataplane is.
 func (c *Client) Status(ctx context.Context) (*api.StatusReply, error) {

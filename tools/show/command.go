@@ -29,6 +29,7 @@ type view[T any] struct {
 	ask   func(ctx context.Context, c *Client) (T, error)
 	text  func(w io.Writer, reply T) error
 	judge func(reply T) error // its error is the command's, after the reply was printed
+	alone bool                // it has something to show where no dataplane runs
 }
 
 // Commands returns the commands that read a running dataplane.
@@ -165,12 +166,15 @@ func command[T any](
 	watch := c.Flags().Bool("watch", false, "print again and again, until interrupted; json: one line each time")
 	interval := c.Flags().Duration("interval", time.Second, "time between two prints of --watch")
 	c.RunE = func(c *cobra.Command, args []string) error {
+		v := viewOf(c, args)
 		client, err := Connect(f.Run)
+		if err != nil && v.alone {
+			client, err = withoutDataplane(f.Run, err), nil
+		}
 		if err != nil {
 			return err
 		}
 		defer func() { _ = client.Close() }()
-		v := viewOf(c, args)
 		if !*watch {
 			return v.once(c.Context(), client, c.OutOrStdout(), f.Output, true)
 		}

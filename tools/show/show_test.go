@@ -6,7 +6,9 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"math"
 	"net"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -113,6 +115,9 @@ func (fakeControl) Status(context.Context, *controlapi.StatusRequest) (*controla
 		Refused: []*controlapi.Refused{
 			{Place: "r.yaml:3", Object: "Route b", Field: "spec.destination", Reason: "no prefix"}},
 		Dataplane: &controlapi.Follower{Epoch: 7, RoundTripNanoseconds: 2000000, Snapshots: 1, Deltas: 3, Nacks: 1},
+		Version:   "v2", Attachments: 230, Pools: []*controlapi.Pool{
+			{Prefix: "10.244.1.0/24", Size: 253, Leased: 229}, {Prefix: "fd00::/64", Size: math.MaxUint64, Leased: 229},
+			{Prefix: "10.9.0.0/24", Leased: 1, Retired: true}},
 	}, nil
 }
 
@@ -202,12 +207,17 @@ tables   0 ports, 3 routes, 0 next-hop groups, 0 neighbors, 0 identities
 from     state file
 source   dir:/lab
 objects  1 NodeConfig, 2 Route
+pods     230 interfaces attached
+leases   10.244.1.0/24: 229 of 253 leased
+leases   fd00::/64: 229 leased
+leases   10.9.0.0/24: 1 leased, and no more to lease
 pushed   epoch 7 in 2ms: 1 snapshots, 3 deltas, 1 refused
 refused: epoch 8: Route a: spec.via: unknown port
 degraded: port left: generic XDP
 state file: /s/snapshot.pb: torn
 control: the dataplane is not connected for 1m0s: no such socket
 refused: r.yaml:3: Route b: spec.destination: no prefix
+leases: 10.244.1.0/24: 229 of 253 leased: nearly exhausted
 
 WORKER  CPU  QUEUES  FRAMES  FREE  PACKETS  PASSES  BUSY  SLEEPS
 0       any  v0:1      4096     0        0       0     0       0
@@ -222,6 +232,29 @@ AF_XDP multi-buffer  yes    6.6    -
 				t.Errorf("error %v, got\n%swant%s", err, got, tt.want)
 			}
 		})
+	}
+}
+
+// TestStatusWithoutDataplane: control says how it is, and the command fails all the same.
+func TestStatusWithoutDataplane(t *testing.T) {
+	run := serve(t, fake{})
+	if err := os.Remove(filepath.Join(run, "dataplane.sock")); err != nil {
+		t.Fatal(err)
+	}
+	got, err := execute(t.Context(), run, "text", "status")
+	if err == nil || !strings.Contains(err.Error(), "no dataplane answers") || !strings.Contains(got, "dir:/lab") ||
+		!strings.Contains(got, "Route b") {
+		t.Errorf("error %v, got\n%s", err, got)
+	}
+	got, _ = execute(t.Context(), run, "json", "status")
+	var status struct {
+		Healthy bool
+		Absence string `json:"dataplane_error"`
+		Control struct{ Attachments int }
+	}
+	if err := json.Unmarshal([]byte(got), &status); err != nil || status.Healthy || status.Absence == "" ||
+		status.Control.Attachments != 230 {
+		t.Errorf("%v: %s", err, got)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"strings"
 	"time"
 
@@ -20,6 +21,7 @@ import (
 // health is what both daemons say of themselves. As JSON it is the dataplane's reply with control's as a field of it.
 type health struct {
 	dataplane *api.StatusReply
+	absence   error                   // why no dataplane answers; nil when one does
 	control   *controlapi.StatusReply // nil when control does not answer
 	silence   string                  // why it does not
 }
@@ -34,31 +36,46 @@ refused, workers, kernel features found and missing, and what is degraded and wh
 Exit status: 0 tables are in force; 1 there are none yet; 2 no dataplane answers.`,
 		Args: cobra.NoArgs,
 	}, func(*cobra.Command, []string) view[*health] {
-		return view[*health]{ask: askHealth, text: healthText, judge: judgeHealth}
+		return view[*health]{ask: askHealth, text: healthText, judge: judgeHealth, alone: true}
 	})
 }
 
 func askHealth(ctx context.Context, c *Client) (*health, error) {
-	dataplane, err := c.Status(ctx)
-	if err != nil {
-		return nil, err
+	h := &health{absence: c.absence}
+	var err error
+	if h.absence == nil {
+		if h.dataplane, err = c.Status(ctx); err != nil {
+			return nil, err
+		}
 	}
-	h := &health{dataplane: dataplane}
 	if h.control, err = c.Control(ctx); err != nil {
 		h.silence = err.Error()
+	}
+	if h.control == nil && h.absence != nil {
+		return nil, h.absence
 	}
 	return h, nil
 }
 
 func (h *health) json() any {
-	object := jsonMessage(h.dataplane.ProtoReflect()).(map[string]any)
+	object := map[string]any{}
+	if h.dataplane != nil {
+		object = jsonMessage(h.dataplane.ProtoReflect()).(map[string]any)
+	}
 	object["control"] = jsonMessage(h.control.ProtoReflect())
 	object["control_error"] = h.silence
+	object["dataplane_error"] = ""
+	if h.absence != nil {
+		object["dataplane_error"] = h.absence.Error()
+	}
 	object["healthy"] = len(h.ailments()) == 0
 	return object
 }
 
 func judgeHealth(h *health) error {
+	if h.absence != nil {
+		return h.absence
+	}
 	if h.dataplane.Epoch == 0 {
 		return exit.Fail(errors.New("no tables are in force: nothing is forwarded"))
 	}
@@ -69,20 +86,23 @@ func judgeHealth(h *health) error {
 func (h *health) ailments() []string {
 	var lines []string
 	say := func(format string, args ...any) { lines = append(lines, fmt.Sprintf(format, args...)) }
-	if n := h.dataplane.LastNack; n != nil {
+	if h.absence != nil {
+		say("dataplane: %v", h.absence)
+	}
+	if n := h.dataplane.GetLastNack(); n != nil {
 		say("refused: epoch %d: %s", n.Epoch, nonEmpty(": ", n.Object, n.Field, n.Reason))
 	}
-	for _, d := range h.dataplane.Degraded {
+	for _, d := range h.dataplane.GetDegraded() {
 		say("degraded: %s: %s", d.Subject, d.Reason)
 	}
-	if trouble := h.dataplane.StateFile.GetTrouble(); trouble != "" {
+	if trouble := h.dataplane.GetStateFile().GetTrouble(); trouble != "" {
 		say("state file: %s: %s", h.dataplane.StateFile.Path, trouble)
 	}
 	if h.control == nil {
 		say("control: %s", h.silence)
 		return lines
 	}
-	if c := h.dataplane.ControlLink; c != nil && !c.Connected {
+	if c := h.dataplane.GetControlLink(); c != nil && !c.Connected {
 		say("control: the dataplane is not connected for %v: %s", since(c.SinceUnixNanoseconds), c.Error)
 	}
 	if h.control.Failure != "" {
@@ -94,16 +114,52 @@ func (h *health) ailments() []string {
 	for _, r := range h.control.Refused {
 		say("refused: %s", nonEmpty(": ", r.Place, r.Object, r.Field, r.Reason))
 	}
+	for _, p := range h.control.Pools {
+		if nearlyExhausted(p) {
+			say("leases: %s: nearly exhausted", poolText(p))
+		}
+	}
 	return lines
+}
+
+// nearlyExhausted says whether nine tenths of a pool's addresses are leased.
+func nearlyExhausted(p *controlapi.Pool) bool {
+	return !p.Retired && p.Size > 0 && p.Leased >= p.Size-p.Size/10
+}
+
+func poolText(p *controlapi.Pool) string {
+	switch {
+	case p.Retired:
+		return fmt.Sprintf("%s: %d leased, and no more to lease", p.Prefix, p.Leased)
+	case p.Size == math.MaxUint64:
+		return fmt.Sprintf("%s: %d leased", p.Prefix, p.Leased)
+	}
+	return fmt.Sprintf("%s: %d of %d leased", p.Prefix, p.Leased, p.Size)
 }
 
 func healthText(w io.Writer, h *health) error {
 	s, ailments := h.dataplane, h.ailments()
 	word := "healthy"
-	if len(ailments) > 0 || s.Epoch == 0 {
+	if len(ailments) > 0 || s.GetEpoch() == 0 {
 		word = "degraded"
 	}
 	pairs := newTable("health", word)
+	if s == nil {
+		pairs.add("node", h.control.Node)
+		pairs.add("version", h.control.Version+", control alone")
+	} else {
+		dataplanePairs(pairs, s)
+	}
+	controlPairs(pairs, h.control)
+	err := pairs.write(w)
+	for _, line := range ailments {
+		_, lineErr := fmt.Fprintln(w, line)
+		err = errors.Join(err, lineErr)
+	}
+	return errors.Join(err, workersText(w, s.GetWorkers()), featuresText(w, s.GetFeatures()))
+}
+
+func dataplanePairs(pairs *table, s *api.StatusReply) {
 	pairs.add("node", s.Node)
 	pairs.add("version", s.Version)
 	pairs.add("kernel", s.Kernel)
@@ -112,13 +168,6 @@ func healthText(w io.Writer, h *health) error {
 	pairs.add("tables", fmt.Sprintf("%d ports, %d routes, %d next-hop groups, %d neighbors, %d identities",
 		len(s.Ports), s.Routes, s.Groups, s.Neighbors, s.Identities))
 	pairs.add("from", s.TablesFrom)
-	controlPairs(pairs, h.control)
-	err := pairs.write(w)
-	for _, line := range ailments {
-		_, lineErr := fmt.Fprintln(w, line)
-		err = errors.Join(err, lineErr)
-	}
-	return errors.Join(err, workersText(w, s.Workers), featuresText(w, s.Features))
 }
 
 func controlPairs(t *table, c *controlapi.StatusReply) {
@@ -135,6 +184,12 @@ func controlPairs(t *table, c *controlapi.StatusReply) {
 		words = append(words, fmt.Sprintf("%d %s", c.Objects[kind], kind))
 	}
 	t.add("objects", strings.Join(words, ", "))
+	if len(c.Pools) > 0 || c.Attachments > 0 {
+		t.add("pods", fmt.Sprintf("%d interfaces attached", c.Attachments))
+	}
+	for _, p := range c.Pools {
+		t.add("leases", poolText(p))
+	}
 	if d := c.Dataplane; d != nil {
 		t.add("pushed", fmt.Sprintf("epoch %d in %v: %d snapshots, %d deltas, %d refused", d.Epoch,
 			time.Duration(d.RoundTripNanoseconds).Round(time.Microsecond), d.Snapshots, d.Deltas, d.Nacks))
