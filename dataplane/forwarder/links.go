@@ -176,6 +176,7 @@ func (f *Forwarder) follow(ctx context.Context) error {
 		return err
 	}
 	defer stop()
+	f.mayBeBare(anyDevice) // what was not heard of before
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	again := time.NewTicker(inspectEvery) // for what the kernel does not tell: nftables, routes
@@ -186,6 +187,7 @@ func (f *Forwarder) follow(ctx context.Context) error {
 			return nil
 		case <-again.C:
 			if f.hostInUse.Load() {
+				f.mayBeBare(anyDevice)
 				timer.Reset(settle)
 			}
 		case u, open := <-updates:
@@ -223,7 +225,10 @@ func (f *Forwarder) concerns(u netlink.LinkUpdate) bool {
 // after, concerns nobody here.
 const podDevice = "vd"
 
-// mayBeBare notes that a device may have lost its hook.
+// anyDevice is no device's number.
+const anyDevice = 0
+
+// mayBeBare notes that a device, or any, may have lost its hook.
 func (f *Forwarder) mayBeBare(ifindex int) {
 	f.lostMu.Lock()
 	defer f.lostMu.Unlock()
@@ -275,6 +280,9 @@ func (f *Forwarder) mend(ctx context.Context, links links) error {
 	}
 	f.reportWorkers(links)
 	err := f.reopen(ctx, links, changed)
+	if bare[anyDevice] {
+		bare = nil
+	}
 	f.settleTrunk(links, bare)
 	f.settleHost()
 	return err

@@ -510,6 +510,7 @@ func TestMeddlingIsUndone(t *testing.T) {
 		"the trunk's end":  func() error { return n.node.Links().LinkSetDown(device("viaduct-trunk0")) },
 		"the host's route": func() error { return n.node.Links().RouteDel(&netlink.Route{Dst: ipNet("10.244.1.0/24")}) },
 	} {
+		t.Log(what)
 		n.must(do())
 		if what == "the host's route" {
 			n.f.look() // which is not told of, but looked at from time to time
