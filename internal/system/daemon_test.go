@@ -37,8 +37,21 @@ func (s *site) startControl(flags ...string) *daemon {
 	if len(flags) == 0 {
 		flags = []string{"--source", "dir:" + s.manifests}
 	}
-	return s.start("control", "viaduct-control", append([]string{
-		"--run", s.run, "--state", s.state, "--node", "lab", "--metrics", controlMetrics}, flags...)...)
+	return s.start("control", "viaduct-control", s.controlFlags(flags)...)
+}
+
+func (s *site) controlFlags(more []string) []string {
+	return append([]string{
+		"--run", s.run, "--state", s.state, "--node", s.name, "--metrics", controlMetrics}, more...)
+}
+
+// startControlIn starts control with the directory of manifests where it sees what another process mounts, as it does
+// in a container with the node's mounts.
+func (s *site) startControlIn(other *daemon) *daemon {
+	s.t.Helper()
+	args := append([]string{fmt.Sprintf("--mount=/proc/%d/ns/mnt", other.process.PID()),
+		filepath.Join(s.bin, "viaduct-control")}, s.controlFlags([]string{"--source", "dir:" + s.manifests})...)
+	return s.start("control", "/usr/bin/nsenter", args...)
 }
 
 func (s *site) startDataplane(flags ...string) *daemon {
@@ -57,7 +70,10 @@ func (s *site) startUp(flags ...string) *daemon {
 func (s *site) start(name, program string, args ...string) *daemon {
 	s.t.Helper()
 	d := &daemon{s: s, name: name, stdout: &output{}, stderr: &output{}}
-	cmd := exec.Command(filepath.Join(s.bin, program), args...)
+	if !filepath.IsAbs(program) {
+		program = filepath.Join(s.bin, program)
+	}
+	cmd := exec.Command(program, args...)
 	cmd.Stdout, cmd.Stderr = d.stdout, d.stderr
 	cmd.Env = append(os.Environ(), "GORACE=halt_on_error=0")
 	var err error

@@ -50,19 +50,26 @@ func (s *site) startTraffic() traffic {
 		{"right to left, IPv4", s.right, s.left, "10.8.0.1"},
 		{"right to left, IPv6", s.right, s.left, "fd08::1"},
 	} {
-		f := &flow{name: of.name, stop: make(chan struct{}), begin: time.Now()}
-		to := netip.AddrPortFrom(netip.MustParseAddr(of.address), 7000)
-		f.address = net.UDPAddrFromAddrPort(to)
-		s.must(of.to.Do(func() (err error) { f.to, err = net.ListenPacket("udp", to.String()); return err }))
-		// Not connected: an ICMP error must not keep the next datagram from being sent.
-		s.must(of.from.Do(func() (err error) { f.from, err = net.ListenPacket("udp", ":0"); return err }))
-		s.must(f.to.(*net.UDPConn).SetReadBuffer(4 << 20))
-		f.done.Go(f.send)
-		f.done.Go(f.receive)
-		s.t.Cleanup(f.close)
-		all = append(all, f)
+		all = append(all, s.startFlow(of.name, of.from, of.to, netip.MustParseAddr(of.address)))
 	}
 	return all
+}
+
+// startFlow lets datagrams flow to an address until the test ends.
+func (s *site) startFlow(name string, from, to *netlab.Namespace, address netip.Addr) *flow {
+	s.t.Helper()
+	const port = 7000
+	f := &flow{name: name, stop: make(chan struct{}), begin: time.Now()}
+	at := netip.AddrPortFrom(address, port)
+	f.address = net.UDPAddrFromAddrPort(at)
+	s.must(to.Do(func() (err error) { f.to, err = net.ListenPacket("udp", at.String()); return err }))
+	// Not connected: an ICMP error must not keep the next datagram from being sent.
+	s.must(from.Do(func() (err error) { f.from, err = net.ListenPacket("udp", ":0"); return err }))
+	s.must(f.to.(*net.UDPConn).SetReadBuffer(4 << 20))
+	f.done.Go(f.send)
+	f.done.Go(f.receive)
+	s.t.Cleanup(f.close)
+	return f
 }
 
 func (f *flow) close() {

@@ -157,10 +157,10 @@ func (k *killing) startBoth() {
 func (k *killing) pauseSome() { time.Sleep(time.Duration(k.chance.IntN(150)) * time.Millisecond) }
 
 // settled is what a process has once it has nothing left to do.
-func (k *killing) settled(d *daemon) usage {
-	k.t.Helper()
+func (s *site) settled(d *daemon) usage {
+	s.t.Helper()
 	var last usage
-	k.eventually(d.name+" to settle", func() error {
+	s.eventually(d.name+" to settle", func() error {
 		was := last
 		last = d.usage()
 		time.Sleep(50 * time.Millisecond)
@@ -173,21 +173,21 @@ func (k *killing) settled(d *daemon) usage {
 }
 
 // noGrowth checks that a process that lived through many deaths of the other has kept nothing of them.
-func (k *killing) noGrowth(d *daemon, before usage) {
-	k.t.Helper()
+func (s *site) noGrowth(d *daemon, before usage) {
+	s.t.Helper()
 	const slack = 48 << 10 // KiB: the collector's, twice as much with the race detector's shadow
 	var after usage
-	k.eventually(d.name+" to let go", func() error {
+	s.eventually(d.name+" to let go", func() error {
 		if after = d.usage(); after.descriptors > before.descriptors {
 			return fmt.Errorf("%d descriptors, %d before:\n%s", after.descriptors, before.descriptors, d.links())
 		}
 		return nil
 	})
-	k.t.Logf("%s: %+v before, %+v after", d.name, before, after)
+	s.t.Logf("%s: %+v before, %+v after", d.name, before, after)
 	if after.resident > before.resident+slack {
-		k.t.Errorf("%s: %d KiB resident, %d before", d.name, after.resident, before.resident)
+		s.t.Errorf("%s: %d KiB resident, %d before", d.name, after.resident, before.resident)
 	}
 	if after.threads > before.threads+10 {
-		k.t.Errorf("%s: %d threads, %d before", d.name, after.threads, before.threads)
+		s.t.Errorf("%s: %d threads, %d before", d.name, after.threads, before.threads)
 	}
 }

@@ -56,7 +56,7 @@ func built(m *testing.M) int {
 func compile(flags ...string) error {
 	const module = "github.com/viaduct-net/viaduct/"
 	c := exec.Command("go", append(append([]string{"build"}, flags...), module+"control/cmd/viaduct-control",
-		module+"dataplane/cmd/viaduct-dataplane", module+"tools/cmd/viaduct")...)
+		module+"dataplane/cmd/viaduct-dataplane", module+"tools/cmd/viaduct", module+"cni/cmd/viaduct-cni")...)
 	if text, err := c.CombinedOutput(); err != nil {
 		return fmt.Errorf("build the programs: %w\n%s", err, text)
 	}

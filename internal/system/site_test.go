@@ -28,6 +28,7 @@ type site struct {
 	bin               string
 	lab               *netlab.Lab
 	left, node, right *netlab.Namespace
+	name              string // the node's
 	run, state, bpf   string
 	manifests         string
 	daemons           []*daemon
@@ -35,13 +36,8 @@ type site struct {
 
 func newSite(t *testing.T, bin string) *site {
 	t.Helper()
-	dir := t.TempDir()
-	s := &site{
-		t: t, bin: bin, lab: netlab.New(), run: filepath.Join(dir, "run"), state: filepath.Join(dir, "state"),
-		bpf: filepath.Join(dir, "bpf", "viaduct"), manifests: filepath.Join(dir, "manifests"),
-	}
-	t.Cleanup(s.close)
-	for name, ns := range map[string]**netlab.Namespace{"left": &s.left, "node": &s.node, "right": &s.right} {
+	s := newNode(t, bin, "lab")
+	for name, ns := range map[string]**netlab.Namespace{"left": &s.left, "right": &s.right} {
 		var err error
 		*ns, err = s.lab.Namespace(name)
 		s.must(err)
@@ -54,6 +50,22 @@ func newSite(t *testing.T, bin string) *site {
 	}{{s.left, "10.8.0.1/32"}, {s.left, "fd08::1/128"}, {s.right, "10.9.0.1/32"}, {s.right, "fd09::1/128"}} {
 		s.must(of.host.Address("lo", netip.MustParsePrefix(of.text)))
 	}
+	return s
+}
+
+// newNode is a site of a node alone.
+func newNode(t *testing.T, bin, name string) *site {
+	t.Helper()
+	dir := t.TempDir()
+	s := &site{
+		t: t, bin: bin, lab: netlab.New(), name: name, run: filepath.Join(dir, "run"),
+		state: filepath.Join(dir, "state"), bpf: filepath.Join(dir, "bpf", "viaduct"),
+		manifests: filepath.Join(dir, "manifests"),
+	}
+	t.Cleanup(s.close)
+	var err error
+	s.node, err = s.lab.Namespace(name)
+	s.must(err)
 	s.must(os.Mkdir(s.manifests, 0o755))
 	s.mountPins()
 	return s
