@@ -72,6 +72,7 @@ func (p *podSite) onlyThese(standing []*attached) {
 // adding is many who add and remove pods, each one after another.
 type adding struct {
 	done             chan struct{}
+	end              func() // waits for them
 	workers          sync.WaitGroup
 	mu               sync.Mutex
 	standing         []*attached
@@ -80,6 +81,11 @@ type adding struct {
 
 func (p *podSite) startAdding(round, workers int) *adding {
 	a := &adding{done: make(chan struct{})}
+	a.end = sync.OnceFunc(func() {
+		close(a.done)
+		a.workers.Wait()
+	})
+	p.t.Cleanup(a.end)
 	for w := range workers {
 		a.workers.Go(func() {
 			for i := 0; ; i++ {
@@ -125,8 +131,7 @@ func (a *adding) one(p *podSite, name string, removed bool) {
 
 // stop returns the pods that stand.
 func (a *adding) stop(t *testing.T) []*attached {
-	close(a.done)
-	a.workers.Wait()
+	a.end()
 	t.Logf("%d ADDs answered, %d failed, %d stand", a.answered, a.failed, len(a.standing))
 	return a.standing
 }
