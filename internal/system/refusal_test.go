@@ -12,8 +12,8 @@ import (
 	"github.com/viaduct-net/viaduct/internal/netlab"
 )
 
-// A NodeConfig that names a queue which does not exist is refused by the dataplane and said everywhere; what was in force
-// stays. It is taken once it is corrected, and also once the device has the queue.
+// A NodeConfig that names a queue which does not exist is refused by the dataplane and said everywhere; what was in
+// force stays. It is taken once it is corrected, and also once the device has the queue.
 func TestRefusedByTheDataplane(t *testing.T) {
 	s := newSite(t, programs.race)
 	want := newDesired()
