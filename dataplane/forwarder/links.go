@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/viaduct-net/viaduct/control/api"
+	"github.com/viaduct-net/viaduct/dataplane/host"
 	"github.com/viaduct-net/viaduct/dataplane/packet"
 	"github.com/viaduct-net/viaduct/dataplane/tables"
 )
@@ -50,7 +51,7 @@ func (l links) shapes(snapshot *api.Snapshot) map[string]linkFacts {
 // readLinks lists the devices of this network namespace. Those that the snapshot has sockets on are asked for their
 // queues: there may be hundreds of others.
 func readLinks(snapshot *api.Snapshot) (links, error) {
-	list, err := netlink.LinkList()
+	list, err := host.Dump(netlink.LinkList)
 	if err != nil {
 		return nil, fmt.Errorf("list network devices: %w", err)
 	}

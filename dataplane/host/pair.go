@@ -76,7 +76,7 @@ func setReception(ipv6 bool) error {
 // setAddresses has the device have these addresses and no others.
 func (s *Stack) setAddresses(link netlink.Link, addresses []netip.Addr) ([]Note, error) {
 	name := link.Attrs().Name
-	there, err := s.links.AddrList(link, netlink.FAMILY_ALL)
+	there, err := Dump(func() ([]netlink.Addr, error) { return s.links.AddrList(link, netlink.FAMILY_ALL) })
 	if err != nil {
 		return nil, fmt.Errorf("list addresses of %s: %w", name, err)
 	}

@@ -76,7 +76,7 @@ const rootMajor = 1
 // qdiscs are the kinds of the device's qdiscs by their parents. Those without a handle of their own are the kernel's
 // defaults (net/sched/sch_generic.c), and do not count.
 func (s *Stack) qdiscs(link netlink.Link) (map[uint32]string, error) {
-	list, err := s.links.QdiscList(link)
+	list, err := Dump(func() ([]netlink.Qdisc, error) { return s.links.QdiscList(link) })
 	if err != nil {
 		return nil, fmt.Errorf("list qdiscs of %s: %w", link.Attrs().Name, err)
 	}
@@ -112,7 +112,7 @@ func (s *Stack) ensureQdisc(link netlink.Link, there map[uint32]string, parent u
 
 // clearRoot takes the root qdisc off, unless it is the kernel's default.
 func (s *Stack) clearRoot(link netlink.Link) error {
-	list, err := s.links.QdiscList(link)
+	list, err := Dump(func() ([]netlink.Qdisc, error) { return s.links.QdiscList(link) })
 	if err != nil {
 		return fmt.Errorf("list qdiscs of %s: %w", link.Attrs().Name, err)
 	}
