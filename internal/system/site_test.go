@@ -172,7 +172,7 @@ func (s *site) nothingLeft() {
 	}
 	for dir, may := range map[string][]string{
 		s.run:               {"control.pid", "dataplane.pid"},
-		s.state:             {"snapshot.pb", "snapshot.pb.lock"},
+		s.state:             {"snapshot.pb", "snapshot.pb.lock", "leases.db"},
 		filepath.Dir(s.bpf): {"maps.debug", "progs.debug"}, // the kernel's own
 	} {
 		for _, name := range names(s.t, dir) {
