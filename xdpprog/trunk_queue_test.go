@@ -168,8 +168,8 @@ func TestQueues(t *testing.T) {
 	}
 }
 
-// All fragments of a packet and all packets of a flow behind extensions go one way; what cannot be read goes to
-// queue 0.
+// All fragments of a packet and all packets of a flow behind extensions go one way; what cannot be read goes by its
+// port's number.
 func TestQueuesOfFragments(t *testing.T) {
 	l := newTrunkLab(t, 4, TrunkOptions{})
 	l.port.Router = true
@@ -194,7 +194,7 @@ func TestQueuesOfFragments(t *testing.T) {
 		for _, unreadable := range [][]byte{
 			with(flowKind{proto: 17}.packet(four, false), 2, 0x55), flowKind{proto: 17}.packet(six, false)[:30],
 		} {
-			if q := recorder.queues(t, from, [][]byte{unreadable}); q[0] != 0 {
+			if q := recorder.queues(t, from, [][]byte{unreadable}); q[0] != portID%4 {
 				t.Errorf("unreadable headers went to queue %d", q[0])
 			}
 		}

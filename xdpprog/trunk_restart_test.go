@@ -174,5 +174,7 @@ func TestTrunkUnpinned(t *testing.T) {
 	if err := l.trunk.Close(); err != nil {
 		t.Error(err)
 	}
-	l.bare(t)
+	if program, _ := portHook(t, l.pod.ifindex); program == 0 {
+		t.Error("the hook at the port's device went with the process: what a pod sends is the host's stack's")
+	}
 }

@@ -129,15 +129,15 @@ static __always_inline int judge(struct __sk_buff *skb, const struct station *s,
 static __always_inline int to_userspace(struct __sk_buff *skb, __u32 port, __u32 reason, const struct flow *f)
 {
 	struct port_mac mac = {{0x02, 0x76, 0x64}, {port >> 16, port >> 8, port}};
-	__u32 zero = 0, queue = 0;
+	__u32 zero = 0, queue;
 	struct trunk *t = bpf_map_lookup_elem(&trunk, &zero);
 
-	if (!t || !t->ifindex)
+	if (!t || !t->ifindex || !t->queues)
 		return drop(skb, port, NO_TRUNK_DROPPED);
 	if (bpf_skb_store_bytes(skb, ETH_ALEN, &mac, sizeof(mac), 0))
 		return drop(skb, port, CUT_ETHERNET_DROPPED);
-	if (reason == FROM_PORT)
-		queue = (__u64)flow_hash(f) * t->queues >> 32;
+	// ARP and what cannot be read have no flow and are spread by port, so that not all of them meet one worker.
+	queue = f->src[0] | f->src[1] ? (__u64)flow_hash(f) * t->queues >> 32 : port % t->queues;
 	skb->queue_mapping = queue + 1;
 	return count(skb, port, reason, bpf_redirect(t->ifindex, 0));
 }
