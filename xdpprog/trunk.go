@@ -119,8 +119,8 @@ func (t *Trunk) pinMaps(pinned map[string]*ebpf.Map) error {
 	return nil
 }
 
-// Close lets go of the trunk. The hooks at ports stay with their devices and go on handing packets to the trunk, for the
-// next SetPort to replace; with pins the hook at the trunk stays as well, and the next LoadTrunk takes it all over.
+// Close lets go of the trunk. The hooks at ports stay with their devices and go on handing packets to the trunk, for
+// the next SetPort to replace; with pins the hook at the trunk stays as well, and the next LoadTrunk takes it all over.
 // Closing twice is no error.
 func (t *Trunk) Close() error {
 	t.mu.Lock()

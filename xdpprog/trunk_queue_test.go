@@ -168,8 +168,7 @@ func TestQueues(t *testing.T) {
 	}
 }
 
-// All fragments of a packet and all packets of a flow behind extensions go one way; what cannot be read goes by its
-// port's number.
+// All fragments of a packet and all packets of a flow behind extensions go one way.
 func TestQueuesOfFragments(t *testing.T) {
 	l := newTrunkLab(t, 4, TrunkOptions{})
 	l.port.Router = true
@@ -189,13 +188,6 @@ func TestQueuesOfFragments(t *testing.T) {
 		} {
 			if q := recorder.queues(t, from, same[:]); q[0] != q[1] {
 				t.Errorf("%s: queues %v", name, q)
-			}
-		}
-		for _, unreadable := range [][]byte{
-			with(flowKind{proto: 17}.packet(four, false), 2, 0x55), flowKind{proto: 17}.packet(six, false)[:30],
-		} {
-			if q := recorder.queues(t, from, [][]byte{unreadable}); q[0] != portID%4 {
-				t.Errorf("unreadable headers went to queue %d", q[0])
 			}
 		}
 	}

@@ -13,8 +13,8 @@ import (
 const (
 	// FromPort: handed to userspace by the trunk.
 	FromPort Reason = numReasons + iota
-	// FromPortUnreadable: handed to userspace in queue 0, which says what is wrong with its headers.
-	FromPortUnreadable
+	// UnreadableDropped: an ARP, IPv4 or IPv6 header that is cut or none.
+	UnreadableDropped
 	// UnknownDeviceDropped: of port 0; the device is no port's.
 	UnknownDeviceDropped
 	// CutEthernetDropped: shorter than an Ethernet header.
@@ -46,7 +46,7 @@ const (
 const numTrunkReasons = endReasons - numReasons
 
 var trunkReasonNames = [numTrunkReasons]string{
-	"from_port", "from_port_unreadable", "unknown_device_dropped", "cut_ethernet_dropped", "source_mac_dropped",
+	"from_port", "unreadable_dropped", "unknown_device_dropped", "cut_ethernet_dropped", "source_mac_dropped",
 	"tagged_dropped", "ethertype_dropped", "ipv4_source_dropped", "ipv6_source_dropped", "arp_mac_dropped",
 	"arp_address_dropped", "no_trunk_dropped", "to_port", "unknown_port_dropped",
 }

@@ -153,9 +153,15 @@ func TestNack(t *testing.T) {
 		t.Errorf("counts %v: it is busy", n)
 	}
 	s.Set(objects(t, blackhole("c", "12.0.0.0/8"))...)
-	got, delta := d.take()
+	got, delta := d.next()
 	if delta || routes(got) != "a b c" {
 		t.Errorf("after a change: delta %t, %q", delta, routes(got))
+	}
+	d.say(&api.FromDataplane{Message: &api.FromDataplane_Nack{Nack: &api.Nack{
+		Epoch: got.Epoch, Reason: "the machine is busy", // for no fault of the snapshot's
+	}}})
+	if same, delta := d.take(); delta || same.Epoch != got.Epoch {
+		t.Errorf("sent again: epoch %d after %d, delta %t", same.Epoch, got.Epoch, delta)
 	}
 	eventually(t, "the nack is over", func() bool { return c.status(t).LastNack == nil })
 	applied := map[string]bool{}

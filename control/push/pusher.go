@@ -40,10 +40,16 @@ type pusher struct {
 
 	follower *follower // nil: none is connected
 	view     state     // what Status says
+
+	again *time.Timer   // when what was refused for no fault of its own is sent again
+	pause time.Duration // until then
 }
 
 func newPusher(s *Server) *pusher {
-	p := &pusher{s: s, log: s.log, compiler: compile.New(s.cfg.Node)}
+	p := &pusher{
+		s: s, log: s.log, compiler: compile.New(s.cfg.Node), again: time.NewTimer(time.Hour), pause: leastPause,
+	}
+	p.again.Stop()
 	p.compiler.Attach(s.cfg.Attachments, nil)
 	p.statuses = newStatuses(s.cfg.Source, p.compiler)
 	return p
@@ -69,6 +75,10 @@ func (p *pusher) run(ctx context.Context) {
 			p.leave(f)
 		case a := <-p.s.answers:
 			p.answered(a)
+		case <-p.again.C:
+			if p.follower != nil {
+				p.follower.refused = 0
+			}
 		}
 	}
 }
@@ -254,6 +264,7 @@ func (p *pusher) answered(a answer) {
 	took := time.Since(f.sent)
 	p.s.metrics.ackSeconds.Observe(took.Seconds())
 	f.onto, f.refused, f.view.Epoch = epoch, 0, epoch
+	p.pause = leastPause
 	p.compiler.Acked(epoch)
 	p.view.inForce, p.view.closed = p.latest, p.closed(a.message.GetAck())
 	f.view.ApplyNanoseconds, f.view.RoundTripNanoseconds = a.message.GetAck().GetApplyNanoseconds(), uint64(took)
@@ -262,7 +273,14 @@ func (p *pusher) answered(a answer) {
 	p.statuses.applied(p.latest)
 }
 
-// nacked has the whole snapshot sent after a refused delta. After a whole one only a change helps.
+// Between two sendings of a snapshot that was refused for no fault of its own.
+const (
+	leastPause = time.Second
+	mostPause  = 30 * time.Second
+)
+
+// nacked has the whole snapshot sent after a refused delta. After a whole one only a change helps, or, where the
+// dataplane names nothing of it that is at fault, time.
 func (p *pusher) nacked(f *follower, nack *api.Nack) {
 	p.log.Error("the dataplane refused an epoch; what it had stays in force", zap.Uint64("epoch", nack.Epoch),
 		zap.Bool("whole", f.whole), zap.String("object", nack.Object), zap.String("field", nack.Field),
@@ -274,6 +292,10 @@ func (p *pusher) nacked(f *follower, nack *api.Nack) {
 	if f.whole {
 		f.refused = nack.Epoch
 		p.statuses.refused(p.latest, p.view.acked, nack)
+		if nack.Object == "" && nack.Field == "" {
+			p.again.Reset(p.pause)
+			p.pause = min(2*p.pause, mostPause)
+		}
 	}
 	p.attachmentsRefused(nack, f.whole)
 }

@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// followHooks hears of classifiers and qdiscs that are deleted, until stop is called: without its hook, what a pod sends
-// would be the host's stack's.
+// followHooks hears of classifiers and qdiscs that are deleted, until stop is called: without its hook, what a pod
+// sends would be the host's stack's.
 func (f *Forwarder) followHooks() (stop func(), err error) {
 	socket, err := nl.Subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_TC)
 	if err != nil {

@@ -14,7 +14,8 @@ import (
 // linkMTU is the MTU of devices inside the node, in bytes; what leaves it has its route's.
 const linkMTU = 65535
 
-// ensureHost makes the pair of devices by which the host's stack is a port, with the addresses that a snapshot gives it.
+// ensureHost makes the pair of devices by which the host's stack is a port, with the addresses that a snapshot gives
+// it.
 func (f *Forwarder) ensureHost(snapshot *api.Snapshot) error {
 	var addresses []netip.Addr
 	pods := prefixes(snapshot.GetNode().GetPodPrefixes())

@@ -131,9 +131,9 @@ func (f *Forwarder) lookup(l links) func(string) (tables.Link, bool) {
 	}
 }
 
-// largest is the IP packet, in bytes, that the trunk's sockets carry: of as many frames as the kernel sends as one packet
-// (MAX_SKB_FRAGS and the linear part, xsk_build_skb in net/xdp/xsk.c). Frames are as large as the ports were that the
-// workers started for.
+// largest is the IP packet, in bytes, that the trunk's sockets carry: of as many frames as the kernel sends as one
+// packet (MAX_SKB_FRAGS and the linear part, xsk_build_skb in net/xdp/xsk.c). Frames are as large as the ports asked
+// for when the workers started.
 func (f *Forwarder) largest() int {
 	const frames, headroom, ethernet = 18, 256, 14
 	if len(f.workers) == 0 {

@@ -499,8 +499,8 @@ func TestMeddlingIsUndone(t *testing.T) {
 		return link
 	}
 	clsact := func(name string) netlink.Qdisc {
-		return &netlink.GenericQdisc{QdiscType: "clsact", QdiscAttrs: netlink.QdiscAttrs{LinkIndex: device(name).Attrs().Index,
-			Handle: netlink.MakeHandle(0xffff, 0), Parent: netlink.HANDLE_CLSACT}}
+		return &netlink.GenericQdisc{QdiscType: "clsact", QdiscAttrs: netlink.QdiscAttrs{
+			LinkIndex: device(name).Attrs().Index, Handle: netlink.MakeHandle(0xffff, 0), Parent: netlink.HANDLE_CLSACT}}
 	}
 	for what, do := range map[string]func() error{
 		"a pod's hook":     func() error { return n.node.Links().QdiscDel(clsact("vd5")) },

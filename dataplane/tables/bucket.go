@@ -28,8 +28,8 @@ func newBucket(bitsPerSecond, burstBytes uint64) *Bucket {
 	return &Bucket{perByte: perByte, burst: int64(perByte * float64(max(burstBytes, minBurst)))}
 }
 
-// Take returns when a packet of so many bytes that comes now, in monotonic nanoseconds, may leave: at once, unless those
-// before it have used the burst up. It returns false, and takes nothing, when that is too far away.
+// Take returns when a packet of so many bytes that comes now, in monotonic nanoseconds, may leave: at once, unless
+// those before it have used the burst up. It returns false, and takes nothing, when that is too far away.
 func (b *Bucket) Take(bytes int, now int64) (leave int64, ok bool) {
 	cost := int64(b.perByte * float64(bytes))
 	most := min(max(maxWait, 2*cost), longestWait)

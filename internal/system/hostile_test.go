@@ -89,7 +89,7 @@ func (h *hostile) dropped() {
 	}
 	t.Logf("at the hook: %v; inside: %s", l.Hook, strings.Join(inside, ", "))
 	for _, reason := range []string{"source_mac", "tagged", "ethertype", "ipv4_source", "ipv6_source", "arp_mac",
-		"arp_address"} {
+		"arp_address", "unreadable"} {
 		if l.Hook[reason+"_dropped"] == 0 {
 			t.Errorf("the hook counted nothing as %s", reason)
 		}

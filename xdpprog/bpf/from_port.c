@@ -6,8 +6,8 @@
 #include "flow.h"
 #include "parse.h"
 
-// Each parser says FROM_PORT, FROM_PORT_UNREADABLE or a _DROPPED reason, and fills in the flow. What cannot be read is
-// for userspace to judge, which has better words for it.
+// Each parser says FROM_PORT or a _DROPPED reason, and fills in the flow. What cannot be read is dropped here: the
+// workers are all pods', and no flood of it shall reach them.
 
 static __always_inline int has_ipv4(const struct station *s, __be32 address)
 {
@@ -44,7 +44,7 @@ static __always_inline int judge_arp(struct __sk_buff *skb, const struct station
 
 	if (!read(skb, ETH_HLEN, &arp, sizeof(arp)) || arp.hardware != bpf_htons(1) ||
 	    arp.protocol != bpf_htons(ETH_P_IP) || arp.hardware_len != ETH_ALEN || arp.protocol_len != sizeof(sender))
-		return FROM_PORT_UNREADABLE;
+		return UNREADABLE_DROPPED;
 	if (!has_mac(s, arp.sender_mac))
 		return ARP_MAC_DROPPED;
 	__builtin_memcpy(&sender, arp.sender, sizeof(sender));
@@ -58,7 +58,7 @@ static __always_inline int judge_ipv4(struct __sk_buff *skb, const struct statio
 	struct iphdr ip;
 
 	if (!read(skb, ETH_HLEN, &ip, sizeof(ip)) || ip.version != 4 || ip.ihl < 5)
-		return FROM_PORT_UNREADABLE;
+		return UNREADABLE_DROPPED;
 	if (!s->router && !has_ipv4(s, ip.saddr))
 		return IPV4_SOURCE_DROPPED;
 	f->src[0] = ip.saddr;
@@ -91,7 +91,7 @@ static __always_inline int judge_ipv6(struct __sk_buff *skb, const struct statio
 	struct ipv6hdr ip;
 
 	if (!read(skb, ETH_HLEN, &ip, sizeof(ip)) || ip.version != 6)
-		return FROM_PORT_UNREADABLE;
+		return UNREADABLE_DROPPED;
 	__builtin_memcpy(f->src, &ip.saddr, sizeof(f->src));
 	__builtin_memcpy(f->dst, &ip.daddr, sizeof(f->dst));
 	if (!s->router && !has_ipv6(s, f->src) && !is_neighbourly(f->src, f->dst))
@@ -126,7 +126,7 @@ static __always_inline int judge(struct __sk_buff *skb, const struct station *s,
 // to_userspace marks the packet and sends it by the trunk. The queue that is recorded as the one of reception is the
 // one that it is sent in (net/core/dev.c, skb_tx_hash), unless the socket that it comes from remembers another one
 // (netdev_pick_tx): a connected UDP socket, which sends elsewhere too, keeps the queue of its first packet.
-static __always_inline int to_userspace(struct __sk_buff *skb, __u32 port, __u32 reason, const struct flow *f)
+static __always_inline int to_userspace(struct __sk_buff *skb, __u32 port, const struct flow *f)
 {
 	struct port_mac mac = {{0x02, 0x76, 0x64}, {port >> 16, port >> 8, port}};
 	__u32 zero = 0, queue;
@@ -136,10 +136,10 @@ static __always_inline int to_userspace(struct __sk_buff *skb, __u32 port, __u32
 		return drop(skb, port, NO_TRUNK_DROPPED);
 	if (bpf_skb_store_bytes(skb, ETH_ALEN, &mac, sizeof(mac), 0))
 		return drop(skb, port, CUT_ETHERNET_DROPPED);
-	// ARP and what cannot be read have no flow and are spread by port, so that not all of them meet one worker.
+	// ARP has no flow and is spread by port, so that not all of it meets one worker.
 	queue = f->src[0] | f->src[1] ? (__u64)flow_hash(f) * t->queues >> 32 : port % t->queues;
 	skb->queue_mapping = queue + 1;
-	return count(skb, port, reason, bpf_redirect(t->ifindex, 0));
+	return count(skb, port, FROM_PORT, bpf_redirect(t->ifindex, 0));
 }
 
 SEC("tc")
@@ -153,9 +153,9 @@ int from_port(struct __sk_buff *skb)
 	if (!s)
 		return drop(skb, NO_PORT, UNKNOWN_DEVICE_DROPPED);
 	reason = judge(skb, s, &f);
-	if (reason != FROM_PORT && reason != FROM_PORT_UNREADABLE)
+	if (reason != FROM_PORT)
 		return drop(skb, s->port, reason);
-	return to_userspace(skb, s->port, reason, &f);
+	return to_userspace(skb, s->port, &f);
 }
 
 char _license[] SEC("license") = "Dual BSD/GPL";
