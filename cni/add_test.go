@@ -171,6 +171,9 @@ func TestWhatIsAskedReachesControl(t *testing.T) {
 	var st unix.Stat_t
 	r.ok(unix.Stat(p.runtime.NetNS, &st))
 	want.NetnsDevice, want.NetnsInode = st.Dev, st.Ino
+	device, err := r.host.Links().LinkByName(want.Device)
+	r.ok(err)
+	want.Ifindex = uint32(device.Attrs().Index)
 	if got := r.control.Leases(); len(got) != 1 || !proto.Equal(got[0], want) {
 		t.Errorf("%v\nwant %v", got, want)
 	}

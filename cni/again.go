@@ -60,7 +60,14 @@ func (a *attachment) standing(ctx context.Context, inside netlink.Link) (*curren
 	if err := a.yield(p, inside.Attrs().Index); err != nil {
 		return nil, fail(types.ErrIOFailure, "look at the container's routes", err)
 	}
-	differences, err := a.differences(p, a.mac().String(), p.mtu)
+	alone := *p
+	alone.routes = nil
+	for _, r := range p.routes {
+		if r.destination.Bits() == 0 { // the others, and MTUs, may have changed since with the node's settings
+			alone.routes = append(alone.routes, planned{r.destination, anyMTU})
+		}
+	}
+	differences, err := a.differences(&alone, a.mac().String(), p.mtu)
 	if err != nil || len(differences) > 0 {
 		return nil, err
 	}

@@ -49,6 +49,7 @@ func check(ctx context.Context, args *skel.CmdArgs) error {
 	if err != nil {
 		return err
 	}
+	p.routes = a.granted(p) // not those of today's settings
 	differences, err := a.differences(p, mine.Mac, mine.Mtu)
 	if err != nil {
 		return err
@@ -58,6 +59,27 @@ func check(ctx context.Context, args *skel.CmdArgs) error {
 	}
 	return nil
 }
+
+// granted are the routes by our gateways that prevResult has. Before version 1.1.0 it does not tell their MTUs.
+func (a *attachment) granted(p *plan) (routes []planned) {
+	for _, r := range a.previous.Routes {
+		if r == nil {
+			continue
+		}
+		destination, ok := prefixOf(r.Dst)
+		if ok && r.GW.Equal(p.gateways[destination.Addr().Is4()].AsSlice()) {
+			mtu := r.MTU
+			if mtu == 0 {
+				mtu = anyMTU
+			}
+			routes = append(routes, planned{destination, mtu})
+		}
+	}
+	return routes
+}
+
+// anyMTU is that of a route of which it is not known.
+const anyMTU = -1
 
 // mine is the container's interface in prevResult.
 func (a *attachment) mine() *current.Interface {
@@ -157,5 +179,5 @@ func (p *plan) serves(want planned, have netlink.Route) bool {
 	if have.Table != unix.RT_TABLE_MAIN {
 		return ok && destination.Contains(want.destination.Addr())
 	}
-	return destination == want.destination && have.MTU == want.mtu
+	return destination == want.destination && (have.MTU == want.mtu || want.mtu == anyMTU)
 }

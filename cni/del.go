@@ -4,6 +4,7 @@ package cni
 
 import (
 	"context"
+	"time"
 
 	"github.com/containernetworking/cni/pkg/invoke"
 	"github.com/containernetworking/cni/pkg/skel"
@@ -33,13 +34,18 @@ func del(ctx context.Context, args *skel.CmdArgs) error {
 	return a.remove(ctx)
 }
 
+// removeWithin is how long control may take to remove an attachment. What it does not hear of it sweeps.
+const removeWithin = 5 * time.Second
+
 // remove removes the device, and only then gives the addresses back, so that nobody has them while the container
 // does. Each is tried whatever became of the one before.
 func (a *attachment) remove(ctx context.Context) error {
 	removed := unpair(a.host, a.names.owns, a.names.device)
 	var errs []error
 	if a.control != nil {
-		if _, err := a.control.Remove(ctx, &attach.RemoveRequest{Key: a.key}); err != nil && !isAway(err) {
+		bounded, cancel := context.WithTimeout(ctx, removeWithin) // the IPAM plugin has to have time
+		defer cancel()
+		if _, err := a.control.Remove(bounded, &attach.RemoveRequest{Key: a.key}); err != nil && !isAway(err) {
 			errs = append(errs, answered("viaduct-control did not remove the interface", err))
 		}
 	}

@@ -18,7 +18,7 @@ import (
 )
 
 // gc removes the network's attachments that cni.dev/valid-attachments does not list: devices of ours that nobody asked
-// for, control's records, and what an IPAM plugin holds. As with DEL, devices go before addresses.
+// for, control's records, and what an IPAM plugin holds. Devices that tell whose they are go before their addresses.
 func gc(ctx context.Context, args *skel.CmdArgs) error {
 	c, err := load(args)
 	if err != nil {

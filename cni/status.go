@@ -28,7 +28,7 @@ func report(ctx context.Context, args *skel.CmdArgs) error {
 		return fail(types.ErrPluginNotAvailable, "viaduct-control is not there", err)
 	}
 	defer control.close()
-	if _, err := control.Ready(ctx, &attach.ReadyRequest{}); err != nil {
+	if _, err := control.Ready(ctx, &attach.ReadyRequest{Leases: !c.delegated()}); err != nil {
 		return fail(types.ErrPluginNotAvailable, "no interface can be added", errors.New(status.Convert(err).Message()))
 	}
 	if c.delegated() {

@@ -14,6 +14,7 @@ import (
 	"github.com/viaduct-net/viaduct/control/api/attach"
 	"github.com/viaduct-net/viaduct/control/compile"
 	"github.com/viaduct-net/viaduct/control/lease"
+	"github.com/viaduct-net/viaduct/control/push"
 )
 
 // Add implements attach.AttachmentsService. It is a transaction: the lease is on disk before the dataplane hears of it,
@@ -45,20 +46,25 @@ func (s *Service) add(ctx context.Context, a lease.Attachment, asked []netip.Add
 	if err := s.ready(); err != nil { // before anything is written
 		return a, err
 	}
-	before, had := s.store.Get(a.Key)
+	if before, had := s.store.Get(a.Key); had && podName(before) != podName(a) { // its port has another name
+		if _, err := s.remove("removed: its container is another pod's", a.Key); err != nil {
+			return a, err
+		}
+	}
 	added, created, err := s.store.Add(a, asked)
 	if err != nil {
 		return a, err
 	}
-	if !created && s.cfg.Control.InForce(added.Port) == nil {
-		return added, nil
-	}
-	var removed []string
-	if had && before.Port != added.Port {
-		removed = []string{before.Port}
+	if !created { // what stands is left as it is, whatever is wrong with it
+		err := s.cfg.Control.InForce(added.Port)
+		var refused *push.RefusedError
+		if errors.As(err, &refused) { // control has forgotten it
+			err = s.cfg.Control.Attach(ctx, []*compile.Attachment{attachment(added)}, nil)
+		}
+		return added, err
 	}
 	// The commit point: from here on packets of the pod are judged.
-	if err = s.cfg.Control.Attach(ctx, []*compile.Attachment{attachment(added)}, removed); err == nil {
+	if err = s.cfg.Control.Attach(ctx, []*compile.Attachment{attachment(added)}, nil); err == nil {
 		s.log.Info("attached", zap.Stringer("attachment", a.Key), zap.String("port", added.Port),
 			zap.Stringers("addresses", added.Addresses))
 		return added, nil

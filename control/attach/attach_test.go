@@ -5,7 +5,6 @@ package attach
 import (
 	"context"
 	"fmt"
-	"net/netip"
 	"strings"
 	"sync"
 	"testing"
@@ -22,7 +21,7 @@ import (
 func TestLife(t *testing.T) {
 	r := start(t, t.TempDir(), 0)
 	ctx := t.Context()
-	_, err := r.client.Ready(ctx, &attach.ReadyRequest{})
+	_, err := r.client.Ready(ctx, &attach.ReadyRequest{Leases: true})
 	r.wants("ready without a dataplane", err, codes.Unavailable)
 	_, err = r.client.Add(ctx, request(1))
 	r.wants("add without a dataplane", err, codes.Unavailable)
@@ -111,10 +110,59 @@ func TestRefusals(t *testing.T) {
 	r.eventually("the port is closed", func() bool { return r.server.InForce("default/pod-1") != nil })
 	_, err := r.client.Check(t.Context(), &attach.CheckRequest{Key: request(1).Key})
 	r.wants("check of a closed port", err, codes.FailedPrecondition)
-	_, err = r.client.Ready(t.Context(), &attach.ReadyRequest{})
+	_, err = r.client.Ready(t.Context(), &attach.ReadyRequest{Leases: true})
 	r.wants("ready without an address", err, codes.ResourceExhausted)
 	_, err = r.client.Add(t.Context(), request(4))
 	r.wants("add without an address", err, codes.ResourceExhausted)
+}
+
+// TestNextOfItsName: a pod that is attached while the one before of its name is removed keeps its port, whoever of the
+// two gets it.
+func TestNextOfItsName(t *testing.T) {
+	r := start(t, t.TempDir(), 0)
+	f := r.follow()
+	of := func(i int) *attach.AddRequest {
+		q := request(i)
+		q.PodName = "web-0"
+		return q
+	}
+	if _, err := r.client.Add(t.Context(), of(0)); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 200 {
+		var both sync.WaitGroup
+		both.Go(func() {
+			_, err := r.client.Remove(t.Context(), &attach.RemoveRequest{Key: of(i).Key})
+			r.wants("remove", err, codes.OK)
+		})
+		both.Go(func() {
+			_, err := r.client.Add(t.Context(), of(i+1))
+			r.wants("add", err, codes.OK)
+		})
+		both.Wait()
+		a, there := r.store.Get(lease.Key{Network: "net", Container: of(i + 1).Key.Container, Interface: "eth0"})
+		if !there {
+			t.Fatalf("pod %d has no lease", i+1)
+		}
+		r.eventually("the port is the only one", func() bool { return f.ports() == a.Port })
+	}
+}
+
+// TestStandingStays: an attachment that is asked for again in the same words stays, whatever is wrong with it.
+func TestStandingStays(t *testing.T) {
+	r := start(t, t.TempDir(), 0)
+	f := r.follow()
+	if _, err := r.client.Add(t.Context(), request(1)); err != nil {
+		t.Fatal(err)
+	}
+	f.tell(func() { f.closed["default/pod-1"] = "its device is gone" })
+	r.source.Replace(nodeConfig(t, "{podCIDRs: [10.244.1.0/24], workers: 1}"))
+	r.eventually("the port is closed", func() bool { return r.server.InForce("default/pod-1") != nil })
+	_, err := r.client.Add(t.Context(), request(1))
+	r.wants("again", err, codes.FailedPrecondition)
+	if r.store.Len() != 1 || f.ports() != "default/pod-1" {
+		t.Errorf("%d attachments, ports %q", r.store.Len(), f.ports())
+	}
 }
 
 // TestDeadline: an answer comes within the time, and nothing is left of what was asked for.
@@ -299,17 +347,6 @@ func TestTurns(t *testing.T) {
 	k.idle()
 	if len(k.held) != 0 {
 		t.Errorf("held %v", k.held)
-	}
-}
-
-// TestNodeAddress: the compiler and the store agree on which address is the node's own.
-func TestNodeAddress(t *testing.T) {
-	for _, text := range []string{"10.244.1.0/24", "10.0.0.0/30", "10.0.0.2/31", "10.0.0.3/32", "fd00::/64", "fd00::/126",
-		"fd00::2/127", "fd00::3/128"} {
-		p := netip.MustParsePrefix(text)
-		if a, b := compile.NodeAddress(p), lease.NodeAddress(p); a != b {
-			t.Errorf("%s: %s and %s", p, a, b)
-		}
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"slices"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -54,12 +55,12 @@ func (s *Service) hooked(a lease.Attachment) error {
 }
 
 // Ready implements attach.AttachmentsService.
-func (s *Service) Ready(context.Context, *attach.ReadyRequest) (reply *attach.ReadyReply, err error) {
+func (s *Service) Ready(_ context.Context, q *attach.ReadyRequest) (reply *attach.ReadyReply, err error) {
 	defer s.metrics.observe("ready", time.Now(), &err)
 	if err := s.ready(); err != nil {
 		return nil, coded(err)
 	}
-	if err := exhausted(s.store.Usage()); err != nil {
+	if err := exhausted(s.store.Usage()); err != nil && q.GetLeases() {
 		return nil, coded(err)
 	}
 	return &attach.ReadyReply{Queues: queues(s.settings.Load())}, nil
@@ -76,9 +77,12 @@ func (s *Service) ready() error {
 	return nil
 }
 
-// exhausted says of which family all addresses are leased; nil where each has one left, or none has any pool: then
-// addresses come from elsewhere.
+// exhausted says of which family all addresses are leased, or that there are none to lease; nil where each that has a
+// pool has one left.
 func exhausted(pools []lease.Usage) error {
+	if !slices.ContainsFunc(pools, func(p lease.Usage) bool { return !p.Retired }) {
+		return lease.ErrNoPools
+	}
 	for _, version := range []int{4, 6} {
 		left, none := uint64(0), &lease.ExhaustedError{Family: version}
 		for _, p := range pools {

@@ -60,27 +60,40 @@ func (l *Links) Devices() (map[string]bool, error) {
 
 // MTU is that of the uplink, in bytes; where none is named, the smallest of those that the default routes leave by. It
 // is 0 where there is none of these.
-func (l *Links) MTU(uplink string) (mtu uint32) {
+func (l *Links) MTU(uplink string) (mtu uint32, err error) {
 	if uplink != "" {
-		if link, err := l.handle.LinkByName(uplink); err == nil {
-			return uint32(link.Attrs().MTU)
+		link, err := l.handle.LinkByName(uplink)
+		if err != nil {
+			return 0, fmt.Errorf("find the uplink %s: %w", uplink, err)
 		}
-		return 0
+		return uint32(link.Attrs().MTU), nil
 	}
-	routes, err := l.handle.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{Table: unix.RT_TABLE_MAIN},
-		netlink.RT_FILTER_TABLE)
-	if err != nil {
-		return 0
-	}
-	for _, r := range routes {
-		if r.Dst != nil && !r.Dst.IP.IsUnspecified() || r.LinkIndex == 0 {
-			continue
+	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
+		routes, err := l.handle.RouteListFiltered(family, &netlink.Route{Table: unix.RT_TABLE_MAIN, Dst: nil},
+			netlink.RT_FILTER_TABLE|netlink.RT_FILTER_DST)
+		if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
+			return 0, fmt.Errorf("list default routes: %w", err)
 		}
-		if link, err := l.handle.LinkByIndex(r.LinkIndex); err == nil && (mtu == 0 || uint32(link.Attrs().MTU) < mtu) {
-			mtu = uint32(link.Attrs().MTU)
+		for _, r := range routes {
+			for _, index := range hops(r) {
+				if link, err := l.handle.LinkByIndex(index); err == nil && (mtu == 0 || uint32(link.Attrs().MTU) < mtu) {
+					mtu = uint32(link.Attrs().MTU)
+				}
+			}
 		}
 	}
-	return mtu
+	return mtu, nil
+}
+
+// hops are the devices that a route leaves by.
+func hops(r netlink.Route) (devices []int) {
+	for _, hop := range r.MultiPath {
+		devices = append(devices, hop.LinkIndex)
+	}
+	if r.LinkIndex != 0 {
+		devices = append(devices, r.LinkIndex)
+	}
+	return devices
 }
 
 // Hooked says whether a pod's device has the hook that hands its packets to the trunk.

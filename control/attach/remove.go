@@ -78,17 +78,25 @@ func (s *Service) remove(why string, keys ...lease.Key) ([]lease.Attachment, err
 	if len(keys) == 0 {
 		return nil, nil
 	}
+	var ports []string
+	for _, key := range keys {
+		if a, there := s.store.Get(key); there {
+			ports = append(ports, a.Port)
+		}
+	}
+	if len(ports) == 0 {
+		return nil, nil
+	}
+	// Before the ports' names and addresses are free: whoever gets them next is attached after this.
+	s.cfg.Control.Detach(ports)
 	removed, err := s.store.Remove(keys...)
-	if err != nil || len(removed) == 0 {
+	if err != nil {
 		return nil, err
 	}
-	var ports []string
 	for _, a := range removed {
-		ports = append(ports, a.Port)
 		s.log.Info(why, zap.Stringer("attachment", a.Key), zap.String("port", a.Port), zap.String("device", a.Device),
 			zap.Stringers("addresses", a.Addresses))
 	}
-	s.cfg.Control.Detach(ports)
 	s.watch()
 	return removed, nil
 }

@@ -3,8 +3,11 @@
 package attach
 
 import (
+	"cmp"
 	"net/netip"
 	"slices"
+
+	"go.uber.org/zap"
 
 	"github.com/viaduct-net/viaduct/control/api/attach"
 	"github.com/viaduct-net/viaduct/control/lease"
@@ -56,12 +59,14 @@ func (s *Service) mtu(settings *push.Settings) uint32 {
 	if settings.MTU != 0 {
 		return settings.MTU
 	}
-	if s.cfg.Links != nil {
-		if mtu := s.cfg.Links.MTU(settings.Uplink); mtu != 0 {
-			return mtu
-		}
+	if s.cfg.Links == nil {
+		return etherMTU
 	}
-	return etherMTU
+	mtu, err := s.cfg.Links.MTU(settings.Uplink)
+	if err != nil {
+		s.log.Warn("pods' default routes have Ethernet's MTU", zap.Error(err))
+	}
+	return cmp.Or(mtu, etherMTU)
 }
 
 // etherMTU is Ethernet's (RFC 894), in bytes.

@@ -59,7 +59,11 @@ func (s *Service) Sweep(ctx context.Context, how Sweep) error {
 		case <-ctx.Done():
 			timer.Stop()
 			return nil
-		case <-heard:
+		case <-heard: // many go at once; none is removed before its grace is over
+			select {
+			case <-ctx.Done():
+			case <-time.After(how.Grace / 5):
+			}
 		case <-timer.C:
 		}
 		timer.Stop()

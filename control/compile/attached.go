@@ -3,6 +3,7 @@
 package compile
 
 import (
+	"maps"
 	"net/netip"
 	"slices"
 
@@ -61,12 +62,22 @@ func (a *Attachment) port() *api.Snapshot {
 // burst is in bytes.
 func (r Rate) burst() uint64 { return r.BurstBits/8 + min(r.BurstBits%8, 1) }
 
-// claimAttached has attachments whose ports were looked at claim the destinations that are their addresses. One that
-// lost its port's name leads nowhere.
+// claimAttached has attachments whose ports were looked at claim the destinations that are their addresses; those of no
+// pod CIDR, which an IPAM plugin gave or whose CIDR was taken away, with the host's stack as well. One that lost its
+// port's name leads nowhere.
 func (c *Compiler) claimAttached(w *work) {
-	for _, name := range w.ports {
+	names := w.ports
+	if w.whole {
+		names = slices.AppendSeq(slices.Clip(names), maps.Keys(c.attachments))
+	}
+	_, inside := c.podCIDRs(&c.self, c.self.name)
+	for _, o := range c.ownAddresses() { // which the host's stack has for itself, whoever claims them
+		inside = append(slices.Clip(inside), netip.PrefixFrom(o.address, o.address.BitLen()))
+	}
+	for _, name := range names {
 		who := attachedAs(name)
 		c.routes.withdraw(who)
+		c.hostRoutes.withdraw(who)
 		p := c.ports.inForce[name]
 		if p == nil || p.owner != who {
 			continue
@@ -74,8 +85,11 @@ func (c *Compiler) claimAttached(w *work) {
 		o := c.attachments[name]
 		value := &group{kind: api.NextHopGroup_KIND_FORWARD, hops: []*api.NextHop{{Port: p.number, Weight: 1}}}
 		for _, address := range o.Spec.(*Attachment).Addresses {
-			c.routes.add(netip.PrefixFrom(address, address.BitLen()),
-				&claim[*group]{claimant: who, object: o, value: value})
+			alone := netip.PrefixFrom(address, address.BitLen())
+			c.routes.add(alone, &claim[*group]{claimant: who, object: o, value: value})
+			if !slices.ContainsFunc(inside, func(p netip.Prefix) bool { return p.Contains(address) }) {
+				c.hostRoutes.add(alone, &claim[netip.Addr]{claimant: who, object: o})
+			}
 		}
 	}
 }

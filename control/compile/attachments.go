@@ -22,9 +22,9 @@ type Attachment struct {
 	// Addresses are the pod's own. Each becomes a route to the port.
 	Addresses []netip.Addr
 	// PodNamespace and PodName are those of its Pod object, which may come later, or never. Without a namespace its
-	// addresses have no identity. Of a Pod object with another UID nothing is taken; an empty one fits all.
-	PodNamespace, PodName, PodUID string
-	Egress, Ingress               Rate // out of the pod, and into it
+	// addresses have no identity. The UID that a runtime tells is not compared: a static pod's is not its mirror's.
+	PodNamespace, PodName string
+	Egress, Ingress       Rate // out of the pod, and into it
 }
 
 // Rate bounds one direction.
@@ -76,11 +76,5 @@ func (c *Compiler) Attached(port string) (number uint32, err *model.Error) {
 // Attachments says how many there are.
 func (c *Compiler) Attachments() int { return len(c.attachments) }
 
-// podOf is the attachment's Pod object; nil while there is none, or only one of an earlier pod of that name.
-func (c *Compiler) podOf(a *Attachment) *model.Object {
-	o := c.Object(a.pod())
-	if o == nil || o.UID != "" && a.PodUID != "" && o.UID != a.PodUID {
-		return nil
-	}
-	return o
-}
+// podOf is the attachment's Pod object; nil while there is none.
+func (c *Compiler) podOf(a *Attachment) *model.Object { return c.Object(a.pod()) }

@@ -89,27 +89,6 @@ func TestNothing(t *testing.T) {
 	}
 }
 
-// TestEarlierPod: an attachment has no labels of an earlier pod of its pod's name.
-func TestEarlierPod(t *testing.T) {
-	for _, row := range []struct{ attachment, object, want string }{
-		{"", "", "[app=a]"}, {"1", "", "[app=a]"}, {"", "1", "[app=a]"}, {"1", "1", "[app=a]"}, {"1", "2", "[]"},
-	} {
-		pod := &model.Object{Key: model.Key{Kind: "Pod", Namespace: "x", Name: "a"}, UID: row.object,
-			Labels: map[string]string{"app": "a"}, Spec: &model.Pod{}}
-		c := compile.New(compile.Node{Sole: true})
-		c.Replace([]*model.Object{nodeConfig("a", 0), pod})
-		c.Attach([]*compile.Attachment{{Port: "x/a", PodNamespace: "x", PodName: "a", PodUID: row.attachment,
-			Addresses: []netip.Addr{netip.MustParseAddr("10.0.0.1")}}}, nil)
-		step, err := c.Compile(1)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if got := fmt.Sprint(step.Snapshot.Identities[0].Labels); got != row.want {
-			t.Errorf("%+v: %s", row, got)
-		}
-	}
-}
-
 func objectsOf(c *compile.Compiler, more ...*model.Object) []*model.Object {
 	return append(more, c.Object(model.Key{Kind: "NodeConfig", Name: "a"}))
 }

@@ -41,23 +41,10 @@ func (c *Compiler) ownAddresses() (list []own) {
 	}
 	object, cidrs := c.podCIDRs(&c.self, c.self.name)
 	for _, cidr := range cidrs {
-		add(NodeAddress(cidr), object)
+		add(model.NodeAddress(cidr), object)
 	}
 	slices.SortStableFunc(list, func(a, b own) int { return a.address.Compare(b.address) })
 	return slices.CompactFunc(list, func(a, b own) bool { return a.address == b.address })
-}
-
-// NodeAddress is the node's own address in a pod CIDR, the first that an interface may have: the one behind that of the
-// prefix, of a pair the first (RFC 3021, RFC 6164). A CIDR of one address has none to spare: the result is zero then.
-func NodeAddress(cidr netip.Prefix) netip.Addr {
-	first := cidr.Masked().Addr()
-	switch first.BitLen() - cidr.Bits() {
-	case 0:
-		return netip.Addr{}
-	case 1:
-		return first
-	}
-	return first.Next()
 }
 
 // claimHostPort has a node with pods claim the name of the port that leads to its own stack.

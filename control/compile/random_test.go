@@ -121,7 +121,6 @@ func (w world) attachment() *compile.Attachment {
 		Addresses: w.addresses("addresses", "10.9.0.1", "10.9.0.2", "192.0.2.1", "10.1.0.1", "fd09::1")}
 	if w.maybe("of a pod") {
 		a.PodNamespace, a.PodName = w.one("namespace", "x", "y"), w.one("name", "a", "b", "c")
-		a.PodUID = w.one("uid", "", "1", "2")
 	}
 	if w.maybe("limited") {
 		a.Egress.BitsPerSecond = 1000

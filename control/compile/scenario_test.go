@@ -179,7 +179,7 @@ func (s *scenario) attach() {
 	s.held.attachments = maps.Clone(s.attachments)
 }
 
-// attachment reads fields: pod=NAMESPACE/NAME uid=UID mac=MAC addresses=A,B egress=RATE,BURST ingress=… attach=direct.
+// attachment reads fields: pod=NAMESPACE/NAME mac=MAC addresses=A,B egress=RATE,BURST ingress=… attach=direct.
 func attachment(t *testing.T, port, text string) *compile.Attachment {
 	t.Helper()
 	a := &compile.Attachment{Port: port, Device: "vd-" + port}
@@ -189,8 +189,6 @@ func attachment(t *testing.T, port, text string) *compile.Attachment {
 		switch key {
 		case "pod":
 			a.PodNamespace, a.PodName, _ = strings.Cut(value, "/")
-		case "uid":
-			a.PodUID = value
 		case "mac":
 			a.MAC, err = net.ParseMAC(value)
 		case "addresses":

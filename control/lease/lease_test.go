@@ -17,6 +17,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"go.uber.org/goleak"
+
+	"github.com/viaduct-net/viaduct/control/model"
 )
 
 func TestMain(m *testing.M) {
@@ -210,7 +212,7 @@ func TestNever(t *testing.T) {
 				excluded = prefixes(test.excluded)
 			}
 			s.Configure([]netip.Prefix{pool}, excluded)
-			if node := NodeAddress(pool); node.IsValid() != (test.node != "") || node.IsValid() && node.String() != test.node {
+			if node := model.NodeAddress(pool); node.IsValid() != (test.node != "") || node.IsValid() && node.String() != test.node {
 				t.Errorf("the node's is %s, want %s", node, test.node)
 			}
 			for i, want := range test.leased {

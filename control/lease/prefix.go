@@ -8,27 +8,15 @@ import (
 	"math/big"
 	"net/netip"
 	"slices"
-)
 
-// NodeAddress returns the address of a pool that is the node's own, the first usable one: "10.244.1.1" of
-// 10.244.1.0/24, "fd00::1" of fd00::/64, the first of a pair (RFC 3021, RFC 6164). A pool of a single address has
-// none, and its address is leased: the result is the zero Addr then.
-func NodeAddress(pool netip.Prefix) netip.Addr {
-	pool = pool.Masked()
-	switch {
-	case !pool.IsValid() || hostBits(pool) == 0:
-		return netip.Addr{}
-	case hostBits(pool) == 1:
-		return pool.Addr()
-	}
-	return pool.Addr().Next()
-}
+	"github.com/viaduct-net/viaduct/control/model"
+)
 
 // reserved lists the addresses of a pool that are never leased: the node's own, the network and broadcast address
 // of IPv4, and the subnet-router anycast address of IPv6 (RFC 4291, 2.6.1).
 func reserved(pool netip.Prefix) []netip.Prefix {
 	var addresses []netip.Addr
-	if node := NodeAddress(pool); node.IsValid() {
+	if node := model.NodeAddress(pool); node.IsValid() {
 		addresses = append(addresses, node)
 	}
 	if hostBits(pool) > 1 {

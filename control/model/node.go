@@ -36,3 +36,17 @@ func nodeOf(c *checker, from *corev1.Node) *Node {
 	}
 	return n
 }
+
+// NodeAddress is the node's own address in a pod CIDR, the first that an interface may have: "10.244.1.1" of
+// 10.244.1.0/24, "fd00::1" of fd00::/64, of a pair the first (RFC 3021, RFC 6164). A CIDR of one address has none to
+// spare: the result is zero then.
+func NodeAddress(cidr netip.Prefix) netip.Addr {
+	first := cidr.Masked().Addr()
+	switch first.BitLen() - cidr.Bits() {
+	case 0:
+		return netip.Addr{}
+	case 1:
+		return first
+	}
+	return first.Next()
+}

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/viaduct-net/viaduct/control/api"
+	"github.com/viaduct-net/viaduct/dataplane/tables"
 	"github.com/viaduct-net/viaduct/dataplane/xsk"
 	"github.com/viaduct-net/viaduct/dataplane/xsk/asavie"
 	"github.com/viaduct-net/viaduct/xdpprog"
@@ -65,6 +66,9 @@ func (f *Forwarder) openMissing(snapshot *api.Snapshot, links links) ([]*device,
 			continue
 		}
 		if err != nil {
+			err = &openError{err, &tables.InvalidError{
+				Object: tables.Origin(snapshot, p.Origin), Field: "spec.ports[" + p.Name + "].device", Reason: err.Error(),
+			}}
 			for _, o := range opened {
 				err = errors.Join(err, f.abandon(o))
 			}
@@ -74,6 +78,18 @@ func (f *Forwarder) openMissing(snapshot *api.Snapshot, links links) ([]*device,
 	}
 	return opened, nil
 }
+
+// openError is why a device of a snapshot cannot be opened, and what of the snapshot names it.
+type openError struct {
+	err error
+	at  *tables.InvalidError
+}
+
+// Error names the object, the field and the cause.
+func (e *openError) Error() string { return e.at.Error() }
+
+// Unwrap returns both.
+func (e *openError) Unwrap() []error { return []error{e.err, e.at} }
 
 // openPossible opens those of the missing devices that can be opened: one device's failure is not the others'.
 func (f *Forwarder) openPossible(snapshot *api.Snapshot, links links) (opened []*device, err error) {

@@ -47,7 +47,7 @@ func (f *Forwarder) settleHost() {
 	}
 	node := f.snapshot.GetNode()
 	pods := prefixes(node.GetPodPrefixes())
-	cfg := host.Config{Forward: len(pods) > 0}
+	cfg := host.Config{Forward: hostPort(f.snapshot) != nil}
 	for _, r := range f.snapshot.GetHostRoutes() {
 		list := prefixes([]*api.Prefix{r.GetPrefix()})
 		if len(list) == 0 {
@@ -59,6 +59,9 @@ func (f *Forwarder) settleHost() {
 		}
 		cfg.Routes = append(cfg.Routes, route)
 		cfg.Direct = append(cfg.Direct, list[0])
+		if !route.Via.IsValid() && list[0].IsSingleIP() { // a pod's, of no pod CIDR
+			pods = append(pods, list[0])
+		}
 	}
 	if node.GetMasquerade() {
 		cfg.Masquerade = pods

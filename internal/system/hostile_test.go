@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -30,6 +31,8 @@ func TestHostilePod(t *testing.T) {
 	rr := p.pingPong(a, b)
 	time.Sleep(calm)
 	quiet := rr.take()
+	busy := beside(func() { time.Sleep(calm) })
+	spinning := rr.take()
 	from := all.marks()
 	stop := make(chan struct{})
 	var flood sync.WaitGroup
@@ -38,12 +41,28 @@ func TestHostilePod(t *testing.T) {
 	time.Sleep(2 * calm)
 	close(stop)
 	flood.Wait()
-	t.Logf("%d hostile frames; round trips of neighbours before: %s; meanwhile: %s", sent, quiet, rr.take())
+	t.Logf("%d hostile frames; round trips of neighbours before: %s; beside a thread that spins (%d): %s; meanwhile: %s",
+		sent, quiet, busy, spinning, rr.take())
 	to := all.marks()
 	p.lostOnlyWhatIsTold(all, from, to)
 	p.lossless(all, "the flood was over", func() { p.flows(all) })
 	p.balanced()
 	h.dropped()
+}
+
+// beside runs do while another thread spins, as the one that floods does: what a CPU that is taken costs alone.
+func beside(do func()) (turns uint64) {
+	var done atomic.Bool
+	var spinner sync.WaitGroup
+	spinner.Go(func() {
+		for !done.Load() {
+			turns++
+		}
+	})
+	do()
+	done.Store(true)
+	spinner.Wait()
+	return turns
 }
 
 // lostOnlyWhatIsTold checks that what is missing of traffic was counted where it was lost: before the dataplane.

@@ -729,7 +729,9 @@ func (x *CollectReply) GetDevices() []string {
 }
 
 type ReadyRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Whether addresses are to be leased: that there are none is then a failure.
+	Leases        bool `protobuf:"varint,1,opt,name=leases,proto3" json:"leases,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -762,6 +764,13 @@ func (x *ReadyRequest) ProtoReflect() protoreflect.Message {
 // Deprecated: Use ReadyRequest.ProtoReflect.Descriptor instead.
 func (*ReadyRequest) Descriptor() ([]byte, []int) {
 	return file_control_api_attach_attach_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *ReadyRequest) GetLeases() bool {
+	if x != nil {
+		return x.Leases
+	}
+	return false
 }
 
 type ReadyReply struct {
@@ -860,8 +869,9 @@ const file_control_api_attach_attach_proto_rawDesc = "" +
 	"\anetwork\x18\x01 \x01(\tR\anetwork\x124\n" +
 	"\x05valid\x18\x02 \x03(\v2\x1e.viaduct.control.attach.v1.KeyR\x05valid\"(\n" +
 	"\fCollectReply\x12\x18\n" +
-	"\adevices\x18\x01 \x03(\tR\adevices\"\x0e\n" +
-	"\fReadyRequest\"$\n" +
+	"\adevices\x18\x01 \x03(\tR\adevices\"&\n" +
+	"\fReadyRequest\x12\x16\n" +
+	"\x06leases\x18\x01 \x01(\bR\x06leases\"$\n" +
 	"\n" +
 	"ReadyReply\x12\x16\n" +
 	"\x06queues\x18\x01 \x01(\rR\x06queues*-\n" +
