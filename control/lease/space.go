@@ -14,10 +14,16 @@ type space struct {
 	pools    []*pool
 	prefixes []netip.Prefix // the pools', as configured
 	excluded []netip.Prefix
-	sizes    []Usage // of the pools, nothing leased; it is replaced, not changed
+	sizes    []size // of the pools; it is replaced, not changed
 	held     map[netip.Addr]*entry
 	places   map[netip.Addr]uint64 // of addresses that were given back: their place in the order, from 1
 	place    uint64                // the last
+}
+
+// size is how large a pool is, nothing leased, and what of it is not to be leased.
+type size struct {
+	Usage
+	blocked ranges
 }
 
 func newSpace() space {
@@ -38,7 +44,7 @@ func (s *space) configure(prefixes, excluded []netip.Prefix) {
 	for _, p := range prefixes {
 		in := newRanges(blocked)
 		s.pools = append(s.pools, &pool{prefix: p, blocked: in, next: p.Addr()})
-		s.sizes = append(s.sizes, Usage{Prefix: p, Size: in.rest(p)})
+		s.sizes = append(s.sizes, size{Usage{Prefix: p, Size: in.rest(p)}, in})
 		blocked = append(blocked, p)
 	}
 	byPlace := func(a, b netip.Addr) int { return cmp.Compare(s.places[a], s.places[b]) }

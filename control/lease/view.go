@@ -14,7 +14,7 @@ import (
 type view struct {
 	mu      sync.RWMutex
 	entries map[Key]*entry
-	pools   []Usage // nothing leased
+	pools   []size
 }
 
 // follow takes over what changed in the book, or the whole.
@@ -65,18 +65,32 @@ func attachments(entries []*entry) []Attachment {
 	return all
 }
 
+// owner is the index of the pool that an address is one of the size of; -1: none.
+func (v *view) owner(address netip.Addr) int {
+	at := slices.IndexFunc(v.pools, func(s size) bool { return s.Prefix.Contains(address) })
+	if at < 0 {
+		return -1
+	}
+	if _, blocked := v.pools[at].blocked.at(address); blocked {
+		return -1
+	}
+	return at
+}
+
 func (v *view) usage() []Usage {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
-	usage := slices.Clone(v.pools)
+	usage := make([]Usage, len(v.pools))
+	for i, pool := range v.pools {
+		usage[i] = pool.Usage
+	}
 	retired := map[netip.Prefix]uint64{}
 	for _, e := range v.entries {
-		for i, pool := range e.pools {
-			in := func(u Usage) bool { return u.Prefix.Contains(e.Addresses[i]) }
-			if at := slices.IndexFunc(v.pools, in); at >= 0 {
-				usage[at].Leased++
-			} else {
-				retired[pool]++
+		for i, address := range e.Addresses {
+			if at := v.owner(address); at >= 0 {
+				usage[at].Leased++ // a delegated one takes its place, too
+			} else if i < len(e.pools) {
+				retired[e.pools[i]]++
 			}
 		}
 	}
