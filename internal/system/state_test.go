@@ -160,7 +160,11 @@ func TestStateDirectoryTakesNothing(t *testing.T) {
 			s.mountState(of.options)
 			want := newDesired()
 			s.put(want)
-			control, dataplane := s.startControl(), s.startDataplane()
+			// Control has a directory of its own: it does not start without its leases.
+			startControl := func() *daemon {
+				return s.startControl("--source", "dir:"+s.manifests, "--state", s.state+"-of-control")
+			}
+			control, dataplane := startControl(), s.startDataplane()
 			dataplane.ready()
 			s.converges(want)
 			all := s.startTraffic()
@@ -186,7 +190,7 @@ func TestStateDirectoryTakesNothing(t *testing.T) {
 			dataplane = s.startDataplane() // by what the file had
 			dataplane.ready()
 			s.flows(all)
-			control = s.startControl()
+			control = startControl()
 			s.converges(want)
 			s.must(of.allow(s))
 			s.saved()

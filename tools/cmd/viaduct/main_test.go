@@ -32,7 +32,8 @@ func built(m *testing.M) int {
 		return 1
 	}
 	defer func() { _ = os.RemoveAll(bin) }()
-	build := exec.Command("go", "build", "-o", bin, "github.com/viaduct-net/viaduct/tools/cmd/viaduct")
+	build := exec.Command("go", "build", "-o", bin+"/", "github.com/viaduct-net/viaduct/tools/cmd/viaduct",
+		"github.com/viaduct-net/viaduct/cni/cmd/viaduct-cni")
 	build.Stderr = os.Stderr
 	if err := build.Run(); err != nil {
 		fmt.Fprintln(os.Stderr, "build the programs:", err)
