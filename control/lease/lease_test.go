@@ -212,7 +212,8 @@ func TestNever(t *testing.T) {
 				excluded = prefixes(test.excluded)
 			}
 			s.Configure([]netip.Prefix{pool}, excluded)
-			if node := model.NodeAddress(pool); node.IsValid() != (test.node != "") || node.IsValid() && node.String() != test.node {
+			node := model.NodeAddress(pool)
+			if node.IsValid() != (test.node != "") || node.IsValid() && node.String() != test.node {
 				t.Errorf("the node's is %s, want %s", node, test.node)
 			}
 			for i, want := range test.leased {

@@ -80,9 +80,9 @@ func (v *view) owner(address netip.Addr) int {
 func (v *view) usage() []Usage {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
-	usage := make([]Usage, len(v.pools))
-	for i, pool := range v.pools {
-		usage[i] = pool.Usage
+	usage := make([]Usage, 0, len(v.pools))
+	for _, pool := range v.pools {
+		usage = append(usage, pool.Usage)
 	}
 	retired := map[netip.Prefix]uint64{}
 	for _, e := range v.entries {
