@@ -7,13 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"math/bits"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 
 	"go.uber.org/zap"
-	"golang.org/x/sys/unix"
 
 	"github.com/viaduct-net/viaduct/control/api"
 	"github.com/viaduct-net/viaduct/dataplane/tables"
@@ -158,38 +155,6 @@ func (f *Forwarder) reaches(p *api.Port, facts linkFacts) error {
 			facts.queues, len(f.workers))
 	}
 	return nil
-}
-
-// bpffs is where systems mount it; it is left mounted.
-const bpffs = "/sys/fs/bpf"
-
-// preparePins makes the directory of the pins, on a bpffs.
-func (f *Forwarder) preparePins() error {
-	dirs := []string{f.cfg.Pins}
-	if strings.HasPrefix(f.cfg.Pins, bpffs+"/") { // where nothing can be made until it is mounted
-		dirs = []string{bpffs, f.cfg.Pins}
-	}
-	for _, dir := range dirs {
-		if err := xdpprog.MountBPFFS(dir); err != nil {
-			return err
-		}
-	}
-	if err := os.MkdirAll(filepath.Join(f.cfg.Pins, "ports"), 0o700); err != nil {
-		return fmt.Errorf("make directory for pins: %w", err)
-	}
-	return nil
-}
-
-// removePins removes the directory of the pins when nothing is left in it, and the bpffs when it was mounted there.
-func (f *Forwarder) removePins() {
-	if f.cfg.Pins == "" {
-		return
-	}
-	_ = os.Remove(filepath.Join(f.cfg.Pins, "ports"))
-	if err := os.Remove(f.cfg.Pins); errors.Is(err, unix.EBUSY) {
-		_ = unix.Unmount(f.cfg.Pins, 0)
-		_ = os.Remove(f.cfg.Pins)
-	}
 }
 
 func (f *Forwarder) openSockets(d *device, p *api.Port) error {
@@ -364,25 +329,4 @@ func (f *Forwarder) abandon(d *device) error {
 		}))
 	}
 	return errors.Join(err, closeErr)
-}
-
-// reserveSlots gives each device with sockets its index in the tables, which is its own for as long as a snapshot in
-// force names it.
-func (f *Forwarder) reserveSlots(snapshot *api.Snapshot) {
-	for _, p := range withSockets(snapshot) {
-		f.slotOf(p.Device)
-	}
-}
-
-func (f *Forwarder) slotOf(name string) int {
-	i := slices.Index(f.slots, name)
-	if i >= 0 {
-		return i
-	}
-	if i = slices.Index(f.slots, ""); i >= 0 {
-		f.slots[i] = name
-		return i
-	}
-	f.slots = append(f.slots, name)
-	return len(f.slots) - 1
 }

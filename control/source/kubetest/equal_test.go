@@ -42,7 +42,7 @@ func TestEqualsDirectory(t *testing.T) {
 		fromServer = append(fromServer, f.objects[o.Key])
 	}
 	want, got := snapshot(t, fromFiles), snapshot(t, fromServer)
-	if len(want.Routes) == 0 || len(want.Ports) != 2 {
+	if len(want.Routes) == 0 || len(want.Ports) != 3 {
 		t.Errorf("the manifests give little: %v", want)
 	}
 	if !proto.Equal(want, got) {

@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package forwarder
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/viaduct-net/viaduct/xdpprog"
+)
+
+// bpffs is where systems mount it; it is left mounted.
+const bpffs = "/sys/fs/bpf"
+
+// preparePins makes the directory of the pins, on a bpffs.
+func (f *Forwarder) preparePins() error {
+	dirs := []string{f.cfg.Pins}
+	if strings.HasPrefix(f.cfg.Pins, bpffs+"/") { // where nothing can be made until it is mounted
+		dirs = []string{bpffs, f.cfg.Pins}
+	}
+	for _, dir := range dirs {
+		if err := xdpprog.MountBPFFS(dir); err != nil {
+			return err
+		}
+	}
+	if err := os.MkdirAll(filepath.Join(f.cfg.Pins, "ports"), 0o700); err != nil {
+		return fmt.Errorf("make directory for pins: %w", err)
+	}
+	return nil
+}
+
+// removePins removes the directory of the pins when nothing is left in it, and the bpffs when it was mounted there.
+func (f *Forwarder) removePins() {
+	if f.cfg.Pins == "" {
+		return
+	}
+	_ = os.Remove(filepath.Join(f.cfg.Pins, "ports"))
+	if err := os.Remove(f.cfg.Pins); errors.Is(err, unix.EBUSY) {
+		_ = unix.Unmount(f.cfg.Pins, 0)
+		_ = os.Remove(f.cfg.Pins)
+	}
+}
