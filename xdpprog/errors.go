@@ -31,8 +31,8 @@ type BusyError struct {
 
 // Error says what is there and how to take it off.
 func (e *BusyError) Error() string {
-	return fmt.Sprintf("device %s already has an XDP program (id %d, %q, %s): detach it with its owner, or with "+
-		"`ip link set dev %s xdp off`, and try again", e.Device, e.Program, e.Name, e.Mode, e.Device)
+	return fmt.Sprintf("device %s already has an XDP program (id %d, %q, %s): stop its owner (`bpftool link` "+
+		"names it), or `ip link set dev %s xdp off`, and try again", e.Device, e.Program, e.Name, e.Mode, e.Device)
 }
 
 // Unwrap returns ErrBusy.

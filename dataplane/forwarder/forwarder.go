@@ -15,6 +15,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -82,6 +83,7 @@ type Forwarder struct {
 	ended    []*ledger.Book    // of workers that ended
 	apart    int               // how many of the CPUs everything else keeps off
 	degraded map[string]string // what is less than asked for, by subject
+	pins     *os.File          // the directory of pins, locked; nil until the first hook
 	names    map[packet.PortID]string
 	base     map[packet.PortID]*ledger.Totals // what ports that had a number before counted
 	refusal  *dataplaneapi.Refusal            // why the last snapshot was refused, nil when it was not

@@ -180,17 +180,15 @@ func (f *Forwarder) follow(ctx context.Context) error {
 	f.mayBeBare(anyDevice) // what was not heard of before
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	again := time.NewTicker(inspectEvery) // for what the kernel does not tell: nftables, routes
+	again := time.NewTicker(inspectEvery) // for what the kernel does not tell: hooks, nftables, routes
 	defer again.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-again.C:
-			if f.hostInUse.Load() {
-				f.mayBeBare(anyDevice)
-				timer.Reset(settle)
-			}
+			f.mayBeBare(anyDevice)
+			timer.Reset(settle)
 		case u, open := <-updates:
 			if !open {
 				return nil
@@ -264,11 +262,11 @@ func (f *Forwarder) mend(ctx context.Context, links links) error {
 	f.lostMu.Unlock()
 	for name, d := range f.devices {
 		facts, there := links[name]
-		if !there || facts.ifindex != d.link.ifindex || lost[d.index] {
+		if why := d.lost(facts, there, lost[d.index]); why != "" {
 			changed = true
-			f.degrade("device "+name, "the device vanished; its ports are closed until it returns")
+			f.degrade("device "+name, why)
 			if err := f.closeDevice(ctx, name); err != nil {
-				f.log.Info("closing a vanished device", zap.String("device", name), zap.Error(err))
+				f.log.Info("closing a lost device", zap.String("device", name), zap.Error(err))
 			}
 		} else if facts != d.link {
 			changed = true
@@ -287,6 +285,17 @@ func (f *Forwarder) mend(ctx context.Context, links links) error {
 	f.settleTrunk(links, bare)
 	f.settleHost()
 	return err
+}
+
+// lost says why the device has to be opened anew, empty when it is as it was opened.
+func (d *device) lost(facts linkFacts, there, said bool) string {
+	if !there || facts.ifindex != d.link.ifindex || said {
+		return "the device vanished; its ports are closed until it returns"
+	}
+	if err := d.hook.Check(); err != nil {
+		return "somebody took its hook: " + err.Error()
+	}
+	return ""
 }
 
 // reopen opens the missing devices of the snapshot in force, and puts what changed of devices into the tables.

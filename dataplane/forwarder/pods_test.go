@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -17,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cilium/ebpf/link"
 	"github.com/vishvananda/netlink"
 	"go.uber.org/zap/zaptest"
 	"golang.org/x/sys/unix"
@@ -505,6 +507,8 @@ func TestMeddlingIsUndone(t *testing.T) {
 	for what, do := range map[string]func() error{
 		"a pod's hook":     func() error { return n.node.Links().QdiscDel(clsact("vd5")) },
 		"the host's hook":  func() error { return n.node.Links().QdiscDel(clsact("viaduct-host")) },
+		"the trunk's hook": func() error { return detachXDP(device("viaduct-trunk1").Attrs().Index) },
+		"a pod's device":   func() error { return n.node.Links().LinkSetDown(device("vd5")) },
 		"the host's pair":  func() error { return n.node.Links().LinkDel(device("viaduct0")) },
 		"the host's end":   func() error { return n.node.Links().LinkSetDown(device("viaduct-host")) },
 		"the trunk's end":  func() error { return n.node.Links().LinkSetDown(device("viaduct-trunk0")) },
@@ -512,14 +516,51 @@ func TestMeddlingIsUndone(t *testing.T) {
 	} {
 		t.Log(what)
 		n.must(do())
-		if what == "the host's route" {
-			n.f.look() // which is not told of, but looked at from time to time
-		}
+		n.f.look() // at what is not told of, but looked at from time to time
 		n.eventually(what+" to be mended", func() bool {
 			_, err := n.echoSoon(n.node, a, "10.244.1.5")
 			return err == nil
 		})
 	}
+}
+
+// detachXDP is what `bpftool link detach` does to the hook of a device.
+func detachXDP(ifindex int) error {
+	all := new(link.Iterator)
+	defer all.Close()
+	for all.Next() {
+		info, err := all.Link.Info()
+		if err == nil && info.XDP() != nil && int(info.XDP().Ifindex) == ifindex {
+			return all.Link.Detach()
+		}
+	}
+	return fmt.Errorf("device %d has no hook to take: %w", ifindex, all.Err())
+}
+
+// Two dataplanes do not share a trunk, nor pins from two network namespaces; what is refused changes nothing.
+func TestTrunkHasOneOwner(t *testing.T) {
+	pins := filepath.Join("/sys/fs/bpf", fmt.Sprint("viaduct-test-", os.Getpid()))
+	n := newPodNode(t, Config{Cleanup: true, Pins: pins})
+	a := n.pod(5, api.Port_ATTACH_TRUNK)
+	n.apply()
+	refused := func(in *netlab.Namespace, cfg Config, why string) {
+		t.Helper()
+		cfg.Logger = n.cfg.Logger
+		other := New(cfg)
+		err := in.Do(func() error {
+			return errors.Join(other.Apply(t.Context(), n.snapshot), other.Close())
+		})
+		if err == nil || !strings.Contains(err.Error(), why) {
+			t.Errorf("got %v, want %q", err, why)
+		}
+		if _, err := n.echoSoon(n.node, a, "10.244.1.5"); err != nil {
+			t.Errorf("the pod is cut off: %v", err)
+		}
+	}
+	refused(n.node, Config{Cleanup: true, Pins: pins + "-b"}, fmt.Sprint("another dataplane's, in use by process ", os.Getpid()))
+	elsewhere, err := n.lab.Namespace("elsewhere")
+	n.must(err)
+	refused(elsewhere, Config{Cleanup: true, Pins: pins}, "give another --bpf directory")
 }
 
 // A snapshot that is refused changes nothing of the host.

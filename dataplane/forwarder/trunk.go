@@ -16,12 +16,14 @@ import (
 	"github.com/viaduct-net/viaduct/dataplane/host"
 	"github.com/viaduct-net/viaduct/dataplane/packet"
 	"github.com/viaduct-net/viaduct/dataplane/tables"
+	"github.com/viaduct-net/viaduct/internal/process"
 	"github.com/viaduct-net/viaduct/xdpprog"
 )
 
 // trunk is the way of ports without sockets of their own: pods, and the host.
 type trunk struct {
 	stack   *host.Stack    // nil until a snapshot has such ports
+	release func()         // of the claim to the trunk; as long as there is a stack
 	hooks   *xdpprog.Trunk // nil until then, too
 	devices host.Trunk
 	pair    host.Pair
@@ -91,11 +93,16 @@ func (f *Forwarder) linksFor(snapshot *api.Snapshot) (links, error) {
 func (f *Forwarder) prepareTrunk(snapshot *api.Snapshot, l links) error {
 	t := &f.trunk
 	if t.stack == nil {
+		release, err := process.ClaimInNamespace("viaduct-trunk")
+		if err != nil {
+			return fmt.Errorf("the trunk of this network namespace is another dataplane's, %w: stop that one", err)
+		}
 		stack, err := host.Open()
 		if err != nil {
+			release()
 			return err
 		}
-		t.stack = stack
+		t.stack, t.release = stack, release
 		f.hostInUse.Store(true)
 	}
 	devices, err := t.stack.EnsureTrunk(f.trunkQueues(snapshot, l), true)
@@ -108,6 +115,9 @@ func (f *Forwarder) prepareTrunk(snapshot *api.Snapshot, l links) error {
 	}
 	if hostPort(snapshot) == nil {
 		return nil
+	}
+	if f.snapshot == nil { // an earlier process's pair keeps its addresses
+		return f.ensureHost(snapshot)
 	}
 	return f.ensureHost(f.snapshot)
 }
@@ -201,6 +211,9 @@ func (f *Forwarder) setHook(p *api.Port, links links) {
 		f.removeHook(id)
 		return
 	}
+	if p.Attach == api.Port_ATTACH_TRUNK && !facts.enabled {
+		f.raisePod(p)
+	}
 	to := f.hookOf(p, facts)
 	if is, set := t.ports[id]; set && sameHook(is, to) {
 		return
@@ -213,6 +226,16 @@ func (f *Forwarder) setHook(p *api.Port, links links) {
 		return
 	}
 	t.ports[id] = to
+}
+
+// raisePod brings up a pod's device that somebody set down: what happens to it is the CNI plugin's and ours alone.
+func (f *Forwarder) raisePod(p *api.Port) {
+	link, err := netlink.LinkByName(p.Device)
+	if err == nil {
+		err = netlink.LinkSetUp(link)
+	}
+	f.log.Warn("a pod's device was down", zap.String("port", p.Name), zap.String("device", p.Device),
+		zap.NamedError("bringing it up", err))
 }
 
 // forgive takes back what was said to be wrong with a port's hook.
@@ -300,8 +323,9 @@ func (f *Forwarder) closeTrunk() error {
 			errs = append(errs, t.stack.Remove())
 		}
 		t.stack.Close()
+		t.release()
 	}
-	t.hooks, t.stack = nil, nil
+	t.hooks, t.stack, t.release = nil, nil, nil
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("close the trunk: %w", err)
 	}

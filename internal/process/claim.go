@@ -42,7 +42,7 @@ func Claim(dir, name string) (release func(), err error) {
 }
 
 func known(owner []byte) string {
-	if s := strings.TrimSpace(string(owner)); s != "" {
+	if s := strings.TrimSpace(string(owner)); s != "" && s != "0" {
 		return s
 	}
 	return "of unknown number"
