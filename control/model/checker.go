@@ -100,8 +100,20 @@ func (c *checker) addresses(field, text string) netip.Prefix {
 // podCIDR reads a prefix that pods have their addresses of, and that other nodes have routes to.
 func (c *checker) podCIDR(field, text string) netip.Prefix {
 	p := c.prefix(field, text)
-	c.check(!p.Addr().IsMulticast() && !linkLocal(p), field, "%s is not forwarded", p)
+	c.check(!p.Addr().IsMulticast() && !p.Addr().IsLoopback() && !linkLocal(p), field, "%s is not forwarded", p)
 	return p
+}
+
+// podCIDRs reads a node's, no two of which overlap.
+func (c *checker) podCIDRs(field string, texts []string) (list []netip.Prefix) {
+	for i, text := range texts {
+		p := c.podCIDR(index(field, i), text)
+		for _, other := range list {
+			c.check(!p.IsValid() || !p.Overlaps(other), index(field, i), "%s overlaps %s, another of the node's", p, other)
+		}
+		list = append(list, p)
+	}
+	return list
 }
 
 // interfaceAddress reads an address with the length of its subnet.

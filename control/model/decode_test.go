@@ -142,6 +142,8 @@ func TestRefused(t *testing.T) {
 		{nodeConfig("{mtu: 65536}"), "spec.mtu", "between 68 and 65535"},
 		{nodeConfig("{onAbsence: fail}"), "spec.onAbsence", "drop, pass"},
 		{nodeConfig("{podCIDRs: [10.0.0.0/8, x]}"), "spec.podCIDRs[1]", "not a prefix"},
+		{nodeConfig(`{podCIDRs: [10.0.0.0/8, "fd00::/64", 10.1.0.0/16]}`), "spec.podCIDRs[2]", "overlaps 10.0.0.0/8"},
+		{nodeConfig("{podCIDRs: [127.0.0.0/8]}"), "spec.podCIDRs[0]", "not forwarded"},
 		{nodeConfig("{excludedAddresses: [10.0.0.1, x]}"), "spec.excludedAddresses[1]", "not a prefix"},
 		{nodeConfig("{excludedAddresses: [10.0.0.1/24]}"), "spec.excludedAddresses[0]", "10.0.0.0/24"},
 		{nodeConfig(`{excludedAddresses: ["fe80::1%eth0"]}`), "spec.excludedAddresses[0]", "plain"},

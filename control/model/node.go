@@ -16,10 +16,7 @@ type Node struct {
 }
 
 func nodeOf(c *checker, from *corev1.Node) *Node {
-	n := &Node{}
-	for i, text := range from.Spec.PodCIDRs {
-		n.PodCIDRs = append(n.PodCIDRs, c.podCIDR(index("spec.podCIDRs", i), text))
-	}
+	n := &Node{PodCIDRs: c.podCIDRs("spec.podCIDRs", from.Spec.PodCIDRs)}
 	if from.Spec.PodCIDR != "" && len(n.PodCIDRs) == 0 {
 		n.PodCIDRs = []netip.Prefix{c.podCIDR("spec.podCIDR", from.Spec.PodCIDR)}
 	}

@@ -105,9 +105,7 @@ func (s *nodeConfigSpec) build(c *checker) *NodeConfig {
 		OnAbsence:  c.oneOf("onAbsence", s.OnAbsence, "drop", "pass"),
 		Masquerade: s.Masquerade == nil || *s.Masquerade,
 	}
-	for i, text := range s.PodCIDRs {
-		n.PodCIDRs = append(n.PodCIDRs, c.podCIDR(index("podCIDRs", i), text))
-	}
+	n.PodCIDRs = c.podCIDRs("podCIDRs", s.PodCIDRs)
 	for i, text := range s.ExcludedAddresses {
 		n.ExcludedAddresses = append(n.ExcludedAddresses, c.addresses(index("excludedAddresses", i), text))
 	}

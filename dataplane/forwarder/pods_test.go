@@ -557,7 +557,8 @@ func TestTrunkHasOneOwner(t *testing.T) {
 			t.Errorf("the pod is cut off: %v", err)
 		}
 	}
-	refused(n.node, Config{Cleanup: true, Pins: pins + "-b"}, fmt.Sprint("another dataplane's, in use by process ", os.Getpid()))
+	owner := fmt.Sprint("another dataplane's, in use by process ", os.Getpid())
+	refused(n.node, Config{Cleanup: true, Pins: pins + "-b"}, owner)
 	elsewhere, err := n.lab.Namespace("elsewhere")
 	n.must(err)
 	refused(elsewhere, Config{Cleanup: true, Pins: pins}, "give another --bpf directory")

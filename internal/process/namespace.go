@@ -16,8 +16,8 @@ type InUseError struct{ PID int } // 0: of another PID namespace
 // Error says who has it.
 func (e *InUseError) Error() string { return "in use by process " + known(fmt.Append(nil, e.PID)) }
 
-// ClaimInNamespace makes a name this process's own in its network namespace, by an abstract unix socket (unix(7)), which
-// ends with the process, however it ends. The error is an InUseError when another has it. Names are of 100 bytes at most.
+// ClaimInNamespace makes a name, of 100 bytes at most, this process's own in its network namespace, by an abstract unix
+// socket (unix(7)), which ends with the process, however it ends. The error is an InUseError when another has it.
 func ClaimInNamespace(name string) (release func(), err error) {
 	address := &net.UnixAddr{Name: "@" + name, Net: "unix"}
 	l, err := net.ListenUnix("unix", address)
