@@ -38,7 +38,7 @@ func check(ctx context.Context, args *skel.CmdArgs) error {
 	}
 	if a.config.delegated() {
 		if err := invoke.DelegateCheck(ctx, a.config.IPAM.Type, args.StdinData, nil); err != nil {
-			return err
+			return a.config.ipamError(err)
 		}
 	}
 	reply, err := a.control.Check(ctx, &attach.CheckRequest{Key: a.key})
@@ -163,8 +163,11 @@ func (a *attachment) missingRoutes(d []string, p *plan, index int) ([]string, er
 	}
 	for _, want := range p.routes {
 		if !slices.ContainsFunc(have, func(h netlink.Route) bool { return p.serves(want, h) }) {
-			d = append(d, fmt.Sprintf("no route to %v by %v with MTU %d", want.destination,
-				p.gateways[want.destination.Addr().Is4()], want.mtu))
+			missing := fmt.Sprintf("no route to %v by %v", want.destination, p.gateways[want.destination.Addr().Is4()])
+			if want.mtu > 0 {
+				missing += fmt.Sprintf(" with MTU %d", want.mtu)
+			}
+			d = append(d, missing)
 		}
 	}
 	return d, nil

@@ -4,6 +4,7 @@ package cni
 
 import (
 	"context"
+	"fmt"
 	"net"
 
 	"github.com/containerd/ttrpc"
@@ -22,7 +23,8 @@ type control struct {
 func dial(ctx context.Context, c *config) (*control, error) {
 	connection, err := (&net.Dialer{}).DialContext(ctx, "unix", c.socket())
 	if err != nil {
-		return nil, fail(types.ErrTryAgainLater, "viaduct-control is not there", err)
+		return nil, fail(types.ErrTryAgainLater, "viaduct-control is not there",
+			fmt.Errorf("%w: start viaduct-control with --run %s", err, c.RunDir))
 	}
 	client := ttrpc.NewClient(connection)
 	return &control{attach.NewAttachmentsClient(client), client}, nil

@@ -11,6 +11,8 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/viaduct-net/viaduct/control/api/attach"
 )
@@ -45,12 +47,14 @@ func (a *attachment) remove(ctx context.Context) error {
 	if a.control != nil {
 		bounded, cancel := context.WithTimeout(ctx, removeWithin) // the IPAM plugin has to have time
 		defer cancel()
-		if _, err := a.control.Remove(bounded, &attach.RemoveRequest{Key: a.key}); err != nil && !isAway(err) {
+		_, err := a.control.Remove(bounded, &attach.RemoveRequest{Key: a.key})
+		never := status.Code(err) == codes.InvalidArgument // nothing can be attached by such a key
+		if err != nil && !never && !isAway(err) {
 			errs = append(errs, answered("viaduct-control did not remove the interface", err))
 		}
 	}
 	if a.config.delegated() {
-		errs = append(errs, invoke.DelegateDel(ctx, a.config.IPAM.Type, a.args.StdinData, nil))
+		errs = append(errs, a.config.ipamError(invoke.DelegateDel(ctx, a.config.IPAM.Type, a.args.StdinData, nil)))
 	}
 	return first(append(errs, <-removed))
 }

@@ -44,11 +44,12 @@ func answered(step string, err error) error {
 	if err == nil {
 		return nil
 	}
+	s := status.Convert(err)
+	cause := errors.New(s.Message())
 	if isAway(err) {
-		return fail(types.ErrTryAgainLater, step, err)
+		return fail(types.ErrTryAgainLater, step, cause)
 	}
 	number := types.ErrInternal
-	s := status.Convert(err)
 	switch s.Code() {
 	case codes.ResourceExhausted:
 		number = errExhausted
@@ -59,7 +60,7 @@ func answered(step string, err error) error {
 	case codes.NotFound, codes.FailedPrecondition:
 		number = errDiffers
 	}
-	return fail(number, step, errors.New(s.Message()))
+	return fail(number, step, cause)
 }
 
 // code is that of an error of ours, 0 without one.
@@ -81,14 +82,14 @@ func isAway(err error) bool {
 	return code == codes.Unavailable || code == codes.DeadlineExceeded || code == codes.Canceled
 }
 
-// followed adds to an error what went wrong when its traces were removed.
+// followed adds to an error what went wrong when its traces were removed, unless that is the same once more.
 func followed(err, undo error) error {
-	if undo == nil {
+	if undo == nil || undo.Error() == err.Error() {
 		return err
 	}
 	var e *types.Error
 	if !errors.As(err, &e) {
-		e = fail(types.ErrInternal, "add", err)
+		e = fail(types.ErrInternal, "add the interface", err)
 	}
 	return fail(e.Code, e.Msg, fmt.Errorf("%s; then, undoing it: %w", e.Details, undo))
 }

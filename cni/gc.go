@@ -41,7 +41,7 @@ func gc(ctx context.Context, args *skel.CmdArgs) error {
 	errs := []error{sweep(host, c.Name, valid)}
 	errs = append(errs, collect(ctx, host, control, &attach.CollectRequest{Network: c.Name, Valid: valid}))
 	if c.delegated() {
-		errs = append(errs, invoke.DelegateGC(ctx, c.IPAM.Type, args.StdinData, nil))
+		errs = append(errs, c.ipamError(invoke.DelegateGC(ctx, c.IPAM.Type, args.StdinData, nil)))
 	}
 	return first(errs)
 }

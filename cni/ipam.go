@@ -4,6 +4,7 @@ package cni
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -21,10 +22,10 @@ func (a *attachment) delegate(ctx context.Context) (*current.Result, error) {
 	result, err := invoke.DelegateAdd(ctx, a.config.IPAM.Type, a.args.StdinData, nil)
 	if err != nil {
 		if invoke.DelegateDel(ctx, a.config.IPAM.Type, a.args.StdinData, nil) != nil {
-			return nil, err
+			return nil, a.config.ipamError(err)
 		}
 		if result, err = invoke.DelegateAdd(ctx, a.config.IPAM.Type, a.args.StdinData, nil); err != nil {
-			return nil, err
+			return nil, a.config.ipamError(err)
 		}
 	}
 	given, err := current.NewResultFromResult(result)
@@ -35,6 +36,15 @@ func (a *attachment) delegate(ctx context.Context) (*current.Result, error) {
 		return nil, invalid("the IPAM plugin %s gave no address", a.config.IPAM.Type)
 	}
 	return given, nil
+}
+
+// ipamError is the specification's error for what became of the IPAM plugin: its own where it gave one.
+func (c *config) ipamError(err error) error {
+	var e *types.Error
+	if err == nil || errors.As(err, &e) {
+		return err
+	}
+	return fail(types.ErrInternal, "the IPAM plugin "+c.IPAM.Type+" failed", err)
 }
 
 // addressesOf are those of an IPAM plugin's result. Their subnets' lengths do not count: behind a router every address

@@ -3,6 +3,7 @@
 package cni_test
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -12,7 +13,10 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/containernetworking/cni/pkg/types"
 	"github.com/containernetworking/cni/pkg/version"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 )
 
 // environment is that of an ADD that works, with some changes; empty values are unset.
@@ -183,5 +187,47 @@ func TestLongContainerID(t *testing.T) {
 			t.Error(out)
 		}
 	}
+	r.clean(p)
+}
+
+// Control refuses a container's name that is too long: nothing is attached by it, and a DEL has nothing to do.
+func TestDelOfANameThatControlRefuses(t *testing.T) {
+	r := node(t)
+	p := r.pod("one")
+	r.control.Before(func(context.Context, string) error { return status.Error(codes.InvalidArgument, "too long") })
+	if out, err := r.run(environment(p), r.configuration("")); err == nil || err.Code != 7 || err.Details != "too long" {
+		t.Errorf("ADD: %s", out)
+	}
+	if out, err := r.run(environment(p, "CNI_COMMAND", "DEL"), r.configuration("")); err != nil {
+		t.Errorf("DEL: %s", out)
+	}
+	r.control.Before(nil)
+	r.clean(p)
+}
+
+// Errors say each thing once, and what to do.
+func TestWords(t *testing.T) {
+	r := node(t)
+	p := r.pod("one")
+	words := func(command, more string, want types.Error) {
+		t.Helper()
+		out, err := r.run(environment(p, "CNI_COMMAND", command), r.configuration(more))
+		if err == nil || err.Code != want.Code || err.Msg != want.Msg || !strings.HasSuffix(err.Details, want.Details) ||
+			strings.Contains(err.Details, err.Msg) || strings.Contains(err.Details, "undoing") {
+			t.Errorf("%s: %s", command, out)
+		}
+	}
+	missing := types.Error{Code: 999, Msg: "the IPAM plugin nonexistent failed"}
+	for _, command := range []string{"ADD", "DEL", "STATUS"} {
+		words(command, `, "ipam": {"type": "nonexistent"}`, missing)
+	}
+	r.control.Before(func(context.Context, string) error { return status.Error(codes.Unavailable, "nobody follows") })
+	words("STATUS", "", types.Error{Code: 50, Msg: "no interface can be added", Details: "nobody follows"})
+	words("ADD", "", types.Error{Code: 11, Msg: "viaduct-control refused the interface", Details: "nobody follows"})
+	r.control.Close()
+	start := "no such file or directory: start viaduct-control with --run " + r.runDir
+	words("STATUS", "", types.Error{Code: 50, Msg: "viaduct-control is not there", Details: start})
+	words("ADD", "", types.Error{Code: 11, Msg: "viaduct-control is not there", Details: start})
+	r.serve()
 	r.clean(p)
 }

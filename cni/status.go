@@ -24,15 +24,18 @@ func report(ctx context.Context, args *skel.CmdArgs) error {
 		return err
 	}
 	control, err := dial(ctx, c)
+	if e := (*types.Error)(nil); errors.As(err, &e) {
+		return types.NewError(types.ErrPluginNotAvailable, e.Msg, e.Details)
+	}
 	if err != nil {
-		return fail(types.ErrPluginNotAvailable, "viaduct-control is not there", err)
+		return err
 	}
 	defer control.close()
 	if _, err := control.Ready(ctx, &attach.ReadyRequest{Leases: !c.delegated()}); err != nil {
 		return fail(types.ErrPluginNotAvailable, "no interface can be added", errors.New(status.Convert(err).Message()))
 	}
 	if c.delegated() {
-		return invoke.DelegateStatus(ctx, c.IPAM.Type, args.StdinData, nil)
+		return c.ipamError(invoke.DelegateStatus(ctx, c.IPAM.Type, args.StdinData, nil))
 	}
 	return nil
 }

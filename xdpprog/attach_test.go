@@ -151,7 +151,7 @@ func TestDriverWithoutXDP(t *testing.T) {
 
 func TestFeatures(t *testing.T) {
 	w := newWire(t)
-	for _, f := range Features() {
+	for _, f := range Features("") {
 		if !f.Present && f.Name != "bpffs" {
 			t.Errorf("%s", f)
 		}

@@ -3,6 +3,7 @@
 package xdpprog
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"strings"
@@ -35,14 +36,16 @@ func (f Feature) String() string {
 }
 
 // Features probes the running kernel and this process's capabilities. What cannot be asked without touching a device
-// is told by the kernel's version. Nothing stays behind.
-func Features() []Feature {
+// is told by the kernel's version. Hooks are pinned in the directory pins; empty: where systems mount a bpffs. Nothing
+// stays behind.
+func Features(pins string) []Feature {
 	missing := MissingCapabilities()
 	capabilities := "CAP_BPF, CAP_NET_ADMIN, CAP_NET_RAW and CAP_SYS_ADMIN are here"
 	if missing != "" {
 		capabilities = "missing " + missing
 	}
-	mounted, _ := onBPFFS(defaultBPFFS)
+	pins = cmp.Or(pins, defaultBPFFS)
+	mounted, _ := onBPFFS(pins)
 	return []Feature{
 		{"capabilities", missing == "", "", capabilities},
 		{"AF_XDP", hasXDPSockets(), "4.18", "frames reach userspace through it; nothing works without"},
@@ -54,7 +57,7 @@ func Features() []Feature {
 		{"AF_XDP multi-buffer", !kernelBefore(6, 6), "6.6", "packets larger than a frame; by version"},
 		{"tcx", hasTCX(), "6.6", "the hook to_port at the trunk"},
 		{"AF_XDP tx metadata", hasTxMetadata(), "6.8", "checksums completed by kernel or device"},
-		{"bpffs", mounted, "", "on " + defaultBPFFS + "; a hook pinned there outlives its process"},
+		{"bpffs", mounted, "", "on " + pins + "; a hook pinned there outlives its process"},
 	}
 }
 

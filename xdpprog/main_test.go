@@ -72,7 +72,7 @@ func warmUp() {
 	if p, err := Load(Options{Queues: 1}); err == nil {
 		p.Close()
 	}
-	Features()
+	Features("")
 }
 
 func descriptors() []string {

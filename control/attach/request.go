@@ -43,6 +43,8 @@ func (r *reader) check(ok bool, field, format string, args ...any) {
 // key reads the name of an attachment: identifiers as CNI has them, and an interface's name as the kernel has it.
 func (r *reader) key(k *attach.Key) lease.Key {
 	r.check(identifier(k.GetNetwork()), "key.network", "%.64q is not a network's name", k.GetNetwork())
+	r.check(len(k.GetContainer()) <= maxIdentifier, "key.container", "the identifier has %d bytes, and %d is the most",
+		len(k.GetContainer()), maxIdentifier)
 	r.check(identifier(k.GetContainer()), "key.container", "%.64q is not a container's identifier", k.GetContainer())
 	name := k.GetInterface()
 	r.check(name != "" && len(name) <= maxInterface && name != "." && name != ".." && printable(name) &&

@@ -41,7 +41,7 @@ func (f *Forwarder) Status() *api.StatusReply {
 	for i, w := range f.workers {
 		s.Workers = append(s.Workers, f.workerStatus(i, w))
 	}
-	for _, feature := range xdpprog.Features() {
+	for _, feature := range xdpprog.Features(f.cfg.Pins) {
 		s.Features = append(s.Features, &api.Feature{
 			Name: feature.Name, Found: feature.Present, Since: feature.Since, Detail: feature.Detail,
 		})
