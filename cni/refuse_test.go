@@ -224,6 +224,8 @@ func TestWords(t *testing.T) {
 	r.control.Before(func(context.Context, string) error { return status.Error(codes.Unavailable, "nobody follows") })
 	words("STATUS", "", types.Error{Code: 50, Msg: "no interface can be added", Details: "nobody follows"})
 	words("ADD", "", types.Error{Code: 11, Msg: "viaduct-control refused the interface", Details: "nobody follows"})
+	r.control.Before(func(context.Context, string) error { return status.Error(codes.FailedPrecondition, "cut off") })
+	words("STATUS", "", types.Error{Code: 51, Msg: "no interface can be added", Details: "cut off"})
 	r.control.Close()
 	start := "no such file or directory: start viaduct-control with --run " + r.runDir
 	words("STATUS", "", types.Error{Code: 50, Msg: "viaduct-control is not there", Details: start})

@@ -22,7 +22,7 @@ func TestLife(t *testing.T) {
 	r := start(t, t.TempDir(), 0)
 	ctx := t.Context()
 	_, err := r.client.Ready(ctx, &attach.ReadyRequest{Leases: true})
-	r.wants("ready without a dataplane", err, codes.Unavailable)
+	r.wants("ready without a dataplane", err, codes.FailedPrecondition)
 	_, err = r.client.Add(ctx, request(1))
 	r.wants("add without a dataplane", err, codes.Unavailable)
 	f := r.follow()

@@ -4,6 +4,7 @@ package attach
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -58,6 +59,9 @@ func (s *Service) hooked(a lease.Attachment) error {
 func (s *Service) Ready(_ context.Context, q *attach.ReadyRequest) (reply *attach.ReadyReply, err error) {
 	defer s.metrics.observe("ready", time.Now(), &err)
 	if err := s.ready(); err != nil {
+		if away := (*push.AwayError)(nil); errors.As(err, &away) && away.Alone {
+			return nil, status.Error(codes.FailedPrecondition, err.Error())
+		}
 		return nil, coded(err)
 	}
 	if err := exhausted(s.store.Usage()); err != nil && q.GetLeases() {

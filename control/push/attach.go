@@ -12,7 +12,10 @@ import (
 )
 
 // AwayError says why nothing can be attached for the moment: it is worth another try.
-type AwayError struct{ Reason string }
+type AwayError struct {
+	Reason string
+	Alone  bool // no dataplane follows: pods may be cut off
+}
 
 // Error is the reason.
 func (e *AwayError) Error() string { return e.Reason }
@@ -42,10 +45,9 @@ func (e *ClosedError) Error() string { return fmt.Sprintf("port %s is closed: %s
 type NumbersError struct{}
 
 // Error says how many there are.
-func (*NumbersError) Error() string { return fmt.Sprintf("all %d port numbers are in use", maxPort) }
-
-// maxPort is the largest number of a port, which has 24 bits.
-const maxPort = 1<<24 - 1
+func (*NumbersError) Error() string {
+	return fmt.Sprintf("all %d port numbers are in use", api.MaxPort)
+}
 
 // request is a change of attachments.
 type request struct {
@@ -91,7 +93,7 @@ func (s *Server) Attach(ctx context.Context, set []*compile.Attachment, removed 
 		return err
 	case <-ctx.Done():
 	case <-s.stopped:
-		return &AwayError{"control stops"}
+		return &AwayError{Reason: "control stops"}
 	}
 	s.Detach(ports(set))
 	return ctx.Err()
@@ -150,7 +152,7 @@ func (p *pusher) answer(of func(r *request) (done bool, err error)) {
 // away tells everybody who waits that there is no dataplane to wait for, if that is so.
 func (p *pusher) away() {
 	if why := p.awayFor(); why != "" {
-		p.answer(func(*request) (bool, error) { return true, &AwayError{why} })
+		p.answer(func(*request) (bool, error) { return true, &AwayError{Reason: why} })
 	}
 }
 
@@ -182,7 +184,7 @@ func (p *pusher) compiled() (again bool) {
 				again = true
 				return true, &RefusedError{Object: err.Key.String(), Field: err.Field, Reason: err.Reason}
 			}
-			if number > maxPort {
+			if number > api.MaxPort {
 				again = true
 				return true, &NumbersError{}
 			}
@@ -245,7 +247,10 @@ func (s *Server) Attachable() error {
 		why = "the dataplane has not taken anything yet"
 	}
 	if why != "" {
-		return &AwayError{why}
+		return &AwayError{Reason: why, Alone: state.follower == nil}
+	}
+	if len(state.inForce.GetPorts()) >= api.MaxPort {
+		return &NumbersError{}
 	}
 	return nil
 }

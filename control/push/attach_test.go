@@ -318,3 +318,15 @@ func TestAttachedFromTheBeginning(t *testing.T) {
 		t.Errorf("settings %+v", got)
 	}
 }
+
+// TestNumbersRunOut: what would fail for want of a port number is said beforehand.
+func TestNumbersRunOut(t *testing.T) {
+	var s memory.Source
+	c, _ := following(t, &s)
+	full := *c.state.Load()
+	full.inForce = &api.Snapshot{Ports: make([]*api.Port, api.MaxPort)}
+	c.state.Store(&full)
+	if err := c.Attachable(); !errors.As(err, new(*NumbersError)) {
+		t.Errorf("with every number in use: %v", err)
+	}
+}

@@ -17,7 +17,7 @@ func (p *pusher) resume(inForce *api.Snapshot) {
 	p.epoch = max(p.epoch, inForce.Epoch)
 	p.latest, p.delta, p.dirty = nil, nil, true
 	const maxNumber = 1<<28 - 1
-	if !numbered(inForce.Ports, maxPort) || !numbered(inForce.Groups, maxNumber) ||
+	if !numbered(inForce.Ports, api.MaxPort) || !numbered(inForce.Groups, maxNumber) ||
 		!numbered(inForce.Identities, maxNumber) {
 		p.log.Warn("what the dataplane has in force is not numbered as it should be: ports and flows begin anew",
 			zap.Uint64("epoch", inForce.Epoch))

@@ -215,9 +215,10 @@ func (f *Forwarder) concerns(u netlink.LinkUpdate) bool {
 	if gone {
 		f.mayBeBare(a.Index)
 	}
+	down := a.Flags&net.FlagUp == 0
 	// The host's routes follow its devices, of which others than pods' are few.
 	others := f.hostInUse.Load() && !strings.HasPrefix(a.Name, podDevice)
-	return f.refusedAny.Load() || others || f.tables.Load().Watches(a.Name, a.Index, gone)
+	return f.refusedAny.Load() || others || f.tables.Load().Watches(a.Name, a.Index, gone || down)
 }
 
 // podDevice begins the names of the devices that the CNI plugin makes: what becomes of one before it is a port's, and

@@ -12,8 +12,7 @@ import (
 )
 
 const (
-	// maxPorts bounds port numbers: they index Tables.Ports. The trunk's encoding has room for 24 bits.
-	maxPorts = 1 << 20
+	maxPorts = api.MaxPort + 1 // they index Tables.Ports
 	// minMTU is what every IPv4 link carries (RFC 791); minMTU6 the same for IPv6 (RFC 8200 5).
 	minMTU, minMTU6 = 68, 1280
 	maxMTU          = 65535
