@@ -15,6 +15,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"go4.org/netipx"
 )
 
 // crashFile is the variable that makes a child of the test binary: the path of the store.
@@ -168,7 +170,7 @@ func nothingLost(t *testing.T, b *book, prefix netip.Prefix) {
 	b.configure([]netip.Prefix{prefix}, nil)
 	p := b.pools[0]
 	if _, ok := p.fresh(b.used); !ok {
-		p.next = last(prefix)
+		p.next = netipx.PrefixLastIP(prefix)
 	}
 	for a := prefix.Addr(); a.Less(p.next); a = a.Next() {
 		if _, blocked := p.blocked.at(a); !blocked && (b.held[a] != nil) == (b.places[a] != 0) {

@@ -2,7 +2,11 @@
 
 package lease
 
-import "net/netip"
+import (
+	"net/netip"
+
+	"go4.org/netipx"
+)
 
 // reuseAfter is how many addresses of a pool wait to be leased again before that is preferred to one that was never
 // leased. A pool that is no larger than an IPv4 /16 is used up first; of a larger one this bounds what is to be
@@ -29,7 +33,7 @@ type given struct {
 func (p *pool) fresh(used func(netip.Addr) bool) (netip.Addr, bool) {
 	for p.prefix.Contains(p.next) {
 		if block, ok := p.blocked.at(p.next); ok {
-			p.next = last(block).Next()
+			p.next = netipx.PrefixLastIP(block).Next()
 		} else if used(p.next) {
 			p.next = p.next.Next()
 		} else {

@@ -9,6 +9,8 @@ import (
 	"net/netip"
 	"slices"
 
+	"go4.org/netipx"
+
 	"github.com/viaduct-net/viaduct/control/model"
 )
 
@@ -22,7 +24,7 @@ func reserved(pool netip.Prefix) []netip.Prefix {
 	if hostBits(pool) > 1 {
 		addresses = append(addresses, pool.Addr())
 		if pool.Addr().Is4() {
-			addresses = append(addresses, last(pool))
+			addresses = append(addresses, netipx.PrefixLastIP(pool))
 		}
 	}
 	prefixes := make([]netip.Prefix, len(addresses))
@@ -33,16 +35,6 @@ func reserved(pool netip.Prefix) []netip.Prefix {
 }
 
 func hostBits(p netip.Prefix) int { return p.Addr().BitLen() - p.Bits() }
-
-// last returns the last address of a prefix.
-func last(p netip.Prefix) netip.Addr {
-	bytes := p.Addr().AsSlice()
-	for bit := p.Bits(); bit < 8*len(bytes); bit++ {
-		bytes[bit/8] |= 0x80 >> (bit % 8)
-	}
-	address, _ := netip.AddrFromSlice(bytes)
-	return address
-}
 
 // masked returns the valid prefixes without their host bits, each once, in the order given.
 func masked(prefixes []netip.Prefix) []netip.Prefix {

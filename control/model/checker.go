@@ -8,6 +8,8 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+
+	"go4.org/netipx"
 )
 
 // checker collects the first complaint about an object, with the path of the field that it is about. Its methods
@@ -124,21 +126,13 @@ func (c *checker) interfaceAddress(field, text string) netip.Prefix {
 	c.check(err != nil || p.Bits() > 0, field, "%q: a subnet has at least one bit", text)
 	if hasBroadcast(p) {
 		c.check(p.Addr() != p.Masked().Addr(), field, "%s is the subnet's own address", p.Addr())
-		c.check(p.Addr() != lastAddress(p), field, "%s is the subnet's broadcast address", p.Addr())
+		c.check(p.Addr() != netipx.PrefixLastIP(p), field, "%s is the subnet's broadcast address", p.Addr())
 	}
 	return p
 }
 
 // hasBroadcast says whether the first and last address of the subnet are no station's; RFC 3021: of a /31 both are.
 func hasBroadcast(p netip.Prefix) bool { return p.IsValid() && p.Addr().Is4() && p.Bits() < 31 }
-
-func lastAddress(p netip.Prefix) netip.Addr {
-	b := p.Addr().As4()
-	for i := p.Bits(); i < 32; i++ {
-		b[i/8] |= 0x80 >> (i % 8)
-	}
-	return netip.AddrFrom4(b)
-}
 
 func (c *checker) unicast(field, text string) netip.Addr {
 	a, err := netip.ParseAddr(text)

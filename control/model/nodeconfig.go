@@ -7,6 +7,8 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+
+	"go4.org/netipx"
 )
 
 // NodeConfig is how one node is set up.
@@ -168,7 +170,7 @@ func (p *Port) NotNeighbor(a netip.Addr) (reason string) {
 		switch {
 		case own.Addr() == a:
 			return fmt.Sprintf("%s is our own address on port %s", a, p.Name)
-		case hasBroadcast(own) && (a == own.Masked().Addr() || a == lastAddress(own)):
+		case hasBroadcast(own) && (a == own.Masked().Addr() || a == netipx.PrefixLastIP(own)):
 			return fmt.Sprintf("%s is a broadcast address of port %s", a, p.Name)
 		}
 		onLink = onLink || own.Contains(a)

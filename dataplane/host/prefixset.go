@@ -11,6 +11,7 @@ import (
 	"github.com/google/nftables"
 	"github.com/google/nftables/binaryutil"
 	"github.com/mdlayher/netlink"
+	"go4.org/netipx"
 	"golang.org/x/sys/unix"
 )
 
@@ -60,7 +61,7 @@ func intervals(prefixes []netip.Prefix, is func(netip.Addr) bool) []interval {
 		if !is(p.Addr()) {
 			continue
 		}
-		next := interval{p.Masked().Addr(), last(p).Next()}
+		next := interval{p.Masked().Addr(), netipx.PrefixLastIP(p).Next()}
 		if n := len(merged); n > 0 && (!merged[n-1].behind.IsValid() || next.first.Compare(merged[n-1].behind) <= 0) {
 			merged[n-1].behind = later(merged[n-1].behind, next.behind)
 			continue
@@ -76,16 +77,6 @@ func later(a, b netip.Addr) netip.Addr {
 		return a
 	}
 	return b
-}
-
-// last is the last address of the prefix.
-func last(p netip.Prefix) netip.Addr {
-	bytes := p.Addr().AsSlice()
-	for bit := p.Bits(); bit < 8*len(bytes); bit++ {
-		bytes[bit/8] |= 0x80 >> (bit % 8)
-	}
-	a, _ := netip.AddrFromSlice(bytes)
-	return a
 }
 
 // generation asks nf_tables for the number that each transaction in the namespace raises by one, whoever's it is
