@@ -100,7 +100,10 @@ func TestControlPushesTheSameTables(t *testing.T) {
 	for _, o := range read(t, "testdata/cluster/clusternetworkpolicy.crd") {
 		c.apply(o)
 		c.established(o)
-		t.Cleanup(func() { c.remove(o) })
+		t.Cleanup(func() {
+			c.remove(o)
+			c.wait(o.GetName()+" to go", func() bool { return !c.exists(o) })
+		})
 	}
 	for _, name := range []string{"nodes.yaml", "pods.yaml", "routes.yaml"} {
 		for _, o := range read(t, "testdata/cluster/"+name) {
