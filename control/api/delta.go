@@ -49,6 +49,8 @@ func (d *Delta) Apply(base *Snapshot) (*Snapshot, error) {
 		keys(d.GetRemovedIdentityPrefixes(), identityPrefixKey), compareIdentityPrefixes)
 	next.Policies = merge(&m, base.GetPolicies(), set.GetPolicies(),
 		keys(d.GetRemovedPolicies(), policyKey), comparePolicies)
+	next.PeerSets = merge(&m, base.GetPeerSets(), append(m.changed(base.GetPeerSets(), d.GetPeerSetChanges()),
+		set.GetPeerSets()...), keys(d.GetRemovedPeerSets(), peerSetKey), comparePeerSets)
 	next.Services = merge(&m, base.GetServices(), set.GetServices(),
 		keys(d.GetRemovedServices(), serviceKey), compareServices)
 	next.Tunnels = merge(&m, base.GetTunnels(), set.GetTunnels(), keys(d.GetRemovedTunnels(), tunnelKey), compareTunnels)
@@ -73,6 +75,7 @@ func Difference(from, to *Snapshot) *Delta {
 		identities []*Identity
 		prefixes   []*IdentityPrefix
 		policies   []*Policy
+		peerSets   []*PeerSet
 		services   []*Service
 		tunnels    []*Tunnel
 		mirrors    []*Mirror
@@ -87,6 +90,8 @@ func Difference(from, to *Snapshot) *Delta {
 	set.IdentityPrefixes, removed.prefixes =
 		differ(from.GetIdentityPrefixes(), to.GetIdentityPrefixes(), compareIdentityPrefixes)
 	set.Policies, removed.policies = differ(from.GetPolicies(), to.GetPolicies(), comparePolicies)
+	set.PeerSets, removed.peerSets = differ(from.GetPeerSets(), to.GetPeerSets(), comparePeerSets)
+	d.changeMembers(from.GetPeerSets())
 	set.Services, removed.services = differ(from.GetServices(), to.GetServices(), compareServices)
 	set.Tunnels, removed.tunnels = differ(from.GetTunnels(), to.GetTunnels(), compareTunnels)
 	set.Mirrors, removed.mirrors = differ(from.GetMirrors(), to.GetMirrors(), compareMirrors)
@@ -102,6 +107,7 @@ func Difference(from, to *Snapshot) *Delta {
 	d.RemovedIdentities = keys(removed.identities, (*Identity).GetId)
 	d.RemovedIdentityPrefixes = keys(removed.prefixes, (*IdentityPrefix).GetPrefix)
 	d.RemovedPolicies = keys(removed.policies, (*Policy).GetName)
+	d.RemovedPeerSets = keys(removed.peerSets, (*PeerSet).GetId)
 	d.RemovedServices = keys(removed.services, (*Service).GetId)
 	d.RemovedTunnels = keys(removed.tunnels, (*Tunnel).GetPort)
 	d.RemovedMirrors = keys(removed.mirrors, (*Mirror).GetName)
@@ -122,6 +128,7 @@ func groupKey(id uint32) *NextHopGroup { return &NextHopGroup{Id: id} }
 func routeKey(p *Prefix) *Route        { return &Route{Prefix: p.GetAddress(), Bits: p.GetBits()} }
 func identityKey(id uint32) *Identity  { return &Identity{Id: id} }
 func policyKey(name string) *Policy    { return &Policy{Name: name} }
+func peerSetKey(id uint32) *PeerSet    { return &PeerSet{Id: id} }
 func serviceKey(id uint32) *Service    { return &Service{Id: id} }
 func tunnelKey(port uint32) *Tunnel    { return &Tunnel{Port: port} }
 func mirrorKey(name string) *Mirror    { return &Mirror{Name: name} }
@@ -134,6 +141,7 @@ func comparePorts(a, b *Port) int          { return cmp.Compare(a.GetId(), b.Get
 func compareGroups(a, b *NextHopGroup) int { return cmp.Compare(a.GetId(), b.GetId()) }
 func compareIdentities(a, b *Identity) int { return cmp.Compare(a.GetId(), b.GetId()) }
 func comparePolicies(a, b *Policy) int     { return strings.Compare(a.GetName(), b.GetName()) }
+func comparePeerSets(a, b *PeerSet) int    { return cmp.Compare(a.GetId(), b.GetId()) }
 func compareServices(a, b *Service) int    { return cmp.Compare(a.GetId(), b.GetId()) }
 func compareTunnels(a, b *Tunnel) int      { return cmp.Compare(a.GetPort(), b.GetPort()) }
 func compareMirrors(a, b *Mirror) int      { return strings.Compare(a.GetName(), b.GetName()) }
@@ -169,6 +177,13 @@ func keys[T, K any](list []T, key func(T) K) []K {
 // merger keeps the first error of several merges.
 type merger struct{ err error }
 
+// fail keeps the first of several errors.
+func (m *merger) fail(err error) {
+	if m.err == nil {
+		m.err = err
+	}
+}
+
 // merge returns base with the elements of set in the place of their namesakes or between the others, and without
 // those removed. base is in order and stays as it is.
 func merge[T any](m *merger, base, set, removed []T, compare func(a, b T) int) []T {
@@ -193,8 +208,8 @@ func merge[T any](m *merger, base, set, removed []T, compare func(a, b T) int) [
 		}
 		if !remove {
 			next = append(next, edit)
-		} else if !found && m.err == nil {
-			m.err = fmt.Errorf("the delta removes what is not there: %v", edit)
+		} else if !found {
+			m.fail(fmt.Errorf("the delta removes what is not there: %v", edit))
 		}
 	}
 	return append(next, base...)

@@ -60,6 +60,10 @@ func snapshot(t *rapid.T, epoch uint64) *api.Snapshot {
 	for _, id := range ids("policies") {
 		s.Policies = append(s.Policies, &api.Policy{Name: fmt.Sprint("p", id), Origin: value.Draw(t, "policy")})
 	}
+	for _, id := range ids("peer sets") {
+		s.PeerSets = append(s.PeerSets, &api.PeerSet{Id: id, Identities: ids("members"), Domains: []string{
+			fmt.Sprint(value.Draw(t, "domain"))}})
+	}
 	for _, id := range ids("services") {
 		s.Services = append(s.Services, &api.Service{Id: id, Port: value.Draw(t, "service")})
 	}

@@ -2,9 +2,12 @@
 
 package api
 
-import "slices"
+import (
+	"cmp"
+	"slices"
+)
 
-// Order puts the lists of what is forwarded by and of identities into the order that the contract gives them.
+// Order puts the lists of what is forwarded by and judged by into the order that the contract gives them.
 func (s *Snapshot) Order() {
 	slices.SortFunc(s.Ports, comparePorts)
 	slices.SortFunc(s.Groups, compareGroups)
@@ -13,6 +16,8 @@ func (s *Snapshot) Order() {
 	slices.SortFunc(s.HostRoutes, compareHostRoutes)
 	slices.SortFunc(s.Identities, compareIdentities)
 	slices.SortFunc(s.IdentityPrefixes, compareIdentityPrefixes)
+	slices.SortFunc(s.Policies, comparePolicies)
+	slices.SortFunc(s.PeerSets, comparePeerSets)
 	slices.SortFunc(s.Limits, compareLimits)
 }
 
@@ -22,5 +27,8 @@ func (d *Delta) Order() {
 	slices.Sort(d.RemovedPorts)
 	slices.Sort(d.RemovedGroups)
 	slices.Sort(d.RemovedIdentities)
+	slices.Sort(d.RemovedPolicies)
+	slices.Sort(d.RemovedPeerSets)
+	slices.SortFunc(d.PeerSetChanges, func(a, b *PeerSetChange) int { return cmp.Compare(a.GetId(), b.GetId()) })
 	slices.Sort(d.RemovedLimits)
 }

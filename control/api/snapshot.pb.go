@@ -397,7 +397,7 @@ func (x Policy_Tier) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Policy_Tier.Descriptor instead.
 func (Policy_Tier) EnumDescriptor() ([]byte, []int) {
-	return file_control_api_snapshot_proto_rawDescGZIP(), []int{14, 0}
+	return file_control_api_snapshot_proto_rawDescGZIP(), []int{17, 0}
 }
 
 type PolicyRule_Direction int32
@@ -443,7 +443,7 @@ func (x PolicyRule_Direction) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use PolicyRule_Direction.Descriptor instead.
 func (PolicyRule_Direction) EnumDescriptor() ([]byte, []int) {
-	return file_control_api_snapshot_proto_rawDescGZIP(), []int{15, 0}
+	return file_control_api_snapshot_proto_rawDescGZIP(), []int{18, 0}
 }
 
 type PolicyRule_Action int32
@@ -497,7 +497,7 @@ func (x PolicyRule_Action) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use PolicyRule_Action.Descriptor instead.
 func (PolicyRule_Action) EnumDescriptor() ([]byte, []int) {
-	return file_control_api_snapshot_proto_rawDescGZIP(), []int{15, 1}
+	return file_control_api_snapshot_proto_rawDescGZIP(), []int{18, 1}
 }
 
 type Service_Affinity int32
@@ -543,7 +543,7 @@ func (x Service_Affinity) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Service_Affinity.Descriptor instead.
 func (Service_Affinity) EnumDescriptor() ([]byte, []int) {
-	return file_control_api_snapshot_proto_rawDescGZIP(), []int{18, 0}
+	return file_control_api_snapshot_proto_rawDescGZIP(), []int{21, 0}
 }
 
 type Tunnel_Kind int32
@@ -596,7 +596,7 @@ func (x Tunnel_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Tunnel_Kind.Descriptor instead.
 func (Tunnel_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_control_api_snapshot_proto_rawDescGZIP(), []int{20, 0}
+	return file_control_api_snapshot_proto_rawDescGZIP(), []int{23, 0}
 }
 
 // Snapshot is all that the dataplane of one node has to know.
@@ -626,6 +626,8 @@ type Snapshot struct {
 	IdentityPrefixes []*IdentityPrefix `protobuf:"bytes,21,rep,name=identity_prefixes,json=identityPrefixes,proto3" json:"identity_prefixes,omitempty"`
 	// Ordered by name; names are unique.
 	Policies []*Policy `protobuf:"bytes,22,rep,name=policies,proto3" json:"policies,omitempty"`
+	// Ordered by id; ids are unique.
+	PeerSets []*PeerSet `protobuf:"bytes,23,rep,name=peer_sets,json=peerSets,proto3" json:"peer_sets,omitempty"`
 	// 30 to 39: services. Ordered by id.
 	Services []*Service `protobuf:"bytes,30,rep,name=services,proto3" json:"services,omitempty"`
 	// 40 to 49: between nodes. Ordered by port.
@@ -745,6 +747,13 @@ func (x *Snapshot) GetPolicies() []*Policy {
 	return nil
 }
 
+func (x *Snapshot) GetPeerSets() []*PeerSet {
+	if x != nil {
+		return x.PeerSets
+	}
+	return nil
+}
+
 func (x *Snapshot) GetServices() []*Service {
 	if x != nil {
 		return x.Services
@@ -795,6 +804,9 @@ type Delta struct {
 	RemovedIdentities       []uint32  `protobuf:"varint,20,rep,packed,name=removed_identities,json=removedIdentities,proto3" json:"removed_identities,omitempty"`
 	RemovedIdentityPrefixes []*Prefix `protobuf:"bytes,21,rep,name=removed_identity_prefixes,json=removedIdentityPrefixes,proto3" json:"removed_identity_prefixes,omitempty"`
 	RemovedPolicies         []string  `protobuf:"bytes,22,rep,name=removed_policies,json=removedPolicies,proto3" json:"removed_policies,omitempty"`
+	RemovedPeerSets         []uint32  `protobuf:"varint,23,rep,packed,name=removed_peer_sets,json=removedPeerSets,proto3" json:"removed_peer_sets,omitempty"`
+	// Identities that come to and leave sets of the base that are neither set nor removed; ordered by id, each once.
+	PeerSetChanges []*PeerSetChange `protobuf:"bytes,24,rep,name=peer_set_changes,json=peerSetChanges,proto3" json:"peer_set_changes,omitempty"`
 	// 30 and on: as in Snapshot.
 	RemovedServices []uint32 `protobuf:"varint,30,rep,packed,name=removed_services,json=removedServices,proto3" json:"removed_services,omitempty"`
 	RemovedTunnels  []uint32 `protobuf:"varint,40,rep,packed,name=removed_tunnels,json=removedTunnels,proto3" json:"removed_tunnels,omitempty"`
@@ -918,6 +930,20 @@ func (x *Delta) GetRemovedPolicies() []string {
 	return nil
 }
 
+func (x *Delta) GetRemovedPeerSets() []uint32 {
+	if x != nil {
+		return x.RemovedPeerSets
+	}
+	return nil
+}
+
+func (x *Delta) GetPeerSetChanges() []*PeerSetChange {
+	if x != nil {
+		return x.PeerSetChanges
+	}
+	return nil
+}
+
 func (x *Delta) GetRemovedServices() []uint32 {
 	if x != nil {
 		return x.RemovedServices
@@ -965,7 +991,15 @@ type NodeSettings struct {
 	// Addresses of this node's pods.
 	PodPrefixes []*Prefix `protobuf:"bytes,8,rep,name=pod_prefixes,json=podPrefixes,proto3" json:"pod_prefixes,omitempty"`
 	// Absent: this node has none.
-	Uplink        *Uplink `protobuf:"bytes,9,opt,name=uplink,proto3" json:"uplink,omitempty"`
+	Uplink *Uplink `protobuf:"bytes,9,opt,name=uplink,proto3" json:"uplink,omitempty"`
+	// What policy never denies the node itself, so that nobody locks himself out: ports of the node, and ports that it
+	// reaches elsewhere.
+	FailSafeIngress []*PortRange `protobuf:"bytes,10,rep,name=fail_safe_ingress,json=failSafeIngress,proto3" json:"fail_safe_ingress,omitempty"`
+	FailSafeEgress  []*PortRange `protobuf:"bytes,11,rep,name=fail_safe_egress,json=failSafeEgress,proto3" json:"fail_safe_egress,omitempty"`
+	// Flows that are tracked at most; 0: 262144.
+	Flows uint32 `protobuf:"varint,12,opt,name=flows,proto3" json:"flows,omitempty"`
+	// Flows that one port may have opened at most; 0: a quarter of all.
+	FlowsPerPort  uint32 `protobuf:"varint,13,opt,name=flows_per_port,json=flowsPerPort,proto3" json:"flows_per_port,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1061,6 +1095,34 @@ func (x *NodeSettings) GetUplink() *Uplink {
 		return x.Uplink
 	}
 	return nil
+}
+
+func (x *NodeSettings) GetFailSafeIngress() []*PortRange {
+	if x != nil {
+		return x.FailSafeIngress
+	}
+	return nil
+}
+
+func (x *NodeSettings) GetFailSafeEgress() []*PortRange {
+	if x != nil {
+		return x.FailSafeEgress
+	}
+	return nil
+}
+
+func (x *NodeSettings) GetFlows() uint32 {
+	if x != nil {
+		return x.Flows
+	}
+	return 0
+}
+
+func (x *NodeSettings) GetFlowsPerPort() uint32 {
+	if x != nil {
+		return x.FlowsPerPort
+	}
+	return 0
 }
 
 // Uplink is the device that leads to the other nodes.
@@ -1743,8 +1805,10 @@ type Identity struct {
 	Labels []string `protobuf:"bytes,4,rep,name=labels,proto3" json:"labels,omitempty"`
 	// The namespace's own labels, in the same form.
 	NamespaceLabels []string `protobuf:"bytes,5,rep,name=namespace_labels,json=namespaceLabels,proto3" json:"namespace_labels,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// Of pods: ports that have a name, ordered by name, protocol and number.
+	NamedPorts    []*NamedPort `protobuf:"bytes,6,rep,name=named_ports,json=namedPorts,proto3" json:"named_ports,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Identity) Reset() {
@@ -1812,6 +1876,212 @@ func (x *Identity) GetNamespaceLabels() []string {
 	return nil
 }
 
+func (x *Identity) GetNamedPorts() []*NamedPort {
+	if x != nil {
+		return x.NamedPorts
+	}
+	return nil
+}
+
+// NamedPort is a transport port of a pod's that rules may name.
+type NamedPort struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Name     string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Protocol Protocol               `protobuf:"varint,2,opt,name=protocol,proto3,enum=viaduct.control.v1.Protocol" json:"protocol,omitempty"`
+	// 1 to 65535.
+	Port          uint32 `protobuf:"varint,3,opt,name=port,proto3" json:"port,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NamedPort) Reset() {
+	*x = NamedPort{}
+	mi := &file_control_api_snapshot_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NamedPort) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NamedPort) ProtoMessage() {}
+
+func (x *NamedPort) ProtoReflect() protoreflect.Message {
+	mi := &file_control_api_snapshot_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NamedPort.ProtoReflect.Descriptor instead.
+func (*NamedPort) Descriptor() ([]byte, []int) {
+	return file_control_api_snapshot_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *NamedPort) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *NamedPort) GetProtocol() Protocol {
+	if x != nil {
+		return x.Protocol
+	}
+	return Protocol_PROTOCOL_ANY
+}
+
+func (x *NamedPort) GetPort() uint32 {
+	if x != nil {
+		return x.Port
+	}
+	return 0
+}
+
+// PeerSet is those that policies speak of: what a selector selects, prefixes, or domain names. A peer is in it by any
+// of them. Equal sets are one.
+type PeerSet struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// From 1. A number that became free is not given out again by the snapshot that freed it.
+	Id uint32 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	// Identity.id, ascending.
+	Identities []uint32     `protobuf:"varint,2,rep,packed,name=identities,proto3" json:"identities,omitempty"`
+	Blocks     []*PrefixSet `protobuf:"bytes,3,rep,name=blocks,proto3" json:"blocks,omitempty"`
+	// Lower case, without the last dot: "www.example.com"; "*.example.com": every name below example.com, at any depth.
+	// Of addresses that answers to a pod's DNS queries gave that pod, for as long as their TTL says.
+	Domains       []string `protobuf:"bytes,4,rep,name=domains,proto3" json:"domains,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PeerSet) Reset() {
+	*x = PeerSet{}
+	mi := &file_control_api_snapshot_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PeerSet) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PeerSet) ProtoMessage() {}
+
+func (x *PeerSet) ProtoReflect() protoreflect.Message {
+	mi := &file_control_api_snapshot_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PeerSet.ProtoReflect.Descriptor instead.
+func (*PeerSet) Descriptor() ([]byte, []int) {
+	return file_control_api_snapshot_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *PeerSet) GetId() uint32 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *PeerSet) GetIdentities() []uint32 {
+	if x != nil {
+		return x.Identities
+	}
+	return nil
+}
+
+func (x *PeerSet) GetBlocks() []*PrefixSet {
+	if x != nil {
+		return x.Blocks
+	}
+	return nil
+}
+
+func (x *PeerSet) GetDomains() []string {
+	if x != nil {
+		return x.Domains
+	}
+	return nil
+}
+
+// PeerSetChange is what changes of the identities of a set.
+type PeerSetChange struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// PeerSet.id.
+	Id uint32 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	// Identity.id, ascending; none is in both.
+	Added         []uint32 `protobuf:"varint,2,rep,packed,name=added,proto3" json:"added,omitempty"`
+	Removed       []uint32 `protobuf:"varint,3,rep,packed,name=removed,proto3" json:"removed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PeerSetChange) Reset() {
+	*x = PeerSetChange{}
+	mi := &file_control_api_snapshot_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PeerSetChange) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PeerSetChange) ProtoMessage() {}
+
+func (x *PeerSetChange) ProtoReflect() protoreflect.Message {
+	mi := &file_control_api_snapshot_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PeerSetChange.ProtoReflect.Descriptor instead.
+func (*PeerSetChange) Descriptor() ([]byte, []int) {
+	return file_control_api_snapshot_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *PeerSetChange) GetId() uint32 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *PeerSetChange) GetAdded() []uint32 {
+	if x != nil {
+		return x.Added
+	}
+	return nil
+}
+
+func (x *PeerSetChange) GetRemoved() []uint32 {
+	if x != nil {
+		return x.Removed
+	}
+	return nil
+}
+
 // IdentityPrefix maps addresses to an identity; the longest prefix wins.
 type IdentityPrefix struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
@@ -1825,7 +2095,7 @@ type IdentityPrefix struct {
 
 func (x *IdentityPrefix) Reset() {
 	*x = IdentityPrefix{}
-	mi := &file_control_api_snapshot_proto_msgTypes[13]
+	mi := &file_control_api_snapshot_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1837,7 +2107,7 @@ func (x *IdentityPrefix) String() string {
 func (*IdentityPrefix) ProtoMessage() {}
 
 func (x *IdentityPrefix) ProtoReflect() protoreflect.Message {
-	mi := &file_control_api_snapshot_proto_msgTypes[13]
+	mi := &file_control_api_snapshot_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1850,7 +2120,7 @@ func (x *IdentityPrefix) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IdentityPrefix.ProtoReflect.Descriptor instead.
 func (*IdentityPrefix) Descriptor() ([]byte, []int) {
-	return file_control_api_snapshot_proto_rawDescGZIP(), []int{13}
+	return file_control_api_snapshot_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *IdentityPrefix) GetPrefix() *Prefix {
@@ -1874,28 +2144,31 @@ func (x *IdentityPrefix) GetOrigin() uint32 {
 	return 0
 }
 
-// Policy is one policy object, compiled: the identities that it selects, and its rules in order.
+// Policy is one policy object, compiled: whom it selects, and its rules in order.
 type Policy struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Unique: "NetworkPolicy default/web".
 	Name string      `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	Tier Policy_Tier `protobuf:"varint,2,opt,name=tier,proto3,enum=viaduct.control.v1.Policy_Tier" json:"tier,omitempty"`
-	// Within the tier: lower is judged first.
+	// Within the tier: lower is judged first; of equals the one whose name comes first. TIER_NAMESPACE has no order.
 	Priority int32 `protobuf:"varint,3,opt,name=priority,proto3" json:"priority,omitempty"`
-	// Identities whose packets it judges.
+	// PeerSet.id: a packet's end is judged by the policy where it is in one of them.
 	Subjects []uint32 `protobuf:"varint,4,rep,packed,name=subjects,proto3" json:"subjects,omitempty"`
 	// The directions that it isolates: what no rule of the tier allows there is denied. Only TIER_NAMESPACE isolates.
-	Ingress       bool          `protobuf:"varint,5,opt,name=ingress,proto3" json:"ingress,omitempty"`
-	Egress        bool          `protobuf:"varint,6,opt,name=egress,proto3" json:"egress,omitempty"`
-	Rules         []*PolicyRule `protobuf:"bytes,7,rep,name=rules,proto3" json:"rules,omitempty"`
-	Origin        uint32        `protobuf:"varint,8,opt,name=origin,proto3" json:"origin,omitempty"`
+	Ingress bool `protobuf:"varint,5,opt,name=ingress,proto3" json:"ingress,omitempty"`
+	Egress  bool `protobuf:"varint,6,opt,name=egress,proto3" json:"egress,omitempty"`
+	// Of one direction, in the order in which they are judged.
+	Rules  []*PolicyRule `protobuf:"bytes,7,rep,name=rules,proto3" json:"rules,omitempty"`
+	Origin uint32        `protobuf:"varint,8,opt,name=origin,proto3" json:"origin,omitempty"`
+	// Judged and reported, and not enforced.
+	Staged        bool `protobuf:"varint,9,opt,name=staged,proto3" json:"staged,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Policy) Reset() {
 	*x = Policy{}
-	mi := &file_control_api_snapshot_proto_msgTypes[14]
+	mi := &file_control_api_snapshot_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1907,7 +2180,7 @@ func (x *Policy) String() string {
 func (*Policy) ProtoMessage() {}
 
 func (x *Policy) ProtoReflect() protoreflect.Message {
-	mi := &file_control_api_snapshot_proto_msgTypes[14]
+	mi := &file_control_api_snapshot_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1920,7 +2193,7 @@ func (x *Policy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Policy.ProtoReflect.Descriptor instead.
 func (*Policy) Descriptor() ([]byte, []int) {
-	return file_control_api_snapshot_proto_rawDescGZIP(), []int{14}
+	return file_control_api_snapshot_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Policy) GetName() string {
@@ -1979,6 +2252,13 @@ func (x *Policy) GetOrigin() uint32 {
 	return 0
 }
 
+func (x *Policy) GetStaged() bool {
+	if x != nil {
+		return x.Staged
+	}
+	return false
+}
+
 // PolicyRule is one rule: peers and ports that it matches, and what it says.
 type PolicyRule struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1986,13 +2266,12 @@ type PolicyRule struct {
 	Name      string               `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	Direction PolicyRule_Direction `protobuf:"varint,2,opt,name=direction,proto3,enum=viaduct.control.v1.PolicyRule_Direction" json:"direction,omitempty"`
 	Action    PolicyRule_Action    `protobuf:"varint,3,opt,name=action,proto3,enum=viaduct.control.v1.PolicyRule_Action" json:"action,omitempty"`
-	// Whether every peer matches; else those named below do.
+	// Whether every peer matches; else those of the sets below do.
 	AnyPeer bool `protobuf:"varint,4,opt,name=any_peer,json=anyPeer,proto3" json:"any_peer,omitempty"`
-	// Peers by identity.
+	// PeerSet.id, ascending.
 	Peers []uint32 `protobuf:"varint,5,rep,packed,name=peers,proto3" json:"peers,omitempty"`
-	// Peers by address.
-	Blocks []*PrefixSet `protobuf:"bytes,6,rep,name=blocks,proto3" json:"blocks,omitempty"`
-	// Empty: every protocol and port.
+	// Whether every protocol and port matches; else those below do.
+	AnyPort       bool         `protobuf:"varint,6,opt,name=any_port,json=anyPort,proto3" json:"any_port,omitempty"`
 	Ports         []*PortRange `protobuf:"bytes,7,rep,name=ports,proto3" json:"ports,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2000,7 +2279,7 @@ type PolicyRule struct {
 
 func (x *PolicyRule) Reset() {
 	*x = PolicyRule{}
-	mi := &file_control_api_snapshot_proto_msgTypes[15]
+	mi := &file_control_api_snapshot_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2012,7 +2291,7 @@ func (x *PolicyRule) String() string {
 func (*PolicyRule) ProtoMessage() {}
 
 func (x *PolicyRule) ProtoReflect() protoreflect.Message {
-	mi := &file_control_api_snapshot_proto_msgTypes[15]
+	mi := &file_control_api_snapshot_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2025,7 +2304,7 @@ func (x *PolicyRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PolicyRule.ProtoReflect.Descriptor instead.
 func (*PolicyRule) Descriptor() ([]byte, []int) {
-	return file_control_api_snapshot_proto_rawDescGZIP(), []int{15}
+	return file_control_api_snapshot_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *PolicyRule) GetName() string {
@@ -2063,11 +2342,11 @@ func (x *PolicyRule) GetPeers() []uint32 {
 	return nil
 }
 
-func (x *PolicyRule) GetBlocks() []*PrefixSet {
+func (x *PolicyRule) GetAnyPort() bool {
 	if x != nil {
-		return x.Blocks
+		return x.AnyPort
 	}
-	return nil
+	return false
 }
 
 func (x *PolicyRule) GetPorts() []*PortRange {
@@ -2088,7 +2367,7 @@ type PrefixSet struct {
 
 func (x *PrefixSet) Reset() {
 	*x = PrefixSet{}
-	mi := &file_control_api_snapshot_proto_msgTypes[16]
+	mi := &file_control_api_snapshot_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2100,7 +2379,7 @@ func (x *PrefixSet) String() string {
 func (*PrefixSet) ProtoMessage() {}
 
 func (x *PrefixSet) ProtoReflect() protoreflect.Message {
-	mi := &file_control_api_snapshot_proto_msgTypes[16]
+	mi := &file_control_api_snapshot_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2113,7 +2392,7 @@ func (x *PrefixSet) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PrefixSet.ProtoReflect.Descriptor instead.
 func (*PrefixSet) Descriptor() ([]byte, []int) {
-	return file_control_api_snapshot_proto_rawDescGZIP(), []int{16}
+	return file_control_api_snapshot_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *PrefixSet) GetPrefix() *Prefix {
@@ -2130,20 +2409,24 @@ func (x *PrefixSet) GetExcept() []*Prefix {
 	return nil
 }
 
-// PortRange is a range of transport ports, both ends included.
+// PortRange is destination ports of one protocol: a range, both ends included, or those that a name has at the
+// destination.
 type PortRange struct {
-	state    protoimpl.MessageState `protogen:"open.v1"`
-	Protocol Protocol               `protobuf:"varint,1,opt,name=protocol,proto3,enum=viaduct.control.v1.Protocol" json:"protocol,omitempty"`
-	// 0 and 65535: all of them, and protocols without ports.
-	First         uint32 `protobuf:"varint,2,opt,name=first,proto3" json:"first,omitempty"`
-	Last          uint32 `protobuf:"varint,3,opt,name=last,proto3" json:"last,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// PROTOCOL_ANY: those of every protocol.
+	Protocol Protocol `protobuf:"varint,1,opt,name=protocol,proto3,enum=viaduct.control.v1.Protocol" json:"protocol,omitempty"`
+	// 0 and 65535: all of them, and protocols without ports. Not said with a name.
+	First uint32 `protobuf:"varint,2,opt,name=first,proto3" json:"first,omitempty"`
+	Last  uint32 `protobuf:"varint,3,opt,name=last,proto3" json:"last,omitempty"`
+	// NamedPort.name; empty: by number.
+	Name          string `protobuf:"bytes,4,opt,name=name,proto3" json:"name,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *PortRange) Reset() {
 	*x = PortRange{}
-	mi := &file_control_api_snapshot_proto_msgTypes[17]
+	mi := &file_control_api_snapshot_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2155,7 +2438,7 @@ func (x *PortRange) String() string {
 func (*PortRange) ProtoMessage() {}
 
 func (x *PortRange) ProtoReflect() protoreflect.Message {
-	mi := &file_control_api_snapshot_proto_msgTypes[17]
+	mi := &file_control_api_snapshot_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2168,7 +2451,7 @@ func (x *PortRange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortRange.ProtoReflect.Descriptor instead.
 func (*PortRange) Descriptor() ([]byte, []int) {
-	return file_control_api_snapshot_proto_rawDescGZIP(), []int{17}
+	return file_control_api_snapshot_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *PortRange) GetProtocol() Protocol {
@@ -2190,6 +2473,13 @@ func (x *PortRange) GetLast() uint32 {
 		return x.Last
 	}
 	return 0
+}
+
+func (x *PortRange) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
 }
 
 // Service is one port of a service under one address.
@@ -2218,7 +2508,7 @@ type Service struct {
 
 func (x *Service) Reset() {
 	*x = Service{}
-	mi := &file_control_api_snapshot_proto_msgTypes[18]
+	mi := &file_control_api_snapshot_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2230,7 +2520,7 @@ func (x *Service) String() string {
 func (*Service) ProtoMessage() {}
 
 func (x *Service) ProtoReflect() protoreflect.Message {
-	mi := &file_control_api_snapshot_proto_msgTypes[18]
+	mi := &file_control_api_snapshot_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2243,7 +2533,7 @@ func (x *Service) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Service.ProtoReflect.Descriptor instead.
 func (*Service) Descriptor() ([]byte, []int) {
-	return file_control_api_snapshot_proto_rawDescGZIP(), []int{18}
+	return file_control_api_snapshot_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Service) GetId() uint32 {
@@ -2333,7 +2623,7 @@ type Backend struct {
 
 func (x *Backend) Reset() {
 	*x = Backend{}
-	mi := &file_control_api_snapshot_proto_msgTypes[19]
+	mi := &file_control_api_snapshot_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2345,7 +2635,7 @@ func (x *Backend) String() string {
 func (*Backend) ProtoMessage() {}
 
 func (x *Backend) ProtoReflect() protoreflect.Message {
-	mi := &file_control_api_snapshot_proto_msgTypes[19]
+	mi := &file_control_api_snapshot_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2358,7 +2648,7 @@ func (x *Backend) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Backend.ProtoReflect.Descriptor instead.
 func (*Backend) Descriptor() ([]byte, []int) {
-	return file_control_api_snapshot_proto_rawDescGZIP(), []int{19}
+	return file_control_api_snapshot_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Backend) GetAddress() []byte {
@@ -2418,7 +2708,7 @@ type Tunnel struct {
 
 func (x *Tunnel) Reset() {
 	*x = Tunnel{}
-	mi := &file_control_api_snapshot_proto_msgTypes[20]
+	mi := &file_control_api_snapshot_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2430,7 +2720,7 @@ func (x *Tunnel) String() string {
 func (*Tunnel) ProtoMessage() {}
 
 func (x *Tunnel) ProtoReflect() protoreflect.Message {
-	mi := &file_control_api_snapshot_proto_msgTypes[20]
+	mi := &file_control_api_snapshot_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2443,7 +2733,7 @@ func (x *Tunnel) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Tunnel.ProtoReflect.Descriptor instead.
 func (*Tunnel) Descriptor() ([]byte, []int) {
-	return file_control_api_snapshot_proto_rawDescGZIP(), []int{20}
+	return file_control_api_snapshot_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Tunnel) GetPort() uint32 {
@@ -2524,7 +2814,7 @@ type Mirror struct {
 
 func (x *Mirror) Reset() {
 	*x = Mirror{}
-	mi := &file_control_api_snapshot_proto_msgTypes[21]
+	mi := &file_control_api_snapshot_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2536,7 +2826,7 @@ func (x *Mirror) String() string {
 func (*Mirror) ProtoMessage() {}
 
 func (x *Mirror) ProtoReflect() protoreflect.Message {
-	mi := &file_control_api_snapshot_proto_msgTypes[21]
+	mi := &file_control_api_snapshot_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2549,7 +2839,7 @@ func (x *Mirror) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mirror.ProtoReflect.Descriptor instead.
 func (*Mirror) Descriptor() ([]byte, []int) {
-	return file_control_api_snapshot_proto_rawDescGZIP(), []int{21}
+	return file_control_api_snapshot_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Mirror) GetName() string {
@@ -2626,7 +2916,7 @@ type Limit struct {
 
 func (x *Limit) Reset() {
 	*x = Limit{}
-	mi := &file_control_api_snapshot_proto_msgTypes[22]
+	mi := &file_control_api_snapshot_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2638,7 +2928,7 @@ func (x *Limit) String() string {
 func (*Limit) ProtoMessage() {}
 
 func (x *Limit) ProtoReflect() protoreflect.Message {
-	mi := &file_control_api_snapshot_proto_msgTypes[22]
+	mi := &file_control_api_snapshot_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2651,7 +2941,7 @@ func (x *Limit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Limit.ProtoReflect.Descriptor instead.
 func (*Limit) Descriptor() ([]byte, []int) {
-	return file_control_api_snapshot_proto_rawDescGZIP(), []int{22}
+	return file_control_api_snapshot_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Limit) GetPort() uint32 {
@@ -2700,7 +2990,7 @@ var File_control_api_snapshot_proto protoreflect.FileDescriptor
 
 const file_control_api_snapshot_proto_rawDesc = "" +
 	"\n" +
-	"\x1acontrol/api/snapshot.proto\x12\x12viaduct.control.v1\"\xa8\x06\n" +
+	"\x1acontrol/api/snapshot.proto\x12\x12viaduct.control.v1\"\xe2\x06\n" +
 	"\bSnapshot\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\x12\x18\n" +
 	"\aorigins\x18\x02 \x03(\tR\aorigins\x124\n" +
@@ -2716,11 +3006,12 @@ const file_control_api_snapshot_proto_rawDesc = "" +
 	"identities\x18\x14 \x03(\v2\x1c.viaduct.control.v1.IdentityR\n" +
 	"identities\x12O\n" +
 	"\x11identity_prefixes\x18\x15 \x03(\v2\".viaduct.control.v1.IdentityPrefixR\x10identityPrefixes\x126\n" +
-	"\bpolicies\x18\x16 \x03(\v2\x1a.viaduct.control.v1.PolicyR\bpolicies\x127\n" +
+	"\bpolicies\x18\x16 \x03(\v2\x1a.viaduct.control.v1.PolicyR\bpolicies\x128\n" +
+	"\tpeer_sets\x18\x17 \x03(\v2\x1b.viaduct.control.v1.PeerSetR\bpeerSets\x127\n" +
 	"\bservices\x18\x1e \x03(\v2\x1b.viaduct.control.v1.ServiceR\bservices\x124\n" +
 	"\atunnels\x18( \x03(\v2\x1a.viaduct.control.v1.TunnelR\atunnels\x124\n" +
 	"\amirrors\x182 \x03(\v2\x1a.viaduct.control.v1.MirrorR\amirrors\x121\n" +
-	"\x06limits\x18< \x03(\v2\x19.viaduct.control.v1.LimitR\x06limits\"\xee\x06\n" +
+	"\x06limits\x18< \x03(\v2\x19.viaduct.control.v1.LimitR\x06limits\"\xe7\a\n" +
 	"\x05Delta\x12\x12\n" +
 	"\x04base\x18\x01 \x01(\x04R\x04base\x12.\n" +
 	"\x03set\x18\x02 \x01(\v2\x1c.viaduct.control.v1.SnapshotR\x03set\x12@\n" +
@@ -2734,14 +3025,16 @@ const file_control_api_snapshot_proto_rawDesc = "" +
 	"\x13removed_host_routes\x18\x0e \x03(\v2\x1a.viaduct.control.v1.PrefixR\x11removedHostRoutes\x12-\n" +
 	"\x12removed_identities\x18\x14 \x03(\rR\x11removedIdentities\x12V\n" +
 	"\x19removed_identity_prefixes\x18\x15 \x03(\v2\x1a.viaduct.control.v1.PrefixR\x17removedIdentityPrefixes\x12)\n" +
-	"\x10removed_policies\x18\x16 \x03(\tR\x0fremovedPolicies\x12)\n" +
+	"\x10removed_policies\x18\x16 \x03(\tR\x0fremovedPolicies\x12*\n" +
+	"\x11removed_peer_sets\x18\x17 \x03(\rR\x0fremovedPeerSets\x12K\n" +
+	"\x10peer_set_changes\x18\x18 \x03(\v2!.viaduct.control.v1.PeerSetChangeR\x0epeerSetChanges\x12)\n" +
 	"\x10removed_services\x18\x1e \x03(\rR\x0fremovedServices\x12'\n" +
 	"\x0fremoved_tunnels\x18( \x03(\rR\x0eremovedTunnels\x12'\n" +
 	"\x0fremoved_mirrors\x182 \x03(\tR\x0eremovedMirrors\x12%\n" +
 	"\x0eremoved_limits\x18< \x03(\rR\rremovedLimits\x1a:\n" +
 	"\fOriginsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\rR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xd1\x02\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xa1\x04\n" +
 	"\fNodeSettings\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06origin\x18\x02 \x01(\rR\x06origin\x12\x18\n" +
@@ -2754,7 +3047,12 @@ const file_control_api_snapshot_proto_rawDesc = "" +
 	"masquerade\x18\a \x01(\bR\n" +
 	"masquerade\x12=\n" +
 	"\fpod_prefixes\x18\b \x03(\v2\x1a.viaduct.control.v1.PrefixR\vpodPrefixes\x122\n" +
-	"\x06uplink\x18\t \x01(\v2\x1a.viaduct.control.v1.UplinkR\x06uplink\"\x8f\x01\n" +
+	"\x06uplink\x18\t \x01(\v2\x1a.viaduct.control.v1.UplinkR\x06uplink\x12I\n" +
+	"\x11fail_safe_ingress\x18\n" +
+	" \x03(\v2\x1d.viaduct.control.v1.PortRangeR\x0ffailSafeIngress\x12G\n" +
+	"\x10fail_safe_egress\x18\v \x03(\v2\x1d.viaduct.control.v1.PortRangeR\x0efailSafeEgress\x12\x14\n" +
+	"\x05flows\x18\f \x01(\rR\x05flows\x12$\n" +
+	"\x0eflows_per_port\x18\r \x01(\rR\fflowsPerPort\"\x8f\x01\n" +
 	"\x06Uplink\x12\x16\n" +
 	"\x06device\x18\x01 \x01(\tR\x06device\x123\n" +
 	"\x04mode\x18\x02 \x01(\x0e2\x1f.viaduct.control.v1.Uplink.ModeR\x04mode\"8\n" +
@@ -2818,21 +3116,38 @@ const file_control_api_snapshot_proto_rawDesc = "" +
 	"\x04port\x18\x01 \x01(\rR\x04port\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\fR\aaddress\x12\x10\n" +
 	"\x03mac\x18\x03 \x01(\fR\x03mac\x12\x16\n" +
-	"\x06origin\x18\x04 \x01(\rR\x06origin\"\xe6\x01\n" +
+	"\x06origin\x18\x04 \x01(\rR\x06origin\"\xa6\x02\n" +
 	"\bIdentity\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\rR\x02id\x125\n" +
 	"\x04kind\x18\x02 \x01(\x0e2!.viaduct.control.v1.Identity.KindR\x04kind\x12\x1c\n" +
 	"\tnamespace\x18\x03 \x01(\tR\tnamespace\x12\x16\n" +
 	"\x06labels\x18\x04 \x03(\tR\x06labels\x12)\n" +
-	"\x10namespace_labels\x18\x05 \x03(\tR\x0fnamespaceLabels\"2\n" +
+	"\x10namespace_labels\x18\x05 \x03(\tR\x0fnamespaceLabels\x12>\n" +
+	"\vnamed_ports\x18\x06 \x03(\v2\x1d.viaduct.control.v1.NamedPortR\n" +
+	"namedPorts\"2\n" +
 	"\x04Kind\x12\r\n" +
 	"\tKIND_NONE\x10\x00\x12\f\n" +
 	"\bKIND_POD\x10\x01\x12\r\n" +
-	"\tKIND_NODE\x10\x02\"x\n" +
+	"\tKIND_NODE\x10\x02\"m\n" +
+	"\tNamedPort\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x128\n" +
+	"\bprotocol\x18\x02 \x01(\x0e2\x1c.viaduct.control.v1.ProtocolR\bprotocol\x12\x12\n" +
+	"\x04port\x18\x03 \x01(\rR\x04port\"\x8a\x01\n" +
+	"\aPeerSet\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\rR\x02id\x12\x1e\n" +
+	"\n" +
+	"identities\x18\x02 \x03(\rR\n" +
+	"identities\x125\n" +
+	"\x06blocks\x18\x03 \x03(\v2\x1d.viaduct.control.v1.PrefixSetR\x06blocks\x12\x18\n" +
+	"\adomains\x18\x04 \x03(\tR\adomains\"O\n" +
+	"\rPeerSetChange\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\rR\x02id\x12\x14\n" +
+	"\x05added\x18\x02 \x03(\rR\x05added\x12\x18\n" +
+	"\aremoved\x18\x03 \x03(\rR\aremoved\"x\n" +
 	"\x0eIdentityPrefix\x122\n" +
 	"\x06prefix\x18\x01 \x01(\v2\x1a.viaduct.control.v1.PrefixR\x06prefix\x12\x1a\n" +
 	"\bidentity\x18\x02 \x01(\rR\bidentity\x12\x16\n" +
-	"\x06origin\x18\x03 \x01(\rR\x06origin\"\xc8\x02\n" +
+	"\x06origin\x18\x03 \x01(\rR\x06origin\"\xe0\x02\n" +
 	"\x06Policy\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x123\n" +
 	"\x04tier\x18\x02 \x01(\x0e2\x1f.viaduct.control.v1.Policy.TierR\x04tier\x12\x1a\n" +
@@ -2841,20 +3156,21 @@ const file_control_api_snapshot_proto_rawDesc = "" +
 	"\aingress\x18\x05 \x01(\bR\aingress\x12\x16\n" +
 	"\x06egress\x18\x06 \x01(\bR\x06egress\x124\n" +
 	"\x05rules\x18\a \x03(\v2\x1e.viaduct.control.v1.PolicyRuleR\x05rules\x12\x16\n" +
-	"\x06origin\x18\b \x01(\rR\x06origin\"=\n" +
+	"\x06origin\x18\b \x01(\rR\x06origin\x12\x16\n" +
+	"\x06staged\x18\t \x01(\bR\x06staged\"=\n" +
 	"\x04Tier\x12\x0e\n" +
 	"\n" +
 	"TIER_ADMIN\x10\x00\x12\x12\n" +
 	"\x0eTIER_NAMESPACE\x10\x01\x12\x11\n" +
-	"\rTIER_BASELINE\x10\x02\"\xcd\x03\n" +
+	"\rTIER_BASELINE\x10\x02\"\xb1\x03\n" +
 	"\n" +
 	"PolicyRule\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12F\n" +
 	"\tdirection\x18\x02 \x01(\x0e2(.viaduct.control.v1.PolicyRule.DirectionR\tdirection\x12=\n" +
 	"\x06action\x18\x03 \x01(\x0e2%.viaduct.control.v1.PolicyRule.ActionR\x06action\x12\x19\n" +
 	"\bany_peer\x18\x04 \x01(\bR\aanyPeer\x12\x14\n" +
-	"\x05peers\x18\x05 \x03(\rR\x05peers\x125\n" +
-	"\x06blocks\x18\x06 \x03(\v2\x1d.viaduct.control.v1.PrefixSetR\x06blocks\x123\n" +
+	"\x05peers\x18\x05 \x03(\rR\x05peers\x12\x19\n" +
+	"\bany_port\x18\x06 \x01(\bR\aanyPort\x123\n" +
 	"\x05ports\x18\a \x03(\v2\x1d.viaduct.control.v1.PortRangeR\x05ports\"8\n" +
 	"\tDirection\x12\x15\n" +
 	"\x11DIRECTION_INGRESS\x10\x00\x12\x14\n" +
@@ -2866,11 +3182,12 @@ const file_control_api_snapshot_proto_rawDesc = "" +
 	"\vACTION_PASS\x10\x03\"s\n" +
 	"\tPrefixSet\x122\n" +
 	"\x06prefix\x18\x01 \x01(\v2\x1a.viaduct.control.v1.PrefixR\x06prefix\x122\n" +
-	"\x06except\x18\x02 \x03(\v2\x1a.viaduct.control.v1.PrefixR\x06except\"o\n" +
+	"\x06except\x18\x02 \x03(\v2\x1a.viaduct.control.v1.PrefixR\x06except\"\x83\x01\n" +
 	"\tPortRange\x128\n" +
 	"\bprotocol\x18\x01 \x01(\x0e2\x1c.viaduct.control.v1.ProtocolR\bprotocol\x12\x14\n" +
 	"\x05first\x18\x02 \x01(\rR\x05first\x12\x12\n" +
-	"\x04last\x18\x03 \x01(\rR\x04last\"\xa9\x03\n" +
+	"\x04last\x18\x03 \x01(\rR\x04last\x12\x12\n" +
+	"\x04name\x18\x04 \x01(\tR\x04name\"\xa9\x03\n" +
 	"\aService\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\rR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
@@ -2950,7 +3267,7 @@ func file_control_api_snapshot_proto_rawDescGZIP() []byte {
 }
 
 var file_control_api_snapshot_proto_enumTypes = make([]protoimpl.EnumInfo, 11)
-var file_control_api_snapshot_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
+var file_control_api_snapshot_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
 var file_control_api_snapshot_proto_goTypes = []any{
 	(OnAbsence)(0),            // 0: viaduct.control.v1.OnAbsence
 	(Protocol)(0),             // 1: viaduct.control.v1.Protocol
@@ -2976,17 +3293,20 @@ var file_control_api_snapshot_proto_goTypes = []any{
 	(*Route)(nil),             // 21: viaduct.control.v1.Route
 	(*Neighbor)(nil),          // 22: viaduct.control.v1.Neighbor
 	(*Identity)(nil),          // 23: viaduct.control.v1.Identity
-	(*IdentityPrefix)(nil),    // 24: viaduct.control.v1.IdentityPrefix
-	(*Policy)(nil),            // 25: viaduct.control.v1.Policy
-	(*PolicyRule)(nil),        // 26: viaduct.control.v1.PolicyRule
-	(*PrefixSet)(nil),         // 27: viaduct.control.v1.PrefixSet
-	(*PortRange)(nil),         // 28: viaduct.control.v1.PortRange
-	(*Service)(nil),           // 29: viaduct.control.v1.Service
-	(*Backend)(nil),           // 30: viaduct.control.v1.Backend
-	(*Tunnel)(nil),            // 31: viaduct.control.v1.Tunnel
-	(*Mirror)(nil),            // 32: viaduct.control.v1.Mirror
-	(*Limit)(nil),             // 33: viaduct.control.v1.Limit
-	nil,                       // 34: viaduct.control.v1.Delta.OriginsEntry
+	(*NamedPort)(nil),         // 24: viaduct.control.v1.NamedPort
+	(*PeerSet)(nil),           // 25: viaduct.control.v1.PeerSet
+	(*PeerSetChange)(nil),     // 26: viaduct.control.v1.PeerSetChange
+	(*IdentityPrefix)(nil),    // 27: viaduct.control.v1.IdentityPrefix
+	(*Policy)(nil),            // 28: viaduct.control.v1.Policy
+	(*PolicyRule)(nil),        // 29: viaduct.control.v1.PolicyRule
+	(*PrefixSet)(nil),         // 30: viaduct.control.v1.PrefixSet
+	(*PortRange)(nil),         // 31: viaduct.control.v1.PortRange
+	(*Service)(nil),           // 32: viaduct.control.v1.Service
+	(*Backend)(nil),           // 33: viaduct.control.v1.Backend
+	(*Tunnel)(nil),            // 34: viaduct.control.v1.Tunnel
+	(*Mirror)(nil),            // 35: viaduct.control.v1.Mirror
+	(*Limit)(nil),             // 36: viaduct.control.v1.Limit
+	nil,                       // 37: viaduct.control.v1.Delta.OriginsEntry
 }
 var file_control_api_snapshot_proto_depIdxs = []int32{
 	13, // 0: viaduct.control.v1.Snapshot.node:type_name -> viaduct.control.v1.NodeSettings
@@ -2996,48 +3316,54 @@ var file_control_api_snapshot_proto_depIdxs = []int32{
 	22, // 4: viaduct.control.v1.Snapshot.neighbors:type_name -> viaduct.control.v1.Neighbor
 	18, // 5: viaduct.control.v1.Snapshot.host_routes:type_name -> viaduct.control.v1.HostRoute
 	23, // 6: viaduct.control.v1.Snapshot.identities:type_name -> viaduct.control.v1.Identity
-	24, // 7: viaduct.control.v1.Snapshot.identity_prefixes:type_name -> viaduct.control.v1.IdentityPrefix
-	25, // 8: viaduct.control.v1.Snapshot.policies:type_name -> viaduct.control.v1.Policy
-	29, // 9: viaduct.control.v1.Snapshot.services:type_name -> viaduct.control.v1.Service
-	31, // 10: viaduct.control.v1.Snapshot.tunnels:type_name -> viaduct.control.v1.Tunnel
-	32, // 11: viaduct.control.v1.Snapshot.mirrors:type_name -> viaduct.control.v1.Mirror
-	33, // 12: viaduct.control.v1.Snapshot.limits:type_name -> viaduct.control.v1.Limit
-	11, // 13: viaduct.control.v1.Delta.set:type_name -> viaduct.control.v1.Snapshot
-	34, // 14: viaduct.control.v1.Delta.origins:type_name -> viaduct.control.v1.Delta.OriginsEntry
-	15, // 15: viaduct.control.v1.Delta.removed_routes:type_name -> viaduct.control.v1.Prefix
-	22, // 16: viaduct.control.v1.Delta.removed_neighbors:type_name -> viaduct.control.v1.Neighbor
-	15, // 17: viaduct.control.v1.Delta.removed_host_routes:type_name -> viaduct.control.v1.Prefix
-	15, // 18: viaduct.control.v1.Delta.removed_identity_prefixes:type_name -> viaduct.control.v1.Prefix
-	0,  // 19: viaduct.control.v1.NodeSettings.on_absence:type_name -> viaduct.control.v1.OnAbsence
-	15, // 20: viaduct.control.v1.NodeSettings.pod_prefixes:type_name -> viaduct.control.v1.Prefix
-	14, // 21: viaduct.control.v1.NodeSettings.uplink:type_name -> viaduct.control.v1.Uplink
-	2,  // 22: viaduct.control.v1.Uplink.mode:type_name -> viaduct.control.v1.Uplink.Mode
-	15, // 23: viaduct.control.v1.Port.addresses:type_name -> viaduct.control.v1.Prefix
-	3,  // 24: viaduct.control.v1.Port.attach:type_name -> viaduct.control.v1.Port.Attach
-	17, // 25: viaduct.control.v1.Port.station:type_name -> viaduct.control.v1.Station
-	15, // 26: viaduct.control.v1.HostRoute.prefix:type_name -> viaduct.control.v1.Prefix
-	4,  // 27: viaduct.control.v1.NextHopGroup.kind:type_name -> viaduct.control.v1.NextHopGroup.Kind
-	20, // 28: viaduct.control.v1.NextHopGroup.hops:type_name -> viaduct.control.v1.NextHop
-	5,  // 29: viaduct.control.v1.Identity.kind:type_name -> viaduct.control.v1.Identity.Kind
-	15, // 30: viaduct.control.v1.IdentityPrefix.prefix:type_name -> viaduct.control.v1.Prefix
-	6,  // 31: viaduct.control.v1.Policy.tier:type_name -> viaduct.control.v1.Policy.Tier
-	26, // 32: viaduct.control.v1.Policy.rules:type_name -> viaduct.control.v1.PolicyRule
-	7,  // 33: viaduct.control.v1.PolicyRule.direction:type_name -> viaduct.control.v1.PolicyRule.Direction
-	8,  // 34: viaduct.control.v1.PolicyRule.action:type_name -> viaduct.control.v1.PolicyRule.Action
-	27, // 35: viaduct.control.v1.PolicyRule.blocks:type_name -> viaduct.control.v1.PrefixSet
-	28, // 36: viaduct.control.v1.PolicyRule.ports:type_name -> viaduct.control.v1.PortRange
-	15, // 37: viaduct.control.v1.PrefixSet.prefix:type_name -> viaduct.control.v1.Prefix
-	15, // 38: viaduct.control.v1.PrefixSet.except:type_name -> viaduct.control.v1.Prefix
-	1,  // 39: viaduct.control.v1.PortRange.protocol:type_name -> viaduct.control.v1.Protocol
-	1,  // 40: viaduct.control.v1.Service.protocol:type_name -> viaduct.control.v1.Protocol
-	30, // 41: viaduct.control.v1.Service.backends:type_name -> viaduct.control.v1.Backend
-	9,  // 42: viaduct.control.v1.Service.affinity:type_name -> viaduct.control.v1.Service.Affinity
-	10, // 43: viaduct.control.v1.Tunnel.kind:type_name -> viaduct.control.v1.Tunnel.Kind
-	44, // [44:44] is the sub-list for method output_type
-	44, // [44:44] is the sub-list for method input_type
-	44, // [44:44] is the sub-list for extension type_name
-	44, // [44:44] is the sub-list for extension extendee
-	0,  // [0:44] is the sub-list for field type_name
+	27, // 7: viaduct.control.v1.Snapshot.identity_prefixes:type_name -> viaduct.control.v1.IdentityPrefix
+	28, // 8: viaduct.control.v1.Snapshot.policies:type_name -> viaduct.control.v1.Policy
+	25, // 9: viaduct.control.v1.Snapshot.peer_sets:type_name -> viaduct.control.v1.PeerSet
+	32, // 10: viaduct.control.v1.Snapshot.services:type_name -> viaduct.control.v1.Service
+	34, // 11: viaduct.control.v1.Snapshot.tunnels:type_name -> viaduct.control.v1.Tunnel
+	35, // 12: viaduct.control.v1.Snapshot.mirrors:type_name -> viaduct.control.v1.Mirror
+	36, // 13: viaduct.control.v1.Snapshot.limits:type_name -> viaduct.control.v1.Limit
+	11, // 14: viaduct.control.v1.Delta.set:type_name -> viaduct.control.v1.Snapshot
+	37, // 15: viaduct.control.v1.Delta.origins:type_name -> viaduct.control.v1.Delta.OriginsEntry
+	15, // 16: viaduct.control.v1.Delta.removed_routes:type_name -> viaduct.control.v1.Prefix
+	22, // 17: viaduct.control.v1.Delta.removed_neighbors:type_name -> viaduct.control.v1.Neighbor
+	15, // 18: viaduct.control.v1.Delta.removed_host_routes:type_name -> viaduct.control.v1.Prefix
+	15, // 19: viaduct.control.v1.Delta.removed_identity_prefixes:type_name -> viaduct.control.v1.Prefix
+	26, // 20: viaduct.control.v1.Delta.peer_set_changes:type_name -> viaduct.control.v1.PeerSetChange
+	0,  // 21: viaduct.control.v1.NodeSettings.on_absence:type_name -> viaduct.control.v1.OnAbsence
+	15, // 22: viaduct.control.v1.NodeSettings.pod_prefixes:type_name -> viaduct.control.v1.Prefix
+	14, // 23: viaduct.control.v1.NodeSettings.uplink:type_name -> viaduct.control.v1.Uplink
+	31, // 24: viaduct.control.v1.NodeSettings.fail_safe_ingress:type_name -> viaduct.control.v1.PortRange
+	31, // 25: viaduct.control.v1.NodeSettings.fail_safe_egress:type_name -> viaduct.control.v1.PortRange
+	2,  // 26: viaduct.control.v1.Uplink.mode:type_name -> viaduct.control.v1.Uplink.Mode
+	15, // 27: viaduct.control.v1.Port.addresses:type_name -> viaduct.control.v1.Prefix
+	3,  // 28: viaduct.control.v1.Port.attach:type_name -> viaduct.control.v1.Port.Attach
+	17, // 29: viaduct.control.v1.Port.station:type_name -> viaduct.control.v1.Station
+	15, // 30: viaduct.control.v1.HostRoute.prefix:type_name -> viaduct.control.v1.Prefix
+	4,  // 31: viaduct.control.v1.NextHopGroup.kind:type_name -> viaduct.control.v1.NextHopGroup.Kind
+	20, // 32: viaduct.control.v1.NextHopGroup.hops:type_name -> viaduct.control.v1.NextHop
+	5,  // 33: viaduct.control.v1.Identity.kind:type_name -> viaduct.control.v1.Identity.Kind
+	24, // 34: viaduct.control.v1.Identity.named_ports:type_name -> viaduct.control.v1.NamedPort
+	1,  // 35: viaduct.control.v1.NamedPort.protocol:type_name -> viaduct.control.v1.Protocol
+	30, // 36: viaduct.control.v1.PeerSet.blocks:type_name -> viaduct.control.v1.PrefixSet
+	15, // 37: viaduct.control.v1.IdentityPrefix.prefix:type_name -> viaduct.control.v1.Prefix
+	6,  // 38: viaduct.control.v1.Policy.tier:type_name -> viaduct.control.v1.Policy.Tier
+	29, // 39: viaduct.control.v1.Policy.rules:type_name -> viaduct.control.v1.PolicyRule
+	7,  // 40: viaduct.control.v1.PolicyRule.direction:type_name -> viaduct.control.v1.PolicyRule.Direction
+	8,  // 41: viaduct.control.v1.PolicyRule.action:type_name -> viaduct.control.v1.PolicyRule.Action
+	31, // 42: viaduct.control.v1.PolicyRule.ports:type_name -> viaduct.control.v1.PortRange
+	15, // 43: viaduct.control.v1.PrefixSet.prefix:type_name -> viaduct.control.v1.Prefix
+	15, // 44: viaduct.control.v1.PrefixSet.except:type_name -> viaduct.control.v1.Prefix
+	1,  // 45: viaduct.control.v1.PortRange.protocol:type_name -> viaduct.control.v1.Protocol
+	1,  // 46: viaduct.control.v1.Service.protocol:type_name -> viaduct.control.v1.Protocol
+	33, // 47: viaduct.control.v1.Service.backends:type_name -> viaduct.control.v1.Backend
+	9,  // 48: viaduct.control.v1.Service.affinity:type_name -> viaduct.control.v1.Service.Affinity
+	10, // 49: viaduct.control.v1.Tunnel.kind:type_name -> viaduct.control.v1.Tunnel.Kind
+	50, // [50:50] is the sub-list for method output_type
+	50, // [50:50] is the sub-list for method input_type
+	50, // [50:50] is the sub-list for extension type_name
+	50, // [50:50] is the sub-list for extension extendee
+	0,  // [0:50] is the sub-list for field type_name
 }
 
 func init() { file_control_api_snapshot_proto_init() }
@@ -3051,7 +3377,7 @@ func file_control_api_snapshot_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_control_api_snapshot_proto_rawDesc), len(file_control_api_snapshot_proto_rawDesc)),
 			NumEnums:      11,
-			NumMessages:   24,
+			NumMessages:   27,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

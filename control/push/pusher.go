@@ -211,7 +211,8 @@ func (p *pusher) send() {
 func larger(d *api.Delta, s *api.Snapshot) bool {
 	removed := len(d.GetRemovedRoutes()) + len(d.GetRemovedIdentityPrefixes()) + len(d.GetRemovedIdentities()) +
 		len(d.GetRemovedOrigins()) + len(d.GetRemovedGroups()) + len(d.GetRemovedPolicies()) +
-		len(d.GetRemovedPorts()) + len(d.GetRemovedHostRoutes())
+		len(d.GetRemovedPorts()) + len(d.GetRemovedHostRoutes()) + len(d.GetRemovedPeerSets()) +
+		len(d.GetPeerSetChanges())
 	if 2*(elements(d.GetSet())+len(d.GetOrigins())+removed) < elements(s)+len(s.GetOrigins()) {
 		return false
 	}
@@ -220,7 +221,8 @@ func larger(d *api.Delta, s *api.Snapshot) bool {
 
 func elements(s *api.Snapshot) int {
 	return len(s.GetPorts()) + len(s.GetGroups()) + len(s.GetRoutes()) + len(s.GetNeighbors()) +
-		len(s.GetIdentities()) + len(s.GetIdentityPrefixes()) + len(s.GetPolicies()) + len(s.GetHostRoutes())
+		len(s.GetIdentities()) + len(s.GetIdentityPrefixes()) + len(s.GetPolicies()) + len(s.GetHostRoutes()) +
+		len(s.GetPeerSets())
 }
 
 // join makes f the follower, in the place of the one there is.

@@ -34,6 +34,7 @@ const (
 	Routed
 	WaitingForNeighbor
 	WaitingForLimit
+	WaitingForFragment
 
 	ARPConsumed
 	NDConsumed
@@ -94,6 +95,22 @@ const (
 	TooLargeForPort
 	LocalFragment
 	OverLimit
+	MulticastSource
+	BroadcastSource
+	BogonSource
+	EgressDenied
+	IngressDenied
+	BadTCPFlags
+	TCPOutOfWindow
+	TCPWithoutFlow
+	SCTPWithoutFlow
+	ICMPWithoutFlow
+	FlowTableFull
+	FlowLimit
+	SourceLimit
+	FragmentOverlap
+	FragmentTimeout
+	FragmentQueueFull
 
 	// NumReasons is the number of reasons, for arrays indexed by Reason.
 	NumReasons
@@ -111,6 +128,8 @@ var reasons = [NumReasons]entry{
 	Routed:             {"routed", Forwarded, "sent to the next hop of its route"},
 	WaitingForNeighbor: {"waiting_for_neighbor", Held, "queued until the next hop's link-layer address is known"},
 	WaitingForLimit:    {"waiting_for_limit", Held, "queued until a port's bandwidth limit lets it leave"},
+
+	WaitingForFragment: {"waiting_for_fragment", Held, "queued until the first fragment of its datagram has come"},
 
 	ARPConsumed:         {"arp", Consumed, "ARP request or reply handled by the dataplane"},
 	NDConsumed:          {"nd", Consumed, "IPv6 neighbour discovery message handled by the dataplane"},
@@ -171,6 +190,22 @@ var reasons = [NumReasons]entry{
 	TooLargeForPort:         {"too_large_for_port", Dropped, "larger than the port's sockets can carry"},
 	LocalFragment:           {"local_fragment", Dropped, "fragment to the dataplane itself, which does not reassemble"},
 	OverLimit:               {"over_limit", Dropped, "too much waits already for a port's bandwidth limit"},
+	MulticastSource:         {"multicast_source", Dropped, "source address is a group's (RFC 1122 3.2.1.3)"},
+	BroadcastSource:         {"broadcast_source", Dropped, "source address is a broadcast address (RFC 1122 3.2.1.3)"},
+	BogonSource:             {"bogon_source", Dropped, "source address of a range that is nobody's (RFC 6890)"},
+	EgressDenied:            {"egress_denied", Dropped, "policy does not let its source send it"},
+	IngressDenied:           {"ingress_denied", Dropped, "policy does not let its destination have it"},
+	BadTCPFlags:             {"bad_tcp_flags", Dropped, "TCP flags that do not go together (RFC 9293 3.10.7)"},
+	TCPOutOfWindow:          {"tcp_out_of_window", Dropped, "TCP segment outside its flow's window (RFC 9293, 5961)"},
+	TCPWithoutFlow:          {"tcp_without_flow", Dropped, "TCP segment that opens no flow and belongs to none"},
+	SCTPWithoutFlow:         {"sctp_without_flow", Dropped, "SCTP packet that opens no flow and belongs to none"},
+	ICMPWithoutFlow:         {"icmp_without_flow", Dropped, "ICMP error or reply about no flow that is known"},
+	FlowTableFull:           {"flow_table_full", Dropped, "no room for another flow, and none that may go"},
+	FlowLimit:               {"flow_limit", Dropped, "its port has opened as many flows as it may"},
+	SourceLimit:             {"source_limit", Dropped, "its source has as many unanswered flows as it may"},
+	FragmentOverlap:         {"fragment_overlap", Dropped, "fragment of a datagram whose fragments overlap (RFC 5722)"},
+	FragmentTimeout:         {"fragment_timeout", Dropped, "the first fragment of its datagram did not come in time"},
+	FragmentQueueFull:       {"fragment_queue_full", Dropped, "too many fragments wait for their datagram's first"},
 }
 
 // String returns the reason's name as used in counters, JSON and metrics: lower case with underscores.
