@@ -54,12 +54,15 @@ func unroutable(p *packet.Packet) verdict.Reason {
 
 // forward checks what the next hop asks for and rewrites the packet for it.
 func (l *Pipeline) forward(p *packet.Packet, in *tables.Port, hop *route.Hop) verdict.Reason {
-	if p.TTL <= 1 {
-		return l.icmpError(p, in, packet.TimeExceeded, 0, ttlReason(p))
-	}
 	out := l.t.Port(hop.Port)
 	if out == nil || !out.Up {
 		return verdict.NoOutputPort
+	}
+	if r := l.police(p, in, out); r != verdict.None {
+		return r
+	}
+	if p.TTL <= 1 {
+		return l.icmpError(p, in, packet.TimeExceeded, 0, ttlReason(p))
 	}
 	mtu, cut := pathMTU(hop, out), Whole
 	if p.L3Len > mtu {
