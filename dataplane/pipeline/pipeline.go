@@ -126,7 +126,7 @@ func (l *Pipeline) judge(p *packet.Packet, device int) verdict.Reason {
 	if p.EtherType == packet.EtherTypeARP {
 		return l.arp(p, port)
 	}
-	if r := martian(p); r != verdict.None {
+	if r := martian(p, port); r != verdict.None {
 		return r
 	}
 	if r := spoofed(p, port); r != verdict.None {
