@@ -10,8 +10,8 @@
 // A fragment that overlaps others spoils its datagram, of either family: none of what follows is let on (RFC 5722 4,
 // RFC 8200 4.5; for IPv4 the attacks of RFC 1858 and RFC 3128 ask for the same). Networks do repeat packets: a fragment
 // of which every byte has come already is dropped alone, as RFC 8200 4.5 allows for exact duplicates and Linux does for
-// all that lie within one run (inet_frag_queue_insert in net/ipv4/inet_fragment.c). The first copy of a byte is the only
-// one that is let on, so that nothing that was judged can be overwritten.
+// all that lie within one run (inet_frag_queue_insert in net/ipv4/inet_fragment.c). The first copy of a byte is the
+// only one that is let on, so that nothing that was judged can be overwritten.
 package fragment
 
 import (

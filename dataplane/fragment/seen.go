@@ -97,5 +97,5 @@ func (s *seen) insert(a span) fit {
 
 // whole says whether all of the datagram has come.
 func (s *seen) whole() bool {
-	return s.last && s.n == 1 && s.spans[0] == span{0, (s.size + 7) / 8}
+	return s.last && s.n == 1 && s.spans[0] == span{0, uint16((int(s.size) + 7) / 8)}
 }

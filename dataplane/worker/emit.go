@@ -27,7 +27,7 @@ func (w *Worker) carryOut(p *packet.Packet, device int, descs []xsk.Desc, d *pip
 		w.delay(p, device, descs, d.Until)
 		return
 	case d.Datagram != 0:
-		w.await(p, device, descs, d.Datagram)
+		w.await(p, device, descs, d)
 		return
 	}
 	w.finish(p.In, d.Reason)

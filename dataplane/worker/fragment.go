@@ -3,9 +3,9 @@
 package worker
 
 import (
-	"github.com/viaduct-net/viaduct/dataplane/fragment"
 	"github.com/viaduct-net/viaduct/dataplane/ledger"
 	"github.com/viaduct-net/viaduct/dataplane/packet"
+	"github.com/viaduct-net/viaduct/dataplane/pipeline"
 	"github.com/viaduct-net/viaduct/dataplane/verdict"
 	"github.com/viaduct-net/viaduct/dataplane/xsk"
 )
@@ -28,8 +28,8 @@ type awaitingFragment struct {
 }
 
 // await keeps a fragment until the first of its datagram has been judged.
-func (w *Worker) await(p *packet.Packet, device int, descs []xsk.Desc, of fragment.Datagram) {
-	ticket, ok := w.pipeline.Fragments().Hold(of, len(descs), w.umem.Chunks()/fragmentShare)
+func (w *Worker) await(p *packet.Packet, device int, descs []xsk.Desc, d *pipeline.Decision) {
+	ticket, ok := w.pipeline.Fragments().Hold(d.Datagram, len(descs), w.umem.Chunks()/fragmentShare)
 	if !ok {
 		w.finish(p.In, verdict.FragmentQueueFull)
 		w.free(descs)

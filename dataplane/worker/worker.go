@@ -7,8 +7,8 @@
 // output queue, then transmit everything staged, give free frames back to the fill rings, and publish the ledger.
 // There is no lock, no allocation and no logging in it. The files: worker.go (the pass), link.go (a device's queue
 // and what is staged on it), emit.go (what becomes of a judged packet), hold.go (packets that wait for a neighbour),
-// pace.go (packets that wait for their ports' limits), fragment.go (fragments that wait for the first), solicit.go (ARP and ND of our own), run.go (the thread: spin,
-// sleep, commands from outside).
+// pace.go (packets that wait for their ports' limits), fragment.go (fragments that wait for their datagram's first),
+// solicit.go (ARP and ND of our own), run.go (the thread: spin, sleep, commands from outside).
 package worker
 
 import (
