@@ -48,11 +48,13 @@ func (b *build) invalidPolicy(err error) error {
 }
 
 // Query is what policy is asked of a flow between two ports, of which the opener's may have a station that has its
-// source, and the other one a station that has its destination.
+// source, and the other one's a station that has its destination. A station that speaks to itself may do so by another
+// port than its own: the host's, which has translated the destination.
 func Query(opener, responder *Port, src, dst packet.Addr, proto packet.IPProto, port uint16) policy.Query {
 	from, to := opener.Station.Has(src), responder.Station.Has(dst)
 	return policy.Query{
 		Src: src, Dst: dst, Proto: proto, DstPort: port,
 		Egress: from, Ingress: to, FromNode: from && opener.Host, ToNode: to && responder.Host,
+		Self: to && responder.Station.Has(src),
 	}
 }

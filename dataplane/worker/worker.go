@@ -16,10 +16,12 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/viaduct-net/viaduct/dataplane/conntrack"
 	"github.com/viaduct-net/viaduct/dataplane/ledger"
 	"github.com/viaduct-net/viaduct/dataplane/neighbor"
 	"github.com/viaduct-net/viaduct/dataplane/packet"
 	"github.com/viaduct-net/viaduct/dataplane/pipeline"
+	"github.com/viaduct-net/viaduct/dataplane/policy/names"
 	"github.com/viaduct-net/viaduct/dataplane/route"
 	"github.com/viaduct-net/viaduct/dataplane/tables"
 	"github.com/viaduct-net/viaduct/dataplane/verdict"
@@ -35,6 +37,11 @@ type Config struct {
 	Pool   *xsk.Pool                      // the UMEM's free frames; the worker's alone from here on
 	Tables *atomic.Pointer[tables.Tables] // the tables in force; read once a pass
 
+	// Flows are tracked in one table for all workers. Nil: a small one of the worker's own.
+	Flows *conntrack.Table
+	// Names is what stations' DNS answers say, for all workers. Nil: nothing is learned from them.
+	Names *names.Store
+
 	// Clock gives monotonic nanoseconds; all workers of a process share one, since they share the neighbour table.
 	// Zero is never. Nil where only Poll is used.
 	Clock func() int64
@@ -45,6 +52,9 @@ type Config struct {
 	// Gone is called from the loop when a queue's device vanished, after the worker let go of it.
 	Gone func(device int)
 }
+
+// ownFlows is how many flows a worker tracks in a table of its own.
+const ownFlows = 4096
 
 // Worker is one packet loop. All methods but Do, Book, Stop and the counters belong to its own goroutine.
 type Worker struct {
@@ -60,6 +70,7 @@ type Worker struct {
 	now    int64          // nanoseconds, monotonic, of the pass
 
 	pipeline pipeline.Pipeline
+	flows    *conntrack.Table
 	packet   packet.Packet
 	batch    [BatchSize]xsk.Desc
 	frames   [BatchSize]uint64
@@ -99,11 +110,15 @@ func New(cfg Config) *Worker {
 	w := &Worker{
 		umem: cfg.UMEM, pool: cfg.Pool, source: cfg.Tables,
 		observe: cfg.Observe, gone: cfg.Gone, clock: cfg.Clock, timers: cfg.Timers,
-		book: ledger.NewBook(), hold: newHold(), pace: newPace(),
+		flows: cfg.Flows, book: ledger.NewBook(), hold: newHold(), pace: newPace(),
 		tail:     make([][]byte, 0, maxFrames),
 		commands: make(chan func(), 16),
 		wake:     -1, epoll: -1,
 	}
+	if w.flows == nil {
+		w.flows = conntrack.New(conntrack.Config{Flows: ownFlows})
+	}
+	w.pipeline.Init(w.flows, cfg.Names)
 	w.probe = w.solicit
 	return w
 }
