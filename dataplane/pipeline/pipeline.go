@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package pipeline judges packets: parse, ingress checks, local delivery, route, rewrite. It does no I/O and keeps
-// nothing of a packet; what it decides, the worker carries out.
+// Package pipeline judges packets: parse, ingress checks, local delivery, route, rewrite. It does no I/O and keeps no
+// packet; what it decides, the worker carries out.
 //
 // The file order is the packet's: pipeline.go (the steps), ingress.go (may it come in), arp.go and nd.go (neighbours),
-// local.go (addressed to us), route.go (where to), icmp.go (what the sender is told).
+// local.go (addressed to us), route.go (where to), police.go (may it go there), fragment.go (the same for fragments),
+// icmp.go (what the sender is told).
 package pipeline
 
 import (
+	"github.com/viaduct-net/viaduct/dataplane/fragment"
 	"github.com/viaduct-net/viaduct/dataplane/neighbor"
 	"github.com/viaduct-net/viaduct/dataplane/packet"
 	"github.com/viaduct-net/viaduct/dataplane/route"
@@ -27,6 +29,8 @@ type Decision struct {
 	// Until is when the frame may leave, in monotonic nanoseconds, for ports' bandwidth limits; 0: at once. Judged then,
 	// and Paid, it is not held up again.
 	Until int64
+	// Datagram is the one whose first fragment the frame waits for, to be given to Fragments' Hold; 0: it does not.
+	Datagram fragment.Datagram
 	// Solicit says that Wait has to be asked for its address at once.
 	Solicit bool
 	// Cut says that the packet that is to be sent is larger than MTU, in bytes of IP packet, and how to make it fit.
@@ -57,10 +61,12 @@ type Pipeline struct {
 	limits limits
 	asked  *neighbor.Entry // see nextHop
 	paid   bool            // see Paid
+	again  bool            // see Again
 	// decision is filled in field by field where it lies: copying it whole would stall on its small fields.
 	decision Decision
 
-	merging []bool // by device: see SetMerging
+	merging   []bool // by device: see SetMerging
+	fragments fragment.Table
 
 	foreseen struct {
 		to    packet.Addr
@@ -72,6 +78,7 @@ type Pipeline struct {
 func (l *Pipeline) Begin(t *tables.Tables, now int64) {
 	l.t = t
 	l.now = now
+	l.fragments.Advance(now)
 	l.Foresee(packet.Addr{}, nil)
 }
 

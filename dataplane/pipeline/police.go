@@ -14,6 +14,9 @@ func (l *Pipeline) police(p *packet.Packet, in, out *tables.Port) verdict.Reason
 	if !in.Station.Only() && !out.Station.Only() {
 		return verdict.None
 	}
+	if p.Flags&packet.Fragment != 0 {
+		return l.policeFragment(p, in, out)
+	}
 	return l.judgeFlow(p, in, out)
 }
 

@@ -7,8 +7,8 @@
 // output queue, then transmit everything staged, give free frames back to the fill rings, and publish the ledger.
 // There is no lock, no allocation and no logging in it. The files: worker.go (the pass), link.go (a device's queue
 // and what is staged on it), emit.go (what becomes of a judged packet), hold.go (packets that wait for a neighbour),
-// pace.go (packets that wait for their ports' limits), solicit.go (ARP and ND of our own), run.go (the thread: spin,
-// sleep, commands from outside).
+// pace.go (packets that wait for their ports' limits), fragment.go (fragments that wait for their datagram's first),
+// solicit.go (ARP and ND of our own), run.go (the thread: spin, sleep, commands from outside).
 package worker
 
 import (
@@ -80,6 +80,7 @@ type Worker struct {
 	received tally
 	hold     hold
 	pace     pace
+	awaiting awaiting
 	advanced int64 // when the neighbour timers last ran
 
 	commands chan func()
@@ -115,6 +116,7 @@ func (w *Worker) Poll(now int64) int {
 	w.now = now
 	w.tables = w.source.Load()
 	w.pipeline.Begin(w.tables, now)
+	w.rejoin()
 	w.release() // before those that come behind them
 	received := 0
 	for _, l := range w.links {
@@ -179,6 +181,9 @@ func (w *Worker) process(l *link, descs []xsk.Desc) {
 	w.received.packets++
 	w.received.bytes += uint64(size)
 	w.carryOut(p, l.device, descs, d)
+	if p.Flags&packet.Fragment != 0 {
+		w.rejoin()
+	}
 }
 
 // tooLarge is the decision about a packet of more frames than can be held.
