@@ -4,6 +4,7 @@ package conntrack
 
 import (
 	"fmt"
+	"sync"
 	"testing"
 
 	"github.com/viaduct-net/viaduct/dataplane/packet"
@@ -61,15 +62,17 @@ func BenchmarkEstablished(b *testing.B) {
 		name := map[packet.IPProto]string{packet.ProtoTCP: "tcp", packet.ProtoUDP: "udp"}[proto]
 		for _, flows := range []int{1 << 10, 1 << 20} {
 			for _, v6 := range []bool{false, true} {
-				t, p := benchTable(b, proto, v6, flows)
-				b.Run(fmt.Sprintf("%s/v6=%t/%d/single", name, v6, flows), func(b *testing.B) {
-					b.ReportAllocs()
-					benchSingle(b, t, p, v6, uint32(flows))
-				})
-				b.Run(fmt.Sprintf("%s/v6=%t/%d/batch", name, v6, flows), func(b *testing.B) {
-					b.ReportAllocs()
-					benchBatch(b, t, p, v6, uint32(flows))
-				})
+				made := sync.OnceValues(func() (*Table, *packet.Packet) { return benchTable(b, proto, v6, flows) })
+				for way, do := range map[string]func(*testing.B, *Table, *packet.Packet, bool, uint32){
+					"single": benchSingle, "batch": benchBatch,
+				} {
+					b.Run(fmt.Sprintf("%s/v6=%t/%d/%s", name, v6, flows, way), func(b *testing.B) {
+						t, p := made()
+						b.ReportAllocs()
+						b.ResetTimer()
+						do(b, t, p, v6, uint32(flows))
+					})
+				}
 			}
 		}
 	}

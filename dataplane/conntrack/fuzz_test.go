@@ -130,7 +130,7 @@ func fuzz(t testing.TB, data []byte) {
 		if p := f.next(); p != nil {
 			f.step(p, whim)
 		}
-		if whim&0x40 != 0 {
+		if whim&0xcf == 0x40 {
 			f.sound()
 		}
 	}

@@ -53,7 +53,7 @@ func (t *Table) Open(s *Seen, p *packet.Packet, in, out packet.PortID, now int64
 func (o *opening) first() state {
 	switch o.s.Tuple.Proto {
 	case packet.ProtoTCP:
-		o.g = readSegment(o.p)
+		o.g.read(o.p)
 		if o.g.flags&(tcpSYN|tcpRST) == 0 {
 			return tcpPickedUp
 		}

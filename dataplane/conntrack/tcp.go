@@ -9,7 +9,9 @@ import (
 
 // followTCP takes a segment into its connection.
 func (sh *shard) followTCP(n uint32, p *packet.Packet, d uint8, tick uint32) verdict.Reason {
-	e, g := &sh.entries[n-1], readSegment(p)
+	e := &sh.entries[n-1]
+	var g segment
+	g.read(p)
 	if g.has(tcpRST) {
 		return sh.reset(n, &g, d, tick)
 	}
@@ -23,6 +25,10 @@ func (sh *shard) followTCP(n uint32, p *packet.Packet, d uint8, tick uint32) ver
 		return verdict.TCPOutOfWindow
 	}
 	e.advance(&g, d)
+	if e.state == tcpEstablished && !g.has(tcpFIN) { // most are
+		e.refresh(tick)
+		return verdict.None
+	}
 	next := e.next(d)
 	if next != e.state || e.state < tcpTimeWait {
 		sh.enter(n, next)
@@ -172,7 +178,8 @@ func (t *Table) unknownTCP(sh *shard, p *packet.Packet, from uint8, now int64, s
 		s.refuse(verdict.TCPWithoutFlow)
 		return
 	}
-	g := readSegment(p)
+	var g segment
+	g.read(p)
 	switch {
 	case g.flags&(tcpSYN|tcpRST) == 0:
 		s.Either = loose
