@@ -127,32 +127,55 @@ func BenchmarkHash(b *testing.B) {
 	sinkSeen.hash = sum
 }
 
-// BenchmarkNew is Track and Open of a UDP flow that is answered, in a table that is full of such.
+// BenchmarkNew is Track and Open of UDP flows that nobody answers, in a table that is full of such.
 func BenchmarkNew(b *testing.B) {
 	t := New(Config{PerPort: 1 << 30, PerSource: 1 << 30, Seed: &testSeed})
 	p := benchPacket(b, packet.ProtoUDP)
-	b.ReportAllocs()
-	for i := range b.N {
-		benchFlow(p, false, uint32(i)&0x7fffff, 0)
-		now := start + int64(i)*100_000
-		s := t.Track(p, 1, now, 1)
-		if r := t.Open(&s, p, 1, 2, now, 1, 7); r != verdict.None {
-			b.Fatal(r)
-		}
-	}
-}
-
-// BenchmarkFlood is a SYN of an address and port that was never seen, in a table that is full.
-func BenchmarkFlood(b *testing.B) {
-	t := New(Config{PerPort: 1 << 30, Seed: &testSeed})
-	src, dst := ends(false)
-	p := parse(b, ipPacket(src, dst, packet.ProtoTCP, tcpSegment{seq: 1, flags: tcpSYN, window: 500, scale: 7}.bytes()))
-	b.ReportAllocs()
-	for i := range b.N {
-		benchFlow(p, false, uint32(i), 0)
+	open := func(i uint32) {
+		benchFlow(p, false, order(i)&0x7fffff, 0)
 		s := t.Track(p, 1, start, 1)
 		if r := t.Open(&s, p, 1, 2, start, 1, 7); r != verdict.None {
 			b.Fatal(r)
 		}
+	}
+	benchFull(b, open)
+}
+
+// BenchmarkFlood is a SYN of an address and port that was never seen, in a table that has enough of them.
+func BenchmarkFlood(b *testing.B) {
+	t := New(Config{PerPort: 1 << 30, Seed: &testSeed})
+	src, dst := ends(false)
+	p := parse(b, ipPacket(src, dst, packet.ProtoTCP, tcpSegment{seq: 1, flags: tcpSYN, window: 500, scale: 7}.bytes()))
+	benchFull(b, func(i uint32) {
+		benchFlow(p, false, order(i), 0)
+		s := t.Track(p, 1, start, 1)
+		if r := t.Open(&s, p, 1, 2, start, 1, 7); r != verdict.None {
+			b.Fatal(r)
+		}
+	})
+	if st := t.Stats(); st.Fingerprints < uint64(b.N) {
+		b.Fatalf("%+v", st)
+	}
+}
+
+// benchFull opens as many flows as there are entries, then measures further ones.
+func benchFull(b *testing.B, open func(i uint32)) {
+	for i := range uint32(2 * DefaultFlows) {
+		open(i)
+	}
+	b.ReportAllocs()
+	b.ResetTimer()
+	for i := range b.N {
+		open(2*DefaultFlows + uint32(i))
+	}
+}
+
+// BenchmarkSweep is one call for the whole table, full of flows that last: what a worker's tick costs.
+func BenchmarkSweep(b *testing.B) {
+	t, _ := benchTable(b, packet.ProtoUDP, false, DefaultFlows)
+	b.ReportAllocs()
+	b.ResetTimer()
+	for range b.N {
+		t.Sweep(start, 0, 1)
 	}
 }
