@@ -29,7 +29,8 @@ func benchPacket(b testing.TB, proto packet.IPProto) *packet.Packet {
 	if proto == packet.ProtoUDP {
 		return parse(b, ipPacket(src, dst, proto, udpBytes(1, 2, 26)))
 	}
-	return parse(b, ipPacket(src, dst, proto, tcpSegment{seq: 1000, ack: 1000, flags: tcpACK, window: 500, scale: -1}.bytes()))
+	s := tcpSegment{seq: 1000, ack: 1000, flags: tcpACK, window: 500, scale: -1}
+	return parse(b, ipPacket(src, dst, proto, s.bytes()))
 }
 
 func benchTable(b testing.TB, proto packet.IPProto, v6 bool, flows int) (*Table, *packet.Packet) {

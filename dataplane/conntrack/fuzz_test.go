@@ -37,7 +37,8 @@ func (f *fuzzer) next() *packet.Packet {
 	switch kind & 7 {
 	case 0, 1, 2:
 		number := func() uint32 { return uint32(int32(int8(f.byte()))) * []uint32{1, 1000, 1 << 24}[what>>5%3] }
-		s := tcpSegment{src: src, dst: dst, seq: number(), ack: number(), flags: f.byte() & 0x3f, window: uint16(f.byte()) << 4}
+		s := tcpSegment{src: src, dst: dst, seq: number(), ack: number(), flags: f.byte() & 0x3f}
+		s.window = uint16(f.byte()) << 4
 		s.scale, s.payload = int(f.byte()&0xf)-1, int(f.byte()&7)
 		ip = f.ip(from, packet.ProtoTCP, s.bytes())
 	case 3:
@@ -54,7 +55,8 @@ func (f *fuzzer) next() *packet.Packet {
 			ip = f.ip(from, proto, icmpBytes([]byte{0, 8, 13, 14, 128, 129}[f.byte()%6], src))
 		}
 	case 5:
-		ip = f.ip(from, packet.ProtoSCTP, sctpBytes(src, dst, uint32(f.byte()&3), f.byte()&15, f.byte()&1, uint32(f.byte()&3)))
+		tag, initiate := uint32(f.byte()&3), uint32(f.byte()&3)
+		ip = f.ip(from, packet.ProtoSCTP, sctpBytes(src, dst, tag, f.byte()&15, f.byte()&1, initiate))
 	case 6:
 		proto, size := packet.IPProto(f.byte()), int(f.byte())
 		ip = f.ip(from, proto, f.in[:min(len(f.in), size)])
