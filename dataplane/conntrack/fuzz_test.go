@@ -98,7 +98,11 @@ func (f *fuzzer) step(p *packet.Packet, whim byte) {
 			f.asked[s.Tuple] = true
 		}
 	case Known, Stale:
-		if s.Reply && !f.asked[tuple.reverse()] || !s.Reply && !f.asked[tuple] {
+		if isICMP(p) && isError(p.Proto, p.ICMPType) { // about a packet of a stale flow
+			if in, ok := quoted(p); !ok || in.src != p.Dst || !f.asked[s.Tuple] {
+				f.t.Fatalf("an error about %+v is let in", s.Tuple)
+			}
+		} else if s.Reply && !f.asked[tuple.reverse()] || !s.Reply && !f.asked[tuple] {
 			f.t.Fatalf("%+v is let in, and nobody has opened it", tuple)
 		}
 		if s.Status == Stale && whim&0x20 != 0 {
@@ -117,6 +121,8 @@ func (f *fuzzer) step(p *packet.Packet, whim byte) {
 		}
 	}
 }
+
+func isICMP(p *packet.Packet) bool { return p.Proto == packet.ProtoICMP || p.Proto == packet.ProtoICMPv6 }
 
 func fuzz(t testing.TB, data []byte) {
 	if len(data) < 2 {

@@ -299,16 +299,17 @@ func TestAnsweredFlood(t *testing.T) {
 // TestShardsFillEvenly: nine tenths of a table can be used before one flow makes way for another.
 func TestShardsFillEvenly(t *testing.T) {
 	both(t, func(t *testing.T, v6 bool) {
-		tab := New(Config{PerPort: DefaultFlows, PerSource: DefaultFlows})
+		const flows = 1 << 16
+		tab := New(Config{Flows: flows, PerPort: flows, PerSource: flows})
 		p := benchPacket(t, packet.ProtoUDP)
-		for i := range uint32(DefaultFlows / 10 * 9) {
+		for i := range uint32(flows / 10 * 9) {
 			benchFlow(p, v6, i, 0)
 			s := tab.Track(p, portA, start, 1)
 			if reason := tab.Open(&s, p, portA, portB, start, 1, 0); reason != verdict.None {
 				t.Fatal(reason)
 			}
 		}
-		if st := tab.Stats(); st.Capacity != DefaultFlows || st.Opened != uint64(st.Entries) {
+		if st := tab.Stats(); st.Capacity != flows || st.Opened != uint64(st.Entries) {
 			t.Fatalf("%+v", st)
 		}
 	})

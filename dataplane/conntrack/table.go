@@ -29,7 +29,7 @@ import (
 	"github.com/viaduct-net/viaduct/dataplane/verdict"
 )
 
-// DefaultFlows is how many entries a table has where Config names no number: 40 MB.
+// DefaultFlows is how many entries a table has where Config names no number: 42 MB of memory.
 const DefaultFlows = 262144
 
 // Config is how large a table is and what it lets in.
@@ -104,7 +104,8 @@ const (
 	NewFlow
 	// Known: of a flow that was let in under this generation of policy.
 	Known
-	// Stale: of a flow that was let in under another generation.
+	// Stale: Known or Related, but of a flow that was let in under another generation. The caller judges Tuple again,
+	// and calls Keep or Revoke.
 	Stale
 	// Related: an ICMP error about a packet of a known flow.
 	Related
