@@ -58,7 +58,10 @@ func TestUDP(t *testing.T) {
 		r.now += 2 * second
 		r.expect(answer, "known udp_stream")
 		for f := range r.tab.All(r.now) {
-			if f.Sent.Packets != 3 || f.Replied.Bytes != 2*uint64(answer.L3Len) || f.In != portA || f.Out != portB || f.Rule != 42 {
+			if f.Sent.Packets != 3 || f.Replied.Bytes != 2*uint64(answer.L3Len) {
+				t.Fatalf("%+v", f)
+			}
+			if f.In != portA || f.Out != portB || f.Rule != 42 {
 				t.Fatalf("%+v", f)
 			}
 			if f.Age.Round(time.Second) != 3*time.Second || f.Idle != 0 || f.Expires.Round(time.Second) != 2*time.Minute {
@@ -90,6 +93,12 @@ func TestQueries(t *testing.T) {
 		r.expect(r.query('s', "reply", 5), "icmp_without_flow none")
 	})
 	r := newRig(t, false, Config{Flows: 64})
+	r.b = r.a // who asks himself
+	r.expect(r.query('s', "reply", 5), "icmp_without_flow none")
+	r.expect(r.query('c', "echo", 5), "new icmp_asked")
+	r.expect(r.query('c', "reply", 5), "known icmp_asked")
+
+	r = newRig(t, false, Config{Flows: 64})
 	r.expect(r.query('s', "told", 5), "icmp_without_flow none")
 	r.expect(r.query('c', "time", 5), "new icmp_asked")
 	r.expect(r.query('s', "reply", 5), "icmp_without_flow icmp_asked")
@@ -356,4 +365,32 @@ func TestTrackSeesNoExpired(t *testing.T) {
 	if s := r.tab.Track(answer, portB, r.now, 1); s.Status != NewFlow || s.Reply || s.Tuple.Src != r.b {
 		t.Fatalf("%+v", s)
 	}
+}
+
+// TestErrorsAboutOthers: the quoted packet has to have the tag of its association, and to be a query that was sent.
+func TestErrorsAboutOthers(t *testing.T) {
+	both(t, func(t *testing.T, v6 bool) {
+		r := newRig(t, v6, Config{Flows: 64})
+		r.expect(r.query('c', "echo", 5), "new icmp_asked")
+		r.expect(r.errorAbout(r.query('c', "echo", 5), r.a, 0), "related icmp_asked")
+		r.expect(r.errorAbout(r.query('c', "echo", 6), r.a, 0), "icmp_without_flow icmp_asked")
+		r.expect(r.errorAbout(r.query('s', "reply", 5), r.b, 0), "icmp_without_flow icmp_asked")
+		r.expect(r.errorAbout(r.errorAbout(r.query('c', "echo", 5), r.a, 0), r.a, 0), "icmp_without_flow icmp_asked")
+
+		r = newRig(t, v6, Config{Flows: 64})
+		say := func(from byte, tag uint32, kind byte, initiate uint32) *packet.Packet {
+			src, dst := uint16(4000), uint16(80)
+			if from == 's' {
+				src, dst = dst, src
+			}
+			return r.packet(from, packet.ProtoSCTP, sctpBytes(src, dst, tag, kind, 0, initiate))
+		}
+		r.expect(say('c', 0, sctpInit, 11), "new sctp_cookie_wait")
+		r.expect(r.errorAbout(say('c', 0, sctpInit, 11), r.a, 0), "related sctp_cookie_wait")
+		r.expect(say('s', 11, sctpInitAck, 22), "known sctp_cookie_wait")
+		r.expect(say('c', 22, sctpCookieEcho, 0), "known sctp_cookie_echoed")
+		r.expect(r.errorAbout(say('c', 22, 0, 0), r.a, 0), "related sctp_cookie_echoed")
+		r.expect(r.errorAbout(say('c', 23, 0, 0), r.a, 0), "icmp_without_flow sctp_cookie_echoed")
+		r.expect(r.errorAbout(say('c', 0, sctpInit, 11), r.a, 0), "icmp_without_flow sctp_cookie_echoed")
+	})
 }

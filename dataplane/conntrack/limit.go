@@ -2,7 +2,10 @@
 
 package conntrack
 
-import "sync/atomic"
+import (
+	"math"
+	"sync/atomic"
+)
 
 // limits counts what ports and sources have of the whole table.
 type limits struct {
@@ -21,7 +24,7 @@ const defaultShare = 16
 
 func (l *limits) init(cfg Config, flows int, keys *Seed) {
 	l.keys = *keys
-	l.perPort, l.perSource = int32(cfg.PerPort), int32(cfg.PerSource)
+	l.perPort, l.perSource = int32(min(cfg.PerPort, math.MaxInt32)), int32(min(cfg.PerSource, math.MaxInt32))
 	if cfg.PerPort <= 0 {
 		l.perPort = int32(max(flows/4, 1))
 	}
