@@ -286,14 +286,29 @@ func TestGenerations(t *testing.T) {
 			t.Fatalf("%+v", k)
 		}
 		s = r.tab.Track(ask, portA, r.now, 3)
-		r.tab.Revoke(&s)
-		r.tab.Revoke(&s)
-		r.tab.Keep(&s, 3, 1)
-		if k := r.tab.Track(answer, portB, r.now, 3); k.Status != NewFlow || k.Tuple.Src != r.b {
+		r.tab.Revoke(&s, 3, verdict.EgressDenied)
+		r.tab.Revoke(&s, 3, verdict.IngressDenied)
+		for _, p := range []*packet.Packet{ask, answer} { // neither end may go on, nor open it the other way round
+			if k := r.tab.Track(p, portB, r.now, 3); k.Status != Invalid || k.Reason != verdict.IngressDenied {
+				t.Fatalf("%+v", k)
+			}
+		}
+		if st := r.tab.Stats(); st.Revoked != 1 || st.Entries != 1 || st.Opened != 1 {
+			t.Fatalf("%+v", st)
+		}
+		s = r.tab.Track(answer, portB, r.now, 4)
+		if s.Status != Stale || s.Tuple.Src != r.a || !s.Reply {
+			t.Fatalf("%+v", s)
+		}
+		r.tab.Keep(&s, 4, 44)
+		if k := r.tab.Track(ask, portA, r.now, 4); k.Status != Known || k.Rule != 44 {
 			t.Fatalf("%+v", k)
 		}
-		if st := r.tab.Stats(); st.Revoked != 1 || st.Entries != 0 || st.Opened != 1 {
-			t.Fatalf("%+v", st)
+		s = r.tab.Track(ask, portA, r.now, 5)
+		r.tab.Revoke(&s, 5, verdict.EgressDenied)
+		r.now += int64(revokedFor) + second
+		if k := r.tab.Track(answer, portB, r.now, 5); k.Status != NewFlow || k.Tuple.Src != r.b {
+			t.Fatalf("%+v", k)
 		}
 	})
 }

@@ -106,7 +106,7 @@ func (f *fuzzer) step(p *packet.Packet, whim byte) {
 			f.t.Fatalf("%+v is let in, and nobody has opened it", tuple)
 		}
 		if s.Status == Stale && whim&0x20 != 0 {
-			f.tab.Revoke(&s)
+			f.tab.Revoke(&s, 0, verdict.EgressDenied)
 		} else if s.Status == Stale {
 			f.tab.Keep(&s, 0, 0)
 		}
@@ -122,7 +122,9 @@ func (f *fuzzer) step(p *packet.Packet, whim byte) {
 	}
 }
 
-func isICMP(p *packet.Packet) bool { return p.Proto == packet.ProtoICMP || p.Proto == packet.ProtoICMPv6 }
+func isICMP(p *packet.Packet) bool {
+	return p.Proto == packet.ProtoICMP || p.Proto == packet.ProtoICMPv6
+}
 
 func fuzz(t testing.TB, data []byte) {
 	if len(data) < 2 {

@@ -12,6 +12,7 @@
 //	follow.go    the flow's state, by protocol: tcp.go with segment.go and window.go, udp.go, icmp.go, sctp.go
 //	inner.go     the packet that an ICMP error is about
 //	syn.go       fingerprints: what is kept of a SYN under a flood
+//	revoke.go    what becomes of a flow that policy no longer lets
 //	open.go      Open: a new flow, if limits (limit.go) and memory (room.go, memory.go) let it in
 //	sweep.go     frees what has expired
 //	stats.go, flows.go, foresee.go: what others ask
@@ -138,6 +139,7 @@ type Seen struct {
 	Moved bool
 
 	kind uint8  // of the key
+	tick uint32 // when it was seen; of Stale
 	at   uint32 // number of the entry, and 1; 0: none
 	hash uint64
 }
@@ -195,6 +197,9 @@ func (t *Table) Track(p *packet.Packet, in packet.PortID, now int64, generation 
 func (sh *shard) track(n uint32, p *packet.Packet, in packet.PortID, d uint8, tick uint32, generation uint32,
 	s *Seen) bool {
 	e := &sh.entries[n-1]
+	if e.flags&revoked != 0 {
+		return sh.trackRevoked(n, p, d, tick, generation, s)
+	}
 	reason := sh.follow(n, p, d, tick)
 	if reason != verdict.None {
 		if reason == reopen {
@@ -208,7 +213,7 @@ func (sh *shard) track(n uint32, p *packet.Packet, in packet.PortID, d uint8, ti
 	s.at, s.Rule, s.Reply, s.Moved = n, e.rule, d != 0, uint32(e.ports>>(32*d)) != uint32(in)
 	s.Status = Known
 	if e.generation != generation {
-		s.Status, s.Tuple = Stale, e.tuple()
+		s.Status, s.Tuple, s.tick = Stale, e.tuple(), tick
 	}
 	return true
 }
@@ -234,16 +239,10 @@ func (t *Table) Keep(s *Seen, generation, rule uint32) {
 	sh.lock.Lock()
 	if e := sh.still(s); e != nil {
 		e.generation, e.rule = generation, rule
-	}
-	sh.lock.Unlock()
-}
-
-// Revoke forgets the flow of a stale packet: policy does not let it go on.
-func (t *Table) Revoke(s *Seen) {
-	sh := t.shard(s.hash)
-	sh.lock.Lock()
-	if sh.still(s) != nil {
-		sh.free(s.at, causeRevoked)
+		if e.flags&revoked != 0 {
+			e.flags &^= revoked | revokedEgress
+			e.refresh(s.tick)
+		}
 	}
 	sh.lock.Unlock()
 }
