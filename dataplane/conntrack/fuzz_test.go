@@ -122,7 +122,9 @@ func (f *fuzzer) step(p *packet.Packet, whim byte) {
 	}
 }
 
-func isICMP(p *packet.Packet) bool { return p.Proto == packet.ProtoICMP || p.Proto == packet.ProtoICMPv6 }
+func isICMP(p *packet.Packet) bool {
+	return p.Proto == packet.ProtoICMP || p.Proto == packet.ProtoICMPv6
+}
 
 func fuzz(t testing.TB, data []byte) {
 	if len(data) < 2 {
