@@ -62,7 +62,8 @@ func (t *Table) Update(
 	}
 	set := d.GetSet()
 	same := len(set.GetPolicies())+len(set.GetPeerSets())+len(set.GetIdentities())+
-		len(d.GetRemovedPolicies())+len(d.GetRemovedPeerSets())+len(d.GetPeerSetChanges()) == 0
+		len(d.GetRemovedPolicies())+len(d.GetRemovedPeerSets())+len(d.GetRemovedIdentities())+
+		len(d.GetPeerSetChanges()) == 0
 	if same && ids == t.ids && slices.Equal(local, t.local) && set.GetNode() == nil {
 		return t, nil
 	}

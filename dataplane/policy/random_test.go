@@ -217,10 +217,14 @@ func same(t *rapid.T, table *policy.Table, n naive, q *policy.Query, what string
 	if got := saidOf(table, v.Reason, v.Rule); v.Reason != reason || got != want {
 		t.Fatalf("%s: %+v is %s %+v, want %s %+v", what, q, v.Reason, got, reason, want)
 	}
+	enforced := want
+	reason, want = n.judge(q, true)
 	if !v.Staged.Asked {
+		if want != enforced {
+			t.Fatalf("%s: staged: %+v was not asked, and is %+v, not %+v", what, q, want, enforced)
+		}
 		return
 	}
-	reason, want = n.judge(q, true)
 	denied := v.Staged.Denied == (reason != verdict.None)
 	if got := saidOf(table, reason, v.Staged.Rule); !denied || got != want {
 		t.Fatalf("%s: staged: %+v is %+v, want %+v", what, q, got, want)
