@@ -52,8 +52,8 @@ func Build(s *api.Snapshot, ids *identity.Set, local []identity.ID) (*Table, err
 	return b.build(d, local)
 }
 
-// Update makes the table of next, which is the snapshot of t with the delta applied, or an *InvalidError: at the cost of
-// what the delta touches. It is t where nothing in the delta concerns policy.
+// Update makes the table of next, which is the snapshot of t with the delta applied, or an *InvalidError, at the cost
+// of what the delta touches. It is t where nothing in the delta concerns policy.
 func (t *Table) Update(
 	next *api.Snapshot, d *api.Delta, ids *identity.Set, local []identity.ID,
 ) (*Table, error) {

@@ -29,7 +29,8 @@ var rows = []struct {
 	policies []*api.Policy
 	flows    []row
 }{
-	{"no policy", nil, []row{{"client", "web", protoTCP, 80, true, "/default"}, {"web", "outside", protoTCP, 80, true, "/default"}}},
+	{"no policy", nil, []row{{"client", "web", protoTCP, 80, true, "/default"}, {"web", "outside", protoTCP, 80,
+		true, "/default"}}},
 	{"isolated without rules", []*api.Policy{isolate("a", web)}, []row{
 		{"client", "web", protoTCP, 80, false, "a/isolated"}, {"web", "client", protoTCP, 80, false, "a/isolated"},
 		{"client", "db", protoTCP, 80, true, "/default"}, {"web", "web", protoTCP, 80, true, "/self"},
@@ -40,10 +41,12 @@ var rows = []struct {
 		{"client", "web", protoTCP, 80, true, "a/rule"}, {"db", "web", protoTCP, 80, false, "a/isolated"},
 		{"web", "db", protoTCP, 80, true, "/default"},
 	}},
-	{"both ends must allow", []*api.Policy{networkPolicy("a", web, to(db, allow)), networkPolicy("b", db, from(client, allow))},
+	{"both ends must allow", []*api.Policy{networkPolicy("a", web, to(db, allow)), networkPolicy("b", db,
+		from(client, allow))},
 		[]row{{"web", "db", protoTCP, 80, false, "b/isolated"}, {"web", "client", protoTCP, 80, false, "a/isolated"},
 			{"client", "db", protoTCP, 80, true, "b/rule"}}},
-	{"policies add up", []*api.Policy{networkPolicy("a", web, from(client, allow)), networkPolicy("b", pods, from(db, allow))},
+	{"policies add up", []*api.Policy{networkPolicy("a", web, from(client, allow)), networkPolicy("b", pods,
+		from(db, allow))},
 		[]row{{"client", "web", protoTCP, 1, true, "a/rule"}, {"db", "web", protoTCP, 1, true, "b/rule"},
 			{"client", "db", protoTCP, 1, false, "b/isolated"}}},
 	{"ports", []*api.Policy{networkPolicy("a", web, from(client, allow, tcp(80, 90), sctp(7, 7)))}, []row{
@@ -96,7 +99,8 @@ var rows = []struct {
 		{"db", "web", protoTCP, 5, true, "n/rule"}, {"db", "web", protoTCP, 6, false, "n/isolated"},
 		{"outside", "web", protoTCP, 6, false, "n/isolated"},
 	}},
-	{"equal priorities by name", []*api.Policy{admin("b", 1, web, from(client, allow)), admin("a", 1, web, from(client, deny))},
+	{"equal priorities by name", []*api.Policy{admin("b", 1, web, from(client, allow)), admin("a", 1, web,
+		from(client, deny))},
 		[]row{{"client", "web", protoTCP, 1, false, "a/rule"}}},
 	{"baseline", []*api.Policy{
 		baseline("a", pods, from(client, allow, tcp(1, 1)), from(client, pass, tcp(2, 2)), from(anyone, deny)),
@@ -118,7 +122,8 @@ var rows = []struct {
 	{"fail-safe ports are the node's end alone", []*api.Policy{admin("a", 1, web, to(nodes, deny))}, []row{
 		{"web", "node", protoTCP, 22, false, "a/rule"},
 	}},
-	{"pass from both ordered tiers", []*api.Policy{admin("a", 1, web, from(client, pass)), admin("b", 2, web, from(client, deny)),
+	{"pass from both ordered tiers", []*api.Policy{admin("a", 1, web, from(client, pass)), admin("b", 2, web,
+		from(client, deny)),
 		baseline("c", web, from(client, deny))}, []row{{"client", "web", protoTCP, 1, false, "c/rule"}}},
 }
 
@@ -174,7 +179,8 @@ func TestUnasked(t *testing.T) {
 func TestStaged(t *testing.T) {
 	table := tableOf(worldOf(staged(isolate("a", web)), networkPolicy("b", db, from(web, allow))))
 	v := table.Judge(flow("client", "web", protoTCP, 1, false))
-	if s := saidOf(table, 1, v.Staged.Rule); v.Reason != 0 || v.Rule != 0 || !v.Staged.Asked || !v.Staged.Denied || s.policy != "a" {
+	by := saidOf(table, 1, v.Staged.Rule).policy
+	if v.Reason != 0 || v.Rule != 0 || !v.Staged.Asked || !v.Staged.Denied || by != "a" {
 		t.Errorf("%+v", v)
 	}
 	if v := table.Judge(flow("client", "db", protoTCP, 1, false)); v.Reason == 0 || v.Staged.Asked {

@@ -25,7 +25,8 @@ func TestGenerationsAndNumbers(t *testing.T) {
 	}
 	let := table.Judge(flow("client", "web", protoTCP, 1, false)).Rule
 	denied := table.Judge(flow("db", "web", protoTCP, 1, false)).Rule
-	d := &api.Delta{Base: 1, Set: &api.Snapshot{Epoch: 2, Policies: []*api.Policy{isolate("a", web)}}, RemovedPolicies: []string{"c"}}
+	d := &api.Delta{Base: 1, Set: &api.Snapshot{Epoch: 2, Policies: []*api.Policy{isolate("a", web)}},
+		RemovedPolicies: []string{"c"}}
 	next := must(d.Apply(s))
 	is := must(table.Update(next, d, ids, local))
 	if is == table || is.Generation == table.Generation {
@@ -64,7 +65,8 @@ func TestJudgeDoesNotAllocate(t *testing.T) {
 		t.Error("no domain names")
 	}
 	store.Learn(table.Domains(), 1, answer("www.example.com", 10, addr("outside", false)), 1)
-	for _, ends := range [][2]string{{"client", "web"}, {"web", "db"}, {"web", "outside"}, {"node", "web"}, {"web", "web"}} {
+	ends := [][2]string{{"client", "web"}, {"web", "db"}, {"web", "outside"}, {"node", "web"}, {"web", "web"}}
+	for _, ends := range ends {
 		q := flow(ends[0], ends[1], protoTCP, 9090, false)
 		q.Names = store
 		if n := testing.AllocsPerRun(100, func() { table.Judge(q) }); n != 0 {

@@ -59,7 +59,8 @@ func block(v4, v6 string, except ...string) (list []*api.PrefixSet) {
 
 func worldOf(policies ...*api.Policy) *api.Snapshot {
 	s := &api.Snapshot{Epoch: 1, Policies: policies, Node: &api.NodeSettings{}}
-	for host, id := range map[string]uint32{"web": idWeb, "db": idDB, "client": idClient, "node": idNode, "other": idOther} {
+	ids := map[string]uint32{"web": idWeb, "db": idDB, "client": idClient, "node": idNode, "other": idOther}
+	for host, id := range ids {
 		kind := api.Identity_KIND_POD
 		if id >= idNode {
 			kind = api.Identity_KIND_NODE
@@ -76,12 +77,14 @@ func worldOf(policies ...*api.Policy) *api.Snapshot {
 		{Id: client, Identities: []uint32{idClient}}, {Id: pods, Identities: []uint32{idWeb, idDB, idClient}},
 		{Id: nodes, Identities: []uint32{idNode, idOther}},
 		{Id: subnet, Blocks: block("10.0.0.0/24", "fd00::/64", "excepted", "db")},
-		{Id: wide, Blocks: append(block("10.0.0.0/24", "fd00::/64", "excepted", "db"), block("10.0.0.208/29", "fd00::d0/125")...)},
+		{Id: wide, Blocks: append(block("10.0.0.0/24", "fd00::/64", "excepted", "db"), block("10.0.0.208/29",
+			"fd00::d0/125")...)},
 		{Id: names1, Domains: []string{"www.example.com"}},
 		{Id: thisNode, Identities: []uint32{idNode}},
 	}
 	s.Order()
-	s.Identities[idWeb-1].NamedPorts = []*api.NamedPort{{Name: "http", Protocol: 6, Port: 8080}, {Name: "dns", Protocol: 17, Port: 53}}
+	s.Identities[idWeb-1].NamedPorts = []*api.NamedPort{{Name: "http", Protocol: 6, Port: 8080}, {Name: "dns",
+		Protocol: 17, Port: 53}}
 	s.Identities[idDB-1].NamedPorts = []*api.NamedPort{{Name: "http", Protocol: 6, Port: 9090}}
 	slices.SortFunc(s.Policies, func(a, b *api.Policy) int { return cmpStrings(a.Name, b.Name) })
 	return s
@@ -103,7 +106,8 @@ func networkPolicy(name string, subject uint32, rules ...*api.PolicyRule) *api.P
 }
 
 func isolate(name string, subject uint32) *api.Policy {
-	return &api.Policy{Name: name, Tier: api.Policy_TIER_NAMESPACE, Subjects: []uint32{subject}, Ingress: true, Egress: true}
+	return &api.Policy{Name: name, Tier: api.Policy_TIER_NAMESPACE, Subjects: []uint32{subject}, Ingress: true,
+		Egress: true}
 }
 
 func admin(name string, priority int32, subject uint32, rules ...*api.PolicyRule) *api.Policy {
@@ -126,7 +130,8 @@ const (
 const anyone = 0
 
 func rule(d api.PolicyRule_Direction, a api.PolicyRule_Action, peer uint32, ports []*api.PortRange) *api.PolicyRule {
-	r := &api.PolicyRule{Name: "rule", Direction: d, Action: a, AnyPeer: peer == anyone, Ports: ports, AnyPort: ports == nil}
+	r := &api.PolicyRule{Name: "rule", Direction: d, Action: a, AnyPeer: peer == anyone, Ports: ports,
+		AnyPort: ports == nil}
 	if peer != anyone {
 		r.Peers = []uint32{peer}
 	}

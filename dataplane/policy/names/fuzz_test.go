@@ -57,7 +57,17 @@ func addresses(m []byte) (list []packet.Addr) {
 	}
 	var answers []dnsmessage.Resource
 	for {
-		r, err := parser.Answer()
+		h, err := parser.AnswerHeader()
+		if err != nil {
+			break
+		}
+		r := dnsmessage.Resource{Header: h}
+		switch h.Type {
+		case dnsmessage.TypeA, dnsmessage.TypeAAAA, dnsmessage.TypeCNAME:
+			r, err = parser.Answer()
+		default:
+			err = parser.SkipAnswer()
+		}
 		if err != nil {
 			break
 		}
@@ -66,7 +76,8 @@ func addresses(m []byte) (list []packet.Addr) {
 	names := []string{strings.ToLower(q.Name.String())}
 	for range maxAliases {
 		for _, r := range answers {
-			if c, ok := r.Body.(*dnsmessage.CNAMEResource); ok && slices.Contains(names, strings.ToLower(r.Header.Name.String())) {
+			c, ok := r.Body.(*dnsmessage.CNAMEResource)
+			if ok && slices.Contains(names, strings.ToLower(r.Header.Name.String())) {
 				names = append(names, strings.ToLower(c.CNAME.String()))
 			}
 		}

@@ -34,7 +34,8 @@ func zone(t testing.TB, edit func(h *dnsmessage.Header), lines ...string) []byte
 	for i, line := range lines {
 		f := strings.Fields(line)
 		if f[0] == "?" {
-			b.Question(dnsmessage.Question{Name: dnsmessage.MustNewName(f[1] + "."), Type: kindOf(f[2]), Class: dnsmessage.ClassINET})
+			b.Question(dnsmessage.Question{Name: dnsmessage.MustNewName(f[1] + "."), Type: kindOf(f[2]),
+				Class: dnsmessage.ClassINET})
 			continue
 		}
 		if i == 1 {
@@ -102,7 +103,8 @@ func TestLearn(t *testing.T) {
 			map[string][]uint32{"10.0.0.1": {7}}},
 		"another question": {[]string{"? other.org TXT", "other.org A 10.0.0.1 60"}, map[string][]uint32{"10.0.0.1": nil}},
 		"nobody's name":    {[]string{"? none.net A", "none.net A 10.0.0.1 60"}, map[string][]uint32{"10.0.0.1": nil}},
-		"mapped":           {[]string{"? other.org AAAA", "other.org AAAA ::ffff:10.0.0.1 60"}, map[string][]uint32{"10.0.0.1": nil}},
+		"mapped": {[]string{"? other.org AAAA", "other.org AAAA ::ffff:10.0.0.1 60"},
+			map[string][]uint32{"10.0.0.1": nil}},
 	} {
 		s := NewStore(1, 64)
 		s.Learn(p, 1, zone(t, nil, row.lines...), 1)
@@ -155,8 +157,8 @@ func TestPointers(t *testing.T) {
 		"half a pointer": {"\xc0", 12, "", false},
 		"other label":    {"\x41a\x00", 12, "", false},
 		"long":           {strings.Repeat("\x3f"+strings.Repeat("x", 63), 4) + "\x00", 12, "", false},
-		"a dot inside":   {"\x03a.b\x00", 12, "a\xffb", true},
-		"a star":         {"\x01*\x01b\x00", 12, "\xff.b", true},
+		"a dot inside":   {"\x03a.b\x00", 12, "", false},
+		"a star":         {"\x01*\x01b\x00", 12, "*.b", true},
 	} {
 		r := reader{message: append(make([]byte, 12), row.tail...), at: row.at}
 		var n name
@@ -173,7 +175,8 @@ func TestExpiry(t *testing.T) {
 	for _, row := range []struct {
 		ttl, alias string
 		holds      int64 // seconds
-	}{{"0", "9", 60}, {"10", "99", 70}, {"100", "5", 65}, {"4294967295", "100", 60}, {"2147483647", "2147483647", 24*3600 + 60}} {
+	}{{"0", "9", 60}, {"10", "99", 70}, {"100", "5", 65}, {"4294967295", "100", 60}, {"2147483647", "2147483647",
+		24*3600 + 60}} {
 		s := NewStore(1, 16)
 		s.Learn(p, 1, zone(t, nil, "? a.b A", "a.b CNAME c.d "+row.alias, "c.d A 10.0.0.1 "+row.ttl), 1000)
 		end := 1000 + row.holds*1e9
