@@ -77,7 +77,7 @@ func begin(prev *Table, next *api.Snapshot, ids *identity.Set) *builder {
 	t := *prev
 	t.ids = ids
 	b := &builder{prev: prev, t: &t, next: next}
-	b.sets.Editor = prev.sets.Edit()
+	b.sets = setEditor{Editor: prev.sets.Edit(), own: map[uint32]bool{}, touched: map[uint32]bool{}}
 	b.members.members = prev.members
 	b.blocks = blockEditor{blocks: prev.blocks, persist: prev.blocks.lpm != nil}
 	b.policies.all, b.policies.byRule = prev.policies, prev.byRule
