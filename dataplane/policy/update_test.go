@@ -102,3 +102,27 @@ func TestDomains(t *testing.T) {
 	q.Existing = true
 	judge("a flow from before", true)
 }
+
+// Ports that get another name, and stations that leave, have other classes.
+func TestStationsChange(t *testing.T) {
+	s := worldOf(networkPolicy("a", pods, from(client, allow, port(6, "http"))))
+	ids, local := must(identity.Build(s)), []identity.ID{idWeb, idDB}
+	table := must(policy.Build(s, ids, local))
+	web := &api.Identity{Id: idWeb, Kind: api.Identity_KIND_POD,
+		NamedPorts: []*api.NamedPort{{Name: "http", Protocol: 6, Port: 1234}}}
+	d := &api.Delta{Base: 1, Set: &api.Snapshot{Epoch: 2, Identities: []*api.Identity{web}}}
+	next := must(d.Apply(s))
+	is := must(table.Update(next, d, must(ids.Update(d)), local))
+	for port, allowed := range map[uint16]bool{8080: false, 1234: true} {
+		if v := is.Judge(flow("client", "web", protoTCP, port, true)); allowed != (v.Reason == 0) {
+			t.Errorf("port %d: %+v", port, v)
+		}
+		if v := table.Judge(flow("client", "web", protoTCP, port, true)); allowed == (v.Reason == 0) {
+			t.Errorf("port %d before: %+v", port, v)
+		}
+	}
+	is = must(table.Update(next, d, must(ids.Update(d)), local[1:]))
+	if v := is.Judge(flow("client", "web", protoTCP, 1234, true)); v.Rule != policy.RuleStrange {
+		t.Errorf("a station that left: %+v", v)
+	}
+}
