@@ -43,6 +43,13 @@ func flowsOf(node *controlapi.NodeSettings) flowSettings {
 	return flowSettings{node.GetFlows(), node.GetFlowsPerPort()}
 }
 
+// forgetNames forgets what the station of a port that is gone learned: its number may be another's next.
+func (f *Forwarder) forgetNames(port packet.PortID) {
+	if f.dns != nil {
+		f.dns.Forget(port)
+	}
+}
+
 // shareFlows lets the host's port, behind which is the whole world, open as many flows as there is room for.
 func (f *Forwarder) shareFlows(t *tables.Tables) {
 	flows := f.flows.Load()
