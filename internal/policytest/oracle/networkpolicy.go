@@ -14,8 +14,9 @@ import (
 // networkPolicyTier is the tier of NetworkPolicies; nil: it does not decide.
 //
 // "v1.NetworkPolicy always makes a final decision for selected pods. Further evaluation only happens for Pods not
-// selected by a v1.NetworkPolicy." Selected is here by direction: [concepts] "There are two sorts of isolation for a pod:
-// isolation for egress, and isolation for ingress. [...] The two sorts of isolation (or not) are declared independently".
+// selected by a v1.NetworkPolicy." Selected is here by direction: [concepts] "There are two sorts of isolation for a
+// pod: isolation for egress, and isolation for ingress. [...] The two sorts of isolation (or not) are declared
+// independently".
 func (t *traffic) networkPolicyTier(d direction, subject, peer end) *Decision {
 	var selecting []*networkingv1.NetworkPolicy
 	for _, policy := range t.cluster.NetworkPolicies {

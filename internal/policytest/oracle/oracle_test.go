@@ -19,8 +19,8 @@ import (
 	"github.com/viaduct-net/viaduct/internal/policytest/oracle"
 )
 
-// A case is a file of testdata: documents of policies, in the cluster of cluster.yaml, and in comments what is expected,
-// "# yes FROM TO PROTOCOL/PORT" or "# no FROM TO PROTOCOL/PORT" with the names that are below.
+// A case is a file of testdata: documents of policies, in the cluster of cluster.yaml, and in comments what is
+// expected, "# yes FROM TO PROTOCOL/PORT" or "# no FROM TO PROTOCOL/PORT"; address says what FROM and TO are.
 func TestCases(t *testing.T) {
 	paths, err := filepath.Glob("testdata/*.yaml")
 	if err != nil || len(paths) < 2 {
