@@ -70,3 +70,18 @@ func Addresses(c *oracle.Cluster) (list []netip.Addr) {
 	slices.SortFunc(list, netip.Addr.Compare)
 	return slices.Compact(list)
 }
+
+// Nobody says whether an address is in a node's pod CIDRs and no pod's: packets to it go nowhere.
+func Nobody(c *oracle.Cluster, address netip.Addr) bool {
+	for _, pod := range c.Pods {
+		running := pod.Status.Phase == corev1.PodRunning
+		if running && slices.Contains(pod.Status.PodIPs, corev1.PodIP{IP: address.String()}) {
+			return false
+		}
+	}
+	return slices.ContainsFunc(c.Nodes, func(n *corev1.Node) bool {
+		return slices.ContainsFunc(n.Spec.PodCIDRs, func(cidr string) bool {
+			return netip.MustParsePrefix(cidr).Contains(address)
+		})
+	})
+}

@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package engine_test
+
+import (
+	"flag"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"github.com/viaduct-net/viaduct/internal/policytest/engine"
+	"github.com/viaduct-net/viaduct/internal/policytest/gen"
+	"github.com/viaduct-net/viaduct/internal/policytest/oracle"
+)
+
+// tally counts what was compared.
+type tally struct{ clusters, cells, egress, ingress, updates int }
+
+// try compares all connections that the node sees: with what becomes of the packet goes which end denies it.
+func (n *tally) try(t *rapid.T, e *engine.Engine, c *oracle.Cluster) {
+	n.clusters++
+	for _, p := range gen.Probes(c) {
+		from, to := e.At(p.From), e.At(p.To)
+		if !from && !to || gen.Nobody(c, p.To) {
+			continue
+		}
+		n.cells++
+		v := oracle.Judge(c, p.From, p.To, p.Protocol, p.Port)
+		// Each end is judged where it is: the other one's node judges it, if there is one.
+		egressDenied := from && !v.Egress.Allowed
+		ingressDenied := to && !v.Ingress.Allowed && !egressDenied
+		if egressDenied {
+			n.egress++
+		}
+		if ingressDenied {
+			n.ingress++
+		}
+		gotEgress, gotIngress, err := e.Judge(p.From, p.To, p.Protocol, p.Port)
+		if err != nil {
+			t.Fatalf("%s: %v", p, err)
+		}
+		if gotEgress != egressDenied || gotIngress != ingressDenied {
+			t.Fatalf("%s: denied by egress: %t, by ingress: %t; by the oracle %t, %t: %s", p, gotEgress, gotIngress,
+				egressDenied, ingressDenied, v.Why)
+		}
+	}
+}
+
+// TestRandom: what becomes of packets is what the text of the API says, in random clusters, and after each becomes
+// another.
+func TestRandom(t *testing.T) {
+	if err := flag.Set("rapid.checks", "40"); err != nil {
+		t.Fatal(err)
+	}
+	var n tally
+	clusters := gen.Cluster(gen.Options{ClusterPolicies: true, Unknown: true})
+	rapid.Check(t, func(t *rapid.T) {
+		var e *engine.Engine
+		for _, c := range rapid.SliceOfN(clusters, 1, 3).Draw(t, "clusters") {
+			var err error
+			if e == nil {
+				e, err = engine.New(c, gen.Nodes[0])
+			} else {
+				err = e.Apply(c)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			n.try(t, e, c)
+		}
+		n.updates += e.Updates
+	})
+	t.Logf("%d clusters, %d of them by an update; %d connections, of which %d are denied on egress and %d on ingress",
+		n.clusters, n.updates, n.cells, n.egress, n.ingress)
+	if n.updates == 0 || n.egress == 0 || n.ingress == 0 {
+		t.Error("some of it was not met")
+	}
+}
