@@ -12,6 +12,8 @@ import (
 	"github.com/mattfenwick/cyclonus/pkg/generator"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
+
+	"github.com/viaduct-net/viaduct/internal/policytest/engine"
 )
 
 // The pods of cyclonus' own runs: three in each of three namespaces, with all protocols at two ports.
@@ -43,6 +45,7 @@ func TestCases(t *testing.T) {
 					}
 					s.compare(tally, fmt.Sprintf("case %d (%s), step %d", i+1, c.Description, j+1), step.Probe)
 				}
+				tally.updates += s.engine.Updates
 			}
 			tally.report(t)
 			t.Logf("%d cases: %s", len(cases), tally)
@@ -63,6 +66,7 @@ type state struct {
 	addresses int // given out
 	resources *probe.Resources
 	policies  []*networkingv1.NetworkPolicy
+	engine    *engine.Engine // the node where all the pods are; each step is a change to it
 }
 
 func newState(t *testing.T, format string) *state {
@@ -75,6 +79,9 @@ func newState(t *testing.T, format string) *state {
 			s.resources.Pods = append(s.resources.Pods, pod)
 		}
 	}
+	var err error
+	s.engine, err = engine.New(s.cluster(), node)
+	s.must(err)
 	return s
 }
 

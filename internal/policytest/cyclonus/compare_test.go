@@ -66,6 +66,14 @@ func (s *state) compare(tally *tally, where string, config *generator.ProbeConfi
 	if len(jobs.BadNamedPort)+len(jobs.BadPortProtocol) > 0 {
 		s.t.Errorf("%s: some of what is probed is no port of its pod", where)
 	}
+	s.must(s.engine.Apply(cluster))
+	for _, job := range jobs.Valid {
+		p := gen.Probe{From: netip.MustParseAddr(job.FromIP), To: netip.MustParseAddr(job.ToIP),
+			Protocol: job.Protocol, Port: uint16(job.ResolvedPort)}
+		if complaint := tally.pipe(s.engine, cluster, p); complaint != "" {
+			s.t.Errorf("%s: %s", where, complaint)
+		}
+	}
 	for _, m := range matchers(s.policies) {
 		for _, job := range jobs.Valid {
 			c := &cell{cluster: cluster, traffic: job.Traffic(), Probe: gen.Probe{
@@ -80,16 +88,19 @@ func (s *state) compare(tally *tally, where string, config *generator.ProbeConfi
 	}
 }
 
+// node is the name of the one that there is.
+const node = "n1"
+
 // cluster is the state as the objects that it is made of.
 func (s *state) cluster() *oracle.Cluster {
-	c := &oracle.Cluster{NetworkPolicies: s.policies, Nodes: []*corev1.Node{{ObjectMeta: metav1.ObjectMeta{Name: "n1"}}}}
+	c := &oracle.Cluster{NetworkPolicies: s.policies, Nodes: []*corev1.Node{{ObjectMeta: metav1.ObjectMeta{Name: node}}}}
 	c.Nodes[0].Status.Addresses = []corev1.NodeAddress{{Type: corev1.NodeInternalIP, Address: "192.0.2.1"}}
 	for name, labels := range s.resources.Namespaces {
 		c.Namespaces = append(c.Namespaces, probe.KubeNamespace(name, labels))
 	}
 	for _, pod := range s.resources.Pods {
 		p := pod.KubePod()
-		p.Spec.NodeName = "n1"
+		p.Spec.NodeName = node
 		p.Status = corev1.PodStatus{Phase: corev1.PodRunning, PodIP: pod.IP, PodIPs: []corev1.PodIP{{IP: pod.IP}}}
 		c.Pods = append(c.Pods, p)
 	}

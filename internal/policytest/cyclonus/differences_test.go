@@ -14,6 +14,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
+	"github.com/viaduct-net/viaduct/internal/policytest/engine"
 	"github.com/viaduct-net/viaduct/internal/policytest/gen"
 	"github.com/viaduct-net/viaduct/internal/policytest/oracle"
 )
@@ -179,6 +180,8 @@ type tally struct {
 	cells, allowed, denied int
 	met                    map[string]int // differences, by name
 	complaints             int
+
+	packets, updates int // that the pipeline judged, and changes that its tables took as such
 }
 
 func newTally() *tally { return &tally{met: map[string]int{}} }
@@ -210,8 +213,25 @@ func (t *tally) add(c *cell) string {
 		c.oracle.Egress.Allowed, c.oracle.Ingress.Allowed, c.oracle.Why)
 }
 
+// pipe counts a packet that the pipeline is to judge as the oracle does, to the end that denies it. There is no list of
+// differences here.
+func (t *tally) pipe(e *engine.Engine, c *oracle.Cluster, p gen.Probe) string {
+	t.packets++
+	v := oracle.Judge(c, p.From, p.To, p.Protocol, p.Port)
+	egressDenied, ingressDenied, err := e.Judge(p.From, p.To, p.Protocol, p.Port)
+	if err == nil && egressDenied == !v.Egress.Allowed && ingressDenied == (v.Egress.Allowed && !v.Ingress.Allowed) {
+		return ""
+	}
+	if t.complaints++; t.complaints > most {
+		return ""
+	}
+	return fmt.Sprintf("%s: in the pipeline, denied by egress: %t, by ingress: %t (%v); by the oracle %t, %t: %s", p,
+		egressDenied, ingressDenied, err, !v.Egress.Allowed, !v.Ingress.Allowed, v.Why)
+}
+
 func (t *tally) String() string {
-	text := fmt.Sprintf("%d cells, %d allowed and %d denied", t.cells, t.allowed, t.denied)
+	text := fmt.Sprintf("%d cells, %d allowed and %d denied; %d packets, behind %d updates", t.cells, t.allowed,
+		t.denied, t.packets, t.updates)
 	for _, d := range differences {
 		if n := t.met[d.name]; n > 0 {
 			text += fmt.Sprintf("; %d of %s", n, d.name)
