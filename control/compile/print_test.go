@@ -3,6 +3,7 @@
 package compile_test
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"net"
@@ -48,6 +49,9 @@ func printDelta(b *strings.Builder, step *compile.Step) {
 		}
 		for _, line := range n.lines(d.Set) {
 			fmt.Fprintf(b, "+ %s\n", line)
+		}
+		for _, change := range d.PeerSetChanges {
+			fmt.Fprintf(b, "+ peers %d with %v without %v\n", change.Id, change.Added, change.Removed)
 		}
 	}
 	for _, j := range step.Judged {
@@ -96,9 +100,6 @@ func (n namer) removed(d *api.Delta) (lines []string) {
 	}
 	for _, id := range d.RemovedPeerSets {
 		add("peers %d", id)
-	}
-	for _, change := range d.PeerSetChanges {
-		add("members of peers %d: with %v, without %v", change.Id, change.Added, change.Removed)
 	}
 	return lines
 }
@@ -157,7 +158,7 @@ func named(numbers []uint32, name func(uint32) string) string {
 	for _, number := range numbers {
 		list = append(list, name(number))
 	}
-	slices.Sort(list)
+	slices.SortFunc(list, func(a, b string) int { return cmp.Or(cmp.Compare(len(a), len(b)), strings.Compare(a, b)) })
 	return "[" + strings.Join(list, " ") + "]"
 }
 
