@@ -46,24 +46,29 @@ func (n *tally) try(t *rapid.T, e *engine.Engine, c *oracle.Cluster) {
 	}
 }
 
-// TestRandom: what becomes of packets is what the text of the API says, in random clusters, and after each becomes
-// another.
+var options = gen.Options{ClusterPolicies: true, Unknown: true}
+
+// TestRandom: what becomes of packets is what the text of the API says, in random clusters, after each change of an
+// object, and where a cluster becomes quite another.
 func TestRandom(t *testing.T) {
-	if err := flag.Set("rapid.checks", "40"); err != nil {
+	if err := flag.Set("rapid.checks", "60"); err != nil {
 		t.Fatal(err)
 	}
 	var n tally
-	clusters := gen.Cluster(gen.Options{ClusterPolicies: true, Unknown: true})
 	rapid.Check(t, func(t *rapid.T) {
-		var e *engine.Engine
-		for _, c := range rapid.SliceOfN(clusters, 1, 3).Draw(t, "clusters") {
-			var err error
-			if e == nil {
-				e, err = engine.New(c, gen.Nodes[0])
+		c := gen.Cluster(options).Draw(t, "cluster")
+		e, err := engine.New(c, gen.Nodes[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		n.try(t, e, c)
+		for i := range rapid.IntRange(0, 5).Draw(t, "changes") {
+			if next := gen.Change(options, c); i == 4 {
+				c = gen.Cluster(options).Draw(t, "another")
 			} else {
-				err = e.Apply(c)
+				c = next.Draw(t, "changed")
 			}
-			if err != nil {
+			if err := e.Apply(c); err != nil {
 				t.Fatal(err)
 			}
 			n.try(t, e, c)

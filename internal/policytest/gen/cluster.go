@@ -37,11 +37,15 @@ var namespaceNames = []string{"x", "y", "z"}
 
 func (d draw) namespaces() (list []*corev1.Namespace) {
 	for _, name := range namespaceNames {
-		labels := d.labels()
-		labels[corev1.LabelMetadataName] = name
-		list = append(list, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: labels}})
+		list = append(list, d.namespace(name))
 	}
 	return list
+}
+
+func (d draw) namespace(name string) *corev1.Namespace {
+	labels := d.labels()
+	labels[corev1.LabelMetadataName] = name
+	return &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: labels}}
 }
 
 func (d draw) pods() (list []*corev1.Pod) {
