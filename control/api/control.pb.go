@@ -965,6 +965,113 @@ func (x *Follower) GetNacks() uint64 {
 	return 0
 }
 
+type PodRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Namespace     string                 `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PodRequest) Reset() {
+	*x = PodRequest{}
+	mi := &file_control_api_control_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PodRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PodRequest) ProtoMessage() {}
+
+func (x *PodRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_control_api_control_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PodRequest.ProtoReflect.Descriptor instead.
+func (*PodRequest) Descriptor() ([]byte, []int) {
+	return file_control_api_control_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *PodRequest) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+func (x *PodRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+// PodReply is where a pod is.
+type PodReply struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// 4 or 16 bytes each, network byte order, IPv4 first; of a pod on its node's network those of the node.
+	Addresses [][]byte `protobuf:"bytes,1,rep,name=addresses,proto3" json:"addresses,omitempty"`
+	// Name of its node; empty: not known.
+	Node          string `protobuf:"bytes,2,opt,name=node,proto3" json:"node,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PodReply) Reset() {
+	*x = PodReply{}
+	mi := &file_control_api_control_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PodReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PodReply) ProtoMessage() {}
+
+func (x *PodReply) ProtoReflect() protoreflect.Message {
+	mi := &file_control_api_control_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PodReply.ProtoReflect.Descriptor instead.
+func (*PodReply) Descriptor() ([]byte, []int) {
+	return file_control_api_control_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *PodReply) GetAddresses() [][]byte {
+	if x != nil {
+		return x.Addresses
+	}
+	return nil
+}
+
+func (x *PodReply) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
 var File_control_api_control_proto protoreflect.FileDescriptor
 
 const file_control_api_control_proto_rawDesc = "" +
@@ -1037,10 +1144,18 @@ const file_control_api_control_proto_rawDesc = "" +
 	"\x16round_trip_nanoseconds\x18\x05 \x01(\x04R\x14roundTripNanoseconds\x12\x1c\n" +
 	"\tsnapshots\x18\x06 \x01(\x04R\tsnapshots\x12\x16\n" +
 	"\x06deltas\x18\a \x01(\x04R\x06deltas\x12\x14\n" +
-	"\x05nacks\x18\b \x01(\x04R\x05nacks2\xa7\x01\n" +
+	"\x05nacks\x18\b \x01(\x04R\x05nacks\">\n" +
+	"\n" +
+	"PodRequest\x12\x1c\n" +
+	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\"<\n" +
+	"\bPodReply\x12\x1c\n" +
+	"\taddresses\x18\x01 \x03(\fR\taddresses\x12\x12\n" +
+	"\x04node\x18\x02 \x01(\tR\x04node2\xec\x01\n" +
 	"\aControl\x12N\n" +
 	"\x04Sync\x12!.viaduct.control.v1.FromDataplane\x1a\x1f.viaduct.control.v1.FromControl(\x010\x01\x12L\n" +
-	"\x06Status\x12!.viaduct.control.v1.StatusRequest\x1a\x1f.viaduct.control.v1.StatusReplyB,Z*github.com/viaduct-net/viaduct/control/apib\x06proto3"
+	"\x06Status\x12!.viaduct.control.v1.StatusRequest\x1a\x1f.viaduct.control.v1.StatusReply\x12C\n" +
+	"\x03Pod\x12\x1e.viaduct.control.v1.PodRequest\x1a\x1c.viaduct.control.v1.PodReplyB,Z*github.com/viaduct-net/viaduct/control/apib\x06proto3"
 
 var (
 	file_control_api_control_proto_rawDescOnce sync.Once
@@ -1054,7 +1169,7 @@ func file_control_api_control_proto_rawDescGZIP() []byte {
 	return file_control_api_control_proto_rawDescData
 }
 
-var file_control_api_control_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
+var file_control_api_control_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_control_api_control_proto_goTypes = []any{
 	(*FromDataplane)(nil), // 0: viaduct.control.v1.FromDataplane
 	(*FromControl)(nil),   // 1: viaduct.control.v1.FromControl
@@ -1068,30 +1183,34 @@ var file_control_api_control_proto_goTypes = []any{
 	(*Source)(nil),        // 9: viaduct.control.v1.Source
 	(*Refused)(nil),       // 10: viaduct.control.v1.Refused
 	(*Follower)(nil),      // 11: viaduct.control.v1.Follower
-	nil,                   // 12: viaduct.control.v1.StatusReply.ObjectsEntry
-	(*Snapshot)(nil),      // 13: viaduct.control.v1.Snapshot
-	(*Delta)(nil),         // 14: viaduct.control.v1.Delta
+	(*PodRequest)(nil),    // 12: viaduct.control.v1.PodRequest
+	(*PodReply)(nil),      // 13: viaduct.control.v1.PodReply
+	nil,                   // 14: viaduct.control.v1.StatusReply.ObjectsEntry
+	(*Snapshot)(nil),      // 15: viaduct.control.v1.Snapshot
+	(*Delta)(nil),         // 16: viaduct.control.v1.Delta
 }
 var file_control_api_control_proto_depIdxs = []int32{
 	2,  // 0: viaduct.control.v1.FromDataplane.hello:type_name -> viaduct.control.v1.Hello
 	3,  // 1: viaduct.control.v1.FromDataplane.ack:type_name -> viaduct.control.v1.Ack
 	5,  // 2: viaduct.control.v1.FromDataplane.nack:type_name -> viaduct.control.v1.Nack
-	13, // 3: viaduct.control.v1.FromControl.snapshot:type_name -> viaduct.control.v1.Snapshot
-	14, // 4: viaduct.control.v1.FromControl.delta:type_name -> viaduct.control.v1.Delta
-	13, // 5: viaduct.control.v1.Hello.in_force:type_name -> viaduct.control.v1.Snapshot
+	15, // 3: viaduct.control.v1.FromControl.snapshot:type_name -> viaduct.control.v1.Snapshot
+	16, // 4: viaduct.control.v1.FromControl.delta:type_name -> viaduct.control.v1.Delta
+	15, // 5: viaduct.control.v1.Hello.in_force:type_name -> viaduct.control.v1.Snapshot
 	4,  // 6: viaduct.control.v1.Ack.closed:type_name -> viaduct.control.v1.ClosedPort
 	9,  // 7: viaduct.control.v1.StatusReply.source:type_name -> viaduct.control.v1.Source
-	12, // 8: viaduct.control.v1.StatusReply.objects:type_name -> viaduct.control.v1.StatusReply.ObjectsEntry
+	14, // 8: viaduct.control.v1.StatusReply.objects:type_name -> viaduct.control.v1.StatusReply.ObjectsEntry
 	10, // 9: viaduct.control.v1.StatusReply.refused:type_name -> viaduct.control.v1.Refused
 	11, // 10: viaduct.control.v1.StatusReply.dataplane:type_name -> viaduct.control.v1.Follower
 	5,  // 11: viaduct.control.v1.StatusReply.last_nack:type_name -> viaduct.control.v1.Nack
 	8,  // 12: viaduct.control.v1.StatusReply.pools:type_name -> viaduct.control.v1.Pool
 	0,  // 13: viaduct.control.v1.Control.Sync:input_type -> viaduct.control.v1.FromDataplane
 	6,  // 14: viaduct.control.v1.Control.Status:input_type -> viaduct.control.v1.StatusRequest
-	1,  // 15: viaduct.control.v1.Control.Sync:output_type -> viaduct.control.v1.FromControl
-	7,  // 16: viaduct.control.v1.Control.Status:output_type -> viaduct.control.v1.StatusReply
-	15, // [15:17] is the sub-list for method output_type
-	13, // [13:15] is the sub-list for method input_type
+	12, // 15: viaduct.control.v1.Control.Pod:input_type -> viaduct.control.v1.PodRequest
+	1,  // 16: viaduct.control.v1.Control.Sync:output_type -> viaduct.control.v1.FromControl
+	7,  // 17: viaduct.control.v1.Control.Status:output_type -> viaduct.control.v1.StatusReply
+	13, // 18: viaduct.control.v1.Control.Pod:output_type -> viaduct.control.v1.PodReply
+	16, // [16:19] is the sub-list for method output_type
+	13, // [13:16] is the sub-list for method input_type
 	13, // [13:13] is the sub-list for extension type_name
 	13, // [13:13] is the sub-list for extension extendee
 	0,  // [0:13] is the sub-list for field type_name
@@ -1118,7 +1237,7 @@ func file_control_api_control_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_control_api_control_proto_rawDesc), len(file_control_api_control_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   13,
+			NumMessages:   15,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -25,6 +25,7 @@ const _ = grpc.SupportPackageIsVersion9
 const (
 	Control_Sync_FullMethodName   = "/viaduct.control.v1.Control/Sync"
 	Control_Status_FullMethodName = "/viaduct.control.v1.Control/Status"
+	Control_Pod_FullMethodName    = "/viaduct.control.v1.Control/Pod"
 )
 
 // ControlClient is the client API for Control service.
@@ -42,6 +43,8 @@ type ControlClient interface {
 	Sync(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[FromDataplane, FromControl], error)
 	// Status says how control is: its source, what was refused, and what the dataplane made of the last epoch.
 	Status(ctx context.Context, in *StatusRequest, opts ...grpc.CallOption) (*StatusReply, error)
+	// Pod says which addresses a pod has. It fails with NOT_FOUND where neither an object nor an attachment tells of it.
+	Pod(ctx context.Context, in *PodRequest, opts ...grpc.CallOption) (*PodReply, error)
 }
 
 type controlClient struct {
@@ -75,6 +78,16 @@ func (c *controlClient) Status(ctx context.Context, in *StatusRequest, opts ...g
 	return out, nil
 }
 
+func (c *controlClient) Pod(ctx context.Context, in *PodRequest, opts ...grpc.CallOption) (*PodReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(PodReply)
+	err := c.cc.Invoke(ctx, Control_Pod_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // ControlServer is the server API for Control service.
 // All implementations must embed UnimplementedControlServer
 // for forward compatibility.
@@ -90,6 +103,8 @@ type ControlServer interface {
 	Sync(grpc.BidiStreamingServer[FromDataplane, FromControl]) error
 	// Status says how control is: its source, what was refused, and what the dataplane made of the last epoch.
 	Status(context.Context, *StatusRequest) (*StatusReply, error)
+	// Pod says which addresses a pod has. It fails with NOT_FOUND where neither an object nor an attachment tells of it.
+	Pod(context.Context, *PodRequest) (*PodReply, error)
 	mustEmbedUnimplementedControlServer()
 }
 
@@ -105,6 +120,9 @@ func (UnimplementedControlServer) Sync(grpc.BidiStreamingServer[FromDataplane, F
 }
 func (UnimplementedControlServer) Status(context.Context, *StatusRequest) (*StatusReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method Status not implemented")
+}
+func (UnimplementedControlServer) Pod(context.Context, *PodRequest) (*PodReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method Pod not implemented")
 }
 func (UnimplementedControlServer) mustEmbedUnimplementedControlServer() {}
 func (UnimplementedControlServer) testEmbeddedByValue()                 {}
@@ -152,6 +170,24 @@ func _Control_Status_Handler(srv interface{}, ctx context.Context, dec func(inte
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Control_Pod_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(PodRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ControlServer).Pod(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Control_Pod_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ControlServer).Pod(ctx, req.(*PodRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Control_ServiceDesc is the grpc.ServiceDesc for Control service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -162,6 +198,10 @@ var Control_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Status",
 			Handler:    _Control_Status_Handler,
+		},
+		{
+			MethodName: "Pod",
+			Handler:    _Control_Pod_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

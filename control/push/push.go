@@ -5,8 +5,8 @@
 // Files, in the order that a change takes: intake.go (what the source said merges here), attach.go (pods' interfaces
 // come and go, and wait for the dataplane), pusher.go (the goroutine that owns the compiler: it compiles, and decides
 // what is sent), settings.go (what a node's pods need to know of it), resume.go (the numbers of an earlier process),
-// stream.go (the Sync stream of a dataplane), statuses.go (what became of objects, back to the source); status.go and
-// metrics.go say how all of it is.
+// stream.go (the Sync stream of a dataplane), statuses.go (what became of objects, back to the source); status.go,
+// metrics.go and pod.go say how all of it is.
 //
 // One message is in flight at a time. What changes until it is acked merges, so that a dataplane that is slow gets
 // fewer and larger messages, and never an old one.
@@ -58,6 +58,7 @@ type Server struct {
 	joins   chan *follower
 	leaves  chan *follower
 	answers chan answer
+	asks    chan func(*compile.Compiler)
 	stopped chan struct{} // closed when Run has returned
 }
 
@@ -66,7 +67,7 @@ func New(cfg Config) *Server {
 	s := &Server{
 		cfg: cfg, log: cfg.Logger, started: time.Now(), intake: newIntake(), metrics: newMetrics(),
 		joins: make(chan *follower), leaves: make(chan *follower), answers: make(chan answer),
-		stopped: make(chan struct{}),
+		asks: make(chan func(*compile.Compiler)), stopped: make(chan struct{}),
 	}
 	s.state.Store(&state{})
 	return s

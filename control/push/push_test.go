@@ -6,11 +6,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"strings"
 	"testing"
 
 	"go.uber.org/zap"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 	"pgregory.net/rapid"
 
@@ -389,5 +391,40 @@ func TestStatusOfPlaceThatIsNotUTF8(t *testing.T) {
 	eventually(t, "refused", func() bool { return len(c.status(t).Refused) == 1 })
 	if _, err := proto.Marshal(c.status(t)); err != nil {
 		t.Errorf("viaduct status: %v", err)
+	}
+}
+
+// TestPod: an address by its object, one by its attachment, those of its node, and a pod that nobody knows.
+func TestPod(t *testing.T) {
+	var s memory.Source
+	s.Replace(objects(t, node("a"),
+		"apiVersion: v1\nkind: Pod\nmetadata: {name: web, namespace: shop}\n"+
+			"spec: {nodeName: far}\nstatus: {podIPs: [{ip: 'fd00::7'}, {ip: 10.244.2.7}]}",
+		"apiVersion: v1\nkind: Pod\nmetadata: {name: agent, namespace: shop}\nspec: {nodeName: far, hostNetwork: true}",
+		"apiVersion: v1\nkind: Node\nmetadata: {name: far}\n"+
+			"status: {addresses: [{type: InternalIP, address: 192.0.2.2}]}"))
+	c := startWith(t, socketPath(t), Config{Source: &s, Attachments: []*compile.Attachment{{
+		Port: "shop/db", Device: "vd1", PodNamespace: "shop", PodName: "db",
+		Addresses: []netip.Addr{netip.MustParseAddr("10.244.1.9")},
+	}}})
+	c.follow(t, nil).take()
+	for name, want := range map[string]string{
+		"web": "10.244.2.7 fd00::7 far", "agent": "192.0.2.2 far", "db": "10.244.1.9 lab",
+	} {
+		r, err := c.Pod(t.Context(), &api.PodRequest{Namespace: "shop", Name: name})
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := ""
+		for _, b := range r.Addresses {
+			a, _ := netip.AddrFromSlice(b)
+			got += a.String() + " "
+		}
+		if got += r.Node; got != want {
+			t.Errorf("%s: %s, want %s", name, got, want)
+		}
+	}
+	if _, err := c.Pod(t.Context(), &api.PodRequest{Namespace: "shop", Name: "ghost"}); status.Code(err) != codes.NotFound {
+		t.Errorf("a pod that nobody knows: %v", err)
 	}
 }

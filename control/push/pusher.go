@@ -75,6 +75,8 @@ func (p *pusher) run(ctx context.Context) {
 			p.leave(f)
 		case a := <-p.s.answers:
 			p.answered(a)
+		case ask := <-p.s.asks:
+			ask(p.compiler)
 		case <-p.again.C:
 			if p.follower != nil {
 				p.follower.refused = 0

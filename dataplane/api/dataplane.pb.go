@@ -143,6 +143,8 @@ type StatusReply struct {
 	TablesFrom    string       `protobuf:"bytes,16,opt,name=tables_from,json=tablesFrom,proto3" json:"tables_from,omitempty"`
 	ControlLink   *ControlLink `protobuf:"bytes,17,opt,name=control_link,json=controlLink,proto3" json:"control_link,omitempty"`
 	StateFile     *StateFile   `protobuf:"bytes,18,opt,name=state_file,json=stateFile,proto3" json:"state_file,omitempty"`
+	Policies      uint64       `protobuf:"varint,19,opt,name=policies,proto3" json:"policies,omitempty"`
+	FlowTable     *FlowTable   `protobuf:"bytes,20,opt,name=flow_table,json=flowTable,proto3" json:"flow_table,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -303,6 +305,158 @@ func (x *StatusReply) GetStateFile() *StateFile {
 	return nil
 }
 
+func (x *StatusReply) GetPolicies() uint64 {
+	if x != nil {
+		return x.Policies
+	}
+	return 0
+}
+
+func (x *StatusReply) GetFlowTable() *FlowTable {
+	if x != nil {
+		return x.FlowTable
+	}
+	return nil
+}
+
+// FlowTable is how the table of tracked flows is. What counts events counts since the process started.
+type FlowTable struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Flows that are tracked, and that may be.
+	Flows    uint64 `protobuf:"varint,1,opt,name=flows,proto3" json:"flows,omitempty"`
+	Capacity uint64 `protobuf:"varint,2,opt,name=capacity,proto3" json:"capacity,omitempty"`
+	// Of them those that nobody has answered yet.
+	HalfOpen uint64 `protobuf:"varint,3,opt,name=half_open,json=halfOpen,proto3" json:"half_open,omitempty"`
+	Opened   uint64 `protobuf:"varint,4,opt,name=opened,proto3" json:"opened,omitempty"`
+	// Ended by their own packets, by time, by a policy that no longer lets them, and to make room for others.
+	Closed  uint64 `protobuf:"varint,5,opt,name=closed,proto3" json:"closed,omitempty"`
+	Expired uint64 `protobuf:"varint,6,opt,name=expired,proto3" json:"expired,omitempty"`
+	Revoked uint64 `protobuf:"varint,7,opt,name=revoked,proto3" json:"revoked,omitempty"`
+	Evicted uint64 `protobuf:"varint,8,opt,name=evicted,proto3" json:"evicted,omitempty"`
+	// Flows that were not let in for want of room: by table, by port and by source.
+	RefusedTable  uint64 `protobuf:"varint,9,opt,name=refused_table,json=refusedTable,proto3" json:"refused_table,omitempty"`
+	RefusedPort   uint64 `protobuf:"varint,10,opt,name=refused_port,json=refusedPort,proto3" json:"refused_port,omitempty"`
+	RefusedSource uint64 `protobuf:"varint,11,opt,name=refused_source,json=refusedSource,proto3" json:"refused_source,omitempty"`
+	// Connections begun without an entry until they were answered, since too many were not.
+	WithoutEntry  uint64 `protobuf:"varint,12,opt,name=without_entry,json=withoutEntry,proto3" json:"without_entry,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FlowTable) Reset() {
+	*x = FlowTable{}
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FlowTable) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FlowTable) ProtoMessage() {}
+
+func (x *FlowTable) ProtoReflect() protoreflect.Message {
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FlowTable.ProtoReflect.Descriptor instead.
+func (*FlowTable) Descriptor() ([]byte, []int) {
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *FlowTable) GetFlows() uint64 {
+	if x != nil {
+		return x.Flows
+	}
+	return 0
+}
+
+func (x *FlowTable) GetCapacity() uint64 {
+	if x != nil {
+		return x.Capacity
+	}
+	return 0
+}
+
+func (x *FlowTable) GetHalfOpen() uint64 {
+	if x != nil {
+		return x.HalfOpen
+	}
+	return 0
+}
+
+func (x *FlowTable) GetOpened() uint64 {
+	if x != nil {
+		return x.Opened
+	}
+	return 0
+}
+
+func (x *FlowTable) GetClosed() uint64 {
+	if x != nil {
+		return x.Closed
+	}
+	return 0
+}
+
+func (x *FlowTable) GetExpired() uint64 {
+	if x != nil {
+		return x.Expired
+	}
+	return 0
+}
+
+func (x *FlowTable) GetRevoked() uint64 {
+	if x != nil {
+		return x.Revoked
+	}
+	return 0
+}
+
+func (x *FlowTable) GetEvicted() uint64 {
+	if x != nil {
+		return x.Evicted
+	}
+	return 0
+}
+
+func (x *FlowTable) GetRefusedTable() uint64 {
+	if x != nil {
+		return x.RefusedTable
+	}
+	return 0
+}
+
+func (x *FlowTable) GetRefusedPort() uint64 {
+	if x != nil {
+		return x.RefusedPort
+	}
+	return 0
+}
+
+func (x *FlowTable) GetRefusedSource() uint64 {
+	if x != nil {
+		return x.RefusedSource
+	}
+	return 0
+}
+
+func (x *FlowTable) GetWithoutEntry() uint64 {
+	if x != nil {
+		return x.WithoutEntry
+	}
+	return 0
+}
+
 // ControlLink is the stream from control, the process that says what is to be in force, as the dataplane sees it.
 type ControlLink struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -322,7 +476,7 @@ type ControlLink struct {
 
 func (x *ControlLink) Reset() {
 	*x = ControlLink{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[2]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -334,7 +488,7 @@ func (x *ControlLink) String() string {
 func (*ControlLink) ProtoMessage() {}
 
 func (x *ControlLink) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[2]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -347,7 +501,7 @@ func (x *ControlLink) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ControlLink.ProtoReflect.Descriptor instead.
 func (*ControlLink) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{2}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *ControlLink) GetConnected() bool {
@@ -407,7 +561,7 @@ type StateFile struct {
 
 func (x *StateFile) Reset() {
 	*x = StateFile{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[3]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -419,7 +573,7 @@ func (x *StateFile) String() string {
 func (*StateFile) ProtoMessage() {}
 
 func (x *StateFile) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[3]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -432,7 +586,7 @@ func (x *StateFile) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StateFile.ProtoReflect.Descriptor instead.
 func (*StateFile) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{3}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *StateFile) GetPath() string {
@@ -479,7 +633,7 @@ type Refusal struct {
 
 func (x *Refusal) Reset() {
 	*x = Refusal{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[4]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -491,7 +645,7 @@ func (x *Refusal) String() string {
 func (*Refusal) ProtoMessage() {}
 
 func (x *Refusal) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[4]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -504,7 +658,7 @@ func (x *Refusal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refusal.ProtoReflect.Descriptor instead.
 func (*Refusal) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{4}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Refusal) GetEpoch() uint64 {
@@ -568,7 +722,7 @@ type Worker struct {
 
 func (x *Worker) Reset() {
 	*x = Worker{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[5]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -580,7 +734,7 @@ func (x *Worker) String() string {
 func (*Worker) ProtoMessage() {}
 
 func (x *Worker) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[5]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -593,7 +747,7 @@ func (x *Worker) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Worker.ProtoReflect.Descriptor instead.
 func (*Worker) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{5}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Worker) GetId() uint32 {
@@ -684,7 +838,7 @@ type WorkerQueue struct {
 
 func (x *WorkerQueue) Reset() {
 	*x = WorkerQueue{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[6]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -696,7 +850,7 @@ func (x *WorkerQueue) String() string {
 func (*WorkerQueue) ProtoMessage() {}
 
 func (x *WorkerQueue) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[6]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -709,7 +863,7 @@ func (x *WorkerQueue) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkerQueue.ProtoReflect.Descriptor instead.
 func (*WorkerQueue) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{6}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *WorkerQueue) GetDevice() string {
@@ -736,7 +890,7 @@ type PortsRequest struct {
 
 func (x *PortsRequest) Reset() {
 	*x = PortsRequest{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[7]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -748,7 +902,7 @@ func (x *PortsRequest) String() string {
 func (*PortsRequest) ProtoMessage() {}
 
 func (x *PortsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[7]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -761,7 +915,7 @@ func (x *PortsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortsRequest.ProtoReflect.Descriptor instead.
 func (*PortsRequest) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{7}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *PortsRequest) GetName() string {
@@ -781,7 +935,7 @@ type PortsReply struct {
 
 func (x *PortsReply) Reset() {
 	*x = PortsReply{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[8]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -793,7 +947,7 @@ func (x *PortsReply) String() string {
 func (*PortsReply) ProtoMessage() {}
 
 func (x *PortsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[8]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -806,7 +960,7 @@ func (x *PortsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortsReply.ProtoReflect.Descriptor instead.
 func (*PortsReply) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{8}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *PortsReply) GetEpoch() uint64 {
@@ -862,7 +1016,7 @@ type Port struct {
 
 func (x *Port) Reset() {
 	*x = Port{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[9]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -874,7 +1028,7 @@ func (x *Port) String() string {
 func (*Port) ProtoMessage() {}
 
 func (x *Port) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[9]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -887,7 +1041,7 @@ func (x *Port) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Port.ProtoReflect.Descriptor instead.
 func (*Port) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{9}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Port) GetId() uint32 {
@@ -1043,7 +1197,7 @@ type PortQueue struct {
 
 func (x *PortQueue) Reset() {
 	*x = PortQueue{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[10]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1055,7 +1209,7 @@ func (x *PortQueue) String() string {
 func (*PortQueue) ProtoMessage() {}
 
 func (x *PortQueue) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[10]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1068,7 +1222,7 @@ func (x *PortQueue) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortQueue.ProtoReflect.Descriptor instead.
 func (*PortQueue) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{10}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *PortQueue) GetQueue() uint32 {
@@ -1150,7 +1304,7 @@ type Feature struct {
 
 func (x *Feature) Reset() {
 	*x = Feature{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[11]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1162,7 +1316,7 @@ func (x *Feature) String() string {
 func (*Feature) ProtoMessage() {}
 
 func (x *Feature) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[11]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1175,7 +1329,7 @@ func (x *Feature) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Feature.ProtoReflect.Descriptor instead.
 func (*Feature) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{11}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Feature) GetName() string {
@@ -1218,7 +1372,7 @@ type Degradation struct {
 
 func (x *Degradation) Reset() {
 	*x = Degradation{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[12]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1230,7 +1384,7 @@ func (x *Degradation) String() string {
 func (*Degradation) ProtoMessage() {}
 
 func (x *Degradation) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[12]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1243,7 +1397,7 @@ func (x *Degradation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Degradation.ProtoReflect.Descriptor instead.
 func (*Degradation) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{12}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Degradation) GetSubject() string {
@@ -1272,7 +1426,7 @@ type RoutesRequest struct {
 
 func (x *RoutesRequest) Reset() {
 	*x = RoutesRequest{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[13]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1284,7 +1438,7 @@ func (x *RoutesRequest) String() string {
 func (*RoutesRequest) ProtoMessage() {}
 
 func (x *RoutesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[13]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1297,7 +1451,7 @@ func (x *RoutesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RoutesRequest.ProtoReflect.Descriptor instead.
 func (*RoutesRequest) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{13}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *RoutesRequest) GetPrefix() string {
@@ -1325,7 +1479,7 @@ type RoutesReply struct {
 
 func (x *RoutesReply) Reset() {
 	*x = RoutesReply{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[14]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1337,7 +1491,7 @@ func (x *RoutesReply) String() string {
 func (*RoutesReply) ProtoMessage() {}
 
 func (x *RoutesReply) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[14]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1350,7 +1504,7 @@ func (x *RoutesReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RoutesReply.ProtoReflect.Descriptor instead.
 func (*RoutesReply) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{14}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *RoutesReply) GetEpoch() uint64 {
@@ -1381,7 +1535,7 @@ type Route struct {
 
 func (x *Route) Reset() {
 	*x = Route{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[15]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1393,7 +1547,7 @@ func (x *Route) String() string {
 func (*Route) ProtoMessage() {}
 
 func (x *Route) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[15]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1406,7 +1560,7 @@ func (x *Route) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Route.ProtoReflect.Descriptor instead.
 func (*Route) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{15}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Route) GetDestination() string {
@@ -1452,7 +1606,7 @@ type NextHop struct {
 
 func (x *NextHop) Reset() {
 	*x = NextHop{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[16]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1464,7 +1618,7 @@ func (x *NextHop) String() string {
 func (*NextHop) ProtoMessage() {}
 
 func (x *NextHop) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[16]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1477,7 +1631,7 @@ func (x *NextHop) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NextHop.ProtoReflect.Descriptor instead.
 func (*NextHop) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{16}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *NextHop) GetPort() string {
@@ -1520,7 +1674,7 @@ type IdentitiesRequest struct {
 
 func (x *IdentitiesRequest) Reset() {
 	*x = IdentitiesRequest{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[17]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1532,7 +1686,7 @@ func (x *IdentitiesRequest) String() string {
 func (*IdentitiesRequest) ProtoMessage() {}
 
 func (x *IdentitiesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[17]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1545,7 +1699,7 @@ func (x *IdentitiesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IdentitiesRequest.ProtoReflect.Descriptor instead.
 func (*IdentitiesRequest) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{17}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *IdentitiesRequest) GetAddress() string {
@@ -1573,7 +1727,7 @@ type IdentitiesReply struct {
 
 func (x *IdentitiesReply) Reset() {
 	*x = IdentitiesReply{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[18]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1585,7 +1739,7 @@ func (x *IdentitiesReply) String() string {
 func (*IdentitiesReply) ProtoMessage() {}
 
 func (x *IdentitiesReply) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[18]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1598,7 +1752,7 @@ func (x *IdentitiesReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IdentitiesReply.ProtoReflect.Descriptor instead.
 func (*IdentitiesReply) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{18}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *IdentitiesReply) GetEpoch() uint64 {
@@ -1633,7 +1787,7 @@ type Identity struct {
 
 func (x *Identity) Reset() {
 	*x = Identity{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[19]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1645,7 +1799,7 @@ func (x *Identity) String() string {
 func (*Identity) ProtoMessage() {}
 
 func (x *Identity) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[19]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1658,7 +1812,7 @@ func (x *Identity) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Identity.ProtoReflect.Descriptor instead.
 func (*Identity) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{19}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Identity) GetId() uint32 {
@@ -1715,7 +1869,7 @@ type IdentityPrefix struct {
 
 func (x *IdentityPrefix) Reset() {
 	*x = IdentityPrefix{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[20]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1727,7 +1881,7 @@ func (x *IdentityPrefix) String() string {
 func (*IdentityPrefix) ProtoMessage() {}
 
 func (x *IdentityPrefix) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[20]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1740,7 +1894,7 @@ func (x *IdentityPrefix) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IdentityPrefix.ProtoReflect.Descriptor instead.
 func (*IdentityPrefix) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{20}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *IdentityPrefix) GetPrefix() string {
@@ -1757,6 +1911,750 @@ func (x *IdentityPrefix) GetOrigin() string {
 	return ""
 }
 
+type PoliciesRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Only this policy, as PoliciesReply names it; empty: all.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Only those that judge this address's packets; empty: all.
+	Address       string `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PoliciesRequest) Reset() {
+	*x = PoliciesRequest{}
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PoliciesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PoliciesRequest) ProtoMessage() {}
+
+func (x *PoliciesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PoliciesRequest.ProtoReflect.Descriptor instead.
+func (*PoliciesRequest) Descriptor() ([]byte, []int) {
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *PoliciesRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *PoliciesRequest) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+// PoliciesReply is a part of the list.
+type PoliciesReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Epoch         uint64                 `protobuf:"varint,1,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	Policies      []*Policy              `protobuf:"bytes,2,rep,name=policies,proto3" json:"policies,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PoliciesReply) Reset() {
+	*x = PoliciesReply{}
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PoliciesReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PoliciesReply) ProtoMessage() {}
+
+func (x *PoliciesReply) ProtoReflect() protoreflect.Message {
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PoliciesReply.ProtoReflect.Descriptor instead.
+func (*PoliciesReply) Descriptor() ([]byte, []int) {
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *PoliciesReply) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *PoliciesReply) GetPolicies() []*Policy {
+	if x != nil {
+		return x.Policies
+	}
+	return nil
+}
+
+// Policy is one policy object in force.
+type Policy struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// "NetworkPolicy default/web".
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// "admin", "namespace" or "baseline".
+	Tier     string `protobuf:"bytes,2,opt,name=tier,proto3" json:"tier,omitempty"`
+	Priority int32  `protobuf:"varint,3,opt,name=priority,proto3" json:"priority,omitempty"`
+	// Directions that it isolates: "ingress", "egress".
+	Isolates []string `protobuf:"bytes,4,rep,name=isolates,proto3" json:"isolates,omitempty"`
+	// Identities that it judges.
+	Subjects []uint32      `protobuf:"varint,5,rep,packed,name=subjects,proto3" json:"subjects,omitempty"`
+	Rules    []*PolicyRule `protobuf:"bytes,6,rep,name=rules,proto3" json:"rules,omitempty"`
+	Origin   string        `protobuf:"bytes,7,opt,name=origin,proto3" json:"origin,omitempty"`
+	// Judged and reported, and not enforced.
+	Staged        bool `protobuf:"varint,8,opt,name=staged,proto3" json:"staged,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Policy) Reset() {
+	*x = Policy{}
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Policy) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Policy) ProtoMessage() {}
+
+func (x *Policy) ProtoReflect() protoreflect.Message {
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Policy.ProtoReflect.Descriptor instead.
+func (*Policy) Descriptor() ([]byte, []int) {
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *Policy) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Policy) GetTier() string {
+	if x != nil {
+		return x.Tier
+	}
+	return ""
+}
+
+func (x *Policy) GetPriority() int32 {
+	if x != nil {
+		return x.Priority
+	}
+	return 0
+}
+
+func (x *Policy) GetIsolates() []string {
+	if x != nil {
+		return x.Isolates
+	}
+	return nil
+}
+
+func (x *Policy) GetSubjects() []uint32 {
+	if x != nil {
+		return x.Subjects
+	}
+	return nil
+}
+
+func (x *Policy) GetRules() []*PolicyRule {
+	if x != nil {
+		return x.Rules
+	}
+	return nil
+}
+
+func (x *Policy) GetOrigin() string {
+	if x != nil {
+		return x.Origin
+	}
+	return ""
+}
+
+func (x *Policy) GetStaged() bool {
+	if x != nil {
+		return x.Staged
+	}
+	return false
+}
+
+// PolicyRule is one rule of a policy.
+type PolicyRule struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Path within the object: "spec.ingress[0]".
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// "ingress" or "egress".
+	Direction string `protobuf:"bytes,2,opt,name=direction,proto3" json:"direction,omitempty"`
+	// "allow", "deny" or "pass".
+	Action string `protobuf:"bytes,3,opt,name=action,proto3" json:"action,omitempty"`
+	// Who matches, one text a set: "identities 3 7", "10.0.0.0/8 except 10.1.0.0/16", "*.example.com"; empty: everybody.
+	Peers []string `protobuf:"bytes,4,rep,name=peers,proto3" json:"peers,omitempty"`
+	// "TCP 80-90", "UDP dns"; empty: everything.
+	Ports         []string `protobuf:"bytes,5,rep,name=ports,proto3" json:"ports,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PolicyRule) Reset() {
+	*x = PolicyRule{}
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PolicyRule) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PolicyRule) ProtoMessage() {}
+
+func (x *PolicyRule) ProtoReflect() protoreflect.Message {
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PolicyRule.ProtoReflect.Descriptor instead.
+func (*PolicyRule) Descriptor() ([]byte, []int) {
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *PolicyRule) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *PolicyRule) GetDirection() string {
+	if x != nil {
+		return x.Direction
+	}
+	return ""
+}
+
+func (x *PolicyRule) GetAction() string {
+	if x != nil {
+		return x.Action
+	}
+	return ""
+}
+
+func (x *PolicyRule) GetPeers() []string {
+	if x != nil {
+		return x.Peers
+	}
+	return nil
+}
+
+func (x *PolicyRule) GetPorts() []string {
+	if x != nil {
+		return x.Ports
+	}
+	return nil
+}
+
+type FlowsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Only those with this address at either end; empty: all.
+	Address string `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
+	// Only those that this port opened, or that go to it; empty: all.
+	Port string `protobuf:"bytes,2,opt,name=port,proto3" json:"port,omitempty"`
+	// "tcp", "udp", "sctp", "icmp", "icmpv6" or a number; empty: all.
+	Protocol string `protobuf:"bytes,3,opt,name=protocol,proto3" json:"protocol,omitempty"`
+	// At most so many; 0: all.
+	Limit         uint32 `protobuf:"varint,4,opt,name=limit,proto3" json:"limit,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FlowsRequest) Reset() {
+	*x = FlowsRequest{}
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FlowsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FlowsRequest) ProtoMessage() {}
+
+func (x *FlowsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FlowsRequest.ProtoReflect.Descriptor instead.
+func (*FlowsRequest) Descriptor() ([]byte, []int) {
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *FlowsRequest) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *FlowsRequest) GetPort() string {
+	if x != nil {
+		return x.Port
+	}
+	return ""
+}
+
+func (x *FlowsRequest) GetProtocol() string {
+	if x != nil {
+		return x.Protocol
+	}
+	return ""
+}
+
+func (x *FlowsRequest) GetLimit() uint32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+// FlowsReply is a part of the list.
+type FlowsReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Flows         []*Flow                `protobuf:"bytes,1,rep,name=flows,proto3" json:"flows,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FlowsReply) Reset() {
+	*x = FlowsReply{}
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FlowsReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FlowsReply) ProtoMessage() {}
+
+func (x *FlowsReply) ProtoReflect() protoreflect.Message {
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FlowsReply.ProtoReflect.Descriptor instead.
+func (*FlowsReply) Descriptor() ([]byte, []int) {
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *FlowsReply) GetFlows() []*Flow {
+	if x != nil {
+		return x.Flows
+	}
+	return nil
+}
+
+// Flow is both directions of a connection.
+type Flow struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// "tcp", "udp", "sctp", "icmp", "icmpv6" or a number.
+	Protocol string `protobuf:"bytes,1,opt,name=protocol,proto3" json:"protocol,omitempty"`
+	// "established", "syn_sent", "unreplied", ...
+	State string `protobuf:"bytes,2,opt,name=state,proto3" json:"state,omitempty"`
+	// Who opened it, and to whom. Ports of ICMP are the identifier.
+	Source          string `protobuf:"bytes,3,opt,name=source,proto3" json:"source,omitempty"`
+	SourcePort      uint32 `protobuf:"varint,4,opt,name=source_port,json=sourcePort,proto3" json:"source_port,omitempty"`
+	Destination     string `protobuf:"bytes,5,opt,name=destination,proto3" json:"destination,omitempty"`
+	DestinationPort uint32 `protobuf:"varint,6,opt,name=destination_port,json=destinationPort,proto3" json:"destination_port,omitempty"`
+	// Names of the ports that it came in and went out by.
+	InPort  string `protobuf:"bytes,7,opt,name=in_port,json=inPort,proto3" json:"in_port,omitempty"`
+	OutPort string `protobuf:"bytes,8,opt,name=out_port,json=outPort,proto3" json:"out_port,omitempty"`
+	// In the opener's direction and in the other one.
+	Packets         uint64 `protobuf:"varint,9,opt,name=packets,proto3" json:"packets,omitempty"`
+	Bytes           uint64 `protobuf:"varint,10,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	ReplyPackets    uint64 `protobuf:"varint,11,opt,name=reply_packets,json=replyPackets,proto3" json:"reply_packets,omitempty"`
+	ReplyBytes      uint64 `protobuf:"varint,12,opt,name=reply_bytes,json=replyBytes,proto3" json:"reply_bytes,omitempty"`
+	IdleNanoseconds uint64 `protobuf:"varint,14,opt,name=idle_nanoseconds,json=idleNanoseconds,proto3" json:"idle_nanoseconds,omitempty"`
+	// Until it is forgotten, if nothing more comes.
+	ExpiresNanoseconds uint64 `protobuf:"varint,15,opt,name=expires_nanoseconds,json=expiresNanoseconds,proto3" json:"expires_nanoseconds,omitempty"`
+	// The rule that let it in: "NetworkPolicy default/web spec.ingress[0]"; empty: none had to.
+	Rule          string `protobuf:"bytes,16,opt,name=rule,proto3" json:"rule,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Flow) Reset() {
+	*x = Flow{}
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Flow) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Flow) ProtoMessage() {}
+
+func (x *Flow) ProtoReflect() protoreflect.Message {
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Flow.ProtoReflect.Descriptor instead.
+func (*Flow) Descriptor() ([]byte, []int) {
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *Flow) GetProtocol() string {
+	if x != nil {
+		return x.Protocol
+	}
+	return ""
+}
+
+func (x *Flow) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *Flow) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
+}
+
+func (x *Flow) GetSourcePort() uint32 {
+	if x != nil {
+		return x.SourcePort
+	}
+	return 0
+}
+
+func (x *Flow) GetDestination() string {
+	if x != nil {
+		return x.Destination
+	}
+	return ""
+}
+
+func (x *Flow) GetDestinationPort() uint32 {
+	if x != nil {
+		return x.DestinationPort
+	}
+	return 0
+}
+
+func (x *Flow) GetInPort() string {
+	if x != nil {
+		return x.InPort
+	}
+	return ""
+}
+
+func (x *Flow) GetOutPort() string {
+	if x != nil {
+		return x.OutPort
+	}
+	return ""
+}
+
+func (x *Flow) GetPackets() uint64 {
+	if x != nil {
+		return x.Packets
+	}
+	return 0
+}
+
+func (x *Flow) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *Flow) GetReplyPackets() uint64 {
+	if x != nil {
+		return x.ReplyPackets
+	}
+	return 0
+}
+
+func (x *Flow) GetReplyBytes() uint64 {
+	if x != nil {
+		return x.ReplyBytes
+	}
+	return 0
+}
+
+func (x *Flow) GetIdleNanoseconds() uint64 {
+	if x != nil {
+		return x.IdleNanoseconds
+	}
+	return 0
+}
+
+func (x *Flow) GetExpiresNanoseconds() uint64 {
+	if x != nil {
+		return x.ExpiresNanoseconds
+	}
+	return 0
+}
+
+func (x *Flow) GetRule() string {
+	if x != nil {
+		return x.Rule
+	}
+	return ""
+}
+
+type ExplainRequest struct {
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	Source      string                 `protobuf:"bytes,1,opt,name=source,proto3" json:"source,omitempty"`
+	Destination string                 `protobuf:"bytes,2,opt,name=destination,proto3" json:"destination,omitempty"`
+	// "tcp", "udp", "sctp", "icmp", "icmpv6" or a number.
+	Protocol string `protobuf:"bytes,3,opt,name=protocol,proto3" json:"protocol,omitempty"`
+	// Of the destination; 0 where the protocol has none.
+	Port          uint32 `protobuf:"varint,4,opt,name=port,proto3" json:"port,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExplainRequest) Reset() {
+	*x = ExplainRequest{}
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExplainRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExplainRequest) ProtoMessage() {}
+
+func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExplainRequest.ProtoReflect.Descriptor instead.
+func (*ExplainRequest) Descriptor() ([]byte, []int) {
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *ExplainRequest) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
+}
+
+func (x *ExplainRequest) GetDestination() string {
+	if x != nil {
+		return x.Destination
+	}
+	return ""
+}
+
+func (x *ExplainRequest) GetProtocol() string {
+	if x != nil {
+		return x.Protocol
+	}
+	return ""
+}
+
+func (x *ExplainRequest) GetPort() uint32 {
+	if x != nil {
+		return x.Port
+	}
+	return 0
+}
+
+// ExplainReply says what policy says of a flow.
+type ExplainReply struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// "allow" or "deny".
+	Verdict string `protobuf:"bytes,1,opt,name=verdict,proto3" json:"verdict,omitempty"`
+	// As `viaduct drops` has it; empty where the verdict is allow.
+	Reason string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	// What decided: "NetworkPolicy default/web spec.ingress[0]"; empty: nothing had to.
+	Rule string `protobuf:"bytes,3,opt,name=rule,proto3" json:"rule,omitempty"`
+	// What was looked at, in order.
+	Steps []string `protobuf:"bytes,4,rep,name=steps,proto3" json:"steps,omitempty"`
+	// What staged policies would have it be: "allow" or "deny", and by which rule; empty where they say nothing else.
+	StagedVerdict string `protobuf:"bytes,5,opt,name=staged_verdict,json=stagedVerdict,proto3" json:"staged_verdict,omitempty"`
+	StagedRule    string `protobuf:"bytes,6,opt,name=staged_rule,json=stagedRule,proto3" json:"staged_rule,omitempty"`
+	Epoch         uint64 `protobuf:"varint,7,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExplainReply) Reset() {
+	*x = ExplainReply{}
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExplainReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExplainReply) ProtoMessage() {}
+
+func (x *ExplainReply) ProtoReflect() protoreflect.Message {
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExplainReply.ProtoReflect.Descriptor instead.
+func (*ExplainReply) Descriptor() ([]byte, []int) {
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *ExplainReply) GetVerdict() string {
+	if x != nil {
+		return x.Verdict
+	}
+	return ""
+}
+
+func (x *ExplainReply) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *ExplainReply) GetRule() string {
+	if x != nil {
+		return x.Rule
+	}
+	return ""
+}
+
+func (x *ExplainReply) GetSteps() []string {
+	if x != nil {
+		return x.Steps
+	}
+	return nil
+}
+
+func (x *ExplainReply) GetStagedVerdict() string {
+	if x != nil {
+		return x.StagedVerdict
+	}
+	return ""
+}
+
+func (x *ExplainReply) GetStagedRule() string {
+	if x != nil {
+		return x.StagedRule
+	}
+	return ""
+}
+
+func (x *ExplainReply) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
 type NeighborsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Name of a port; empty: all.
@@ -1767,7 +2665,7 @@ type NeighborsRequest struct {
 
 func (x *NeighborsRequest) Reset() {
 	*x = NeighborsRequest{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[21]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1779,7 +2677,7 @@ func (x *NeighborsRequest) String() string {
 func (*NeighborsRequest) ProtoMessage() {}
 
 func (x *NeighborsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[21]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1792,7 +2690,7 @@ func (x *NeighborsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NeighborsRequest.ProtoReflect.Descriptor instead.
 func (*NeighborsRequest) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{21}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *NeighborsRequest) GetPort() string {
@@ -1811,7 +2709,7 @@ type NeighborsReply struct {
 
 func (x *NeighborsReply) Reset() {
 	*x = NeighborsReply{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[22]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1823,7 +2721,7 @@ func (x *NeighborsReply) String() string {
 func (*NeighborsReply) ProtoMessage() {}
 
 func (x *NeighborsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[22]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1836,7 +2734,7 @@ func (x *NeighborsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NeighborsReply.ProtoReflect.Descriptor instead.
 func (*NeighborsReply) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{22}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *NeighborsReply) GetNeighbors() []*Neighbor {
@@ -1865,7 +2763,7 @@ type Neighbor struct {
 
 func (x *Neighbor) Reset() {
 	*x = Neighbor{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[23]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1877,7 +2775,7 @@ func (x *Neighbor) String() string {
 func (*Neighbor) ProtoMessage() {}
 
 func (x *Neighbor) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[23]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1890,7 +2788,7 @@ func (x *Neighbor) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Neighbor.ProtoReflect.Descriptor instead.
 func (*Neighbor) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{23}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Neighbor) GetPort() string {
@@ -1945,7 +2843,7 @@ type LedgerRequest struct {
 
 func (x *LedgerRequest) Reset() {
 	*x = LedgerRequest{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[24]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1957,7 +2855,7 @@ func (x *LedgerRequest) String() string {
 func (*LedgerRequest) ProtoMessage() {}
 
 func (x *LedgerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[24]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1970,7 +2868,7 @@ func (x *LedgerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LedgerRequest.ProtoReflect.Descriptor instead.
 func (*LedgerRequest) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{24}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *LedgerRequest) GetPort() string {
@@ -1997,7 +2895,7 @@ type LedgerReply struct {
 
 func (x *LedgerReply) Reset() {
 	*x = LedgerReply{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[25]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2009,7 +2907,7 @@ func (x *LedgerReply) String() string {
 func (*LedgerReply) ProtoMessage() {}
 
 func (x *LedgerReply) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[25]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2022,7 +2920,7 @@ func (x *LedgerReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LedgerReply.ProtoReflect.Descriptor instead.
 func (*LedgerReply) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{25}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *LedgerReply) GetEpoch() uint64 {
@@ -2095,7 +2993,7 @@ type PortLedger struct {
 
 func (x *PortLedger) Reset() {
 	*x = PortLedger{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[26]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2107,7 +3005,7 @@ func (x *PortLedger) String() string {
 func (*PortLedger) ProtoMessage() {}
 
 func (x *PortLedger) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[26]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2120,7 +3018,7 @@ func (x *PortLedger) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortLedger.ProtoReflect.Descriptor instead.
 func (*PortLedger) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{26}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *PortLedger) GetId() uint32 {
@@ -2251,7 +3149,7 @@ type ReasonCount struct {
 
 func (x *ReasonCount) Reset() {
 	*x = ReasonCount{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[27]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2263,7 +3161,7 @@ func (x *ReasonCount) String() string {
 func (*ReasonCount) ProtoMessage() {}
 
 func (x *ReasonCount) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[27]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2276,7 +3174,7 @@ func (x *ReasonCount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReasonCount.ProtoReflect.Descriptor instead.
 func (*ReasonCount) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{27}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ReasonCount) GetReason() string {
@@ -2323,7 +3221,7 @@ type SocketStatistics struct {
 
 func (x *SocketStatistics) Reset() {
 	*x = SocketStatistics{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[28]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2335,7 +3233,7 @@ func (x *SocketStatistics) String() string {
 func (*SocketStatistics) ProtoMessage() {}
 
 func (x *SocketStatistics) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[28]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2348,7 +3246,7 @@ func (x *SocketStatistics) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SocketStatistics.ProtoReflect.Descriptor instead.
 func (*SocketStatistics) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{28}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *SocketStatistics) GetRxDropped() uint64 {
@@ -2398,7 +3296,7 @@ var File_dataplane_api_dataplane_proto protoreflect.FileDescriptor
 const file_dataplane_api_dataplane_proto_rawDesc = "" +
 	"\n" +
 	"\x1ddataplane/api/dataplane.proto\x12\x14viaduct.dataplane.v1\"\x0f\n" +
-	"\rStatusRequest\"\x85\x06\n" +
+	"\rStatusRequest\"\xe1\x06\n" +
 	"\vStatusReply\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\tR\x04node\x12\x14\n" +
@@ -2422,7 +3320,24 @@ const file_dataplane_api_dataplane_proto_rawDesc = "" +
 	"tablesFrom\x12D\n" +
 	"\fcontrol_link\x18\x11 \x01(\v2!.viaduct.dataplane.v1.ControlLinkR\vcontrolLink\x12>\n" +
 	"\n" +
-	"state_file\x18\x12 \x01(\v2\x1f.viaduct.dataplane.v1.StateFileR\tstateFile\"\xc3\x01\n" +
+	"state_file\x18\x12 \x01(\v2\x1f.viaduct.dataplane.v1.StateFileR\tstateFile\x12\x1a\n" +
+	"\bpolicies\x18\x13 \x01(\x04R\bpolicies\x12>\n" +
+	"\n" +
+	"flow_table\x18\x14 \x01(\v2\x1f.viaduct.dataplane.v1.FlowTableR\tflowTable\"\xec\x02\n" +
+	"\tFlowTable\x12\x14\n" +
+	"\x05flows\x18\x01 \x01(\x04R\x05flows\x12\x1a\n" +
+	"\bcapacity\x18\x02 \x01(\x04R\bcapacity\x12\x1b\n" +
+	"\thalf_open\x18\x03 \x01(\x04R\bhalfOpen\x12\x16\n" +
+	"\x06opened\x18\x04 \x01(\x04R\x06opened\x12\x16\n" +
+	"\x06closed\x18\x05 \x01(\x04R\x06closed\x12\x18\n" +
+	"\aexpired\x18\x06 \x01(\x04R\aexpired\x12\x18\n" +
+	"\arevoked\x18\a \x01(\x04R\arevoked\x12\x18\n" +
+	"\aevicted\x18\b \x01(\x04R\aevicted\x12#\n" +
+	"\rrefused_table\x18\t \x01(\x04R\frefusedTable\x12!\n" +
+	"\frefused_port\x18\n" +
+	" \x01(\x04R\vrefusedPort\x12%\n" +
+	"\x0erefused_source\x18\v \x01(\x04R\rrefusedSource\x12#\n" +
+	"\rwithout_entry\x18\f \x01(\x04R\fwithoutEntry\"\xc3\x01\n" +
 	"\vControlLink\x12\x1c\n" +
 	"\tconnected\x18\x01 \x01(\bR\tconnected\x124\n" +
 	"\x16since_unix_nanoseconds\x18\x02 \x01(\x03R\x14sinceUnixNanoseconds\x12\x14\n" +
@@ -2541,7 +3456,70 @@ const file_dataplane_api_dataplane_proto_rawDesc = "" +
 	"\bprefixes\x18\x06 \x03(\v2$.viaduct.dataplane.v1.IdentityPrefixR\bprefixes\"@\n" +
 	"\x0eIdentityPrefix\x12\x16\n" +
 	"\x06prefix\x18\x01 \x01(\tR\x06prefix\x12\x16\n" +
-	"\x06origin\x18\x02 \x01(\tR\x06origin\"&\n" +
+	"\x06origin\x18\x02 \x01(\tR\x06origin\"?\n" +
+	"\x0fPoliciesRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
+	"\aaddress\x18\x02 \x01(\tR\aaddress\"_\n" +
+	"\rPoliciesReply\x12\x14\n" +
+	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\x128\n" +
+	"\bpolicies\x18\x02 \x03(\v2\x1c.viaduct.dataplane.v1.PolicyR\bpolicies\"\xec\x01\n" +
+	"\x06Policy\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04tier\x18\x02 \x01(\tR\x04tier\x12\x1a\n" +
+	"\bpriority\x18\x03 \x01(\x05R\bpriority\x12\x1a\n" +
+	"\bisolates\x18\x04 \x03(\tR\bisolates\x12\x1a\n" +
+	"\bsubjects\x18\x05 \x03(\rR\bsubjects\x126\n" +
+	"\x05rules\x18\x06 \x03(\v2 .viaduct.dataplane.v1.PolicyRuleR\x05rules\x12\x16\n" +
+	"\x06origin\x18\a \x01(\tR\x06origin\x12\x16\n" +
+	"\x06staged\x18\b \x01(\bR\x06staged\"\x82\x01\n" +
+	"\n" +
+	"PolicyRule\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1c\n" +
+	"\tdirection\x18\x02 \x01(\tR\tdirection\x12\x16\n" +
+	"\x06action\x18\x03 \x01(\tR\x06action\x12\x14\n" +
+	"\x05peers\x18\x04 \x03(\tR\x05peers\x12\x14\n" +
+	"\x05ports\x18\x05 \x03(\tR\x05ports\"n\n" +
+	"\fFlowsRequest\x12\x18\n" +
+	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x12\n" +
+	"\x04port\x18\x02 \x01(\tR\x04port\x12\x1a\n" +
+	"\bprotocol\x18\x03 \x01(\tR\bprotocol\x12\x14\n" +
+	"\x05limit\x18\x04 \x01(\rR\x05limit\">\n" +
+	"\n" +
+	"FlowsReply\x120\n" +
+	"\x05flows\x18\x01 \x03(\v2\x1a.viaduct.dataplane.v1.FlowR\x05flows\"\xd8\x03\n" +
+	"\x04Flow\x12\x1a\n" +
+	"\bprotocol\x18\x01 \x01(\tR\bprotocol\x12\x14\n" +
+	"\x05state\x18\x02 \x01(\tR\x05state\x12\x16\n" +
+	"\x06source\x18\x03 \x01(\tR\x06source\x12\x1f\n" +
+	"\vsource_port\x18\x04 \x01(\rR\n" +
+	"sourcePort\x12 \n" +
+	"\vdestination\x18\x05 \x01(\tR\vdestination\x12)\n" +
+	"\x10destination_port\x18\x06 \x01(\rR\x0fdestinationPort\x12\x17\n" +
+	"\ain_port\x18\a \x01(\tR\x06inPort\x12\x19\n" +
+	"\bout_port\x18\b \x01(\tR\aoutPort\x12\x18\n" +
+	"\apackets\x18\t \x01(\x04R\apackets\x12\x14\n" +
+	"\x05bytes\x18\n" +
+	" \x01(\x04R\x05bytes\x12#\n" +
+	"\rreply_packets\x18\v \x01(\x04R\freplyPackets\x12\x1f\n" +
+	"\vreply_bytes\x18\f \x01(\x04R\n" +
+	"replyBytes\x12)\n" +
+	"\x10idle_nanoseconds\x18\x0e \x01(\x04R\x0fidleNanoseconds\x12/\n" +
+	"\x13expires_nanoseconds\x18\x0f \x01(\x04R\x12expiresNanoseconds\x12\x12\n" +
+	"\x04rule\x18\x10 \x01(\tR\x04rule\"z\n" +
+	"\x0eExplainRequest\x12\x16\n" +
+	"\x06source\x18\x01 \x01(\tR\x06source\x12 \n" +
+	"\vdestination\x18\x02 \x01(\tR\vdestination\x12\x1a\n" +
+	"\bprotocol\x18\x03 \x01(\tR\bprotocol\x12\x12\n" +
+	"\x04port\x18\x04 \x01(\rR\x04port\"\xc8\x01\n" +
+	"\fExplainReply\x12\x18\n" +
+	"\averdict\x18\x01 \x01(\tR\averdict\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x12\n" +
+	"\x04rule\x18\x03 \x01(\tR\x04rule\x12\x14\n" +
+	"\x05steps\x18\x04 \x03(\tR\x05steps\x12%\n" +
+	"\x0estaged_verdict\x18\x05 \x01(\tR\rstagedVerdict\x12\x1f\n" +
+	"\vstaged_rule\x18\x06 \x01(\tR\n" +
+	"stagedRule\x12\x14\n" +
+	"\x05epoch\x18\a \x01(\x04R\x05epoch\"&\n" +
 	"\x10NeighborsRequest\x12\x12\n" +
 	"\x04port\x18\x01 \x01(\tR\x04port\"N\n" +
 	"\x0eNeighborsReply\x12<\n" +
@@ -2604,14 +3582,17 @@ const file_dataplane_api_dataplane_proto_rawDesc = "" +
 	"\tPortState\x12\x13\n" +
 	"\x0fPORT_STATE_GONE\x10\x00\x12\x13\n" +
 	"\x0fPORT_STATE_DOWN\x10\x01\x12\x11\n" +
-	"\rPORT_STATE_UP\x10\x022\x8d\x04\n" +
+	"\rPORT_STATE_UP\x10\x022\x8d\x06\n" +
 	"\tDataplane\x12P\n" +
 	"\x06Status\x12#.viaduct.dataplane.v1.StatusRequest\x1a!.viaduct.dataplane.v1.StatusReply\x12M\n" +
 	"\x05Ports\x12\".viaduct.dataplane.v1.PortsRequest\x1a .viaduct.dataplane.v1.PortsReply\x12R\n" +
 	"\x06Routes\x12#.viaduct.dataplane.v1.RoutesRequest\x1a!.viaduct.dataplane.v1.RoutesReply0\x01\x12Y\n" +
 	"\tNeighbors\x12&.viaduct.dataplane.v1.NeighborsRequest\x1a$.viaduct.dataplane.v1.NeighborsReply\x12^\n" +
 	"\n" +
-	"Identities\x12'.viaduct.dataplane.v1.IdentitiesRequest\x1a%.viaduct.dataplane.v1.IdentitiesReply0\x01\x12P\n" +
+	"Identities\x12'.viaduct.dataplane.v1.IdentitiesRequest\x1a%.viaduct.dataplane.v1.IdentitiesReply0\x01\x12X\n" +
+	"\bPolicies\x12%.viaduct.dataplane.v1.PoliciesRequest\x1a#.viaduct.dataplane.v1.PoliciesReply0\x01\x12O\n" +
+	"\x05Flows\x12\".viaduct.dataplane.v1.FlowsRequest\x1a .viaduct.dataplane.v1.FlowsReply0\x01\x12S\n" +
+	"\aExplain\x12$.viaduct.dataplane.v1.ExplainRequest\x1a\".viaduct.dataplane.v1.ExplainReply\x12P\n" +
 	"\x06Ledger\x12#.viaduct.dataplane.v1.LedgerRequest\x1a!.viaduct.dataplane.v1.LedgerReplyB.Z,github.com/viaduct-net/viaduct/dataplane/apib\x06proto3"
 
 var (
@@ -2627,79 +3608,99 @@ func file_dataplane_api_dataplane_proto_rawDescGZIP() []byte {
 }
 
 var file_dataplane_api_dataplane_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_dataplane_api_dataplane_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
+var file_dataplane_api_dataplane_proto_msgTypes = make([]protoimpl.MessageInfo, 40)
 var file_dataplane_api_dataplane_proto_goTypes = []any{
 	(PortState)(0),            // 0: viaduct.dataplane.v1.PortState
 	(*StatusRequest)(nil),     // 1: viaduct.dataplane.v1.StatusRequest
 	(*StatusReply)(nil),       // 2: viaduct.dataplane.v1.StatusReply
-	(*ControlLink)(nil),       // 3: viaduct.dataplane.v1.ControlLink
-	(*StateFile)(nil),         // 4: viaduct.dataplane.v1.StateFile
-	(*Refusal)(nil),           // 5: viaduct.dataplane.v1.Refusal
-	(*Worker)(nil),            // 6: viaduct.dataplane.v1.Worker
-	(*WorkerQueue)(nil),       // 7: viaduct.dataplane.v1.WorkerQueue
-	(*PortsRequest)(nil),      // 8: viaduct.dataplane.v1.PortsRequest
-	(*PortsReply)(nil),        // 9: viaduct.dataplane.v1.PortsReply
-	(*Port)(nil),              // 10: viaduct.dataplane.v1.Port
-	(*PortQueue)(nil),         // 11: viaduct.dataplane.v1.PortQueue
-	(*Feature)(nil),           // 12: viaduct.dataplane.v1.Feature
-	(*Degradation)(nil),       // 13: viaduct.dataplane.v1.Degradation
-	(*RoutesRequest)(nil),     // 14: viaduct.dataplane.v1.RoutesRequest
-	(*RoutesReply)(nil),       // 15: viaduct.dataplane.v1.RoutesReply
-	(*Route)(nil),             // 16: viaduct.dataplane.v1.Route
-	(*NextHop)(nil),           // 17: viaduct.dataplane.v1.NextHop
-	(*IdentitiesRequest)(nil), // 18: viaduct.dataplane.v1.IdentitiesRequest
-	(*IdentitiesReply)(nil),   // 19: viaduct.dataplane.v1.IdentitiesReply
-	(*Identity)(nil),          // 20: viaduct.dataplane.v1.Identity
-	(*IdentityPrefix)(nil),    // 21: viaduct.dataplane.v1.IdentityPrefix
-	(*NeighborsRequest)(nil),  // 22: viaduct.dataplane.v1.NeighborsRequest
-	(*NeighborsReply)(nil),    // 23: viaduct.dataplane.v1.NeighborsReply
-	(*Neighbor)(nil),          // 24: viaduct.dataplane.v1.Neighbor
-	(*LedgerRequest)(nil),     // 25: viaduct.dataplane.v1.LedgerRequest
-	(*LedgerReply)(nil),       // 26: viaduct.dataplane.v1.LedgerReply
-	(*PortLedger)(nil),        // 27: viaduct.dataplane.v1.PortLedger
-	(*ReasonCount)(nil),       // 28: viaduct.dataplane.v1.ReasonCount
-	(*SocketStatistics)(nil),  // 29: viaduct.dataplane.v1.SocketStatistics
-	nil,                       // 30: viaduct.dataplane.v1.PortLedger.HookEntry
+	(*FlowTable)(nil),         // 3: viaduct.dataplane.v1.FlowTable
+	(*ControlLink)(nil),       // 4: viaduct.dataplane.v1.ControlLink
+	(*StateFile)(nil),         // 5: viaduct.dataplane.v1.StateFile
+	(*Refusal)(nil),           // 6: viaduct.dataplane.v1.Refusal
+	(*Worker)(nil),            // 7: viaduct.dataplane.v1.Worker
+	(*WorkerQueue)(nil),       // 8: viaduct.dataplane.v1.WorkerQueue
+	(*PortsRequest)(nil),      // 9: viaduct.dataplane.v1.PortsRequest
+	(*PortsReply)(nil),        // 10: viaduct.dataplane.v1.PortsReply
+	(*Port)(nil),              // 11: viaduct.dataplane.v1.Port
+	(*PortQueue)(nil),         // 12: viaduct.dataplane.v1.PortQueue
+	(*Feature)(nil),           // 13: viaduct.dataplane.v1.Feature
+	(*Degradation)(nil),       // 14: viaduct.dataplane.v1.Degradation
+	(*RoutesRequest)(nil),     // 15: viaduct.dataplane.v1.RoutesRequest
+	(*RoutesReply)(nil),       // 16: viaduct.dataplane.v1.RoutesReply
+	(*Route)(nil),             // 17: viaduct.dataplane.v1.Route
+	(*NextHop)(nil),           // 18: viaduct.dataplane.v1.NextHop
+	(*IdentitiesRequest)(nil), // 19: viaduct.dataplane.v1.IdentitiesRequest
+	(*IdentitiesReply)(nil),   // 20: viaduct.dataplane.v1.IdentitiesReply
+	(*Identity)(nil),          // 21: viaduct.dataplane.v1.Identity
+	(*IdentityPrefix)(nil),    // 22: viaduct.dataplane.v1.IdentityPrefix
+	(*PoliciesRequest)(nil),   // 23: viaduct.dataplane.v1.PoliciesRequest
+	(*PoliciesReply)(nil),     // 24: viaduct.dataplane.v1.PoliciesReply
+	(*Policy)(nil),            // 25: viaduct.dataplane.v1.Policy
+	(*PolicyRule)(nil),        // 26: viaduct.dataplane.v1.PolicyRule
+	(*FlowsRequest)(nil),      // 27: viaduct.dataplane.v1.FlowsRequest
+	(*FlowsReply)(nil),        // 28: viaduct.dataplane.v1.FlowsReply
+	(*Flow)(nil),              // 29: viaduct.dataplane.v1.Flow
+	(*ExplainRequest)(nil),    // 30: viaduct.dataplane.v1.ExplainRequest
+	(*ExplainReply)(nil),      // 31: viaduct.dataplane.v1.ExplainReply
+	(*NeighborsRequest)(nil),  // 32: viaduct.dataplane.v1.NeighborsRequest
+	(*NeighborsReply)(nil),    // 33: viaduct.dataplane.v1.NeighborsReply
+	(*Neighbor)(nil),          // 34: viaduct.dataplane.v1.Neighbor
+	(*LedgerRequest)(nil),     // 35: viaduct.dataplane.v1.LedgerRequest
+	(*LedgerReply)(nil),       // 36: viaduct.dataplane.v1.LedgerReply
+	(*PortLedger)(nil),        // 37: viaduct.dataplane.v1.PortLedger
+	(*ReasonCount)(nil),       // 38: viaduct.dataplane.v1.ReasonCount
+	(*SocketStatistics)(nil),  // 39: viaduct.dataplane.v1.SocketStatistics
+	nil,                       // 40: viaduct.dataplane.v1.PortLedger.HookEntry
 }
 var file_dataplane_api_dataplane_proto_depIdxs = []int32{
-	5,  // 0: viaduct.dataplane.v1.StatusReply.last_nack:type_name -> viaduct.dataplane.v1.Refusal
-	6,  // 1: viaduct.dataplane.v1.StatusReply.workers:type_name -> viaduct.dataplane.v1.Worker
-	10, // 2: viaduct.dataplane.v1.StatusReply.ports:type_name -> viaduct.dataplane.v1.Port
-	12, // 3: viaduct.dataplane.v1.StatusReply.features:type_name -> viaduct.dataplane.v1.Feature
-	13, // 4: viaduct.dataplane.v1.StatusReply.degraded:type_name -> viaduct.dataplane.v1.Degradation
-	3,  // 5: viaduct.dataplane.v1.StatusReply.control_link:type_name -> viaduct.dataplane.v1.ControlLink
-	4,  // 6: viaduct.dataplane.v1.StatusReply.state_file:type_name -> viaduct.dataplane.v1.StateFile
-	7,  // 7: viaduct.dataplane.v1.Worker.queues:type_name -> viaduct.dataplane.v1.WorkerQueue
-	10, // 8: viaduct.dataplane.v1.PortsReply.ports:type_name -> viaduct.dataplane.v1.Port
-	0,  // 9: viaduct.dataplane.v1.Port.state:type_name -> viaduct.dataplane.v1.PortState
-	11, // 10: viaduct.dataplane.v1.Port.queues:type_name -> viaduct.dataplane.v1.PortQueue
-	16, // 11: viaduct.dataplane.v1.RoutesReply.routes:type_name -> viaduct.dataplane.v1.Route
-	17, // 12: viaduct.dataplane.v1.Route.hops:type_name -> viaduct.dataplane.v1.NextHop
-	20, // 13: viaduct.dataplane.v1.IdentitiesReply.identities:type_name -> viaduct.dataplane.v1.Identity
-	21, // 14: viaduct.dataplane.v1.Identity.prefixes:type_name -> viaduct.dataplane.v1.IdentityPrefix
-	24, // 15: viaduct.dataplane.v1.NeighborsReply.neighbors:type_name -> viaduct.dataplane.v1.Neighbor
-	27, // 16: viaduct.dataplane.v1.LedgerReply.ports:type_name -> viaduct.dataplane.v1.PortLedger
-	27, // 17: viaduct.dataplane.v1.LedgerReply.total:type_name -> viaduct.dataplane.v1.PortLedger
-	28, // 18: viaduct.dataplane.v1.PortLedger.reasons:type_name -> viaduct.dataplane.v1.ReasonCount
-	29, // 19: viaduct.dataplane.v1.PortLedger.sockets:type_name -> viaduct.dataplane.v1.SocketStatistics
-	30, // 20: viaduct.dataplane.v1.PortLedger.hook:type_name -> viaduct.dataplane.v1.PortLedger.HookEntry
-	1,  // 21: viaduct.dataplane.v1.Dataplane.Status:input_type -> viaduct.dataplane.v1.StatusRequest
-	8,  // 22: viaduct.dataplane.v1.Dataplane.Ports:input_type -> viaduct.dataplane.v1.PortsRequest
-	14, // 23: viaduct.dataplane.v1.Dataplane.Routes:input_type -> viaduct.dataplane.v1.RoutesRequest
-	22, // 24: viaduct.dataplane.v1.Dataplane.Neighbors:input_type -> viaduct.dataplane.v1.NeighborsRequest
-	18, // 25: viaduct.dataplane.v1.Dataplane.Identities:input_type -> viaduct.dataplane.v1.IdentitiesRequest
-	25, // 26: viaduct.dataplane.v1.Dataplane.Ledger:input_type -> viaduct.dataplane.v1.LedgerRequest
-	2,  // 27: viaduct.dataplane.v1.Dataplane.Status:output_type -> viaduct.dataplane.v1.StatusReply
-	9,  // 28: viaduct.dataplane.v1.Dataplane.Ports:output_type -> viaduct.dataplane.v1.PortsReply
-	15, // 29: viaduct.dataplane.v1.Dataplane.Routes:output_type -> viaduct.dataplane.v1.RoutesReply
-	23, // 30: viaduct.dataplane.v1.Dataplane.Neighbors:output_type -> viaduct.dataplane.v1.NeighborsReply
-	19, // 31: viaduct.dataplane.v1.Dataplane.Identities:output_type -> viaduct.dataplane.v1.IdentitiesReply
-	26, // 32: viaduct.dataplane.v1.Dataplane.Ledger:output_type -> viaduct.dataplane.v1.LedgerReply
-	27, // [27:33] is the sub-list for method output_type
-	21, // [21:27] is the sub-list for method input_type
-	21, // [21:21] is the sub-list for extension type_name
-	21, // [21:21] is the sub-list for extension extendee
-	0,  // [0:21] is the sub-list for field type_name
+	6,  // 0: viaduct.dataplane.v1.StatusReply.last_nack:type_name -> viaduct.dataplane.v1.Refusal
+	7,  // 1: viaduct.dataplane.v1.StatusReply.workers:type_name -> viaduct.dataplane.v1.Worker
+	11, // 2: viaduct.dataplane.v1.StatusReply.ports:type_name -> viaduct.dataplane.v1.Port
+	13, // 3: viaduct.dataplane.v1.StatusReply.features:type_name -> viaduct.dataplane.v1.Feature
+	14, // 4: viaduct.dataplane.v1.StatusReply.degraded:type_name -> viaduct.dataplane.v1.Degradation
+	4,  // 5: viaduct.dataplane.v1.StatusReply.control_link:type_name -> viaduct.dataplane.v1.ControlLink
+	5,  // 6: viaduct.dataplane.v1.StatusReply.state_file:type_name -> viaduct.dataplane.v1.StateFile
+	3,  // 7: viaduct.dataplane.v1.StatusReply.flow_table:type_name -> viaduct.dataplane.v1.FlowTable
+	8,  // 8: viaduct.dataplane.v1.Worker.queues:type_name -> viaduct.dataplane.v1.WorkerQueue
+	11, // 9: viaduct.dataplane.v1.PortsReply.ports:type_name -> viaduct.dataplane.v1.Port
+	0,  // 10: viaduct.dataplane.v1.Port.state:type_name -> viaduct.dataplane.v1.PortState
+	12, // 11: viaduct.dataplane.v1.Port.queues:type_name -> viaduct.dataplane.v1.PortQueue
+	17, // 12: viaduct.dataplane.v1.RoutesReply.routes:type_name -> viaduct.dataplane.v1.Route
+	18, // 13: viaduct.dataplane.v1.Route.hops:type_name -> viaduct.dataplane.v1.NextHop
+	21, // 14: viaduct.dataplane.v1.IdentitiesReply.identities:type_name -> viaduct.dataplane.v1.Identity
+	22, // 15: viaduct.dataplane.v1.Identity.prefixes:type_name -> viaduct.dataplane.v1.IdentityPrefix
+	25, // 16: viaduct.dataplane.v1.PoliciesReply.policies:type_name -> viaduct.dataplane.v1.Policy
+	26, // 17: viaduct.dataplane.v1.Policy.rules:type_name -> viaduct.dataplane.v1.PolicyRule
+	29, // 18: viaduct.dataplane.v1.FlowsReply.flows:type_name -> viaduct.dataplane.v1.Flow
+	34, // 19: viaduct.dataplane.v1.NeighborsReply.neighbors:type_name -> viaduct.dataplane.v1.Neighbor
+	37, // 20: viaduct.dataplane.v1.LedgerReply.ports:type_name -> viaduct.dataplane.v1.PortLedger
+	37, // 21: viaduct.dataplane.v1.LedgerReply.total:type_name -> viaduct.dataplane.v1.PortLedger
+	38, // 22: viaduct.dataplane.v1.PortLedger.reasons:type_name -> viaduct.dataplane.v1.ReasonCount
+	39, // 23: viaduct.dataplane.v1.PortLedger.sockets:type_name -> viaduct.dataplane.v1.SocketStatistics
+	40, // 24: viaduct.dataplane.v1.PortLedger.hook:type_name -> viaduct.dataplane.v1.PortLedger.HookEntry
+	1,  // 25: viaduct.dataplane.v1.Dataplane.Status:input_type -> viaduct.dataplane.v1.StatusRequest
+	9,  // 26: viaduct.dataplane.v1.Dataplane.Ports:input_type -> viaduct.dataplane.v1.PortsRequest
+	15, // 27: viaduct.dataplane.v1.Dataplane.Routes:input_type -> viaduct.dataplane.v1.RoutesRequest
+	32, // 28: viaduct.dataplane.v1.Dataplane.Neighbors:input_type -> viaduct.dataplane.v1.NeighborsRequest
+	19, // 29: viaduct.dataplane.v1.Dataplane.Identities:input_type -> viaduct.dataplane.v1.IdentitiesRequest
+	23, // 30: viaduct.dataplane.v1.Dataplane.Policies:input_type -> viaduct.dataplane.v1.PoliciesRequest
+	27, // 31: viaduct.dataplane.v1.Dataplane.Flows:input_type -> viaduct.dataplane.v1.FlowsRequest
+	30, // 32: viaduct.dataplane.v1.Dataplane.Explain:input_type -> viaduct.dataplane.v1.ExplainRequest
+	35, // 33: viaduct.dataplane.v1.Dataplane.Ledger:input_type -> viaduct.dataplane.v1.LedgerRequest
+	2,  // 34: viaduct.dataplane.v1.Dataplane.Status:output_type -> viaduct.dataplane.v1.StatusReply
+	10, // 35: viaduct.dataplane.v1.Dataplane.Ports:output_type -> viaduct.dataplane.v1.PortsReply
+	16, // 36: viaduct.dataplane.v1.Dataplane.Routes:output_type -> viaduct.dataplane.v1.RoutesReply
+	33, // 37: viaduct.dataplane.v1.Dataplane.Neighbors:output_type -> viaduct.dataplane.v1.NeighborsReply
+	20, // 38: viaduct.dataplane.v1.Dataplane.Identities:output_type -> viaduct.dataplane.v1.IdentitiesReply
+	24, // 39: viaduct.dataplane.v1.Dataplane.Policies:output_type -> viaduct.dataplane.v1.PoliciesReply
+	28, // 40: viaduct.dataplane.v1.Dataplane.Flows:output_type -> viaduct.dataplane.v1.FlowsReply
+	31, // 41: viaduct.dataplane.v1.Dataplane.Explain:output_type -> viaduct.dataplane.v1.ExplainReply
+	36, // 42: viaduct.dataplane.v1.Dataplane.Ledger:output_type -> viaduct.dataplane.v1.LedgerReply
+	34, // [34:43] is the sub-list for method output_type
+	25, // [25:34] is the sub-list for method input_type
+	25, // [25:25] is the sub-list for extension type_name
+	25, // [25:25] is the sub-list for extension extendee
+	0,  // [0:25] is the sub-list for field type_name
 }
 
 func init() { file_dataplane_api_dataplane_proto_init() }
@@ -2713,7 +3714,7 @@ func file_dataplane_api_dataplane_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_dataplane_api_dataplane_proto_rawDesc), len(file_dataplane_api_dataplane_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   30,
+			NumMessages:   40,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

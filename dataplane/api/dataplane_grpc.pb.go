@@ -29,6 +29,9 @@ const (
 	Dataplane_Routes_FullMethodName     = "/viaduct.dataplane.v1.Dataplane/Routes"
 	Dataplane_Neighbors_FullMethodName  = "/viaduct.dataplane.v1.Dataplane/Neighbors"
 	Dataplane_Identities_FullMethodName = "/viaduct.dataplane.v1.Dataplane/Identities"
+	Dataplane_Policies_FullMethodName   = "/viaduct.dataplane.v1.Dataplane/Policies"
+	Dataplane_Flows_FullMethodName      = "/viaduct.dataplane.v1.Dataplane/Flows"
+	Dataplane_Explain_FullMethodName    = "/viaduct.dataplane.v1.Dataplane/Explain"
 	Dataplane_Ledger_FullMethodName     = "/viaduct.dataplane.v1.Dataplane/Ledger"
 )
 
@@ -48,6 +51,12 @@ type DataplaneClient interface {
 	Neighbors(ctx context.Context, in *NeighborsRequest, opts ...grpc.CallOption) (*NeighborsReply, error)
 	// Identities streams the identities in force, ordered by id.
 	Identities(ctx context.Context, in *IdentitiesRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[IdentitiesReply], error)
+	// Policies streams the policies in force, ordered by tier, priority and name.
+	Policies(ctx context.Context, in *PoliciesRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[PoliciesReply], error)
+	// Flows streams the flows that are tracked, in no order.
+	Flows(ctx context.Context, in *FlowsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[FlowsReply], error)
+	// Explain says what the policies in force say of a flow that would begin, and why.
+	Explain(ctx context.Context, in *ExplainRequest, opts ...grpc.CallOption) (*ExplainReply, error)
 	// Ledger says what became of every packet, by port and reason.
 	Ledger(ctx context.Context, in *LedgerRequest, opts ...grpc.CallOption) (*LedgerReply, error)
 }
@@ -128,6 +137,54 @@ func (c *dataplaneClient) Identities(ctx context.Context, in *IdentitiesRequest,
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Dataplane_IdentitiesClient = grpc.ServerStreamingClient[IdentitiesReply]
 
+func (c *dataplaneClient) Policies(ctx context.Context, in *PoliciesRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[PoliciesReply], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Dataplane_ServiceDesc.Streams[2], Dataplane_Policies_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[PoliciesRequest, PoliciesReply]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Dataplane_PoliciesClient = grpc.ServerStreamingClient[PoliciesReply]
+
+func (c *dataplaneClient) Flows(ctx context.Context, in *FlowsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[FlowsReply], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Dataplane_ServiceDesc.Streams[3], Dataplane_Flows_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[FlowsRequest, FlowsReply]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Dataplane_FlowsClient = grpc.ServerStreamingClient[FlowsReply]
+
+func (c *dataplaneClient) Explain(ctx context.Context, in *ExplainRequest, opts ...grpc.CallOption) (*ExplainReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ExplainReply)
+	err := c.cc.Invoke(ctx, Dataplane_Explain_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *dataplaneClient) Ledger(ctx context.Context, in *LedgerRequest, opts ...grpc.CallOption) (*LedgerReply, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(LedgerReply)
@@ -154,6 +211,12 @@ type DataplaneServer interface {
 	Neighbors(context.Context, *NeighborsRequest) (*NeighborsReply, error)
 	// Identities streams the identities in force, ordered by id.
 	Identities(*IdentitiesRequest, grpc.ServerStreamingServer[IdentitiesReply]) error
+	// Policies streams the policies in force, ordered by tier, priority and name.
+	Policies(*PoliciesRequest, grpc.ServerStreamingServer[PoliciesReply]) error
+	// Flows streams the flows that are tracked, in no order.
+	Flows(*FlowsRequest, grpc.ServerStreamingServer[FlowsReply]) error
+	// Explain says what the policies in force say of a flow that would begin, and why.
+	Explain(context.Context, *ExplainRequest) (*ExplainReply, error)
 	// Ledger says what became of every packet, by port and reason.
 	Ledger(context.Context, *LedgerRequest) (*LedgerReply, error)
 	mustEmbedUnimplementedDataplaneServer()
@@ -180,6 +243,15 @@ func (UnimplementedDataplaneServer) Neighbors(context.Context, *NeighborsRequest
 }
 func (UnimplementedDataplaneServer) Identities(*IdentitiesRequest, grpc.ServerStreamingServer[IdentitiesReply]) error {
 	return status.Error(codes.Unimplemented, "method Identities not implemented")
+}
+func (UnimplementedDataplaneServer) Policies(*PoliciesRequest, grpc.ServerStreamingServer[PoliciesReply]) error {
+	return status.Error(codes.Unimplemented, "method Policies not implemented")
+}
+func (UnimplementedDataplaneServer) Flows(*FlowsRequest, grpc.ServerStreamingServer[FlowsReply]) error {
+	return status.Error(codes.Unimplemented, "method Flows not implemented")
+}
+func (UnimplementedDataplaneServer) Explain(context.Context, *ExplainRequest) (*ExplainReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method Explain not implemented")
 }
 func (UnimplementedDataplaneServer) Ledger(context.Context, *LedgerRequest) (*LedgerReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method Ledger not implemented")
@@ -281,6 +353,46 @@ func _Dataplane_Identities_Handler(srv interface{}, stream grpc.ServerStream) er
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Dataplane_IdentitiesServer = grpc.ServerStreamingServer[IdentitiesReply]
 
+func _Dataplane_Policies_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(PoliciesRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(DataplaneServer).Policies(m, &grpc.GenericServerStream[PoliciesRequest, PoliciesReply]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Dataplane_PoliciesServer = grpc.ServerStreamingServer[PoliciesReply]
+
+func _Dataplane_Flows_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(FlowsRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(DataplaneServer).Flows(m, &grpc.GenericServerStream[FlowsRequest, FlowsReply]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Dataplane_FlowsServer = grpc.ServerStreamingServer[FlowsReply]
+
+func _Dataplane_Explain_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ExplainRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(DataplaneServer).Explain(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Dataplane_Explain_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(DataplaneServer).Explain(ctx, req.(*ExplainRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Dataplane_Ledger_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(LedgerRequest)
 	if err := dec(in); err != nil {
@@ -319,6 +431,10 @@ var Dataplane_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _Dataplane_Neighbors_Handler,
 		},
 		{
+			MethodName: "Explain",
+			Handler:    _Dataplane_Explain_Handler,
+		},
+		{
 			MethodName: "Ledger",
 			Handler:    _Dataplane_Ledger_Handler,
 		},
@@ -332,6 +448,16 @@ var Dataplane_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "Identities",
 			Handler:       _Dataplane_Identities_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "Policies",
+			Handler:       _Dataplane_Policies_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "Flows",
+			Handler:       _Dataplane_Flows_Handler,
 			ServerStreams: true,
 		},
 	},

@@ -125,14 +125,23 @@ func (a Addr) IsLinkLocal() bool {
 func (a Addr) IsBroadcast() bool { return a == Addr4(0xffffffff) }
 
 // MartianSource tells whether the address may not be the source of a packet on a wire (RFC 1812 5.3.7, RFC 6890):
-// 0/8, 127/8, multicast and 240/4 with the limited broadcast; ::, ::1 and multicast. The source :: of duplicate
-// address detection is among them: look at ND before.
+// 0/8, 127/8, multicast and 240/4 with the limited broadcast; ::/96 with :: and ::1, and multicast. The source :: of
+// duplicate address detection is among them: look at ND before.
 func (a Addr) MartianSource() bool {
 	if a.Is4() {
 		net := uint32(a.Lo) >> 24
 		return net == 0 || net == 127 || net >= 224
 	}
-	return a.Hi == 0 && a.Lo <= 1 || a.Hi>>56 == 0xff
+	return a.Hi == 0 && a.Lo>>32 == 0 || a.Hi>>56 == 0xff
+}
+
+// IsReserved tells whether the address is of a range that is nobody's: 240/4 but for the limited broadcast (RFC 1112 4),
+// and ::/96 but for :: and ::1, which once stood for IPv4 addresses (RFC 4291 2.5.5.1).
+func (a Addr) IsReserved() bool {
+	if a.Is4() {
+		return uint32(a.Lo)>>28 == 0xf && !a.IsBroadcast()
+	}
+	return a.Hi == 0 && a.Lo>>32 == 0 && a.Lo > 1
 }
 
 // MartianDestination tells whether the address may not be the destination of a packet on a wire: 0/8, 127/8 and 240/4

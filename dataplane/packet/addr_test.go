@@ -13,13 +13,13 @@ import (
 func TestAddr(t *testing.T) {
 	for _, row := range []struct {
 		addr  string
-		kinds string // unspecified, multicast, loopback, k: link-local, broadcast, martian source, destination
+		kinds string // unspecified, multicast, loopback, k: link-local, broadcast, reserved, martian source, destination
 	}{
 		{"0.0.0.0", "usd"}, {"0.1.2.3", "sd"}, {"1.0.0.0", ""}, {"10.0.0.1", ""}, {"126.255.255.255", ""},
 		{"127.0.0.1", "lsd"}, {"128.0.0.1", ""}, {"169.254.1.1", "k"}, {"169.255.1.1", ""}, {"223.255.255.255", ""},
-		{"224.0.0.1", "ms"}, {"239.255.255.255", "ms"}, {"240.0.0.1", "sd"}, {"255.255.255.254", "sd"},
+		{"224.0.0.1", "ms"}, {"239.255.255.255", "ms"}, {"240.0.0.1", "rsd"}, {"255.255.255.254", "rsd"},
 		{"255.255.255.255", "bs"}, {"192.0.2.1", ""},
-		{"::", "usd"}, {"::1", "lsd"}, {"::2", ""}, {"2001:db8::1", ""}, {"fe80::1", "k"}, {"febf::1", "k"}, {"fec0::1", ""},
+		{"::", "usd"}, {"::1", "lsd"}, {"::2", "rs"}, {"::a00:1", "rs"}, {"64:ff9b::1", ""}, {"2001:db8::1", ""}, {"fe80::1", "k"}, {"febf::1", "k"}, {"fec0::1", ""},
 		{"fe7f::1", ""}, {"fd00::1", ""}, {"ff00::1", "msd"}, {"ff01::1", "msd"}, {"ff02::1", "ms"}, {"ff0e::1", "ms"},
 	} {
 		n := netip.MustParseAddr(row.addr)
@@ -30,7 +30,7 @@ func TestAddr(t *testing.T) {
 			name string
 		}{
 			{a.IsUnspecified(), "u"}, {a.IsMulticast(), "m"}, {a.IsLoopback(), "l"}, {a.IsLinkLocal(), "k"},
-			{a.IsBroadcast(), "b"}, {a.MartianSource(), "s"}, {a.MartianDestination(), "d"},
+			{a.IsBroadcast(), "b"}, {a.IsReserved(), "r"}, {a.MartianSource(), "s"}, {a.MartianDestination(), "d"},
 		} {
 			if k.is {
 				got += k.name

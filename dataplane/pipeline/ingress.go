@@ -40,14 +40,30 @@ func unknown(p *packet.Packet, src packet.MAC) verdict.Reason {
 }
 
 // martian checks the IP addresses. The unspecified IPv6 source is for duplicate address detection only (RFC 4862).
-func martian(p *packet.Packet) verdict.Reason {
+func martian(p *packet.Packet, port *tables.Port) verdict.Reason {
 	if p.Src.MartianSource() && (!p.Src.IsUnspecified() || !p.IsND()) {
-		return verdict.MartianSource
+		return martianSource(p.Src)
+	}
+	if port.Broadcasts(p.Src) {
+		return verdict.BroadcastSource
 	}
 	if p.Dst.MartianDestination() {
 		return verdict.MartianDestination
 	}
 	return verdict.None
+}
+
+// martianSource says which kind of martian a source is.
+func martianSource(a packet.Addr) verdict.Reason {
+	switch {
+	case a.IsMulticast():
+		return verdict.MulticastSource
+	case a.IsBroadcast():
+		return verdict.BroadcastSource
+	case a.IsReserved():
+		return verdict.BogonSource
+	}
+	return verdict.MartianSource
 }
 
 // spoofed checks that the source is the station's where there is but one. Link-local IPv6 sources do not go beyond the

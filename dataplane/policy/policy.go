@@ -31,12 +31,12 @@ type Table struct {
 	members  sparse.Map[member]   // by identity
 	sets     sparse.Map[*peerSet] // by PeerSet.id
 	blocks   blocks
-	patterns *names.Patterns  // of those; nil: none
-	policies []*policy        // by name
-	byRule   []*policy        // by first RuleID
-	nextRule RuleID           // that no policy has had yet
+	patterns *names.Patterns   // of those; nil: none
+	policies []*policy         // by name
+	byRule   []*policy         // by first RuleID
+	nextRule RuleID            // that no policy has had yet
 	classes  map[string]shared // by the policies that select it
-	local    []identity.ID    // that have classes, ascending
+	local    []identity.ID     // that have classes, ascending
 
 	failSafe [2][]*api.PortRange // by direction
 }

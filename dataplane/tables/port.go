@@ -72,6 +72,17 @@ func subnetOf(p netip.Prefix) subnet {
 // linkLocal6 is fe80::/10 (RFC 4291 2.5.6), which is on every link.
 var linkLocal6 = subnet{packet.Addr{Hi: 0xfe80 << 48}, packet.Addr{Hi: 0xffc0 << 48}}
 
+// Broadcasts says whether a is one of the two addresses of a subnet of the port's that are no station's, all zeros and
+// all ones (RFC 1122 3.2.1.3); IPv6 has none, and subnets of 31 bits and more have none (RFC 3021).
+func (p *Port) Broadcasts(a packet.Addr) bool {
+	for _, s := range p.subnets {
+		if rest := a.Lo &^ s.mask.Lo; a.Is4() && s.holds(a) && s.mask.Lo < ^uint64(1) && (rest == 0 || rest == ^s.mask.Lo) {
+			return true
+		}
+	}
+	return false
+}
+
 // HasAddr says whether a is one of the port's own addresses.
 func (p *Port) HasAddr(a packet.Addr) bool {
 	for _, own := range p.Addrs {

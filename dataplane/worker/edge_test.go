@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"strings"
 	"testing"
 
 	"github.com/google/gopacket"
@@ -121,5 +122,36 @@ func TestLostFragmentsAreCounted(t *testing.T) {
 	pieces := all.Get(ledger.Transmitted) + all.Get(ledger.OriginatedLost) + r.count(1, verdict.TxRingFull)
 	if pieces != 4*30*6 {
 		t.Errorf("%d pieces of %d are accounted for", pieces, 4*30*6)
+	}
+}
+
+// Sources that no packet on a wire may have, each kind under its own reason, on a port of its own and from a pod.
+func TestMartianSources(t *testing.T) {
+	for _, row := range []struct {
+		src, dst string
+		why      verdict.Reason
+	}{
+		{"127.0.0.1", "10.20.0.1", verdict.MartianSource}, {"0.1.2.3", "10.20.0.1", verdict.MartianSource},
+		{"::1", "fd00:20::1", verdict.MartianSource}, {"::", "fd00:20::1", verdict.MartianSource},
+		{"224.0.0.9", "10.20.0.1", verdict.MulticastSource}, {"ff02::9", "fd00:20::1", verdict.MulticastSource},
+		{"255.255.255.255", "10.20.0.1", verdict.BroadcastSource}, {"10.1.0.255", "10.20.0.1", verdict.BroadcastSource},
+		{"10.1.0.0", "10.20.0.1", verdict.BroadcastSource},
+		{"240.0.0.1", "10.20.0.1", verdict.BogonSource}, {"::a00:1", "fd00:20::1", verdict.BogonSource},
+	} {
+		r := newRig(t, nil).know()
+		out, back := r.forward(0, udp(t, 0, row.src, row.dst, 10, nil))
+		if len(out)+len(back) != 0 || r.count(1, row.why) != 1 {
+			t.Errorf("%s: %d packets left, %d counted as %s", row.src, len(out)+len(back), r.count(1, row.why), row.why)
+		}
+		pods := podRig(t)
+		pods.inject(1, onTrunk(theHost, udp(t, 1, row.src, row.dst, 10, nil)))
+		pods.poll()
+		if !strings.HasPrefix(row.src, "10.") && pods.count(theHost, row.why) != 1 {
+			t.Errorf("%s by the trunk: not counted as %s", row.src, row.why)
+		}
+	}
+	r := newRig(t, nil).know()
+	if out, _ := r.forward(0, udp(t, 0, "10.1.0.254", "10.20.0.1", 10, nil)); len(out) != 1 {
+		t.Error("a source beside the broadcast address did not go through")
 	}
 }

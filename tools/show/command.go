@@ -34,7 +34,9 @@ type view[T any] struct {
 
 // Commands returns the commands that read a running dataplane.
 func Commands(f *Flags) []*cobra.Command {
-	return []*cobra.Command{status(f), ports(f), routes(f), neighbors(f), identities(f), drops(f)}
+	return []*cobra.Command{
+		status(f), ports(f), routes(f), neighbors(f), identities(f), policies(f), flows(f), drops(f),
+	}
 }
 
 func ports(f *Flags) *cobra.Command {

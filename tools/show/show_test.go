@@ -33,7 +33,9 @@ type fake struct {
 
 func (fake) Status(context.Context, *api.StatusRequest) (*api.StatusReply, error) {
 	return &api.StatusReply{
-		Version: "v1", Node: "lab", Epoch: 7, Kernel: "6.18", ApplyNanoseconds: 1500000, Routes: 3,
+		Version: "v1", Node: "lab", Epoch: 7, Kernel: "6.18", ApplyNanoseconds: 1500000, Routes: 3, Policies: 2,
+		FlowTable: &api.FlowTable{Flows: 30, Capacity: 1000, HalfOpen: 7, Evicted: 4, RefusedTable: 1, RefusedPort: 2,
+			RefusedSource: 3},
 		StartedUnixNanoseconds: time.Now().Add(-time.Minute).UnixNano(),
 		TablesFrom:             "state file",
 		StateFile:              &api.StateFile{Path: "/s/snapshot.pb", Trouble: "torn"},
@@ -101,6 +103,32 @@ func (f fake) Ledger(context.Context, *api.LedgerRequest) (*api.LedgerReply, err
 		r.Difference = 3
 	}
 	return r, nil
+}
+
+func (fake) Policies(r *api.PoliciesRequest, s grpc.ServerStreamingServer[api.PoliciesReply]) error {
+	return s.Send(&api.PoliciesReply{Epoch: 7, Policies: []*api.Policy{
+		{Name: "ClusterNetworkPolicy top", Tier: "admin", Priority: 5, Staged: true, Subjects: []uint32{3, 4},
+			Rules: []*api.PolicyRule{
+				{Name: "spec.egress[0]", Action: "deny", Peers: []string{"10.0.0.0/8 except 10.1.0.0/16", "*.example.com"}},
+				{Name: "spec.egress[1]", Action: "pass", Ports: []string{"TCP 80-90"}}}},
+		{Name: "NetworkPolicy " + r.Address, Tier: "namespace", Isolates: []string{"ingress"}, Subjects: []uint32{3}}}})
+}
+
+func (fake) Flows(r *api.FlowsRequest, s grpc.ServerStreamingServer[api.FlowsReply]) error {
+	for _, f := range []*api.Flow{
+		{Protocol: "tcp", State: "established", Source: "10.244.1.7", SourcePort: 40000, Destination: "10.244.1.8",
+			DestinationPort: 80, InPort: "a", OutPort: "b", Packets: 5, Bytes: 500, ReplyPackets: 4, ReplyBytes: 9000,
+			IdleNanoseconds: 1.25e9, ExpiresNanoseconds: 90e9, Rule: "NetworkPolicy shop/web spec.ingress[0]"},
+		{Protocol: "udp", State: "unreplied", Source: "fd00::7", SourcePort: 53, Destination: "fd00::8",
+			DestinationPort: 5353, InPort: "b"},
+	} {
+		if f.InPort == r.Port || r.Port == "" {
+			if err := s.Send(&api.FlowsReply{Flows: []*api.Flow{f}}); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // fakeControl is a control that always says the same.
@@ -196,6 +224,20 @@ ID  KIND  NAMESPACE  LABELS          ADDRESSES      ORIGIN
                                      fd00::7/128    Pod shop/web-0
  4  node  -          -               -              -
 `},
+		{"policies --address 10.1.1.1", `
+POLICY                    TIER           PRIORITY  ISOLATES  JUDGES  RULE            ACTION  PEERS                                         PORTS
+ClusterNetworkPolicy top  admin, staged         5  -              2  spec.egress[0]  deny    10.0.0.0/8 except 10.1.0.0/16, *.example.com  any
+                                                                     spec.egress[1]  pass    any                                           TCP 80-90
+NetworkPolicy 10.1.1.1    namespace             -  ingress        1  -               -       -                                             -
+`},
+		{"flows --port a", `
+PROTOCOL  STATE        SOURCE            DESTINATION    IN  OUT  PACKETS  BYTES  BACK  BYTES  IDLE  EXPIRES  RULE
+tcp       established  10.244.1.7:40000  10.244.1.8:80  a   b          5    500     4   9000  1.3s    1m30s  NetworkPolicy shop/web spec.ingress[0]
+`},
+		{"flows --port b", `
+PROTOCOL  STATE      SOURCE        DESTINATION     IN  OUT  PACKETS  BYTES  BACK  BYTES  IDLE  EXPIRES  RULE
+udp       unreplied  [fd00::7]:53  [fd00::8]:5353  b   -          0      0     0      0    0s       0s  -
+`},
 		{"status", `
 health   degraded
 node     lab
@@ -203,7 +245,8 @@ version  v1
 kernel   6.18
 up       1m0s
 epoch    7, applied in 1.5ms
-tables   0 ports, 3 routes, 0 next-hop groups, 0 neighbors, 0 identities
+tables   0 ports, 3 routes, 0 next-hop groups, 0 neighbors, 0 identities, 2 policies
+flows    30 of 1000, 7 not answered; 4 evicted, 6 refused
 from     state file
 source   dir:/lab
 objects  1 NodeConfig, 2 Route

@@ -165,8 +165,12 @@ func dataplanePairs(pairs *table, s *api.StatusReply) {
 	pairs.add("kernel", s.Kernel)
 	pairs.add("up", since(s.StartedUnixNanoseconds))
 	pairs.add("epoch", fmt.Sprintf("%d, applied in %v", s.Epoch, time.Duration(s.ApplyNanoseconds)))
-	pairs.add("tables", fmt.Sprintf("%d ports, %d routes, %d next-hop groups, %d neighbors, %d identities",
-		len(s.Ports), s.Routes, s.Groups, s.Neighbors, s.Identities))
+	pairs.add("tables", fmt.Sprintf("%d ports, %d routes, %d next-hop groups, %d neighbors, %d identities, %d policies",
+		len(s.Ports), s.Routes, s.Groups, s.Neighbors, s.Identities, s.Policies))
+	if f := s.FlowTable; f != nil {
+		pairs.add("flows", fmt.Sprintf("%d of %d, %d not answered; %d evicted, %d refused", f.Flows, f.Capacity, f.HalfOpen,
+			f.Evicted, f.RefusedTable+f.RefusedPort+f.RefusedSource))
+	}
 	pairs.add("from", s.TablesFrom)
 }
 

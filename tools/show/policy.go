@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package show
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/viaduct-net/viaduct/dataplane/api"
+)
+
+func policies(f *Flags) *cobra.Command {
+	c := &cobra.Command{
+		Use:     "policies [NAME]",
+		Short:   "Show the policies in force, their rules, and whom they judge",
+		Example: "  viaduct policies\n  viaduct policies \"NetworkPolicy shop/web\"\n  viaduct policies --address 10.244.1.7",
+		Args:    cobra.MaximumNArgs(1),
+	}
+	var ask api.PoliciesRequest
+	c.Flags().StringVar(&ask.Address, "address", "", "only those that judge what this address sends and receives")
+	return command(f, c, func(_ *cobra.Command, args []string) view[*api.PoliciesReply] {
+		ask.Name = optional(args)
+		return view[*api.PoliciesReply]{
+			ask: func(ctx context.Context, c *Client) (*api.PoliciesReply, error) {
+				return c.Policies(ctx, &ask)
+			},
+			text: policiesText,
+		}
+	})
+}
+
+func flows(f *Flags) *cobra.Command {
+	c := &cobra.Command{
+		Use:     "flows",
+		Short:   "Show the flows that are tracked: who opened them, their state, and the rule that let them in",
+		Example: "  viaduct flows --port default/web\n  viaduct flows --address 10.244.1.7 --protocol tcp\n  viaduct flows --limit 0",
+		Args:    cobra.NoArgs,
+	}
+	var ask api.FlowsRequest
+	c.Flags().StringVar(&ask.Address, "address", "", "only those with this address at either end")
+	c.Flags().StringVar(&ask.Port, "port", "", "only those that come in or go out by this port")
+	c.Flags().StringVar(&ask.Protocol, "protocol", "", "only those of tcp, udp, sctp, icmp, icmpv6 or a number")
+	c.Flags().Uint32Var(&ask.Limit, "limit", 1000, "at most so many; 0: all")
+	_ = c.RegisterFlagCompletionFunc("port", func(c *cobra.Command, _ []string, _ string) (
+		[]string, cobra.ShellCompDirective) {
+		return portNames(c.Context(), f.Run), cobra.ShellCompDirectiveNoFileComp
+	})
+	_ = c.RegisterFlagCompletionFunc("protocol", cobra.FixedCompletions(
+		[]string{"tcp", "udp", "sctp", "icmp", "icmpv6"}, cobra.ShellCompDirectiveNoFileComp))
+	return command(f, c, func(*cobra.Command, []string) view[*api.FlowsReply] {
+		return view[*api.FlowsReply]{
+			ask: func(ctx context.Context, c *Client) (*api.FlowsReply, error) {
+				return c.Flows(ctx, &ask)
+			},
+			text: flowsText,
+		}
+	})
+}
+
+// Policies asks for the policies in force and gathers the stream into one reply.
+func (c *Client) Policies(ctx context.Context, ask *api.PoliciesRequest) (*api.PoliciesReply, error) {
+	all := &api.PoliciesReply{}
+	stream, err := c.rpc.Policies(ctx, ask)
+	return all, gather(stream, err, func(part *api.PoliciesReply) {
+		all.Epoch = part.Epoch
+		all.Policies = append(all.Policies, part.Policies...)
+	})
+}
+
+// Flows asks for the flows that are tracked and gathers the stream into one reply.
+func (c *Client) Flows(ctx context.Context, ask *api.FlowsRequest) (*api.FlowsReply, error) {
+	all := &api.FlowsReply{}
+	stream, err := c.rpc.Flows(ctx, ask)
+	return all, gather(stream, err, func(part *api.FlowsReply) { all.Flows = append(all.Flows, part.Flows...) })
+}
+
+// Explain asks what the policies in force say of a flow.
+func (c *Client) Explain(ctx context.Context, ask *api.ExplainRequest) (*api.ExplainReply, error) {
+	return plain(c.rpc.Explain(ctx, ask))
+}
+
+func policiesText(w io.Writer, r *api.PoliciesReply) error {
+	t := newTable("POLICY", "TIER", ">PRIORITY", "ISOLATES", ">JUDGES", "RULE", "ACTION", "PEERS", "PORTS")
+	for _, p := range r.Policies {
+		tier, priority := p.Tier, ""
+		if p.Staged {
+			tier += ", staged"
+		}
+		if p.Tier != "namespace" {
+			priority = fmt.Sprint(p.Priority)
+		}
+		head := []any{p.Name, tier, priority, strings.Join(p.Isolates, " "), len(p.Subjects)}
+		if len(p.Rules) == 0 {
+			t.add(append(head, "", "", "", "")...)
+		}
+		for i, rule := range p.Rules {
+			if i > 0 { // a further rule of the same policy
+				head = []any{" ", " ", " ", " ", " "}
+			}
+			t.add(append(head[:5:5], rule.Name, rule.Action, anyOf(rule.Peers), anyOf(rule.Ports))...)
+		}
+	}
+	return t.write(w)
+}
+
+// anyOf lists what matches, where an empty list is everything.
+func anyOf(list []string) string {
+	if len(list) == 0 {
+		return "any"
+	}
+	return strings.Join(list, ", ")
+}
+
+func flowsText(w io.Writer, r *api.FlowsReply) error {
+	t := newTable("PROTOCOL", "STATE", "SOURCE", "DESTINATION", "IN", "OUT", ">PACKETS", ">BYTES", ">BACK", ">BYTES",
+		">IDLE", ">EXPIRES", "RULE")
+	for _, f := range r.Flows {
+		t.add(f.Protocol, f.State, endText(f.Source, f.SourcePort), endText(f.Destination, f.DestinationPort), f.InPort,
+			f.OutPort, f.Packets, f.Bytes, f.ReplyPackets, f.ReplyBytes, short(f.IdleNanoseconds),
+			short(f.ExpiresNanoseconds), f.Rule)
+	}
+	return t.write(w)
+}
+
+func endText(address string, port uint32) string {
+	switch {
+	case port == 0:
+		return address
+	case strings.Contains(address, ":"):
+		return fmt.Sprintf("[%s]:%d", address, port)
+	}
+	return fmt.Sprintf("%s:%d", address, port)
+}
+
+func short(nanoseconds uint64) string {
+	return time.Duration(nanoseconds).Round(100 * time.Millisecond).String()
+}
