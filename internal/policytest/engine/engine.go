@@ -19,6 +19,7 @@ import (
 	"github.com/viaduct-net/viaduct/control/api"
 	"github.com/viaduct-net/viaduct/control/compile"
 	"github.com/viaduct-net/viaduct/control/model"
+	"github.com/viaduct-net/viaduct/dataplane/conntrack"
 	"github.com/viaduct-net/viaduct/dataplane/neighbor"
 	"github.com/viaduct-net/viaduct/dataplane/packet"
 	"github.com/viaduct-net/viaduct/dataplane/pipeline"
@@ -43,10 +44,14 @@ type Engine struct {
 	Updates int
 }
 
+// flows is more than any test tries: none is answered, and none is closed.
+const flows = 1 << 15
+
 // New is the node of that name, which the cluster has.
 func New(c *oracle.Cluster, node string) (*Engine, error) {
 	e := &Engine{node: node, compiler: compile.New(compile.Node{Name: node}), now: 1e12,
 		attached: map[string]*compile.Attachment{}}
+	e.pipeline.Init(conntrack.New(conntrack.Config{Flows: flows, PerPort: flows, PerSource: flows}), nil)
 	return e, e.Apply(c)
 }
 
