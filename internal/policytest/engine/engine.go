@@ -4,7 +4,7 @@
 // pipeline of a node judges it, by tables that the compiler's snapshot of the same objects gives. It takes the daemons'
 // way, without the stream and the rings between them.
 //
-// engine.go is the node, objects.go what it is told, packet.go what it is sent.
+// engine.go is the node, objects.go what it is told, names.go what it hears of names, packet.go what it is sent.
 package engine
 
 import (
@@ -23,6 +23,7 @@ import (
 	"github.com/viaduct-net/viaduct/dataplane/neighbor"
 	"github.com/viaduct-net/viaduct/dataplane/packet"
 	"github.com/viaduct-net/viaduct/dataplane/pipeline"
+	"github.com/viaduct-net/viaduct/dataplane/policy/names"
 	"github.com/viaduct-net/viaduct/dataplane/tables"
 	"github.com/viaduct-net/viaduct/dataplane/verdict"
 	"github.com/viaduct-net/viaduct/internal/policytest/oracle"
@@ -35,6 +36,7 @@ type Engine struct {
 	attached map[string]*compile.Attachment // by port
 	snapshot *api.Snapshot
 	tables   *tables.Tables
+	names    *names.Store
 	pipeline pipeline.Pipeline
 	now      int64 // nanoseconds
 	source   uint16
@@ -47,11 +49,14 @@ type Engine struct {
 // flows is more than any test tries: none is answered, and none is closed.
 const flows = 1 << 15
 
+// maxPods and maxNames, of a pod, are more than any test learns for.
+const maxPods, maxNames = 256, 256
+
 // New is the node of that name, which the cluster has.
 func New(c *oracle.Cluster, node string) (*Engine, error) {
 	e := &Engine{node: node, compiler: compile.New(compile.Node{Name: node}), now: 1e12,
-		attached: map[string]*compile.Attachment{}}
-	e.pipeline.Init(conntrack.New(conntrack.Config{Flows: flows, PerPort: flows, PerSource: flows}), nil)
+		attached: map[string]*compile.Attachment{}, names: names.NewStore(maxPods, maxNames)}
+	e.pipeline.Init(conntrack.New(conntrack.Config{Flows: flows, PerPort: flows, PerSource: flows}), e.names)
 	return e, e.Apply(c)
 }
 
@@ -74,7 +79,7 @@ func (e *Engine) Apply(c *oracle.Cluster) error {
 		return fmt.Errorf("epoch %d: %w", step.Snapshot.Epoch, err)
 	}
 	e.compiler.Acked(step.Snapshot.Epoch)
-	return nil
+	return e.learn(c)
 }
 
 func (e *Engine) epoch() uint64 { return e.snapshot.GetEpoch() }

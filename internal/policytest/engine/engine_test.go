@@ -46,12 +46,12 @@ func (n *tally) try(t *rapid.T, e *engine.Engine, c *oracle.Cluster) {
 	}
 }
 
-var options = gen.Options{ClusterPolicies: true, Unknown: true}
+var options = gen.Options{ClusterPolicies: true, Domains: true, Unknown: true}
 
 // TestRandom: what becomes of packets is what the text of the API says, in random clusters, after each change of an
 // object, and where a cluster becomes quite another.
 func TestRandom(t *testing.T) {
-	if err := flag.Set("rapid.checks", "60"); err != nil {
+	if err := flag.Set("rapid.checks", "100"); err != nil {
 		t.Fatal(err)
 	}
 	var n tally
