@@ -154,8 +154,8 @@ func (e *Engine) portOf(address netip.Addr) string {
 	return ""
 }
 
-// Judge sends the first packet of a connection, and returns what became of it. The node does not see what neither end is
-// at; what it sees and neither lets pass nor denies by policy is an error.
+// Judge sends the first packet of a connection, and returns what became of it. One end at least is at the node. What
+// becomes of it otherwise than that it leaves by the right port, or is denied by policy, is an error.
 func (e *Engine) Judge(
 	from, to netip.Addr, protocol corev1.Protocol, port uint16,
 ) (egressDenied, ingressDenied bool, err error) {

@@ -27,7 +27,8 @@ var protocols = map[corev1.Protocol]packet.IPProto{
 
 const ethernet, ipv4, ipv6 = 14, 20, 40 // bytes of headers
 
-// put writes the first packet of a connection, as the hook at a port of the trunk hands it over, and returns its length.
+// put writes the first packet of a connection, as the hook at a port of the trunk hands it over, and returns its
+// length.
 func put(b []byte, in packet.PortID, c connection) int {
 	clear(b)
 	source := packet.TrunkMAC(in)
