@@ -177,7 +177,6 @@ func TestSCTP(t *testing.T) {
 	})
 }
 
-
 // errorAbout is an ICMP error that quotes p's IP packet, from router to the given address.
 func (r *rig) errorAbout(p *packet.Packet, to packet.Addr, cut int) *packet.Packet {
 	router, proto, kind := addr("192.0.2.9"), packet.ProtoICMP, byte(3)

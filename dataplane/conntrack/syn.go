@@ -39,20 +39,15 @@ func (sh *shard) bucket(mark uint64) []uint64 {
 
 func markAge(m uint64, now int64) uint16 { return uint16(now>>markUnit) - uint16(m>>4) }
 
-// remember writes a fingerprint over an old one of its own, an empty place, or the oldest of the bucket.
+// remember puts a fingerprint first in its bucket, over its own last one, an empty place, or the oldest.
 func (sh *shard) remember(mark uint64, scale uint8, now int64) {
 	bucket := sh.bucket(mark)
-	at, age := 0, -1
-	for i, m := range bucket {
-		if m == 0 || (m^mark)&markTag == 0 {
-			at = i
-			break
-		}
-		if a := int(markAge(m, now)); a > age {
-			at, age = i, a
-		}
+	at := 0
+	for at < len(bucket)-1 && bucket[at] != 0 && (bucket[at]^mark)&markTag != 0 {
+		at++
 	}
-	bucket[at] = mark&markTag | uint64(now>>markUnit)&markTime<<4 | uint64(scale&markUnscaled)
+	copy(bucket[1:at+1], bucket[:at])
+	bucket[0] = mark&markTag | uint64(now>>markUnit)&markTime<<4 | uint64(scale&markUnscaled)
 }
 
 // recall finds a fingerprint that is not too old, and its window scale.

@@ -77,10 +77,10 @@ func begin(prev *Table, next *api.Snapshot, ids *identity.Set) *builder {
 	t.ids = ids
 	b := &builder{prev: prev, t: &t, next: next}
 	b.sets.Editor = prev.sets.Edit()
-	b.members.Editor = prev.members.Edit()
+	b.members.members = prev.members
 	b.blocks = blockEditor{blocks: prev.blocks, persist: prev.blocks.lpm != nil}
 	b.policies.all, b.policies.byRule = prev.policies, prev.byRule
-	b.classes = classEditor{all: prev.classes, dirty: map[uint32]bool{}, found: map[string]selection{}}
+	b.classes = classEditor{all: prev.classes, dirty: map[uint32]bool{}, found: map[string]*selection{}}
 	return b
 }
 
@@ -115,8 +115,7 @@ func (b *builder) build(d *api.Delta, local []identity.ID) (*Table, error) {
 func (b *builder) finish() *Table {
 	t := b.t
 	b.setClasses()
-	b.members.flush()
-	t.members, t.sets, t.blocks = b.members.Map(), b.sets.Map(), b.blocks.made()
+	t.members, t.sets, t.blocks = b.members.flush(), b.sets.Map(), b.blocks.made()
 	t.policies, t.byRule, t.classes = b.policies.all, b.policies.byRule, b.classes.all
 	if b.domains {
 		b.setDomains()

@@ -155,8 +155,11 @@ func checkRange(r *api.PortRange) (part, reason string) {
 	return "", ""
 }
 
-// checkIdentity refuses names of ports that no port has.
+// checkIdentity refuses numbers that are too large, and names of ports that no port has.
 func checkIdentity(field string, id *api.Identity) error {
+	if id.GetId() > maxIdentity {
+		return invalid(0, field+".id", "%d is more than %d", id.GetId(), maxIdentity)
+	}
 	for i, p := range id.GetNamedPorts() {
 		at := fmt.Sprintf("%s.named_ports[%d]", field, i)
 		switch {

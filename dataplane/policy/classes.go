@@ -3,6 +3,7 @@
 package policy
 
 import (
+	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
 	"maps"
@@ -23,14 +24,15 @@ type classEditor struct {
 	all   map[string]shared
 	ours  bool            // all is no other table's
 	dirty map[uint32]bool // identities of stations here whose class is to be found anew
-	found map[string]selection
+	found map[string]*selection
 	gone  []string // that may have no user any more
 }
 
 // selection is the policies that have some sets as subjects.
 type selection struct {
 	policies []*policy
-	key      string // of them
+	key      []byte // of them
+	class    *class // nil: not known yet, or it depends on the names of ports
 	named    bool   // one of them names ports of the subject
 }
 
@@ -96,7 +98,7 @@ func (e *classEditor) count(c *class, by int) {
 }
 
 // selection returns the policies that select who is in these sets.
-func (b *builder) selection(sets []uint32) selection {
+func (b *builder) selection(sets []uint32) *selection {
 	var key []byte
 	for _, id := range sets {
 		if s := b.set(id); len(s.subjectOf) > 0 {
@@ -112,7 +114,8 @@ func (b *builder) selection(sets []uint32) selection {
 }
 
 // selectionOf gathers the policies of which one of the sets is a subject.
-func selectionOf(get func(uint32) (*peerSet, bool), sets []uint32) (s selection) {
+func selectionOf(get func(uint32) (*peerSet, bool), sets []uint32) *selection {
+	s := new(selection)
 	for _, id := range sets {
 		if set, _ := get(id); set != nil {
 			s.policies = append(s.policies, set.subjectOf...)
@@ -125,21 +128,33 @@ func selectionOf(get func(uint32) (*peerSet, bool), sets []uint32) (s selection)
 		key = binary.LittleEndian.AppendUint32(key, uint32(p.first))
 		s.named = s.named || p.named
 	}
-	s.key = string(key)
+	s.key = key
 	return s
 }
 
 // classOf returns the class of those whom these policies select and whose ports have these names.
-func (b *builder) classOf(s selection, ports []*api.NamedPort) *class {
-	if len(s.policies) == 0 {
+func (b *builder) classOf(s *selection, ports []*api.NamedPort) *class {
+	switch {
+	case len(s.policies) == 0:
 		return unselected
+	case s.class != nil:
+		return s.class
 	}
-	key := s.key
+	key := sha256.New()
+	key.Write(s.key)
 	if s.named {
 		for _, p := range ports {
-			key += fmt.Sprintf("%d/%d/%q", p.GetProtocol(), p.GetPort(), p.GetName())
+			fmt.Fprintf(key, "%d/%d/%q", p.GetProtocol(), p.GetPort(), p.GetName())
 		}
 	}
+	c := b.class(string(key.Sum(nil)), s, ports)
+	if !s.named {
+		s.class = c
+	}
+	return c
+}
+
+func (b *builder) class(key string, s *selection, ports []*api.NamedPort) *class {
 	if c, there := b.classes.all[key]; there {
 		return c.class
 	}

@@ -17,14 +17,14 @@ func compile(policies []*policy, ports []*api.NamedPort) *class {
 		return unselected
 	}
 	c := &class{policies: policies}
-	all := [2]*side{compileSide(policies, ingress, ports), compileSide(policies, egress, ports)}
+	all := [2]side{compileSide(policies, ingress, ports), compileSide(policies, egress, ports)}
 	enforced := slices.DeleteFunc(slices.Clone(policies), func(p *policy) bool { return p.config.GetStaged() })
 	if len(enforced) == len(policies) {
 		c.enforced = all
 		return c
 	}
 	c.staged = &all
-	c.enforced = [2]*side{compileSide(enforced, ingress, ports), compileSide(enforced, egress, ports)}
+	c.enforced = [2]side{compileSide(enforced, ingress, ports), compileSide(enforced, egress, ports)}
 	return c
 }
 
@@ -35,7 +35,7 @@ type use struct {
 
 // compiler makes a side.
 type compiler struct {
-	*side
+	side
 	ports  []*api.NamedPort
 	config []*api.PolicyRule // by rank
 	tier   []api.Policy_Tier // by rank
@@ -44,9 +44,9 @@ type compiler struct {
 	flat   flattener
 }
 
-// compileSide makes a side of the policies' rules for a direction: nil if they say nothing of it.
-func compileSide(policies []*policy, d direction, ports []*api.NamedPort) *side {
-	c := compiler{side: new(side), ports: ports}
+// compileSide makes a side of the policies' rules for a direction.
+func compileSide(policies []*policy, d direction, ports []*api.NamedPort) side {
+	c := compiler{ports: ports}
 	for _, p := range policies {
 		if c.isolated == 0 && p.isolates(d) {
 			c.isolated = p.isolation(d)
@@ -58,7 +58,7 @@ func compileSide(policies []*policy, d direction, ports []*api.NamedPort) *side 
 		}
 	}
 	if len(c.config) == 0 && c.isolated == 0 {
-		return nil
+		return side{}
 	}
 	slices.SortFunc(c.uses, func(a, b use) int { return cmp.Or(cmp.Compare(a.set, b.set), cmp.Compare(a.rank, b.rank)) })
 	c.fill()
@@ -86,6 +86,7 @@ func (c *compiler) fill() {
 		set, tier := c.uses[i].set, c.tier[c.uses[i].rank]
 		if c.buckets[len(c.buckets)-1].set != set {
 			c.buckets = append(c.buckets, bucket{set, uint32(len(c.cells))})
+			c.filter.add(set)
 		}
 		c.spans = c.spans[:0]
 		for ; i < len(c.uses) && c.uses[i].set == set && c.tier[c.uses[i].rank] == tier; i++ {

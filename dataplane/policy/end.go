@@ -26,7 +26,7 @@ type end struct {
 // find finds out who has an address.
 func (t *Table) find(e *end, a packet.Addr) {
 	e.found, e.addr, e.id = true, a, t.ids.Of(a)
-	m, _ := t.members.Get(uint32(e.id))
+	m := t.members.get(uint32(e.id))
 	e.sets, e.class = m.sets, m.class
 	if e.class == nil {
 		e.class = strange

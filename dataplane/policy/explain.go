@@ -150,12 +150,12 @@ func (w *walk) tier(
 // matched returns the first rule of one policy that matches, nil if none does.
 func (w *walk) matched(p *policy, d direction, peer *end) (*api.PolicyRule, RuleID) {
 	s := compileSide([]*policy{p}, d, subjectPorts(w, d))
-	if s == nil {
-		return nil, 0
-	}
 	var best ranks
 	best.clear()
-	w.t.match(s, w.q, d, peer, &best)
+	if len(s.rules) == 0 {
+		return nil, 0
+	}
+	w.t.match(&s, w.q, d, peer, &best)
 	rank := best[p.config.GetTier()]
 	if rank == none {
 		return nil, 0

@@ -7,7 +7,7 @@
 // direction, on which the rules are found by the peer sets that they name, so that a verdict costs what the peer and
 // the class have in common, however many policies there are. Only identities of this node's stations have classes.
 //
-// Files: policy.go (what is asked), end.go (who an end is), side.go (the rules of one direction), compile.go and
+// Files: policy.go (what is asked), end.go and members.go (who an end is), side.go (the rules of one direction), compile.go and
 // flatten.go (how they are made), blocks.go (prefixes), check.go, build.go, update.go, sets.go and classes.go (how a
 // table is made), ruleids.go (rules by number), explain.go and steps.go (a verdict in words).
 package policy
@@ -28,7 +28,7 @@ type Table struct {
 	Generation uint32
 
 	ids      *identity.Set
-	members  sparse.Map[member]   // by identity
+	members  members
 	sets     sparse.Map[*peerSet] // by PeerSet.id
 	blocks   blocks
 	patterns *names.Patterns   // of those; nil: none
@@ -39,12 +39,6 @@ type Table struct {
 	local    []identity.ID     // that have classes, ascending
 
 	failSafe [2][]*api.PortRange // by direction
-}
-
-// member is an identity: the sets that it is in, ascending, and its class if it is one of a station of this node.
-type member struct {
-	sets  []uint32
-	class *class
 }
 
 // direction indexes what is kept for both directions.
@@ -144,7 +138,7 @@ func (t *Table) judgeEnd(q *Query, d direction, subject, peer *end, staged bool)
 		return true, RuleFailSafe
 	}
 	s := subject.class.side(d, staged)
-	if s == nil {
+	if s.empty() {
 		return true, RuleDefault
 	}
 	var best ranks

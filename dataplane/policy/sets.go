@@ -52,45 +52,6 @@ func (b *builder) set(id uint32) *peerSet {
 	return s
 }
 
-// memberEditor makes the next members.
-type memberEditor struct {
-	*sparse.Editor[member]
-	own map[uint32]*member // as edited
-}
-
-func (e *memberEditor) get(id uint32) member {
-	if m := e.own[id]; m != nil {
-		return *m
-	}
-	m, _ := e.Get(id)
-	return m
-}
-
-// edit returns a member that may be changed, its list included.
-func (e *memberEditor) edit(id uint32) *member {
-	if m := e.own[id]; m != nil {
-		return m
-	}
-	m, _ := e.Get(id)
-	m.sets = append(make([]uint32, 0, len(m.sets)+1), m.sets...)
-	if e.own == nil {
-		e.own = map[uint32]*member{}
-	}
-	e.own[id] = &m
-	return &m
-}
-
-// flush enters what was edited.
-func (e *memberEditor) flush() {
-	for id, m := range e.own {
-		if len(m.sets) == 0 && m.class == nil {
-			e.Delete(id)
-		} else {
-			e.Set(id, *m)
-		}
-	}
-}
-
 // setSets enters sets that are new, or in the place of others.
 func (b *builder) setSets(list []*api.PeerSet) error {
 	for i, cfg := range list {

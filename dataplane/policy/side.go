@@ -10,10 +10,10 @@ import (
 
 // class is the policies that judge an end, compiled. Identities share it.
 type class struct {
+	enforced [2]side   // by direction
+	staged   *[2]side  // with staged policies too; nil: there are none
 	policies []*policy // in the order in which they are judged
-	enforced [2]*side  // by direction; nil: all is allowed
-	staged   *[2]*side // with staged policies too; nil: there are none
-	key      string    // in Table.classes; empty: it is not there
+	key      string    // in Table.classes, a hash of what makes it; empty: it is not there
 }
 
 var (
@@ -21,14 +21,14 @@ var (
 	unselected = &class{}
 	// strange is the class of an identity that is said to be of a station here, and of which the table was not told so:
 	// what policies select it is not known, so that nothing is allowed.
-	strange = &class{enforced: [2]*side{{strange: true}, {strange: true}}}
+	strange = &class{enforced: [2]side{{strange: true}, {strange: true}}}
 )
 
 func (c *class) side(d direction, staged bool) *side {
 	if staged && c.staged != nil {
-		return c.staged[d]
+		return &c.staged[d]
 	}
-	return c.enforced[d]
+	return &c.enforced[d]
 }
 
 // side is the rules of a class for one direction.
@@ -38,12 +38,35 @@ func (c *class) side(d direction, staged bool) *side {
 type side struct {
 	isolated RuleID // denies what no rule of the Namespace tier allows; 0: the tier denies nothing
 	strange  bool
-	tiers    uint8 // bits of the tiers that have rules
+	tiers    uint8  // bits of the tiers that have rules
+	filter   filter // of the buckets' sets
 
 	buckets []bucket // by set, ascending; first that of every peer, set 0; last one behind the end
 	cells   []cell
 	rules   []ranked // by rank
 	named   []named  // by set and rank
+}
+
+// empty says whether the policies say nothing of the direction.
+func (s *side) empty() bool { return len(s.rules) == 0 && s.isolated == 0 && !s.strange }
+
+// filter says which sets are surely not among some: most peers have nothing in common with most classes, and that is
+// known without a look at the buckets.
+type filter [4]uint64
+
+func (f *filter) place(set uint32) (word, bit uint32) {
+	h := set * 0x9e3779b1 // 2^32 divided by the golden ratio: neighbours come to lie apart
+	return h >> 30, h >> 24 & 63
+}
+
+func (f *filter) add(set uint32) {
+	word, bit := f.place(set)
+	f[word] |= 1 << bit
+}
+
+func (f *filter) may(set uint32) bool {
+	word, bit := f.place(set)
+	return f[word]>>bit&1 != 0
 }
 
 // bucket is a set's cells: up to those of the next bucket.
@@ -134,40 +157,44 @@ func (s *side) visitAll(sets []uint32, visit func(i int)) {
 
 // find returns the bucket of a set, 0 if it has none.
 func (s *side) find(set uint32) int {
-	low, high := 1, len(s.buckets)-1
-	for low < high {
-		middle := int(uint(low+high) / 2)
-		if s.buckets[middle].set < set {
-			low = middle + 1
-		} else {
-			high = middle
+	if !s.filter.may(set) {
+		return 0
+	}
+	at := 0 // the last bucket that is not behind the set; halving without a branch, which nobody could foresee
+	for n := len(s.buckets) - 1; n > 1; {
+		half := n / 2
+		if s.buckets[at+half].set <= set {
+			at += half
 		}
+		n -= half
 	}
-	if low < len(s.buckets)-1 && s.buckets[low].set == set {
-		return low
+	if s.buckets[at].set != set {
+		return 0
 	}
-	return 0
+	return at
 }
 
 // visit takes the rules of one bucket into account.
 func (s *side) visit(i int, key uint32, best *ranks) {
 	cells := s.cells[s.buckets[i].cells:s.buckets[i+1].cells]
+	if len(cells) == 0 {
+		return
+	}
 	for tier := range uint32(numTiers) {
 		if s.tiers&(1<<tier) == 0 {
 			continue
 		}
 		key := tier<<24 | key
-		low, high := 0, len(cells) // the first cell behind the key
-		for low < high {
-			middle := int(uint(low+high) / 2)
-			if cells[middle].key <= key {
-				low = middle + 1
-			} else {
-				high = middle
+		at := 0 // the last cell that is not behind the key
+		for n := len(cells); n > 1; {
+			half := n / 2
+			if cells[at+half].key <= key {
+				at += half
 			}
+			n -= half
 		}
-		if low > 0 && cells[low-1].key>>24 == tier {
-			best[tier] = min(best[tier], cells[low-1].rank)
+		if c := cells[at]; c.key <= key && c.key>>24 == tier {
+			best[tier] = min(best[tier], c.rank)
 		}
 	}
 }

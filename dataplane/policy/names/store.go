@@ -142,6 +142,8 @@ func (t *table) put(e entry) {
 }
 
 // place is where the window of an address begins.
-func (t *table) place(a packet.Addr) int { return int(maphash.Comparable(exactly, a) & uint64(len(t.entries)-1)) }
+func (t *table) place(a packet.Addr) int {
+	return int(maphash.Comparable(exactly, a) & uint64(len(t.entries)-1))
+}
 
 func (t *table) entry(i int) *entry { return &t.entries[i&(len(t.entries)-1)] }
