@@ -8,6 +8,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	"github.com/viaduct-net/viaduct/internal/policytest/cases"
 	"github.com/viaduct-net/viaduct/internal/policytest/engine"
 	"github.com/viaduct-net/viaduct/internal/policytest/gen"
 	"github.com/viaduct-net/viaduct/internal/policytest/oracle"
@@ -16,17 +17,13 @@ import (
 // tally counts what was compared.
 type tally struct{ clusters, cells, egress, ingress, updates int }
 
-// sample is how many connections there are to each that is tried: more clusters find more than all of one do.
-const sample = 5
+// fataler is *testing.T or *rapid.T.
+type fataler interface{ Fatalf(string, ...any) }
 
-// try compares connections that the node sees: with what becomes of the packet goes which end denies it.
-func (n *tally) try(t *rapid.T, e *engine.Engine, c *oracle.Cluster) {
+// try compares connections of which the node sees an end: with what becomes of the packet goes which end denies it.
+func (n *tally) try(t fataler, e *engine.Engine, c *oracle.Cluster, probes []gen.Probe) {
 	n.clusters++
-	first := rapid.IntRange(0, sample-1).Draw(t, "first")
-	for i, p := range gen.Probes(c) {
-		if i%sample != first {
-			continue
-		}
+	for _, p := range probes {
 		from, to := e.At(p.From), e.At(p.To)
 		if !from && !to || gen.Nobody(c, p.To) {
 			continue
@@ -53,6 +50,44 @@ func (n *tally) try(t *rapid.T, e *engine.Engine, c *oracle.Cluster) {
 	}
 }
 
+func (n *tally) report(t *testing.T) {
+	t.Helper()
+	t.Logf("%d clusters, %d of them by an update; %d connections, of which %d are denied on egress and %d on ingress",
+		n.clusters, n.updates, n.cells, n.egress, n.ingress)
+	if n.updates == 0 || n.egress == 0 || n.ingress == 0 {
+		t.Error("some of it was not met")
+	}
+}
+
+// TestCases: what people expect of policies, at the node of either end. From one case to the next goes a change.
+func TestCases(t *testing.T) {
+	all, err := cases.All()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var n tally
+	for _, node := range []string{"n1", "n2"} {
+		e, err := engine.New(all[len(all)-1].Cluster, node)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, c := range all {
+			t.Run(node+"/"+c.Name, func(t *testing.T) {
+				if err := e.Apply(c.Cluster); err != nil {
+					t.Fatal(err)
+				}
+				probes := gen.Probes(c.Cluster)
+				for _, expected := range c.Expect {
+					probes = append(probes, expected.Probe)
+				}
+				n.try(t, e, c.Cluster, probes)
+			})
+		}
+		n.updates += e.Updates
+	}
+	n.report(t)
+}
+
 var options = gen.Options{ClusterPolicies: true, Domains: true, Unknown: true}
 
 // TestRandom: what becomes of packets is what the text of the API says, in random clusters, after each change of an
@@ -68,7 +103,7 @@ func TestRandom(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		n.try(t, e, c)
+		n.try(t, e, c, sampled(t, c))
 		for i := range rapid.IntRange(0, 5).Draw(t, "changes") {
 			if next := gen.Change(options, c); i == 4 {
 				c = gen.Cluster(options).Draw(t, "another")
@@ -78,13 +113,22 @@ func TestRandom(t *testing.T) {
 			if err := e.Apply(c); err != nil {
 				t.Fatal(err)
 			}
-			n.try(t, e, c)
+			n.try(t, e, c, sampled(t, c))
 		}
 		n.updates += e.Updates
 	})
-	t.Logf("%d clusters, %d of them by an update; %d connections, of which %d are denied on egress and %d on ingress",
-		n.clusters, n.updates, n.cells, n.egress, n.ingress)
-	if n.updates == 0 || n.egress == 0 || n.ingress == 0 {
-		t.Error("some of it was not met")
+	n.report(t)
+}
+
+// sample is how many connections there are to each that is tried: more clusters find more than all of one do.
+const sample = 5
+
+func sampled(t *rapid.T, c *oracle.Cluster) (list []gen.Probe) {
+	first := rapid.IntRange(0, sample-1).Draw(t, "first")
+	for i, p := range gen.Probes(c) {
+		if i%sample == first {
+			list = append(list, p)
+		}
 	}
+	return list
 }
