@@ -230,8 +230,10 @@ func (t *tally) pipe(e *engine.Engine, c *oracle.Cluster, p gen.Probe) string {
 }
 
 func (t *tally) String() string {
-	text := fmt.Sprintf("%d cells, %d allowed and %d denied; %d packets, behind %d updates", t.cells, t.allowed,
-		t.denied, t.packets, t.updates)
+	text := fmt.Sprintf("%d cells, %d allowed and %d denied", t.cells, t.allowed, t.denied)
+	if t.packets > 0 {
+		text += fmt.Sprintf("; %d packets, behind %d updates", t.packets, t.updates)
+	}
 	for _, d := range differences {
 		if n := t.met[d.name]; n > 0 {
 			text += fmt.Sprintf("; %d of %s", n, d.name)
