@@ -77,7 +77,9 @@ type Worker struct {
 	ahead    struct { // of the batch, by index of a packet's first descriptor: see foresee
 		to    [BatchSize]packet.Addr
 		group [BatchSize]*route.Group
+		flow  [BatchSize]uint64
 	}
+	manyFlows bool // so that it is worth while to look them up ahead
 	one       [1]xsk.Desc
 	polled    [1]unix.PollFd
 	probe     func(n *neighbor.Entry, mac packet.MAC, unicast bool) // solicit, bound once
@@ -176,6 +178,21 @@ func (w *Worker) foresee(descs []xsk.Desc) {
 		w.ahead.to[i] = packet.PeekDestination(w.umem.Frame(d.Addr)[start : start+uint64(d.Len)])
 	}
 	w.tables.FIB.LookupBatch(w.ahead.to[:len(descs)], w.ahead.group[:])
+	if w.manyFlows && len(descs) >= fewPackets {
+		w.foreseeFlows(descs)
+	}
+}
+
+// Where so many flows are tracked the caches of a core do not hold them. Of fewer packets the misses hardly overlap.
+const fewFlows, fewPackets = 4096, 4
+
+// foreseeFlows does for flows what foresee does for routes.
+func (w *Worker) foreseeFlows(descs []xsk.Desc) {
+	for i, d := range descs {
+		start := d.Addr - w.umem.ChunkOf(d.Addr)
+		w.ahead.flow[i] = w.flows.Guess(w.umem.Frame(d.Addr)[start : start+uint64(d.Len)])
+	}
+	w.flows.Foresee(w.ahead.flow[:len(descs)])
 }
 
 // process judges one received packet, whose frames are descs, and carries the decision out.
