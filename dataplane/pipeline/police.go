@@ -31,8 +31,8 @@ func (l *Pipeline) police(p *packet.Packet, in, out *tables.Port) verdict.Reason
 
 // judgeFlow is police for a packet with its transport header.
 func (l *Pipeline) judgeFlow(p *packet.Packet, in, out *tables.Port) verdict.Reason {
-	l.seen = l.flows.Track(p, in.ID, l.now, l.t.Policy.Generation)
 	s := &l.seen
+	l.flows.Track(p, in.ID, l.now, l.t.Policy.Generation, s)
 	switch s.Status {
 	case conntrack.Known:
 		l.decision.Rule = policy.RuleID(s.Rule)
