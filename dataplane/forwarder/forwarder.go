@@ -8,7 +8,7 @@
 // (their threads), device.go (one device's hook and sockets), pins.go and slots.go (where hooks are pinned, and the
 // numbers of devices), trunk.go (ports without sockets of their own), bare.go (hooks that somebody takes off), host.go
 // (what is kept in the host's stack), links.go (the kernel's word on devices), flows.go (the table of flows), report.go,
-// identities.go, policies.go and metrics.go (what the CLI and Prometheus read).
+// identities.go, policies.go, denials.go and metrics.go (what the CLI and Prometheus read).
 package forwarder
 
 import (

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/viaduct-net/viaduct/dataplane/conntrack"
+	"github.com/viaduct-net/viaduct/dataplane/denial"
 	"github.com/viaduct-net/viaduct/dataplane/ledger"
 	"github.com/viaduct-net/viaduct/dataplane/neighbor"
 	"github.com/viaduct-net/viaduct/dataplane/packet"
@@ -127,6 +128,9 @@ func New(cfg Config) *Worker {
 
 // Book is the worker's ledger, for readers.
 func (w *Worker) Book() *ledger.Book { return w.book }
+
+// Denials is what policy has denied lately, for readers.
+func (w *Worker) Denials() *denial.Log { return w.pipeline.Denials() }
 
 // Poll makes one pass at time now, in monotonic nanoseconds, and returns how many packets it received.
 func (w *Worker) Poll(now int64) int {

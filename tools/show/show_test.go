@@ -131,6 +131,16 @@ func (fake) Flows(r *api.FlowsRequest, s grpc.ServerStreamingServer[api.FlowsRep
 	return nil
 }
 
+func (fake) Denials(context.Context, *api.DenialsRequest) (*api.DenialsReply, error) {
+	return &api.DenialsReply{Denials: []*api.Denial{
+		{Protocol: "tcp", Source: "10.244.1.7", SourcePort: 40000, Destination: "10.244.1.8", DestinationPort: 80,
+			InPort: "a", OutPort: "b", Reason: "ingress_denied", Rule: "NetworkPolicy shop/web isolates the end",
+			LastNanoseconds: 2e9, Packets: 3},
+		{Protocol: "icmp", Source: "10.244.1.7", Destination: "10.244.1.9", InPort: "a", OutPort: "c", Staged: true,
+			Rule: "ClusterNetworkPolicy top spec.ingress[0]", LastNanoseconds: 61e9, Packets: 1},
+	}}, nil
+}
+
 // fakeControl is a control that always says the same.
 type fakeControl struct {
 	controlapi.UnimplementedControlServer
@@ -229,6 +239,11 @@ POLICY                    TIER           PRIORITY  ISOLATES  JUDGES  RULE       
 ClusterNetworkPolicy top  admin, staged         5  -              2  spec.egress[0]  deny    10.0.0.0/8 except 10.1.0.0/16, *.example.com  any
                                                                      spec.egress[1]  pass    any                                           TCP 80-90
 NetworkPolicy 10.1.1.1    namespace             -  ingress        1  -               -       -                                             -
+`},
+		{"denials", `
+ AGO  PROTOCOL  SOURCE            DESTINATION    FROM  TO  PACKETS  REASON          RULE
+  2s  tcp       10.244.1.7:40000  10.244.1.8:80  a     b         3  ingress_denied  NetworkPolicy shop/web isolates the end
+1m1s  icmp      10.244.1.7        10.244.1.9     a     c         1  staged          ClusterNetworkPolicy top spec.ingress[0]
 `},
 		{"flows --port a", `
 PROTOCOL  STATE        SOURCE            DESTINATION    IN  OUT  PACKETS  BYTES  BACK  BYTES  IDLE  EXPIRES  RULE
