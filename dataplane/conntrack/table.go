@@ -193,7 +193,6 @@ func (t *Table) Track(p *packet.Packet, in packet.PortID, now int64, generation 
 	}
 	t.unknown(sh, p, &k, from, now, s)
 	sh.lock.Unlock()
-	return
 }
 
 // track is Track for a packet of a flow, in direction d. It returns false when the packet opens the flow anew.

@@ -49,8 +49,8 @@ func (l *Pipeline) judgeFlow(p *packet.Packet, in, out *tables.Port) verdict.Rea
 	return s.Reason
 }
 
-// judgeNew judges a flow that the packet would open, or, of what was open before this dataplane was, would take up again
-// from either end.
+// judgeNew judges a flow that the packet would open, or, of what was open before this dataplane was, would take up
+// again from either end.
 func (l *Pipeline) judgeNew(in, out *tables.Port) verdict.Reason {
 	s := &l.seen
 	v := l.consult(in, out, false)

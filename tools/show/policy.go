@@ -36,10 +36,11 @@ func policies(f *Flags) *cobra.Command {
 
 func flows(f *Flags) *cobra.Command {
 	c := &cobra.Command{
-		Use:     "flows",
-		Short:   "Show the flows that are tracked: who opened them, their state, and the rule that let them in",
-		Example: "  viaduct flows --port default/web\n  viaduct flows --address 10.244.1.7 --protocol tcp\n  viaduct flows --limit 0",
-		Args:    cobra.NoArgs,
+		Use:   "flows",
+		Short: "Show the flows that are tracked: who opened them, their state, and the rule that let them in",
+		Example: "  viaduct flows --port default/web\n  viaduct flows --address 10.244.1.7 --protocol tcp\n" +
+			"  viaduct flows --limit 0",
+		Args: cobra.NoArgs,
 	}
 	var ask api.FlowsRequest
 	c.Flags().StringVar(&ask.Address, "address", "", "only those with this address at either end")
