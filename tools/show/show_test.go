@@ -118,7 +118,7 @@ func (fake) Flows(r *api.FlowsRequest, s grpc.ServerStreamingServer[api.FlowsRep
 	for _, f := range []*api.Flow{
 		{Protocol: "tcp", State: "established", Source: "10.244.1.7", SourcePort: 40000, Destination: "10.244.1.8",
 			DestinationPort: 80, InPort: "a", OutPort: "b", Packets: 5, Bytes: 500, ReplyPackets: 4, ReplyBytes: 9000,
-			IdleNanoseconds: 1.25e9, ExpiresNanoseconds: 90e9, Rule: "web ingress[0]"},
+			IdleNanoseconds: 1.25e9, ExpiresNanoseconds: 90e9, Rule: "web in[0]"},
 		{Protocol: "udp", State: "unreplied", Source: "fd00::7", SourcePort: 53, Destination: "fd00::8",
 			DestinationPort: 5353, InPort: "b"},
 	} {
@@ -247,7 +247,7 @@ Local 10.1.1.1  namespace             -  ingress        1  -          -       - 
 `},
 		{"flows --port a", `
 PROTOCOL  STATE        SOURCE            DESTINATION    IN  OUT  PACKETS  BYTES  BACK  BYTES  IDLE  EXPIRES  RULE
-tcp       established  10.244.1.7:40000  10.244.1.8:80  a   b          5    500     4   9000  1.3s    1m30s  web ingress[0]
+tcp       established  10.244.1.7:40000  10.244.1.8:80  a   b          5    500     4   9000  1.3s    1m30s  web in[0]
 `},
 		{"flows --port b", `
 PROTOCOL  STATE      SOURCE        DESTINATION     IN  OUT  PACKETS  BYTES  BACK  BYTES  IDLE  EXPIRES  RULE
