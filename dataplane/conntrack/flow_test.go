@@ -409,3 +409,19 @@ func TestErrorsAboutOthers(t *testing.T) {
 		r.expect(r.errorAbout(say('c', 0, sctpInit, 11), r.a, 0), "icmp_without_flow sctp_cookie_echoed")
 	})
 }
+
+func TestForget(t *testing.T) {
+	both(t, func(t *testing.T, v6 bool) {
+		r := newRig(t, v6, Config{Flows: 64})
+		r.see(r.packet('c', packet.ProtoUDP, udpBytes(1000, 53, 20)))
+		r.see(r.packet('c', packet.ProtoUDP, udpBytes(1001, 53, 20)))
+		r.tab.Forget(map[packet.PortID]bool{portA + portB + 1: true})
+		if st := r.tab.Stats(); st.Entries != 2 || st.Forgotten != 0 {
+			t.Fatalf("%+v", st)
+		}
+		r.tab.Forget(map[packet.PortID]bool{portB: true})
+		if st := r.tab.Stats(); st.Entries != 0 || st.Forgotten != 2 || st.Closed() != st.Opened {
+			t.Fatalf("%+v", st)
+		}
+	})
+}

@@ -7,6 +7,7 @@ import (
 	"github.com/viaduct-net/viaduct/dataplane/denial"
 	"github.com/viaduct-net/viaduct/dataplane/packet"
 	"github.com/viaduct-net/viaduct/dataplane/policy"
+	"github.com/viaduct-net/viaduct/dataplane/route"
 	"github.com/viaduct-net/viaduct/dataplane/tables"
 	"github.com/viaduct-net/viaduct/dataplane/verdict"
 )
@@ -34,6 +35,9 @@ func (l *Pipeline) police(p *packet.Packet, in, out *tables.Port) verdict.Reason
 func (l *Pipeline) judgeFlow(p *packet.Packet, in, out *tables.Port) verdict.Reason {
 	s := &l.seen
 	l.flows.Track(p, in.ID, l.now, l.t.Policy.Generation, s)
+	if s.Moved && l.forged(p, in) {
+		return verdict.SpoofedSource
+	}
 	switch s.Status {
 	case conntrack.Known:
 		l.decision.Rule = policy.RuleID(s.Rule)
@@ -47,6 +51,20 @@ func (l *Pipeline) judgeFlow(p *packet.Packet, in, out *tables.Port) verdict.Rea
 		return l.judgeNew(in, out)
 	}
 	return s.Reason
+}
+
+// forged says of a packet of a flow whose end is behind another port than it came by whether its source is a station's
+// of this node: not what the world sends by the host's port may be taken for a pod's.
+func (l *Pipeline) forged(p *packet.Packet, in *tables.Port) bool {
+	if !in.Station.Router || in.Station.Has(p.Src) {
+		return false
+	}
+	group := l.t.FIB.Lookup(p.Src)
+	if group == nil || group.Kind != route.Forward {
+		return false
+	}
+	owner := l.t.Port(group.Select(p.FlowHash).Port)
+	return owner != nil && owner.Station.Has(p.Src)
 }
 
 // judgeNew judges a flow that the packet would open, or, of what was open before this dataplane was, would take up

@@ -150,6 +150,22 @@ func TestFlowsOpenWhenTheyLeave(t *testing.T) {
 	}
 }
 
+// What claims to be of a pod's flow and comes by another port than the pod's is not the pod's.
+func TestForgedPacketOfAFlow(t *testing.T) {
+	for _, f := range podFamilies {
+		r := newRig(t, closed)
+		if out := r.talk(podA, f.a, f.b); len(out) != 1 {
+			t.Fatalf("%d packets left", len(out))
+		}
+		if out := r.talk(theHost, f.a, f.b); len(out) != 0 || r.count(theHost, verdict.SpoofedSource) != 1 {
+			t.Errorf("%d forged packets left", len(out))
+		}
+		if out := r.answer(podB, f.b, f.a); len(out) != 1 {
+			t.Errorf("the answer: %d packets left", len(out))
+		}
+	}
+}
+
 // What policy says of the first fragment of a datagram holds for the others, before and behind it.
 func TestPolicyOfFragments(t *testing.T) {
 	for _, f := range podFamilies {
