@@ -30,9 +30,14 @@ type stage struct {
 	pods map[string]*attached
 }
 
-func newStage(t *testing.T) *stage {
+// newStage sets it, with more lines of the NodeConfig.
+func newStage(t *testing.T, more ...string) *stage {
 	t.Helper()
-	s := &stage{podSite: newPodSite(t), pods: map[string]*attached{}}
+	p := newPodNode(t, programs.plain, "node")
+	p.join()
+	s := &stage{podSite: p, pods: map[string]*attached{}}
+	s.configure(more...)
+	s.startBoth()
 	s.peerIn(s.world)
 	s.peerIn(s.node)
 	for name, of := range cast {
@@ -42,6 +47,12 @@ func newStage(t *testing.T) *stage {
 		s.pods[name] = pod.add()
 	}
 	return s
+}
+
+// configure says what the node's settings are, with more lines.
+func (s *stage) configure(more ...string) {
+	s.write("node.yaml", nodeManifest("node", "{device: up, mode: kernel}\n  "+strings.Join(more, "\n  "),
+		[]string{"10.244.1.0/24", "fd00:244:1::/64"}, "192.0.2.1", "2001:db8::1"))
 }
 
 func podManifest(namespace, name, labels string) string {
@@ -145,9 +156,10 @@ func (s *stage) address(name string, family int) netip.Addr {
 
 func everything(way) bool { return true }
 
-// TestPolicies goes through what policies can say, one after another, with what each leaves open between everybody.
+// TestPolicies goes through what policies can say, one after another, with what each leaves open between everybody. Two
+// workers share the flows.
 func TestPolicies(t *testing.T) {
-	s := newStage(t)
+	s := newStage(t, "workers: 2")
 	s.is("nothing to be denied", everything)
 	for _, act := range []struct {
 		what      string
@@ -232,8 +244,7 @@ func TestPolicies(t *testing.T) {
 // TestIsolation: one setting keeps namespaces apart.
 func TestIsolation(t *testing.T) {
 	s := newStage(t)
-	s.write("node.yaml", nodeManifest("node", "{device: up, mode: kernel}\n  namespaceIsolation: true",
-		[]string{"10.244.1.0/24", "fd00:244:1::/64"}, "192.0.2.1", "2001:db8::1"))
+	s.configure("namespaceIsolation: true")
 	s.is("namespaces to be apart", func(w way) bool {
 		from, isPod := cast[w.from]
 		to, toPod := cast[w.to]
@@ -248,9 +259,7 @@ func TestHostPolicy(t *testing.T) {
 		"{tier: Admin, priority: 1, subject: {pods: {namespaceSelector: {}, podSelector: {}}}, "+
 			"ingress: [{action: Deny, from: [{namespaces: {}}]}]}"))
 	s.is("the node to be closed to pods", func(w way) bool { return w.to != "node" })
-	s.write("node.yaml", nodeManifest("node", "{device: up, mode: kernel}\n"+
-		"  failSafe: {ingress: [{protocol: TCP, port: 7}]}",
-		[]string{"10.244.1.0/24", "fd00:244:1::/64"}, "192.0.2.1", "2001:db8::1"))
+	s.configure("failSafe: {ingress: [{protocol: TCP, port: 7}]}")
 	s.is("a port that stays open", func(w way) bool { return w.to != "node" || w.network == "tcp" })
 }
 
