@@ -4,6 +4,7 @@ package scenario
 
 import (
 	"slices"
+	"strings"
 
 	"github.com/viaduct-net/viaduct/perf/report"
 )
@@ -52,10 +53,15 @@ func (s *series) differences(subjects []string) []report.Result {
 	return s.against(subjects, report.Difference)
 }
 
+// withoutRatio says so of metrics by the ends of their names, and of all shares.
+func (*series) withoutRatio(k key) bool {
+	return k.unit == "%" || slices.ContainsFunc(noRatio, func(name string) bool { return strings.HasSuffix(k.metric, name) })
+}
+
 func (s *series) against(subjects []string, compare func(a, b report.Result) report.Result) []report.Result {
 	var results []report.Result
 	for _, k := range s.keys {
-		if k.subject != subjects[0] || slices.Contains(noRatio, k.metric) {
+		if k.subject != subjects[0] || s.withoutRatio(k) {
 			continue
 		}
 		for _, other := range subjects[1:] {
