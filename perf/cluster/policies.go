@@ -150,3 +150,10 @@ func rule(label, value string, ports []Admitted) fields {
 		"ports": ports,
 	}
 }
+
+// AdmitAll is a policy by which all pods are reached by everybody on some ports alone.
+func AdmitAll(ports []Admitted) Object {
+	return object("networking.k8s.io/v1", "NetworkPolicy", PolicyNamespace, "admit-all", nil, fields{"spec": fields{
+		"podSelector": fields{}, "policyTypes": []string{"Ingress"}, "ingress": []any{fields{"ports": ports}},
+	}})
+}

@@ -146,3 +146,18 @@ func (r rule) key() []byte {
 	return slices.Concat(r.from.AsSlice(), r.to.AsSlice(),
 		[]byte{protocolNumbers[r.protocol], 0, 0, 0, port[0], port[1], 0, 0})
 }
+
+// DropInput has a namespace take no IPv4 packet for itself: what is answered to it ends there.
+func DropInput(in *rig.Namespace) error {
+	conn, err := nftables.New(nftables.WithNetNSFd(in.FD()))
+	if err != nil {
+		return err
+	}
+	drop := nftables.ChainPolicyDrop
+	conn.AddChain(&nftables.Chain{
+		Name: "input", Table: conn.AddTable(&nftables.Table{Name: "filter", Family: nftables.TableFamilyIPv4}),
+		Type: nftables.ChainTypeFilter, Hooknum: nftables.ChainHookInput, Priority: nftables.ChainPriorityFilter,
+		Policy: &drop,
+	})
+	return conn.Flush()
+}

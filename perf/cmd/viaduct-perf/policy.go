@@ -3,6 +3,7 @@
 package main
 
 import (
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -41,6 +42,30 @@ The kernel's subjects have one rule for each policy, of an address and a port.`)
 	f.IntVar(&k.Flows, "flows", 1000, "flows of udp, by ports")
 	f.IntVar(&k.Runs, "runs", 6, "rounds; the 95 % interval needs at least 6")
 	f.DurationVar(&k.Duration, "duration", 2*time.Second, "of one measure of one run")
+	c.RunE = func(c *cobra.Command, _ []string) error { return p.measure(c, k.Validate, k.Run) }
+	return c
+}
+func (p *program) flood() *cobra.Command {
+	k := &scenario.Flood{Progress: p.stderr}
+	c := p.wiring(&k.Programs, "flood", "What a flood of new connections does to others",
+		`A flood of TCP connection requests, made in the kernel, comes into one pod's listening port: from the world, with random
+sources, or from another pod of the node, with its own address and random ports. Before and meanwhile, beside it:
+
+  established  datagrams that are answered, at --probes a second, between two other pods, and between the world and a
+               pod: what is lost, and the time there and back
+  new          short connections one after another between the two other pods, and from the world to the flooded pod:
+               how many succeed within a second, and the time of one
+
+Subjects: trunk (viaduct-cni, viaduct-control and viaduct-dataplane, one worker, a shared uplink), and kernel (the
+reference plugin ptp, IP forwarding, nftables with connection tracking). Both have their table's usual size. Where
+floods come from: `+strings.Join(scenario.FloodOrigins(), ", ")+`.`)
+	f := c.Flags()
+	f.StringSliceVar(&k.Subjects, "subjects", scenario.FloodSubjects(), "what to measure; ratios are of the first to the others")
+	f.StringSliceVar(&k.Origins, "from", scenario.FloodOrigins(), "where floods come from")
+	f.Float64Var(&k.Rate, "rate", 0, "requests a second, 0: as many as possible")
+	f.IntVar(&k.Probes, "probes", 1000, "datagrams a second of each established flow")
+	f.IntVar(&k.Runs, "runs", 6, "rounds; the 95 % interval needs at least 6")
+	f.DurationVar(&k.Duration, "duration", 5*time.Second, "of each part: before the flood, and meanwhile")
 	c.RunE = func(c *cobra.Command, _ []string) error { return p.measure(c, k.Validate, k.Run) }
 	return c
 }
