@@ -128,13 +128,13 @@ func (p Policies) Policy(i, revision int) Object {
 	if p.Own && i != p.Admits() {
 		selected = map[string]string{"app": p.deployment(i)}
 	}
-	rules := make([]any, p.Rules)
-	for r := range rules {
+	var rules []any
+	for r := range p.Rules {
 		port := p.RulePort(i, r)
 		if r == 0 {
 			port = p.RevisionPort(i, revision)
 		}
-		rules[r] = rule("app", p.deployment(i*p.Rules+r), []Admitted{{"TCP", port}})
+		rules = append(rules, rule("app", p.deployment(i*p.Rules+r), []Admitted{{"TCP", port}}))
 	}
 	if i == p.Admits() {
 		rules = append(rules, rule(RoleLabel, Client, p.Admitted))

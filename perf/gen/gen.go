@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package gen generates UDP packets, or TCP connection requests, inside the kernel: an XDP program is run by BPF_PROG_TEST_RUN on live frames, fills
-// in each frame and redirects it into a device, without a socket or an skb (linux/net/bpf/test_run.c,
-// bpf_test_run_xdp_live). One thread a CPU makes over a million packets per second.
+// Package gen generates UDP packets, or TCP connection requests, inside the kernel: an XDP program is run by
+// BPF_PROG_TEST_RUN on live frames, fills in each frame and redirects it into a device, without a socket or an skb
+// (linux/net/bpf/test_run.c, bpf_test_run_xdp_live). One thread a CPU makes over a million packets per second.
 //
 // A veth takes redirected frames only while its peer runs NAPI: the peer has an XDP program, or GRO on.
 package gen

@@ -112,8 +112,8 @@ func (f *Flood) Run(ctx context.Context, doc *report.Document) error {
 	return nil
 }
 
-const floodNote = "offered: requests handed to the sending device, those included that it drops. passed: packets that " +
-	"reached the flooded pod's device. The generator and the kernel's receive path of what it sends share CPU 0; " +
+const floodNote = "offered: requests handed to the sending device, those included that it drops. passed: packets " +
+	"that reached the flooded pod's device. The generator and the kernel's receive path of what it sends share CPU 0; " +
 	"tables are as they are when nothing is said"
 
 // once builds a site and floods it.

@@ -55,7 +55,8 @@ func (s *series) differences(subjects []string) []report.Result {
 
 // withoutRatio says so of metrics by the ends of their names, and of all shares and of what lies in tables.
 func (*series) withoutRatio(k key) bool {
-	return k.unit == "%" || k.unit == "flows" || slices.ContainsFunc(noRatio, func(name string) bool { return strings.HasSuffix(k.metric, name) })
+	return k.unit == "%" || k.unit == "flows" ||
+		slices.ContainsFunc(noRatio, func(name string) bool { return strings.HasSuffix(k.metric, name) })
 }
 
 func (s *series) against(subjects []string, compare func(a, b report.Result) report.Result) []report.Result {

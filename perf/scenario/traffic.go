@@ -226,7 +226,7 @@ func receiveBack(ctx context.Context, fd int, begin time.Time, p *probe) error {
 		case !again(err):
 			return fmt.Errorf("receive: %w", err)
 		case ctx.Err() != nil:
-			return nil
+			return ctx.Err()
 		}
 	}
 }
@@ -242,9 +242,7 @@ func (t *traffic) connections(ctx context.Context, name string, from, to end) er
 			if connectOnce(ctx, to.address()) == nil && time.Since(start) <= connectTime {
 				p.succeed(in, time.Since(start))
 			}
-			if err := sleep(ctx, 5*time.Millisecond); err != nil {
-				return err
-			}
+			time.Sleep(5 * time.Millisecond)
 		}
 		return nil
 	})

@@ -33,7 +33,8 @@ Subjects:
   iptables   the same by iptables-nft
 The kernel's subjects have one rule for each policy, of an address and a port.`)
 	f := c.Flags()
-	f.StringSliceVar(&k.Subjects, "subjects", peer.FilteredNames(), "what to measure; ratios are of the first to the others")
+	f.StringSliceVar(&k.Subjects, "subjects", peer.FilteredNames(),
+		"what to measure; ratios are of the first to the others")
 	f.StringSliceVar(&k.Measures, "measures", scenario.PolicyMeasures(), "which of the above")
 	f.IntSliceVar(&k.Counts, "policies", []int{10, 1000, 10_000}, "numbers of policies, the smallest first")
 	f.IntVar(&k.Rules, "rules", 10, "rules of each policy of viaduct's")
@@ -48,8 +49,8 @@ The kernel's subjects have one rule for each policy, of an address and a port.`)
 func (p *program) flood() *cobra.Command {
 	k := &scenario.Flood{Progress: p.stderr}
 	c := p.wiring(&k.Programs, "flood", "What a flood of new connections does to others",
-		`A flood of TCP connection requests, made in the kernel, comes into one pod's listening port: from the world, with random
-sources, or from another pod of the node, with its own address and random ports. Before and meanwhile, beside it:
+		`A flood of TCP connection requests, made in the kernel, comes into one pod's listening port: from the world, with
+random sources, or from another pod of the node, with its own address and random ports. Before and meanwhile, beside it:
 
   established  datagrams that are answered, at --probes a second, between two other pods, and between the world and a
                pod: what is lost, and the time there and back
@@ -60,7 +61,8 @@ Subjects: trunk (viaduct-cni, viaduct-control and viaduct-dataplane, one worker,
 reference plugin ptp, IP forwarding, nftables with connection tracking). Both have their table's usual size. Where
 floods come from: `+strings.Join(scenario.FloodOrigins(), ", ")+`.`)
 	f := c.Flags()
-	f.StringSliceVar(&k.Subjects, "subjects", scenario.FloodSubjects(), "what to measure; ratios are of the first to the others")
+	f.StringSliceVar(&k.Subjects, "subjects", scenario.FloodSubjects(),
+		"what to measure; ratios are of the first to the others")
 	f.StringSliceVar(&k.Origins, "from", scenario.FloodOrigins(), "where floods come from")
 	f.Float64Var(&k.Rate, "rate", 0, "requests a second, 0: as many as possible")
 	f.IntVar(&k.Probes, "probes", 1000, "datagrams a second of each established flow")
