@@ -2,16 +2,17 @@
 
 // Package compile turns desired state into the snapshot of one node, and goes on from there: a change costs what it
 // touches. It reads no files and no clock; equal objects give equal snapshots, but for the numbers of ports, groups,
-// identities and origins, which also depend on those given out before. In which order objects are said within what is
-// compiled at once does not matter.
+// identities, peer sets and origins, which also depend on those given out before. In which order objects are said
+// within what is compiled at once does not matter.
 //
 // What is compiled is of two kinds: objects, and the attachments of this node, interfaces of its pods.
 //
 // The flow of the files is that of a compilation: compiler.go takes changes and lists the stages, attachments.go says
 // what an attachment is; node.go chooses the NodeConfig, ports.go numbers the ports, of which host.go and attached.go
 // have some; routes.go, nodes.go, host.go and attached.go claim destinations, and groups.go settles them;
-// hostroutes.go does the same for the host's own stack and identities.go for addresses; judge.go says what became of
-// objects. claims.go, numbers.go, table.go and origins.go are what stages are made of.
+// hostroutes.go does the same for the host's own stack and identities.go for addresses; policies.go has the policies
+// that speak of identities, peersets.go whom they speak of, and selectors.go how these are found; judge.go says what
+// became of objects. claims.go, numbers.go, table.go and origins.go are what stages are made of.
 package compile
 
 import (
@@ -62,6 +63,7 @@ type Compiler struct {
 	routes     routes
 	hostRoutes hostRoutes
 	identities identities
+	policies   policies
 	origins    origins
 }
 
@@ -141,7 +143,8 @@ var stages = []func(*Compiler, *work){
 	(*Compiler).compileRoutes,
 	(*Compiler).compileHostRoutes,
 	(*Compiler).compileIdentities,
-	// Policies and services follow here: they speak of identities, and of addresses.
+	(*Compiler).compilePolicies,
+	// Services follow here.
 	func(c *Compiler, w *work) { c.origins.compile(w.delta) },
 }
 
@@ -153,6 +156,8 @@ type work struct {
 	delta   *api.Delta
 	ports   []string               // names of those that were looked at
 	looked  map[model.Key]struct{} // objects of kinds that are judged
+	born    []*api.Identity        // that the snapshot has from now on
+	died    []uint32               // numbers of identities that it has no more
 }
 
 // Compile returns what follows from the changes since the last compilation. The epoch is that of the Snapshot if
@@ -217,7 +222,7 @@ func (c *Compiler) Acked(epoch uint64) {
 
 // pools are those whose numbers the dataplane remembers things by.
 func (c *Compiler) pools() []*pool {
-	return []*pool{&c.ports.pool, &c.routes.things.pool, &c.identities.things.pool}
+	return []*pool{&c.ports.pool, &c.routes.things.pool, &c.identities.things.pool, &c.policies.sets.pool}
 }
 
 // keys are those of the kind that have to be looked at: of objects that changed, and are perhaps gone, or of all.

@@ -3,9 +3,11 @@
 package compile
 
 import (
+	"cmp"
 	"encoding/binary"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/viaduct-net/viaduct/control/api"
 	"github.com/viaduct-net/viaduct/control/model"
@@ -14,7 +16,8 @@ import (
 // identities are addresses, which lead to sets of labels: an identity is in use while an address has it.
 type identities struct {
 	table[netip.Addr, *api.Identity]
-	spaces map[string]*space // namespaces that have pods
+	spaces map[string]*space   // namespaces that have pods
+	turned map[string]struct{} // namespaces that have come to have pods or to have none, since the last compilation
 	// attached are the attachments that have claimed their addresses, by port, and pods those of each Pod.
 	attached map[string]*Attachment
 	pods     map[model.Key][]claimant
@@ -30,6 +33,7 @@ func newIdentities() identities {
 	return identities{
 		table:    newTable(newClaims(netip.Addr.Compare, addressLost)),
 		spaces:   map[string]*space{},
+		turned:   map[string]struct{}{},
 		attached: map[string]*Attachment{},
 		pods:     map[model.Key][]claimant{},
 	}
@@ -83,9 +87,10 @@ func (c *Compiler) compileIdentities(w *work) {
 	t.things.settle(func(one *thing[*api.Identity]) {
 		if !one.said {
 			one.said, one.value.Id = true, one.number
-			w.delta.Set.Identities = append(w.delta.Set.Identities, one.value)
+			w.born = append(w.born, one.value)
 		}
-	}, func(number uint32) { w.delta.RemovedIdentities = append(w.delta.RemovedIdentities, number) })
+	}, func(number uint32) { w.died = append(w.died, number) })
+	w.delta.Set.Identities, w.delta.RemovedIdentities = w.born, w.died
 }
 
 // whole is the prefix that is one address.
@@ -117,6 +122,7 @@ func (c *Compiler) join(namespace string, who claimant) {
 	if s == nil {
 		s = &space{labels: c.namespaceLabels(namespace), pods: map[claimant]struct{}{}}
 		c.identities.spaces[namespace] = s
+		c.identities.turned[namespace] = struct{}{}
 	}
 	s.pods[who] = struct{}{}
 }
@@ -127,6 +133,7 @@ func (t *identities) quit(namespace string, who claimant) {
 		delete(s.pods, who)
 		if len(s.pods) == 0 {
 			delete(t.spaces, namespace)
+			t.turned[namespace] = struct{}{}
 		}
 	}
 }
@@ -170,6 +177,9 @@ func (c *Compiler) identityOf(won *claim[*api.Identity]) (content string, id *ap
 	}
 	if o != nil {
 		id.Labels = sortedLabels(o.Labels)
+		if pod, is := o.Spec.(*model.Pod); is {
+			id.NamedPorts = namedPorts(pod.Ports)
+		}
 	}
 	if id.Kind == api.Identity_KIND_POD {
 		id.NamespaceLabels = c.identities.spaces[id.Namespace].labels
@@ -181,12 +191,33 @@ func (c *Compiler) identityOf(won *claim[*api.Identity]) (content string, id *ap
 func identityContent(id *api.Identity) string {
 	content := appendText([]byte{byte(id.Kind)}, id.Namespace)
 	for _, list := range [][]string{id.Labels, id.NamespaceLabels} {
-		content = binary.AppendUvarint(content, uint64(len(list)))
-		for _, label := range list {
-			content = appendText(content, label)
-		}
+		content = appendTexts(content, list)
+	}
+	for _, p := range id.NamedPorts {
+		content = binary.AppendUvarint(appendText(content, p.Name), uint64(p.Protocol)<<16|uint64(p.Port))
 	}
 	return string(content)
+}
+
+// namedPorts are a pod's, ordered by name, protocol and number. Containers may say one twice.
+func namedPorts(of []model.ContainerPort) (list []*api.NamedPort) {
+	for _, p := range of {
+		list = append(list, &api.NamedPort{Name: p.Name, Protocol: protocols[p.Protocol], Port: uint32(p.Port)})
+	}
+	compare := func(a, b *api.NamedPort) int {
+		return cmp.Or(strings.Compare(a.Name, b.Name), cmp.Compare(a.Protocol, b.Protocol), cmp.Compare(a.Port, b.Port))
+	}
+	slices.SortFunc(list, compare)
+	return slices.CompactFunc(list, func(a, b *api.NamedPort) bool { return compare(a, b) == 0 })
+}
+
+// appendTexts appends the number of texts, and each.
+func appendTexts(b []byte, texts []string) []byte {
+	b = binary.AppendUvarint(b, uint64(len(texts)))
+	for _, text := range texts {
+		b = appendText(b, text)
+	}
+	return b
 }
 
 // appendText appends the length, so that no text reads as two.

@@ -19,6 +19,10 @@ func TestIdentityContent(t *testing.T) {
 		return &api.Identity{
 			Kind: api.Identity_Kind(rapid.IntRange(1, 2).Draw(t, "kind")), Namespace: text.Draw(t, "namespace"),
 			Labels: list.Draw(t, "labels"), NamespaceLabels: list.Draw(t, "namespace's"),
+			NamedPorts: rapid.SliceOfN(rapid.Custom(func(t *rapid.T) *api.NamedPort {
+				return &api.NamedPort{Name: text.Draw(t, "name"), Protocol: api.Protocol_PROTOCOL_TCP,
+					Port: rapid.Uint32Range(1, 3).Draw(t, "port")}
+			}), 0, 2).Draw(t, "ports"),
 		}
 	})
 	rapid.Check(t, func(t *rapid.T) {

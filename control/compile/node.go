@@ -130,6 +130,11 @@ func (c *Compiler) nodeSettings(origin uint32) *api.NodeSettings {
 		Mtu:        config.MTU,
 		Offload:    config.Offload,
 		Masquerade: config.Masquerade,
+
+		FailSafeIngress: failSafe(config.FailSafe.Ingress),
+		FailSafeEgress:  failSafe(config.FailSafe.Egress),
+		Flows:           config.Flows,
+		FlowsPerPort:    config.FlowsPerPort,
 	}
 	if config.OnAbsence == "pass" {
 		n.OnAbsence = api.OnAbsence_ON_ABSENCE_PASS
@@ -142,6 +147,13 @@ func (c *Compiler) nodeSettings(origin uint32) *api.NodeSettings {
 		n.Uplink = &api.Uplink{Device: u.Device, Mode: uplinkModes[u.Mode]}
 	}
 	return n
+}
+
+func failSafe(ports []model.FailSafePort) (list []*api.PortRange) {
+	for _, p := range ports {
+		list = append(list, &api.PortRange{Protocol: protocols[p.Protocol], First: uint32(p.Port), Last: uint32(p.Port)})
+	}
+	return list
 }
 
 // labels are the node's: its Node object's, and over them its NodeConfig's.

@@ -3,6 +3,7 @@
 package compile_test
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"net"
@@ -20,11 +21,12 @@ type namer struct {
 	port     func(uint32) string
 	group    func(uint32) string
 	identity func(uint32) string
+	peers    func(uint32) string
 }
 
 func numbersOf(origins func(uint32) string) namer {
 	number := func(n uint32) string { return fmt.Sprint(n) }
-	return namer{origin: origins, port: number, group: number, identity: number}
+	return namer{origin: origins, port: number, group: number, identity: number, peers: number}
 }
 
 func printSnapshot(b *strings.Builder, s *api.Snapshot) {
@@ -47,6 +49,9 @@ func printDelta(b *strings.Builder, step *compile.Step) {
 		}
 		for _, line := range n.lines(d.Set) {
 			fmt.Fprintf(b, "+ %s\n", line)
+		}
+		for _, change := range d.PeerSetChanges {
+			fmt.Fprintf(b, "+ peers %d with %v without %v\n", change.Id, change.Added, change.Removed)
 		}
 	}
 	for _, j := range step.Judged {
@@ -90,6 +95,12 @@ func (n namer) removed(d *api.Delta) (lines []string) {
 	for _, p := range d.RemovedIdentityPrefixes {
 		add("address %s", prefix(p))
 	}
+	for _, name := range d.RemovedPolicies {
+		add("policy %s", name)
+	}
+	for _, id := range d.RemovedPeerSets {
+		add("peers %d", id)
+	}
 	return lines
 }
 
@@ -129,7 +140,80 @@ func (n namer) lines(s *api.Snapshot) (lines []string) {
 	for _, p := range s.IdentityPrefixes {
 		add("address %s identity %s from %s", prefix(p.Prefix), n.identity(p.Identity), n.origin(p.Origin))
 	}
+	for _, p := range s.PeerSets {
+		add("peers %s %s", n.peers(p.Id), n.set(p))
+	}
+	for _, p := range s.Policies {
+		add("policy %s from %s: %s", p.Name, n.origin(p.Origin), n.policy(p))
+		for _, r := range p.Rules {
+			add("policy %s rule %s", p.Name, n.rule(r))
+		}
+	}
 	return lines
+}
+
+// named prints what numbers are of, in the order of that.
+func named(numbers []uint32, name func(uint32) string) string {
+	var list []string
+	for _, number := range numbers {
+		list = append(list, name(number))
+	}
+	slices.SortFunc(list, func(a, b string) int { return cmp.Or(cmp.Compare(len(a), len(b)), strings.Compare(a, b)) })
+	return "[" + strings.Join(list, " ") + "]"
+}
+
+func (n namer) set(p *api.PeerSet) string {
+	var parts []string
+	if len(p.Identities) > 0 || len(p.Blocks)+len(p.Domains) == 0 {
+		parts = append(parts, "identities "+named(p.Identities, n.identity))
+	}
+	for _, b := range p.Blocks {
+		parts = append(parts, fmt.Sprint("block ", prefix(b.Prefix), " but ", prefixes(b.Except)))
+	}
+	if len(p.Domains) > 0 {
+		parts = append(parts, fmt.Sprint("domains ", p.Domains))
+	}
+	return strings.Join(parts, " ")
+}
+
+func (n namer) policy(p *api.Policy) string {
+	text := fmt.Sprintf("%s %d for %s", strings.ToLower(strings.TrimPrefix(p.Tier.String(), "TIER_")), p.Priority,
+		named(p.Subjects, n.peers))
+	if p.Ingress {
+		text += " isolates ingress"
+	}
+	if p.Egress {
+		text += " isolates egress"
+	}
+	if p.Staged {
+		text += " staged"
+	}
+	return text
+}
+
+func (n namer) rule(r *api.PolicyRule) string {
+	direction := strings.ToLower(strings.TrimPrefix(r.Direction.String(), "DIRECTION_"))
+	action := strings.ToLower(strings.TrimPrefix(r.Action.String(), "ACTION_"))
+	text := fmt.Sprintf("%s %s %s peers %s", r.Name, direction, action, named(r.Peers, n.peers))
+	if r.AnyPeer {
+		text += " any"
+	}
+	if r.AnyPort {
+		return text + " ports any"
+	}
+	return text + " ports" + ranges(r.Ports)
+}
+
+func ranges(ports []*api.PortRange) string {
+	var list []string
+	for _, p := range ports {
+		text := strings.TrimPrefix(p.Protocol.String(), "PROTOCOL_") + ":" + p.Name
+		if p.Name == "" {
+			text += fmt.Sprintf("%d-%d", p.First, p.Last)
+		}
+		list = append(list, text)
+	}
+	return fmt.Sprint(" ", list)
 }
 
 // station is what is behind a port, and from where that is known; empty for one of the NodeConfig.
@@ -153,6 +237,14 @@ func (n namer) station(p *api.Port) string {
 func settings(n *api.NodeSettings) string {
 	text := fmt.Sprintf("node %s workers %d mtu %d offload %t %s masquerade %t pods %v", n.Name, n.Workers,
 		n.Mtu, n.Offload, n.OnAbsence, n.Masquerade, prefixes(n.PodPrefixes))
+	const unsaid = " [TCP:22-22 UDP:68-68 TCP:179-179 UDP:546-546 TCP:2379-2379 TCP:2380-2380 TCP:6443-6443]" +
+		" [UDP:53-53 UDP:67-67 TCP:179-179 UDP:547-547 TCP:2379-2379 TCP:2380-2380 TCP:6443-6443]"
+	if safe := ranges(n.FailSafeIngress) + ranges(n.FailSafeEgress); safe != unsaid {
+		text += " fail-safe" + safe
+	}
+	if n.Flows+n.FlowsPerPort > 0 {
+		text += fmt.Sprintf(" flows %d of a port %d", n.Flows, n.FlowsPerPort)
+	}
 	if n.Uplink != nil {
 		text += fmt.Sprintf(" uplink %s %s", n.Uplink.Device, n.Uplink.Mode)
 	}
@@ -174,7 +266,11 @@ func labels(i *api.Identity) string {
 	if i.Kind == api.Identity_KIND_NODE {
 		return fmt.Sprintf("node %v", i.Labels)
 	}
-	return fmt.Sprintf("pod of %s %v %v", i.Namespace, i.Labels, i.NamespaceLabels)
+	text := fmt.Sprintf("pod of %s %v %v", i.Namespace, i.Labels, i.NamespaceLabels)
+	for _, p := range i.NamedPorts {
+		text += fmt.Sprintf(" %s=%s:%d", p.Name, strings.TrimPrefix(p.Protocol.String(), "PROTOCOL_"), p.Port)
+	}
+	return text
 }
 
 func address(b []byte) string {
@@ -197,12 +293,13 @@ func prefixes(list []*api.Prefix) []string {
 
 // canonical prints a snapshot without numbers, so that two that mean the same print the same. The lines are sorted.
 func canonical(s *api.Snapshot) []string {
-	ports, groups, identities := map[uint32]string{}, map[uint32]string{}, map[uint32]string{}
+	ports, groups, identities, peers := map[uint32]string{}, map[uint32]string{}, map[uint32]string{}, map[uint32]string{}
 	n := namer{
 		origin:   func(i uint32) string { return s.Origins[i] },
 		port:     func(id uint32) string { return ports[id] },
 		group:    func(id uint32) string { return "{" + groups[id] + "}" },
 		identity: func(id uint32) string { return "{" + identities[id] + "}" },
+		peers:    func(id uint32) string { return "{" + peers[id] + "}" },
 	}
 	for _, p := range s.Ports {
 		ports[p.Id] = p.Name
@@ -212,6 +309,9 @@ func canonical(s *api.Snapshot) []string {
 	}
 	for _, i := range s.Identities {
 		identities[i.Id] = labels(i)
+	}
+	for _, p := range s.PeerSets {
+		peers[p.Id] = n.set(p)
 	}
 	lines := n.lines(s)
 	for _, text := range s.Origins {

@@ -39,12 +39,13 @@ func (w world) prefixes(label string, of ...string) (list []netip.Prefix) {
 }
 
 func (w world) key() model.Key {
-	switch kind := w.one("kind", "Pod", "Pod", "Namespace", "Node", "NodeConfig", "Route", "Route", "Service"); kind {
-	case "Pod", "Service":
+	switch kind := w.one("kind", "Pod", "Pod", "Namespace", "Node", "NodeConfig", "Route", "Route", "Service",
+		"NetworkPolicy", "NetworkPolicy", "ClusterNetworkPolicy"); kind {
+	case "Pod", "Service", "NetworkPolicy":
 		return model.Key{Kind: kind, Namespace: w.one("namespace", "x", "y"), Name: w.one("name", "a", "b", "c")}
 	case "Namespace":
 		return model.Key{Kind: kind, Name: w.one("name", "x", "y")}
-	case "Route":
+	case "Route", "ClusterNetworkPolicy":
 		return model.Key{Kind: kind, Name: w.one("name", "a", "b", "c", "d")}
 	case "NodeConfig":
 		return model.Key{Kind: kind, Name: w.one("name", "n1", "n2", "default")}
@@ -53,8 +54,11 @@ func (w world) key() model.Key {
 	}
 }
 
-func (w world) object() *model.Object {
+func (w world) object(specs policySpecs) *model.Object {
 	o := &model.Object{Key: w.key(), Labels: map[string]string{"app": w.one("label", "1", "2")}}
+	if w.maybe("tier") {
+		o.Labels["tier"] = w.one("value", "1", "2")
+	}
 	o.Place.File = w.one("file", "", "f", "g")
 	o.Generation = rapid.Int64Range(1, 2).Draw(w.t, "generation")
 	switch o.Key.Kind {
@@ -63,6 +67,9 @@ func (w world) object() *model.Object {
 		o.Spec = &model.Pod{HostNetwork: w.one("host", "no", "no", "yes") == "yes",
 			Finished:  w.one("finished", "no", "no", "yes") == "yes",
 			Addresses: w.addresses("podIPs", "10.9.0.1", "10.9.0.2", "192.0.2.2", "fd09::1")}
+		if w.maybe("port") {
+			o.Spec.(*model.Pod).Ports = []model.ContainerPort{{Name: "web", Protocol: "TCP", Port: 80}}
+		}
 	case "Namespace":
 		o.Labels[model.NamespaceLabel] = o.Key.Name
 		o.Spec = &model.Namespace{}
@@ -73,6 +80,8 @@ func (w world) object() *model.Object {
 		o.Spec = w.config()
 	case "Route":
 		o.Spec = w.route()
+	case "NetworkPolicy", "ClusterNetworkPolicy":
+		w.policy(o, specs)
 	default:
 		o.Spec = model.Raw("{}")
 	}
@@ -88,6 +97,7 @@ func (w world) config() *model.NodeConfig {
 	if w.maybe("CIDRs") {
 		n.PodCIDRs = w.cidrs()
 	}
+	n.NamespaceIsolation = w.maybe("isolation")
 	n.Uplink = &model.Uplink{Device: "eth0", Mode: w.one("mode", "kernel", "owned")}
 	if w.maybe("p") {
 		n.Ports = append(n.Ports, model.Port{Name: "p", Device: "p", Addresses: []netip.Prefix{
@@ -136,7 +146,8 @@ func TestRandom(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		w := world{t}
 		node := compile.Node{Name: w.one("this node", "n1", "n9"), Sole: w.maybe("sole")}
-		run := &run{c: compile.New(node), twin: compile.New(node), state: newState(), told: told{}}
+		run := &run{c: compile.New(node), twin: compile.New(node), state: newState(), told: told{},
+			specs: policySpecs{}}
 		t.Repeat(map[string]func(*rapid.T){
 			"change": func(t *rapid.T) { run.change(world{t}) },
 			"attach": func(t *rapid.T) { run.attach(world{t}) },
@@ -161,12 +172,13 @@ type run struct {
 	inForce *api.Snapshot // with the dataplane: the latest that it acked
 	epoch   uint64
 	told    told
+	specs   policySpecs
 }
 
 func (r *run) change(w world) {
 	set := map[model.Key]*model.Object{}
 	for range rapid.IntRange(0, 4).Draw(w.t, "set") {
-		o := w.object()
+		o := w.object(r.specs)
 		set[o.Key] = o
 	}
 	var removed []model.Key
@@ -237,6 +249,7 @@ func (r *run) compile(t *rapid.T, node compile.Node) {
 	}
 	checkStep(t, node, r.state, r.c, r.last, step)
 	r.told.check(t, node, r.state, step)
+	r.specs.check(t, r.state, step.Snapshot)
 	checkNumbers(t, r.latest, step.Snapshot)
 	checkReuse(t, r.latest, step.Snapshot)
 	checkReuse(t, r.inForce, step.Snapshot)

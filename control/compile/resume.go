@@ -9,9 +9,9 @@ import (
 	"github.com/viaduct-net/viaduct/control/model"
 )
 
-// Resume takes over the numbers that a snapshot gives to ports, groups and identities: one that is in force, and that
-// this compiler did not make. What equals something in it gets the number that this has there. The next Step is whole.
-// A nil snapshot gives no numbers.
+// Resume takes over the numbers that a snapshot gives to ports, groups, identities and peer sets: one that is in force,
+// and that this compiler did not make. What equals something in it gets the number that this has there. The next Step
+// is whole. A nil snapshot gives no numbers.
 func (c *Compiler) Resume(s *api.Snapshot) {
 	c.changed = map[model.Key]*model.Object{}
 	for _, held := range c.objects {
@@ -25,9 +25,11 @@ func (c *Compiler) Resume(s *api.Snapshot) {
 	}
 	c.last, c.self, c.settings = nil, self{}, nil
 	c.routes, c.hostRoutes, c.identities, c.origins = newRoutes(), newHostRoutes(), newIdentities(), newOrigins()
+	c.policies = newPolicies()
 	c.resumePorts(s.GetPorts())
 	c.resumeRoutes(s.GetGroups(), s.GetRoutes())
 	c.resumeIdentities(s.GetIdentities())
+	c.policies.sets.resume(s.GetPeerSets())
 }
 
 func (c *Compiler) resumePorts(list []*api.Port) {
@@ -59,6 +61,7 @@ func (c *Compiler) resumeIdentities(list []*api.Identity) {
 	for _, id := range list {
 		value := &api.Identity{
 			Kind: id.GetKind(), Namespace: id.GetNamespace(), Labels: id.GetLabels(), NamespaceLabels: id.GetNamespaceLabels(),
+			NamedPorts: id.GetNamedPorts(),
 		}
 		c.identities.things.resume(identityContent(value), value, id.GetId())
 	}

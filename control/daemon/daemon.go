@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -73,6 +74,9 @@ func Run(ctx context.Context, o Options) error {
 				_, _ = fmt.Fprintln(o.Ready, "ready") // whoever does not listen does not wait for it
 			}
 		},
+	}
+	if strings.HasPrefix(o.Source, "kubernetes") { // elsewhere pods need no object
+		config.AwaitPods = push.AwaitPods
 	}
 	pods.offer(&config)
 	server := push.New(config)

@@ -18,6 +18,7 @@ type checker struct {
 	path   []string
 	field  string
 	reason string
+	served bool // an API server said so, whose definitions may be newer than ours
 }
 
 // within runs f with the field name added to the path.

@@ -16,6 +16,7 @@ import (
 	"unique"
 
 	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	strictjson "sigs.k8s.io/json"
 	"sigs.k8s.io/yaml"
 )
@@ -170,9 +171,17 @@ func (d *document) decodeList(items []json.RawMessage) (objects []*Object, errs 
 	return objects, errs
 }
 
-// FromJSON reads one object as JSON: a value of etcd, or what an API server answers. An empty document, null, is
-// neither an object nor an error. Place is where it was read; the zero value when that has no name.
-func FromJSON(place Place, text []byte) (*Object, *Error) {
+// FromJSON reads one object as JSON: a value of etcd, or a document. An empty document, null, is neither an object nor
+// an error. Place is where it was read; the zero value when that has no name.
+func FromJSON(place Place, text []byte) (*Object, *Error) { return fromJSON(&checker{}, place, text) }
+
+// FromServer reads one object as an API server answers it. It is FromJSON, but for rules of policies that have what
+// came into the API later: they fail closed, where a document that was written so is refused.
+func FromServer(text []byte) (*Object, *Error) {
+	return fromJSON(&checker{served: true}, Place{}, text)
+}
+
+func fromJSON(c *checker, place Place, text []byte) (*Object, *Error) {
 	fail := func(k Key, field, reason string) (*Object, *Error) {
 		return nil, NewError(place, k, field, reason)
 	}
@@ -191,7 +200,7 @@ func FromJSON(place Place, text []byte) (*Object, *Error) {
 	if field, reason := o.identify(&h); reason != "" {
 		return fail(o.Key, field, reason)
 	}
-	if field, reason := o.understand(h.APIVersion, text); reason != "" {
+	if field, reason := o.understand(c, h.APIVersion, text); reason != "" {
 		return fail(o.Key, field, reason)
 	}
 	return o, nil
@@ -259,8 +268,7 @@ func (o *Object) identify(h *header) (field, reason string) {
 }
 
 // understand decodes the spec of a kind of ours, and keeps any other object as it is.
-func (o *Object) understand(apiVersion string, text []byte) (field, reason string) {
-	c := &checker{}
+func (o *Object) understand(c *checker, apiVersion string, text []byte) (field, reason string) {
 	switch [2]string{apiVersion, o.Key.Kind} {
 	case [2]string{APIVersion, "NodeConfig"}:
 		var s whole[nodeConfigSpec]
@@ -282,6 +290,10 @@ func (o *Object) understand(apiVersion string, text []byte) (field, reason strin
 		o.labelNamespace()
 	case [2]string{"v1", "Node"}:
 		o.Spec = nodeOf(c, typed[corev1.Node](c, text))
+	case [2]string{"networking.k8s.io/v1", "NetworkPolicy"}:
+		o.Spec = networkPolicyOf(c, typed[networkingv1.NetworkPolicy](c, text))
+	case [2]string{"policy.networking.k8s.io/v1alpha2", "ClusterNetworkPolicy"}:
+		o.Spec = clusterPolicy(c, text)
 	default:
 		o.Spec = Raw(text)
 	}

@@ -39,6 +39,10 @@ func TestNodeConfig(t *testing.T) {
   offload: false
   onAbsence: pass
   masquerade: false
+  namespaceIsolation: true
+  failSafe: {ingress: [], egress: [{port: 443}, {protocol: UDP, port: 53}]}
+  flows: 4096
+  flowsPerPort: 100
   uplink: {device: eth0, mode: owned}
   ports:
   - {name: left, device: ens1f0, queues: [0,1], addresses: [10.1.0.1/24, "fd01::1/64"], mtu: 9000}
@@ -52,6 +56,9 @@ func TestNodeConfig(t *testing.T) {
 		Workers:   2,
 		OnAbsence: "pass",
 		Uplink:    &Uplink{Device: "eth0", Mode: "owned"},
+
+		NamespaceIsolation: true, FailSafe: FailSafe{Egress: []FailSafePort{{"TCP", 443}, {"UDP", 53}}},
+		Flows: 4096, FlowsPerPort: 100,
 		Ports: []Port{
 			{Name: "left", Device: "ens1f0", Queues: []uint32{0, 1}, MTU: 9000,
 				Addresses: []netip.Prefix{netip.MustParsePrefix("10.1.0.1/24"), netip.MustParsePrefix("fd01::1/64")}},
@@ -64,7 +71,8 @@ func TestNodeConfig(t *testing.T) {
 		t.Error(diff)
 	}
 	defaults := decodeOne(t, nodeConfig("{uplink: {device: eth0}}")).Spec
-	want = &NodeConfig{Offload: true, OnAbsence: "drop", Masquerade: true, Uplink: &Uplink{"eth0", "kernel"}}
+	want = &NodeConfig{Offload: true, OnAbsence: "drop", Masquerade: true, Uplink: &Uplink{"eth0", "kernel"},
+		FailSafe: FailSafe{failSafeIngress, failSafeEgress}}
 	if diff := cmp.Diff(want, defaults, compareNetip, compareAddr); diff != "" {
 		t.Errorf("defaults: %s", diff)
 	}
@@ -115,6 +123,14 @@ func TestRefused(t *testing.T) {
 		{route("{destination: 10.0.0.0/8, nextHops: {via: 10.0.0.1}}"), "spec.nextHops", "a list is meant"},
 		{nodeConfig("{offload: 1}"), "spec.offload", "true or false is meant"},
 		{nodeConfig("{uplink: eth0}"), "spec.uplink", "an object is meant"},
+		{nodeConfig("{namespaceIsolation: 1}"), "spec.namespaceIsolation", "true or false is meant"},
+		{nodeConfig("{failSafe: {ingress: [{port: 0}]}}"), "spec.failSafe.ingress[0].port", "0 is not between 1"},
+		{nodeConfig("{failSafe: {egress: [{port: 1, protocol: ICMP}]}}"), "spec.failSafe.egress[0].protocol", "not one of"},
+		{nodeConfig("{failSafe: {egress: [{port: 1}, {port: 1, protocol: TCP}]}}"), "spec.failSafe.egress[1].port", "twice"},
+		{nodeConfig("{failSafe: {out: []}}"), "spec.failSafe.out", "unknown field"},
+		{nodeConfig("{flows: 1023}"), "spec.flows", "1023 is not between 1024"},
+		{nodeConfig("{flows: 2048, flowsPerPort: 2049}"), "spec.flowsPerPort", "2049 is not between 0 and 2048"},
+		{nodeConfig("{flowsPerPort: 262145}"), "spec.flowsPerPort", "between 0 and 262144"},
 		// routes
 		{route("{type: blackhole}"), "spec.destination", "not a prefix"},
 		{route("{destination: 10.0.0.1/8, type: blackhole}"), "spec.destination", "10.0.0.0/8"},

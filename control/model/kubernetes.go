@@ -21,7 +21,7 @@ import (
 // FromTyped returns the object that a *corev1.Pod, *corev1.Namespace, *corev1.Node, *corev1.Service,
 // *discoveryv1.EndpointSlice or *networkingv1.NetworkPolicy is. It keeps nothing of what it is given.
 func FromTyped(typed any) (*Object, *Error) {
-	c := &checker{}
+	c := &checker{served: true}
 	kind, meta, spec := understandTyped(c, typed)
 	if meta == nil {
 		return nil, NewError(Place{}, Key{}, "", fmt.Sprintf("a %T is no object of a known kind", typed))
@@ -45,13 +45,13 @@ func understandTyped(c *checker, typed any) (kind string, meta metav1.Object, sp
 		return "Namespace", t, &Namespace{}
 	case *corev1.Node:
 		return "Node", t, nodeOf(c, t)
-	// Services and policies: what they are compiled of is to be read here, as a Pod is.
+	// Services: what they are compiled of is to be read here, as a Pod is.
 	case *corev1.Service:
 		return "Service", t, rawOf(c, t)
 	case *discoveryv1.EndpointSlice:
 		return "EndpointSlice", t, rawOf(c, t)
 	case *networkingv1.NetworkPolicy:
-		return "NetworkPolicy", t, rawOf(c, t)
+		return "NetworkPolicy", t, networkPolicyOf(c, t)
 	}
 	return "", nil, nil
 }

@@ -23,6 +23,11 @@ type NodeConfig struct {
 	Masquerade        bool   // true when not said
 	Uplink            *Uplink
 	Ports             []Port
+	// NamespaceIsolation: where no policy says otherwise, pods accept from pods of their own namespace alone.
+	NamespaceIsolation bool
+	FailSafe           FailSafe
+	Flows              uint32 // that are tracked at most; 0: 262144
+	FlowsPerPort       uint32 // that one port may have opened at most; 0: a quarter of all
 }
 
 // Uplink is the device that leads to the other nodes.
@@ -63,6 +68,9 @@ const (
 	maxWeight  = 65535
 	maxPort    = 65535
 	maxName    = 63
+	minFlows   = 1024
+	maxFlows   = 1 << 24
+	someFlows  = 1 << 18 // when not said
 )
 
 // The wire forms: what YAML is decoded into before it is understood.
@@ -76,6 +84,11 @@ type nodeConfigSpec struct {
 	Masquerade        *bool       `json:"masquerade"`
 	Uplink            *uplinkSpec `json:"uplink"`
 	Ports             []portSpec  `json:"ports"`
+
+	NamespaceIsolation bool         `json:"namespaceIsolation"`
+	FailSafe           failSafeSpec `json:"failSafe"`
+	Flows              int64        `json:"flows"`
+	FlowsPerPort       int64        `json:"flowsPerPort"`
 }
 
 type uplinkSpec struct {
@@ -106,7 +119,11 @@ func (s *nodeConfigSpec) build(c *checker) *NodeConfig {
 		Offload:    s.Offload == nil || *s.Offload,
 		OnAbsence:  c.oneOf("onAbsence", s.OnAbsence, "drop", "pass"),
 		Masquerade: s.Masquerade == nil || *s.Masquerade,
+
+		NamespaceIsolation: s.NamespaceIsolation,
 	}
+	c.within("failSafe", func() { n.FailSafe = s.FailSafe.build(c) })
+	n.Flows, n.FlowsPerPort = s.flows(c)
 	n.PodCIDRs = c.podCIDRs("podCIDRs", s.PodCIDRs)
 	for i, text := range s.ExcludedAddresses {
 		n.ExcludedAddresses = append(n.ExcludedAddresses, c.addresses(index("excludedAddresses", i), text))
@@ -119,6 +136,15 @@ func (s *nodeConfigSpec) build(c *checker) *NodeConfig {
 	}
 	n.checkPorts(c)
 	return n
+}
+
+// flows reads the bounds of what is tracked; 0 is for what holds when nothing is said.
+func (s *nodeConfigSpec) flows(c *checker) (all, perPort uint32) {
+	most := int64(someFlows)
+	if s.Flows != 0 {
+		most = c.between("flows", s.Flows, minFlows, maxFlows)
+	}
+	return uint32(s.Flows), uint32(c.between("flowsPerPort", s.FlowsPerPort, 0, most))
 }
 
 func (s *uplinkSpec) build(c *checker) *Uplink {

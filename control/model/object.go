@@ -66,7 +66,8 @@ type Object struct {
 	// UID tells the object from an earlier one of its key, where the source knows: one that was deleted and made again
 	// is another, of which everything is to be said anew. Empty where there is none.
 	UID string
-	// Spec is *NodeConfig, *Route, *Pod, *Namespace, *Node, or Raw for a kind that nothing is compiled of.
+	// Spec is *NodeConfig, *Route, *Pod, *Namespace, *Node, *Policy for NetworkPolicies and ClusterNetworkPolicies, or
+	// Raw for a kind that nothing is compiled of.
 	Spec any
 }
 

@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/viaduct-net/viaduct/control/api"
 	"github.com/viaduct-net/viaduct/control/compile"
@@ -57,7 +58,8 @@ type request struct {
 	done    chan error // takes one; nil: nobody waits
 
 	// The pusher's own.
-	epoch uint64 // of the first snapshot that has it; 0: none yet
+	epoch uint64    // of the first snapshot that has it; 0: none yet
+	until time.Time // it waits for its pods at most
 }
 
 // requests are those that the pusher has not taken yet, in order.
@@ -82,8 +84,8 @@ func (q *requests) take() []*request {
 
 // Attach adds attachments, or replaces those of the same ports, removes those of other ports, and returns once the
 // dataplane has that in force and the ports that are set forward. When it fails no port that was to be set is attached,
-// be it that another attachment had it before. Errors: *AwayError, *RefusedError, *ClosedError, *NumbersError, or the
-// context's.
+// be it that another attachment had it before. It waits for the Pod objects as well, as Config.AwaitPods says. Errors:
+// *AwayError, *RefusedError, *ClosedError, *NumbersError, or the context's.
 func (s *Server) Attach(ctx context.Context, set []*compile.Attachment, removed []string) error {
 	r := &request{set: set, removed: removed, ctx: ctx, done: make(chan error, 1)}
 	s.requests.put(r)
@@ -114,7 +116,7 @@ func ports(list []*compile.Attachment) (names []string) {
 
 // attach gives the compiler the changes of attachments.
 func (p *pusher) attach() {
-	for _, r := range p.s.requests.take() {
+	for _, r := range p.born(p.s.requests.take()) {
 		p.compiler.Attach(r.set, r.removed)
 		p.dirty = true
 		if r.done != nil {

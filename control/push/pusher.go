@@ -35,6 +35,7 @@ type pusher struct {
 	delta  *api.Delta     // makes latest of the one before; nil: there is none
 	said   []*model.Error // refusals that the log has
 
+	unborn   unborn     // attachments that the compiler has not, as their pods are not known
 	waiting  []*request // changes of attachments that somebody waits for
 	settings *Settings  // that were told; nil: none yet
 
@@ -48,6 +49,7 @@ type pusher struct {
 func newPusher(s *Server) *pusher {
 	p := &pusher{
 		s: s, log: s.log, compiler: compile.New(s.cfg.Node), again: time.NewTimer(time.Hour), pause: leastPause,
+		unborn: newUnborn(),
 	}
 	p.again.Stop()
 	p.compiler.Attach(s.cfg.Attachments, nil)
@@ -77,6 +79,7 @@ func (p *pusher) run(ctx context.Context) {
 			p.answered(a)
 		case ask := <-p.s.asks:
 			ask(p.compiler)
+		case <-p.unborn.timer.C:
 		case <-p.again.C:
 			if p.follower != nil {
 				p.follower.refused = 0

@@ -107,6 +107,35 @@ func (s *server) Identities(r *api.IdentitiesRequest, stream grpc.ServerStreamin
 	})
 }
 
+func (s *server) Policies(r *api.PoliciesRequest, stream grpc.ServerStreamingServer[api.PoliciesReply]) error {
+	policies, epoch, err := s.f.Policies(r)
+	if err != nil {
+		return status.Error(codes.InvalidArgument, err.Error())
+	}
+	return inParts(slices.Values(policies), func(part []*api.Policy) error {
+		return stream.Send(&api.PoliciesReply{Epoch: epoch, Policies: part})
+	})
+}
+
+func (s *server) Flows(r *api.FlowsRequest, stream grpc.ServerStreamingServer[api.FlowsReply]) error {
+	if err := s.known(r.Port); err != nil {
+		return err
+	}
+	flows, err := s.f.Flows(r)
+	if err != nil {
+		return status.Error(codes.InvalidArgument, err.Error())
+	}
+	return inParts(flows, func(part []*api.Flow) error { return stream.Send(&api.FlowsReply{Flows: part}) })
+}
+
+func (s *server) Explain(_ context.Context, r *api.ExplainRequest) (*api.ExplainReply, error) {
+	reply, err := s.f.Explain(r)
+	if err != nil {
+		return nil, status.Error(codes.InvalidArgument, err.Error())
+	}
+	return reply, nil
+}
+
 // atOnce is how many objects one message of a stream carries.
 const atOnce = 1000
 

@@ -149,6 +149,7 @@ func (f *Forwarder) apply(ctx context.Context, snapshot *api.Snapshot) error {
 	next.Enter(f.tables.Load())
 	f.tables.Store(next)
 	f.reportWorkers(links)
+	f.reportFlows()
 	delete(f.degraded, "snapshot")
 	if err := errors.Join(f.serve(ctx, opened), f.settleDevices(ctx)); err != nil {
 		f.degrade("snapshot", "in force, but not all of it works: "+err.Error())

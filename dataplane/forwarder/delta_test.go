@@ -76,7 +76,8 @@ func TestDeltasRefused(t *testing.T) {
 		"same epoch":  {Base: 1, Set: &api.Snapshot{Epoch: 1}},
 		"nothing set": {Base: 1},
 		"no name":     {Base: 1, Set: &api.Snapshot{Epoch: 2, Ports: []*api.Port{{Id: 9, Device: "nosuch"}}}},
-		"policy":      {Base: 1, Set: &api.Snapshot{Epoch: 2, Policies: []*api.Policy{{Name: "p"}}}},
+		"policy":      {Base: 1, Set: &api.Snapshot{Epoch: 2, Policies: []*api.Policy{{Name: "p", Subjects: []uint32{4}}}}},
+		"service":     {Base: 1, Set: &api.Snapshot{Epoch: 2, Services: []*api.Service{{Id: 1}}}},
 	} {
 		if err := apply(d); !errors.As(err, &invalid) {
 			t.Errorf("%s: %v", name, err)

@@ -7,8 +7,8 @@
 // whatever fails before it is undone. Files: forwarder.go (start and stop), apply.go (snapshots and deltas), workers.go
 // (their threads), device.go (one device's hook and sockets), pins.go and slots.go (where hooks are pinned, and the
 // numbers of devices), trunk.go (ports without sockets of their own), bare.go (hooks that somebody takes off), host.go
-// (what is kept in the host's stack), links.go (the kernel's word on devices), report.go, identities.go and metrics.go
-// (what the CLI and Prometheus read).
+// (what is kept in the host's stack), links.go (the kernel's word on devices), flows.go (the table of flows), report.go,
+// identities.go, policies.go and metrics.go (what the CLI and Prometheus read).
 package forwarder
 
 import (
@@ -25,9 +25,11 @@ import (
 
 	"github.com/viaduct-net/viaduct/control/api"
 	dataplaneapi "github.com/viaduct-net/viaduct/dataplane/api"
+	"github.com/viaduct-net/viaduct/dataplane/conntrack"
 	"github.com/viaduct-net/viaduct/dataplane/ledger"
 	"github.com/viaduct-net/viaduct/dataplane/neighbor"
 	"github.com/viaduct-net/viaduct/dataplane/packet"
+	"github.com/viaduct-net/viaduct/dataplane/policy/names"
 	"github.com/viaduct-net/viaduct/dataplane/tables"
 	"github.com/viaduct-net/viaduct/dataplane/worker"
 	"github.com/viaduct-net/viaduct/dataplane/xsk"
@@ -74,6 +76,7 @@ type Forwarder struct {
 	clock     func() int64
 	neighbors *neighbor.Table
 	tables    atomic.Pointer[tables.Tables]
+	flows     atomic.Pointer[conntrack.Table] // nil until the first worker
 
 	mu       sync.Mutex // guards what follows; never held by a worker
 	snapshot *api.Snapshot
@@ -91,6 +94,8 @@ type Forwarder struct {
 	refused   *api.Snapshot
 	refusedOn map[string]linkFacts
 	trunk     trunk
+	flowsOf   flowSettings  // that flows was made for
+	dns       *names.Store  // which addresses names have, as answers to stations said; nil until the first worker
 	applied   time.Duration // how long the last change took
 	metrics   changeMetrics
 

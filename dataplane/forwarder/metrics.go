@@ -25,6 +25,12 @@ var (
 	routesDesc    = describe("routes", "Routes in force.")
 	identityDesc  = describe("identities", "Identities in force.")
 	neighborsDesc = describe("neighbors", "Entries of the neighbour cache.")
+	policiesDesc  = describe("policies", "Policies in force.")
+	flowsDesc     = describe("flows", "Flows that are tracked.")
+	flowRoomDesc  = describe("flows_capacity", "Flows that may be tracked.")
+	halfOpenDesc  = describe("flows_half_open", "Tracked flows that nobody has answered yet.")
+	flowDesc      = describe("flow_events_total", "What became of flows.", "event")
+	refusedDesc   = describe("flows_refused_total", "Flows not let in for want of room, by what was full.", "limit")
 	receivedDesc  = describe("received_packets_total", "Packets taken from rx rings.", "port")
 	rxBytesDesc   = describe("received_bytes_total", "Bytes of them, Ethernet header included.", "port")
 	sentDesc      = describe("transmitted_packets_total", "Packets given to tx rings.", "port")
@@ -67,7 +73,8 @@ func (m *changeMetrics) collectors() []prometheus.Collector {
 // Describe implements prometheus.Collector.
 func (c *Collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		epochDesc, routesDesc, identityDesc, neighborsDesc, receivedDesc, rxBytesDesc, sentDesc, txBytesDesc, heldDesc,
+		epochDesc, routesDesc, identityDesc, neighborsDesc, policiesDesc, flowsDesc, flowRoomDesc, halfOpenDesc, flowDesc,
+		refusedDesc, receivedDesc, rxBytesDesc, sentDesc, txBytesDesc, heldDesc,
 		packetsDesc, dropsDesc, hookDesc, framesDesc, balanceDesc,
 	} {
 		ch <- d
@@ -90,6 +97,10 @@ func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 	gauge(routesDesc, float64(s.Routes))
 	gauge(identityDesc, float64(s.Identities))
 	gauge(neighborsDesc, float64(s.Neighbors))
+	gauge(policiesDesc, float64(s.Policies))
+	if s.FlowTable != nil {
+		collectFlows(ch, s.FlowTable)
+	}
 	for _, w := range s.Workers {
 		gauge(framesDesc, float64(w.FramesFree), strconv.Itoa(int(w.Id)))
 	}
@@ -98,6 +109,25 @@ func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 	for _, p := range report.Ports {
 		gauge(heldDesc, float64(p.Held), p.Name)
 		collectPort(ch, p)
+	}
+}
+
+func collectFlows(ch chan<- prometheus.Metric, t *api.FlowTable) {
+	for d, n := range map[*prometheus.Desc]uint64{
+		flowsDesc: t.Flows, flowRoomDesc: t.Capacity, halfOpenDesc: t.HalfOpen,
+	} {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, float64(n))
+	}
+	for event, n := range map[string]uint64{
+		"opened": t.Opened, "closed": t.Closed, "expired": t.Expired, "revoked": t.Revoked, "evicted": t.Evicted,
+		"without_entry": t.WithoutEntry,
+	} {
+		ch <- prometheus.MustNewConstMetric(flowDesc, prometheus.CounterValue, float64(n), event)
+	}
+	for limit, n := range map[string]uint64{
+		"table": t.RefusedTable, "port": t.RefusedPort, "source": t.RefusedSource,
+	} {
+		ch <- prometheus.MustNewConstMetric(refusedDesc, prometheus.CounterValue, float64(n), limit)
 	}
 }
 

@@ -36,6 +36,7 @@ func (f *Forwarder) provideWorkers(
 	case fewest == noQueues: // nothing to serve
 		return undo, nil
 	case len(f.workers) == 0:
+		f.provideFlows(next.Node)
 		return f.stopWorkers, f.startWorkers(
 			min(wantedWorkers(snapshot), fewest),
 			len(withSockets(snapshot)),
@@ -96,6 +97,7 @@ func (f *Forwarder) startWorker(i, ports, frame int) error {
 	pool := xsk.NewPool(umem)
 	w := worker.New(worker.Config{
 		UMEM: umem, Pool: pool, Tables: &f.tables, Clock: f.clock, Timers: i == 0, Gone: f.vanished,
+		Flows: f.flows.Load(), Names: f.dns,
 	})
 	if err := w.Open(); err != nil {
 		return errors.Join(err, umem.Close())

@@ -333,6 +333,12 @@ func FuzzParse(f *testing.F) {
 		if reason == verdict.None && p.EtherType != EtherTypeARP && p.L3Len == 0 {
 			t.Fatal("accepted without a length")
 		}
+		if piece := p.Piece(); reason == verdict.None && (piece.Offset < 0 || piece.Offset%8 != 0 || piece.Len < 0 ||
+			piece.Offset+piece.Len > 0xffff || piece.More && piece.Len%8 != 0 ||
+			(piece.Offset == 0 && !piece.More) != (p.Flags&Fragment == 0) ||
+			(piece.Offset == 0 && piece.More) != (p.Flags&FirstFragment != 0)) {
+			t.Fatalf("piece %+v of %+v", piece, fields(p))
+		}
 		again := Packet{Frame: b, End: p.End, Tail: p.Tail, SrcPort: 9, Flags: 0xffff, VLANs: VLANs{1, 2}}
 		if r := again.Parse(); r != reason || !same(p, &again) {
 			t.Fatalf("second parse %v %+v, first %v %+v", r, fields(&again), reason, fields(p))

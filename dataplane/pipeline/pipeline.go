@@ -1,15 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package pipeline judges packets: parse, ingress checks, local delivery, route, rewrite. It does no I/O and keeps
-// nothing of a packet; what it decides, the worker carries out.
+// Package pipeline judges packets: parse, ingress checks, local delivery, route, rewrite. It does no I/O and keeps no
+// packet; what it decides, the worker carries out.
 //
 // The file order is the packet's: pipeline.go (the steps), ingress.go (may it come in), arp.go and nd.go (neighbours),
-// local.go (addressed to us), route.go (where to), icmp.go (what the sender is told).
+// local.go (addressed to us), route.go (where to), police.go (may it go there), fragment.go (the same for fragments),
+// icmp.go (what the sender is told).
 package pipeline
 
 import (
+	"github.com/viaduct-net/viaduct/dataplane/conntrack"
+	"github.com/viaduct-net/viaduct/dataplane/fragment"
 	"github.com/viaduct-net/viaduct/dataplane/neighbor"
 	"github.com/viaduct-net/viaduct/dataplane/packet"
+	"github.com/viaduct-net/viaduct/dataplane/policy"
+	"github.com/viaduct-net/viaduct/dataplane/policy/names"
 	"github.com/viaduct-net/viaduct/dataplane/route"
 	"github.com/viaduct-net/viaduct/dataplane/tables"
 	"github.com/viaduct-net/viaduct/dataplane/verdict"
@@ -27,6 +32,10 @@ type Decision struct {
 	// Until is when the frame may leave, in monotonic nanoseconds, for ports' bandwidth limits; 0: at once. Judged then,
 	// and Paid, it is not held up again.
 	Until int64
+	// Datagram is the one whose first fragment the frame waits for, to be given to Fragments' Hold; 0: it does not.
+	Datagram fragment.Datagram
+	// Rule is what of policy decided, where policy was asked; of a packet of a flow, when the flow was let in.
+	Rule policy.RuleID
 	// Solicit says that Wait has to be asked for its address at once.
 	Solicit bool
 	// Cut says that the packet that is to be sent is larger than MTU, in bytes of IP packet, and how to make it fit.
@@ -50,17 +59,25 @@ const (
 // Answer says that the frame no longer holds the packet received but an answer of our own to it.
 func (d *Decision) Answer() bool { return d.Reason.Verdict() == verdict.Consumed }
 
-// Pipeline judges the packets of one worker. Its zero value is ready; it is not safe for concurrent use.
+// Pipeline judges the packets of one worker. It is not safe for concurrent use.
 type Pipeline struct {
 	t      *tables.Tables
 	now    int64 // nanoseconds, monotonic
 	limits limits
 	asked  *neighbor.Entry // see nextHop
 	paid   bool            // see Paid
+	again  bool            // see Again
+
+	flows   *conntrack.Table
+	names   *names.Store // of addresses, as stations' DNS answers say; may be nil
+	seen    conntrack.Seen
+	opening opening
+
 	// decision is filled in field by field where it lies: copying it whole would stall on its small fields.
 	decision Decision
 
-	merging []bool // by device: see SetMerging
+	merging   []bool // by device: see SetMerging
+	fragments fragment.Table
 
 	foreseen struct {
 		to    packet.Addr
@@ -68,10 +85,15 @@ type Pipeline struct {
 	}
 }
 
+// Init sets what all workers share: the flows, and the names of addresses, which may be nil. It is called once, before
+// all else.
+func (l *Pipeline) Init(flows *conntrack.Table, names *names.Store) { l.flows, l.names = flows, names }
+
 // Begin sets the tables in force and the time, in monotonic nanoseconds, for the packets judged until the next call.
 func (l *Pipeline) Begin(t *tables.Tables, now int64) {
 	l.t = t
 	l.now = now
+	l.fragments.Advance(now)
 	l.Foresee(packet.Addr{}, nil)
 }
 
@@ -106,7 +128,7 @@ func (l *Pipeline) lookup(to packet.Addr) *route.Group {
 // Judge decides about the packet received by device (an index as Tables.Demux takes). The caller has set Frame,
 // Start, End and Tail; Judge sets In, and Out where something is to be sent. The decision is valid until the next call.
 func (l *Pipeline) Judge(p *packet.Packet, device int) *Decision {
-	l.decision = Decision{}
+	l.decision, l.opening.is = Decision{}, false
 	l.decision.Reason = l.judge(p, device)
 	return &l.decision
 }

@@ -3,10 +3,19 @@
 package pipeline
 
 import (
+	"github.com/viaduct-net/viaduct/dataplane/conntrack"
 	"github.com/viaduct-net/viaduct/dataplane/packet"
+	"github.com/viaduct-net/viaduct/dataplane/policy"
 	"github.com/viaduct-net/viaduct/dataplane/tables"
 	"github.com/viaduct-net/viaduct/dataplane/verdict"
 )
+
+// opening is the flow that a packet opens when it leaves. The zero value: it opens none.
+type opening struct {
+	is      bool
+	in, out packet.PortID // the opener is behind in
+	rule    policy.RuleID // that lets it
+}
 
 // police says whether the packet may go from one port to the other: what belongs to a flow that was let in may, and
 // what opens one if policy lets it. Between ports of which neither has a station nothing is asked.
@@ -14,10 +23,96 @@ func (l *Pipeline) police(p *packet.Packet, in, out *tables.Port) verdict.Reason
 	if !in.Station.Only() && !out.Station.Only() {
 		return verdict.None
 	}
+	if p.Flags&packet.Fragment != 0 {
+		return l.policeFragment(p, in, out)
+	}
 	return l.judgeFlow(p, in, out)
 }
 
 // judgeFlow is police for a packet with its transport header.
-func (l *Pipeline) judgeFlow(_ *packet.Packet, _, _ *tables.Port) verdict.Reason {
+func (l *Pipeline) judgeFlow(p *packet.Packet, in, out *tables.Port) verdict.Reason {
+	l.seen = l.flows.Track(p, in.ID, l.now, l.t.Policy.Generation)
+	s := &l.seen
+	switch s.Status {
+	case conntrack.Known:
+		l.decision.Rule = policy.RuleID(s.Rule)
+		l.learnNames(p, out)
+		return verdict.None
+	case conntrack.Related:
+		return verdict.None
+	case conntrack.Stale:
+		return l.judgeAgain(in, out)
+	case conntrack.NewFlow:
+		return l.judgeNew(in, out)
+	}
+	return s.Reason
+}
+
+// judgeNew judges a flow that the packet would open, or, of what was open before this dataplane was, would take up again
+// from either end.
+func (l *Pipeline) judgeNew(in, out *tables.Port) verdict.Reason {
+	s := &l.seen
+	v := l.consult(in, out, false)
+	if v.Reason != verdict.None && s.Either {
+		s.Turn()
+		if turned := l.consult(in, out, false); turned.Reason == verdict.None {
+			v = turned
+		}
+	}
+	l.decision.Rule = v.Rule
+	if v.Reason == verdict.None {
+		opener, responder := ends(s, in, out)
+		l.opening = opening{true, opener.ID, responder.ID, v.Rule}
+	}
+	return v.Reason
+}
+
+// judgeAgain judges a flow that other policies let in than those in force.
+func (l *Pipeline) judgeAgain(in, out *tables.Port) verdict.Reason {
+	v := l.consult(in, out, true)
+	l.decision.Rule = v.Rule
+	if v.Reason != verdict.None {
+		l.flows.Revoke(&l.seen)
+		return v.Reason
+	}
+	l.flows.Keep(&l.seen, l.t.Policy.Generation, uint32(v.Rule))
 	return verdict.None
+}
+
+// consult asks policy about the flow that was seen; existing says that it was let in before.
+func (l *Pipeline) consult(in, out *tables.Port, existing bool) policy.Verdict {
+	opener, responder := ends(&l.seen, in, out)
+	f := &l.seen.Tuple
+	q := tables.Query(opener, responder, f.Src, f.Dst, f.Proto, f.DstPort)
+	q.Names, q.Port, q.Now, q.Existing = l.names, opener.ID, l.now, existing
+	return l.t.Policy.Judge(&q)
+}
+
+// ends are the ports behind which a flow's opener and its other end are.
+func ends(s *conntrack.Seen, in, out *tables.Port) (opener, responder *tables.Port) {
+	if s.Reply {
+		return out, in
+	}
+	return in, out
+}
+
+// enter puts the flow that the packet opens, which is about to leave, into the table.
+func (l *Pipeline) enter(p *packet.Packet) verdict.Reason {
+	o := &l.opening
+	if !o.is {
+		return verdict.None
+	}
+	return l.flows.Open(&l.seen, p, o.in, o.out, l.now, l.t.Policy.Generation, uint32(o.rule))
+}
+
+// learnNames learns from an answer to a DNS query which addresses names have, for the station that asked, where policy
+// speaks of names.
+func (l *Pipeline) learnNames(p *packet.Packet, out *tables.Port) {
+	const dns, header = 53, 8 // port (RFC 1035 4.2.1), and bytes of a UDP header
+	if !l.seen.Reply || p.Proto != packet.ProtoUDP || p.SrcPort != dns || !l.t.Policy.WantsDNS() || l.names == nil {
+		return
+	}
+	if at := p.L4 + header; p.Tail == 0 && at <= p.End {
+		l.names.Learn(l.t.Policy.Domains(), out.ID, p.Frame[at:p.End], l.now)
+	}
 }

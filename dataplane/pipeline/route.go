@@ -89,6 +89,9 @@ func (l *Pipeline) forward(p *packet.Packet, in *tables.Port, hop *route.Hop) ve
 	if r := l.limit(p, in, out); r != verdict.None {
 		return r
 	}
+	if r := l.enter(p); r != verdict.None {
+		return r
+	}
 	p.DecrementTTL()
 	if !p.SetEthernet(mac, out.MAC, out.VLANs) {
 		return verdict.TooLargeForPort

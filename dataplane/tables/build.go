@@ -85,6 +85,9 @@ func Build(prev *Tables, snap *api.Snapshot, links Links, n *neighbor.Table) (*T
 	if b.t.Identities, err = identity.Build(snap); err != nil {
 		return nil, b.invalidIdentity(err)
 	}
+	if err := b.buildPolicies(); err != nil {
+		return nil, err
+	}
 	return b.commit(), nil
 }
 

@@ -23,7 +23,8 @@ func (b *build) contract(s *api.Snapshot) error {
 		ordered(b, "neighbors", s.GetNeighbors(), compareNeighbors),
 		ordered(b, "identities", s.GetIdentities(), compareIdentities),
 		ordered(b, "identity_prefixes", s.GetIdentityPrefixes(), compareIdentityPrefixes),
-		ignored(b, "policies", s.GetPolicies()),
+		ordered(b, "policies", s.GetPolicies(), comparePolicies),
+		ordered(b, "peer_sets", s.GetPeerSets(), comparePeerSets),
 		ignored(b, "services", s.GetServices()),
 		ignored(b, "tunnels", s.GetTunnels()),
 		ignored(b, "mirrors", s.GetMirrors()),
@@ -63,6 +64,8 @@ func originOf(object any) uint32 {
 func comparePorts(a, b *api.Port) int          { return cmp.Compare(a.GetId(), b.GetId()) }
 func compareGroups(a, b *api.NextHopGroup) int { return cmp.Compare(a.GetId(), b.GetId()) }
 func compareIdentities(a, b *api.Identity) int { return cmp.Compare(a.GetId(), b.GetId()) }
+func comparePolicies(a, b *api.Policy) int     { return cmp.Compare(a.GetName(), b.GetName()) }
+func comparePeerSets(a, b *api.PeerSet) int    { return cmp.Compare(a.GetId(), b.GetId()) }
 func compareLimits(a, b *api.Limit) int        { return cmp.Compare(a.GetPort(), b.GetPort()) }
 func compareHostRoutes(a, b *api.HostRoute) int {
 	return comparePrefixes(a.GetPrefix(), b.GetPrefix())

@@ -4,7 +4,7 @@
 // network devices, and swapped in by one atomic pointer.
 //
 // Files: tables.go (what the pipeline asks), port.go (a port's addresses), build.go (snapshot to tables), contract.go,
-// ports.go, groups.go and routes.go (its parts), update.go (tables and a delta to tables).
+// ports.go, groups.go, routes.go and policies.go (its parts), update.go (tables and a delta to tables).
 package tables
 
 import (
@@ -16,6 +16,7 @@ import (
 	"github.com/viaduct-net/viaduct/dataplane/identity"
 	"github.com/viaduct-net/viaduct/dataplane/neighbor"
 	"github.com/viaduct-net/viaduct/dataplane/packet"
+	"github.com/viaduct-net/viaduct/dataplane/policy"
 	"github.com/viaduct-net/viaduct/dataplane/route"
 	"github.com/viaduct-net/viaduct/dataplane/sparse"
 )
@@ -33,6 +34,7 @@ type Tables struct {
 	Origins   []string          // where objects came from, as the snapshot has it
 
 	Identities *identity.Set // who has an address
+	Policy     *policy.Table // who may speak to whom
 
 	// Node4 and Node6 are the host's own first addresses, from which it says what is wrong with a packet; zero where
 	// there is none, or no port leads to the host.

@@ -351,7 +351,9 @@ func TestRefusals(t *testing.T) {
 		{"identity prefix's length", "identity_prefixes[0].prefix", "33 bits",
 			func(s *api.Snapshot) { s.IdentityPrefixes[0].Prefix.Bits = 33 }},
 
-		{"policy", "policies[0]", "not act on policies", func(s *api.Snapshot) { s.Policies = []*api.Policy{{}} }},
+		{"policy", "policies[0].name", "is empty", func(s *api.Snapshot) { s.Policies = []*api.Policy{{}} }},
+		{"policy twice", "policies[1]", "twice", func(s *api.Snapshot) { s.Policies = []*api.Policy{{}, {}} }},
+		{"peer sets", "peer_sets[1]", "order", func(s *api.Snapshot) { s.PeerSets = []*api.PeerSet{{Id: 2}, {Id: 1}} }},
 		{"service", "services[0]", "not act on services", func(s *api.Snapshot) { s.Services = []*api.Service{{}} }},
 		{"tunnel", "tunnels[0]", "not act on tunnels", func(s *api.Snapshot) { s.Tunnels = []*api.Tunnel{{}} }},
 		{"mirror", "mirrors[0]", "not act on mirrors", func(s *api.Snapshot) { s.Mirrors = []*api.Mirror{{}} }},

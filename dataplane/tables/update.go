@@ -48,6 +48,9 @@ func Update(prev *Tables, next *api.Snapshot, d *api.Delta, links Links) (*Table
 	if t.Identities, err = prev.Identities.Update(d); err != nil {
 		return nil, b.invalidIdentity(err)
 	}
+	if err := b.updatePolicies(d); err != nil {
+		return nil, err
+	}
 	return b.commit(), nil
 }
 

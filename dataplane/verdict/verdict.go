@@ -203,7 +203,7 @@ var reasons = [NumReasons]entry{
 	FlowTableFull:           {"flow_table_full", Dropped, "no room for another flow, and none that may go"},
 	FlowLimit:               {"flow_limit", Dropped, "its port has opened as many flows as it may"},
 	SourceLimit:             {"source_limit", Dropped, "its source has as many unanswered flows as it may"},
-	FragmentOverlap:         {"fragment_overlap", Dropped, "fragment of a datagram whose fragments overlap (RFC 5722)"},
+	FragmentOverlap:         {"fragment_overlap", Dropped, "its datagram's fragments overlap or contradict (RFC 5722)"},
 	FragmentTimeout:         {"fragment_timeout", Dropped, "the first fragment of its datagram did not come in time"},
 	FragmentQueueFull:       {"fragment_queue_full", Dropped, "too many fragments wait for their datagram's first"},
 }

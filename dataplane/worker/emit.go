@@ -26,6 +26,9 @@ func (w *Worker) carryOut(p *packet.Packet, device int, descs []xsk.Desc, d *pip
 	case d.Until != 0:
 		w.delay(p, device, descs, d.Until)
 		return
+	case d.Datagram != 0:
+		w.await(p, device, descs, d)
+		return
 	}
 	w.finish(p.In, d.Reason)
 	if !d.Send {

@@ -131,7 +131,9 @@ func (w *Worker) answerAgain(h *heldPacket) {
 func (w *Worker) rejudge(p *packet.Packet, in packet.PortID, device int, descs []xsk.Desc) {
 	w.view(p, descs)
 	w.book.Account(in).Sub(ledger.Held, 1)
+	w.pipeline.Again(true)
 	d := w.pipeline.Judge(p, device)
+	w.pipeline.Again(false)
 	if p.In != in { // the tables moved the packet to another port meanwhile
 		size := uint64(p.Len())
 		w.book.Account(in).Sub(ledger.Received, 1)

@@ -153,6 +153,8 @@ func (w *Worker) shutdown() {
 		w.discard(0, verdict.PortClosed)
 	}
 	w.abandonPaced(verdict.PortClosed)
+	w.pipeline.Fragments().Abandon(verdict.PortClosed)
+	w.rejoin()
 	for _, l := range w.links {
 		l.gone = true
 	}

@@ -28,6 +28,7 @@ func (w *Worker) tick() {
 	w.freeFrames.Store(uint64(w.pool.Free()))
 	if w.timers {
 		w.tables.Neighbors.Advance(w.now, w.probe)
+		w.flows.Sweep(w.now, 0, 1)
 	}
 }
 

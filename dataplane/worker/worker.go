@@ -7,8 +7,8 @@
 // output queue, then transmit everything staged, give free frames back to the fill rings, and publish the ledger.
 // There is no lock, no allocation and no logging in it. The files: worker.go (the pass), link.go (a device's queue
 // and what is staged on it), emit.go (what becomes of a judged packet), hold.go (packets that wait for a neighbour),
-// pace.go (packets that wait for their ports' limits), solicit.go (ARP and ND of our own), run.go (the thread: spin,
-// sleep, commands from outside).
+// pace.go (packets that wait for their ports' limits), fragment.go (fragments that wait for their datagram's first),
+// solicit.go (ARP and ND of our own), run.go (the thread: spin, sleep, commands from outside).
 package worker
 
 import (
@@ -16,10 +16,12 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/viaduct-net/viaduct/dataplane/conntrack"
 	"github.com/viaduct-net/viaduct/dataplane/ledger"
 	"github.com/viaduct-net/viaduct/dataplane/neighbor"
 	"github.com/viaduct-net/viaduct/dataplane/packet"
 	"github.com/viaduct-net/viaduct/dataplane/pipeline"
+	"github.com/viaduct-net/viaduct/dataplane/policy/names"
 	"github.com/viaduct-net/viaduct/dataplane/route"
 	"github.com/viaduct-net/viaduct/dataplane/tables"
 	"github.com/viaduct-net/viaduct/dataplane/verdict"
@@ -35,6 +37,11 @@ type Config struct {
 	Pool   *xsk.Pool                      // the UMEM's free frames; the worker's alone from here on
 	Tables *atomic.Pointer[tables.Tables] // the tables in force; read once a pass
 
+	// Flows are tracked in one table for all workers. Nil: a small one of the worker's own.
+	Flows *conntrack.Table
+	// Names is what stations' DNS answers say, for all workers. Nil: nothing is learned from them.
+	Names *names.Store
+
 	// Clock gives monotonic nanoseconds; all workers of a process share one, since they share the neighbour table.
 	// Zero is never. Nil where only Poll is used.
 	Clock func() int64
@@ -45,6 +52,9 @@ type Config struct {
 	// Gone is called from the loop when a queue's device vanished, after the worker let go of it.
 	Gone func(device int)
 }
+
+// ownFlows is how many flows a worker tracks in a table of its own.
+const ownFlows = 4096
 
 // Worker is one packet loop. All methods but Do, Book, Stop and the counters belong to its own goroutine.
 type Worker struct {
@@ -60,6 +70,7 @@ type Worker struct {
 	now    int64          // nanoseconds, monotonic, of the pass
 
 	pipeline pipeline.Pipeline
+	flows    *conntrack.Table
 	packet   packet.Packet
 	batch    [BatchSize]xsk.Desc
 	frames   [BatchSize]uint64
@@ -80,6 +91,7 @@ type Worker struct {
 	received tally
 	hold     hold
 	pace     pace
+	awaiting awaiting
 	advanced int64 // when the neighbour timers last ran
 
 	commands chan func()
@@ -98,11 +110,15 @@ func New(cfg Config) *Worker {
 	w := &Worker{
 		umem: cfg.UMEM, pool: cfg.Pool, source: cfg.Tables,
 		observe: cfg.Observe, gone: cfg.Gone, clock: cfg.Clock, timers: cfg.Timers,
-		book: ledger.NewBook(), hold: newHold(), pace: newPace(),
+		flows: cfg.Flows, book: ledger.NewBook(), hold: newHold(), pace: newPace(),
 		tail:     make([][]byte, 0, maxFrames),
 		commands: make(chan func(), 16),
 		wake:     -1, epoll: -1,
 	}
+	if w.flows == nil {
+		w.flows = conntrack.New(conntrack.Config{Flows: ownFlows})
+	}
+	w.pipeline.Init(w.flows, cfg.Names)
 	w.probe = w.solicit
 	return w
 }
@@ -115,6 +131,7 @@ func (w *Worker) Poll(now int64) int {
 	w.now = now
 	w.tables = w.source.Load()
 	w.pipeline.Begin(w.tables, now)
+	w.rejoin()
 	w.release() // before those that come behind them
 	received := 0
 	for _, l := range w.links {
@@ -179,6 +196,9 @@ func (w *Worker) process(l *link, descs []xsk.Desc) {
 	w.received.packets++
 	w.received.bytes += uint64(size)
 	w.carryOut(p, l.device, descs, d)
+	if p.Flags&packet.Fragment != 0 {
+		w.rejoin()
+	}
 }
 
 // tooLarge is the decision about a packet of more frames than can be held.

@@ -108,19 +108,26 @@ const patient = 5 * time.Second
 // ask asks the peer at an address once and returns the address that it saw. That nothing was lost on the way is a part
 // of the answer: a segment that was sent again is an error.
 func ask(from *netlab.Namespace, network string, to netip.AddrPort) (seen netip.Addr, err error) {
+	return askWithin(from, network, to, patient)
+}
+
+// askWithin is ask with as much patience.
+func askWithin(
+	from *netlab.Namespace, network string, to netip.AddrPort, patience time.Duration,
+) (seen netip.Addr, err error) {
 	if network == "icmp" {
-		return netip.Addr{}, ping(from, to.Addr())
+		return netip.Addr{}, ping(from, to.Addr(), patience)
 	}
 	var c net.Conn
 	err = from.Do(func() (err error) {
-		c, err = net.DialTimeout(network, to.String(), patient)
+		c, err = net.DialTimeout(network, to.String(), patience)
 		return err
 	})
 	if err != nil {
 		return seen, err
 	}
 	defer c.Close()
-	if err := c.SetDeadline(time.Now().Add(patient)); err != nil {
+	if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
 		return seen, err
 	}
 	if network == "udp" {
@@ -163,7 +170,7 @@ func sentOnce(c *net.TCPConn) error {
 }
 
 // ping sends one echo request and waits for its reply.
-func ping(from *netlab.Namespace, to netip.Addr) error {
+func ping(from *netlab.Namespace, to netip.Addr, patience time.Duration) error {
 	network, any, request, reply, proto := "ip4:icmp", "0.0.0.0", icmp.Type(ipv4.ICMPTypeEcho),
 		icmp.Type(ipv4.ICMPTypeEchoReply), unix.IPPROTO_ICMP
 	if to.Is6() {
@@ -182,7 +189,7 @@ func ping(from *netlab.Namespace, to netip.Addr) error {
 		_, err = c.WriteTo(message, &net.IPAddr{IP: to.AsSlice()})
 	}
 	if err == nil {
-		err = c.SetReadDeadline(time.Now().Add(patient))
+		err = c.SetReadDeadline(time.Now().Add(patience))
 	}
 	buffer := make([]byte, 1500)
 	for err == nil {

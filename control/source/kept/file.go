@@ -37,11 +37,14 @@ type object struct {
 
 // specs makes the Spec of each kind; of the others it is a model.Raw.
 var specs = map[string]func() any{
-	"NodeConfig": func() any { return new(model.NodeConfig) },
+	"NodeConfig": func() any { return model.DefaultNodeConfig() },
 	"Route":      func() any { return new(model.Route) },
 	"Pod":        func() any { return new(model.Pod) },
 	"Namespace":  func() any { return new(model.Namespace) },
 	"Node":       func() any { return new(model.Node) },
+
+	"NetworkPolicy":        func() any { return new(model.Policy) },
+	"ClusterNetworkPolicy": func() any { return new(model.Policy) },
 }
 
 // write replaces the file, so that a crash leaves the one before it or the whole new one.

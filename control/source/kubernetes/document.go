@@ -9,9 +9,11 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/viaduct-net/viaduct/control/model"
 )
 
-// document is an object of a custom resource: JSON for model.FromJSON, which decodes it once and for all. It is
+// document is an object of a custom resource: JSON for model.FromServer, which decodes it once and for all. It is
 // without managed fields, which are most of an object with statuses, and which all who decode it would walk over.
 type document struct {
 	metav1.TypeMeta
@@ -34,7 +36,7 @@ func (d *document) UnmarshalJSON(text []byte) error {
 			Name            string            `json:"name"`
 			UID             types.UID         `json:"uid,omitempty"`
 			ResourceVersion string            `json:"resourceVersion,omitempty"`
-			Annotations     map[string]string `json:"annotations,omitempty"` // of bookmarks
+			Annotations     map[string]string `json:"annotations,omitempty"` // ours, and those of bookmarks
 			Labels          map[string]string `json:"labels,omitempty"`
 			Generation      int64             `json:"generation,omitempty"`
 		} `json:"metadata"`
@@ -53,10 +55,25 @@ func (d *document) UnmarshalJSON(text []byte) error {
 		Generation:      head.Metadata.Generation,
 	}
 	d.status = head.Status
-	head.Status, head.Metadata.UID, head.Metadata.ResourceVersion, head.Metadata.Annotations = nil, "", "", nil
+	head.Status, head.Metadata.UID, head.Metadata.ResourceVersion = nil, "", ""
+	head.Metadata.Annotations = ours(head.Metadata.Annotations)
 	var err error
 	d.text, err = json.Marshal(head)
 	return err
+}
+
+// ours are the annotations that say something here: others may be large, and change without a change.
+func ours(annotations map[string]string) (some map[string]string) {
+	for k, v := range annotations {
+		if !model.Annotation(k) {
+			continue
+		}
+		if some == nil {
+			some = map[string]string{}
+		}
+		some[k] = v
+	}
+	return some
 }
 
 // DeepCopyObject implements runtime.Object.

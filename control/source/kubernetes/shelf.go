@@ -58,8 +58,8 @@ func (s *shelf) read(o any) (*item, error) {
 		return nil, fmt.Errorf("a %T is not an object", o)
 	}
 	i := &item{key: model.Key{Kind: s.kind.Name, Namespace: meta.GetNamespace(), Name: meta.GetName()}}
-	if d, ours := o.(*document); ours {
-		i.object, i.err = model.FromJSON(model.Place{}, d.text)
+	if d, custom := o.(*document); custom {
+		i.object, i.err = model.FromServer(d.text)
 		if s.status != nil {
 			i.seen = s.status.read(s.kind.Name, d)
 			if i.object != nil {
@@ -83,7 +83,7 @@ func (s *shelf) read(o any) (*item, error) {
 func strip(meta metav1.Object) {
 	meta.SetManagedFields(nil)
 	meta.SetResourceVersion("")
-	meta.SetAnnotations(nil)
+	meta.SetAnnotations(ours(meta.GetAnnotations()))
 	meta.SetOwnerReferences(nil)
 	meta.SetFinalizers(nil)
 }

@@ -85,7 +85,7 @@ func (s *Source) Run(ctx context.Context, report func(source.Event)) error {
 	ctx, stop := context.WithCancel(klog.NewContext(ctx, logr.Discard())) // what is wrong is said as Trouble
 	defer stop()
 	for _, kind := range model.Kinds() {
-		w := newWatcher(api, kind, s.mirror, s.status)
+		w := newWatcher(api, kind, s.mirror, s.status, s.options.Logger)
 		running.Go(func() { w.run(ctx) })
 	}
 	running.Go(func() { s.status.run(ctx, api) })

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"go.uber.org/zap"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -35,10 +36,12 @@ type watcher struct {
 	kind  model.Kind
 	api   *api
 	shelf *shelf
+	log   *zap.Logger
+	said  bool // that the resource is not there, which has not changed since
 }
 
-func newWatcher(api *api, kind model.Kind, m *mirror, status *statusWriter) *watcher {
-	w := &watcher{kind: kind, api: api, shelf: m.shelf(kind)}
+func newWatcher(api *api, kind model.Kind, m *mirror, status *statusWriter, log *zap.Logger) *watcher {
+	w := &watcher{kind: kind, api: api, shelf: m.shelf(kind), log: log}
 	if kind.APIVersion == model.APIVersion {
 		w.shelf.status = status
 	}
@@ -107,12 +110,18 @@ func (w *watcher) outcome(ctx context.Context, err error) {
 	case ctx.Err() != nil, apierrors.IsResourceExpired(err), apierrors.IsGone(err): // another list follows
 	case err == nil:
 		w.shelf.trouble("")
+		w.said = false
 	case apierrors.IsInvalid(err), apierrors.IsBadRequest(err), apierrors.IsTimeout(err):
 		// An API server that cannot stream a list, or is not that far yet; a list of another form follows.
 	case !apierrors.IsNotFound(err):
 		w.shelf.trouble(wordError(err))
 	case w.optional():
 		w.shelf.absent()
+		if !w.said {
+			w.log.Info("the API server has no such resource; control goes on without it until it has",
+				zap.String("resource", w.kind.Resource), zap.String("version", w.kind.APIVersion))
+		}
+		w.said = true
 	default:
 		// Without its NodeConfig a node would be one that has no ports. What is in force stays until it is known.
 		w.shelf.trouble(fmt.Sprintf("the API server has no %s of %s: apply deploy/crds", w.kind.Resource, w.kind.APIVersion))

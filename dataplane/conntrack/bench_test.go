@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package conntrack
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/viaduct-net/viaduct/dataplane/packet"
+	"github.com/viaduct-net/viaduct/dataplane/verdict"
+)
+
+// benchFlows sets a packet up as one of flow i, in either direction by the lowest bit of turn.
+func benchFlow(p *packet.Packet, v6 bool, i, turn uint32) {
+	a, b := packet.Addr4(10<<24|i>>4), packet.Addr4(10<<24|1<<23|i&0xffff)
+	if v6 {
+		a, b = packet.Addr{Hi: 0x20010db8 << 32, Lo: uint64(i) >> 4}, packet.Addr{Hi: 0x20010db8<<32 | 1, Lo: uint64(i)}
+	}
+	sp, dp := uint16(i<<4|i>>12), uint16(443)
+	if turn&1 != 0 {
+		a, b, sp, dp = b, a, dp, sp
+	}
+	p.Src, p.Dst, p.SrcPort, p.DstPort = a, b, sp, dp
+}
+
+func benchPacket(b testing.TB, proto packet.IPProto) *packet.Packet {
+	src, dst := ends(false)
+	if proto == packet.ProtoUDP {
+		return parse(b, ipPacket(src, dst, proto, udpBytes(1, 2, 26)))
+	}
+	return parse(b, ipPacket(src, dst, proto, tcpSegment{seq: 1000, ack: 1000, flags: tcpACK, window: 500, scale: -1}.bytes()))
+}
+
+func benchTable(b testing.TB, proto packet.IPProto, v6 bool, flows int) (*Table, *packet.Packet) {
+	t := New(Config{Flows: flows + flows/8 + 64, PerPort: 1 << 30, PerSource: 1 << 30, Seed: &testSeed})
+	p := benchPacket(b, proto)
+	for i := range uint32(flows) {
+		for turn := range uint32(2) {
+			benchFlow(p, v6, i, turn)
+			s := t.Track(p, 1+packet.PortID(turn), start, 1)
+			if s.Status == NewFlow && turn == 0 {
+				if r := t.Open(&s, p, 1, 2, start, 1, 7); r != verdict.None {
+					b.Fatal(r)
+				}
+			}
+		}
+	}
+	if got := t.Stats().Entries; got != flows {
+		b.Fatalf("%d entries of %d", got, flows)
+	}
+	return t, p
+}
+
+var sinkSeen Seen
+
+// order is a full-period sequence below a power of two (Knuth 2, 3.2.1.2, theorem A).
+func order(i uint32) uint32 { return i*1664525 + 1013904223 }
+
+func BenchmarkEstablished(b *testing.B) {
+	for _, proto := range []packet.IPProto{packet.ProtoTCP, packet.ProtoUDP} {
+		name := map[packet.IPProto]string{packet.ProtoTCP: "tcp", packet.ProtoUDP: "udp"}[proto]
+		for _, flows := range []int{1 << 10, 1 << 20} {
+			for _, v6 := range []bool{false, true} {
+				t, p := benchTable(b, proto, v6, flows)
+				b.Run(fmt.Sprintf("%s/v6=%t/%d/single", name, v6, flows), func(b *testing.B) {
+					b.ReportAllocs()
+					benchSingle(b, t, p, v6, uint32(flows))
+				})
+				b.Run(fmt.Sprintf("%s/v6=%t/%d/batch", name, v6, flows), func(b *testing.B) {
+					b.ReportAllocs()
+					benchBatch(b, t, p, v6, uint32(flows))
+				})
+			}
+		}
+	}
+}
+
+func benchSingle(b *testing.B, t *Table, p *packet.Packet, v6 bool, flows uint32) {
+	at := uint32(1)
+	for range b.N {
+		at = order(at)
+		benchFlow(p, v6, at&(flows-1), at>>31)
+		s := t.Track(p, 1+packet.PortID(at>>31), start, 1)
+		if s.Status != Known {
+			b.Fatal(s)
+		}
+	}
+}
+
+// benchBatch is 256 packets at a time: hash, foresee, track.
+func benchBatch(b *testing.B, t *Table, p *packet.Packet, v6 bool, flows uint32) {
+	at, touched := uint32(1), uint64(0)
+	var hashes [256]uint64
+	for i := 0; i < b.N; i += len(hashes) {
+		ahead := at
+		for j := range hashes {
+			ahead = order(ahead)
+			benchFlow(p, v6, ahead&(flows-1), ahead>>31)
+			var k key
+			k.set(p.Src, p.Dst, p.SrcPort, p.DstPort, p.Proto, 0, false)
+			hashes[j] = t.keys.hash(&k)
+		}
+		touched += t.Foresee(hashes[:])
+		for range hashes {
+			at = order(at)
+			benchFlow(p, v6, at&(flows-1), at>>31)
+			if s := t.Track(p, 1+packet.PortID(at>>31), start, 1); s.Status != Known {
+				b.Fatal(s)
+			}
+		}
+	}
+	sinkSeen.hash = touched
+}
+
+func BenchmarkHash(b *testing.B) {
+	p := benchPacket(b, packet.ProtoTCP)
+	var sum uint64
+	for i := range b.N {
+		benchFlow(p, false, uint32(i), uint32(i)>>3)
+		var k key
+		k.set(p.Src, p.Dst, p.SrcPort, p.DstPort, p.Proto, 0, false)
+		sum += testSeed.hash(&k)
+	}
+	sinkSeen.hash = sum
+}
+
+// BenchmarkNew is Track and Open of a UDP flow that is answered, in a table that is full of such.
+func BenchmarkNew(b *testing.B) {
+	t := New(Config{PerPort: 1 << 30, PerSource: 1 << 30, Seed: &testSeed})
+	p := benchPacket(b, packet.ProtoUDP)
+	b.ReportAllocs()
+	for i := range b.N {
+		benchFlow(p, false, uint32(i)&0x7fffff, 0)
+		now := start + int64(i)*100_000
+		s := t.Track(p, 1, now, 1)
+		if r := t.Open(&s, p, 1, 2, now, 1, 7); r != verdict.None {
+			b.Fatal(r)
+		}
+	}
+}
+
+// BenchmarkFlood is a SYN of an address and port that was never seen, in a table that is full.
+func BenchmarkFlood(b *testing.B) {
+	t := New(Config{PerPort: 1 << 30, Seed: &testSeed})
+	src, dst := ends(false)
+	p := parse(b, ipPacket(src, dst, packet.ProtoTCP, tcpSegment{seq: 1, flags: tcpSYN, window: 500, scale: 7}.bytes()))
+	b.ReportAllocs()
+	for i := range b.N {
+		benchFlow(p, false, uint32(i), 0)
+		s := t.Track(p, 1, start, 1)
+		if r := t.Open(&s, p, 1, 2, start, 1, 7); r != verdict.None {
+			b.Fatal(r)
+		}
+	}
+}

@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package conntrack
+
+import (
+	"iter"
+	"time"
+
+	"github.com/viaduct-net/viaduct/dataplane/packet"
+)
+
+// Flow is a copy of an entry, for people.
+type Flow struct {
+	Tuple   Tuple
+	In, Out packet.PortID // the opener is behind In, the other end behind Out
+	State   string
+	Sent    Traffic       // by the opener
+	Replied Traffic       // by the other end
+	Age     time.Duration // since it was opened; to 17 ms, as the others
+	Idle    time.Duration // since a packet last kept it
+	Expires time.Duration // from now, if no packet keeps it
+	Rule    uint32        // as Open or Keep was told
+	// Generation of policy that let it in.
+	Generation uint32
+}
+
+// Traffic is what went in one direction. Bytes are of IP packets.
+type Traffic struct{ Packets, Bytes uint64 }
+
+// All iterates over the flows at time now, in monotonic nanoseconds, in no order. Each is consistent; the whole is not
+// of one moment.
+func (t *Table) All(now int64) iter.Seq[Flow] {
+	return func(yield func(Flow) bool) {
+		for i := range t.shards {
+			if !t.shards[i].all(tickOf(now), yield) {
+				return
+			}
+		}
+	}
+}
+
+// all copies a few flows at a time, for the caller may take its time over each.
+func (sh *shard) all(tick uint32, yield func(Flow) bool) bool {
+	var some [16]Flow
+	for at := 0; at < len(sh.entries); at += len(some) {
+		copied := 0
+		sh.lock.Lock()
+		for i := at; i < min(at+len(some), len(sh.entries)); i++ {
+			if e := &sh.entries[i]; e.state != free && !e.expired(tick) {
+				some[copied] = e.flow(tick)
+				copied++
+			}
+		}
+		sh.lock.Unlock()
+		for i := range copied {
+			if !yield(some[i]) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+func (e *entry) flow(tick uint32) Flow {
+	span := func(t uint32) time.Duration { return time.Duration(duration(uint32(max(int32(t), 0)))) }
+	return Flow{
+		Tuple: e.tuple(),
+		In:    packet.PortID(uint32(e.ports)), Out: packet.PortID(e.ports >> 32),
+		State: states[e.state].name,
+		Sent:  Traffic{e.packets[0], e.bytes[0]}, Replied: Traffic{e.packets[1], e.bytes[1]},
+		Age: span(tick - e.opened), Idle: span(e.idle(tick)), Expires: span(e.expires - tick),
+		Rule: e.rule, Generation: e.generation,
+	}
+}

@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package conntrack
+
+import (
+	"encoding/binary"
+	"testing"
+
+	"github.com/viaduct-net/viaduct/dataplane/packet"
+	"github.com/viaduct-net/viaduct/dataplane/verdict"
+)
+
+// fuzzer reads packets from bytes: few hosts, ports and numbers, so that they meet, and now and then raw bytes.
+type fuzzer struct {
+	*rig
+	in    []byte
+	asked map[Tuple]bool // every tuple that ever opened a flow
+}
+
+func (f *fuzzer) byte() (b byte) {
+	if len(f.in) > 0 {
+		b, f.in = f.in[0], f.in[1:]
+	}
+	return b
+}
+
+// next is a packet, nil for one that does not parse.
+func (f *fuzzer) next() *packet.Packet {
+	kind, what := f.byte(), f.byte()
+	f.a.Lo, f.b.Lo = f.a.Lo&^3|uint64(what&3), f.b.Lo&^1|uint64(what>>2&1)
+	from := byte('c')
+	src, dst := uint16(1000+int(what>>3&3)), uint16(80)
+	if kind&0x80 != 0 {
+		from, src, dst = 's', dst, src
+	}
+	var ip []byte
+	switch kind & 7 {
+	case 0, 1, 2:
+		number := func() uint32 { return uint32(int32(int8(f.byte()))) * []uint32{1, 1000, 1 << 24}[what>>5%3] }
+		s := tcpSegment{src: src, dst: dst, seq: number(), ack: number(), flags: f.byte() & 0x3f, window: uint16(f.byte()) << 4}
+		s.scale, s.payload = int(f.byte()&0xf)-1, int(f.byte()&7)
+		ip = f.ip(from, packet.ProtoTCP, s.bytes())
+	case 3:
+		ip = f.ip(from, packet.ProtoUDP, udpBytes(src, dst, 4))
+	case 4:
+		proto := packet.ProtoICMP
+		if f.v6 {
+			proto = packet.ProtoICMPv6
+		}
+		if kind&0x10 != 0 { // an error about something alike
+			inner := f.ip(from, packet.IPProto(f.byte()), append(udpBytes(src, dst, 4), f.byte(), f.byte(), f.byte(), f.byte()))
+			ip = f.ip(from^'c'^'s', proto, icmpError(f.byte()&15, inner[:len(inner)-int(f.byte()&15)]))
+		} else {
+			ip = f.ip(from, proto, icmpBytes([]byte{0, 8, 13, 14, 128, 129}[f.byte()%6], src))
+		}
+	case 5:
+		ip = f.ip(from, packet.ProtoSCTP, sctpBytes(src, dst, uint32(f.byte()&3), f.byte()&15, f.byte()&1, uint32(f.byte()&3)))
+	case 6:
+		proto, size := packet.IPProto(f.byte()), int(f.byte())
+		ip = f.ip(from, proto, f.in[:min(len(f.in), size)])
+	default:
+		f.now += int64(f.byte()) * second / 4
+		f.tab.Sweep(f.now, 0, 1)
+		return nil
+	}
+	b := ethernet(ip)
+	p := &packet.Packet{Frame: b, End: len(b)}
+	if p.Parse() != verdict.None {
+		return nil
+	}
+	return p
+}
+
+func (f *fuzzer) ip(from byte, proto packet.IPProto, payload []byte) []byte {
+	if from == 'c' {
+		return ipPacket(f.a, f.b, proto, payload)
+	}
+	return ipPacket(f.b, f.a, proto, payload)
+}
+
+// step tracks a packet and does what a caller would.
+func (f *fuzzer) step(p *packet.Packet, whim byte) {
+	port := packet.PortID(p.Src.Lo & 7)
+	s := f.tab.Track(p, port, f.now, uint32(whim&3)/3)
+	src, dst := portsOf(p, s.kind)
+	tuple := Tuple{p.Src, p.Dst, src, dst, p.Proto}
+	switch s.Status {
+	case NewFlow:
+		if whim&0x10 != 0 && s.Either {
+			s.Turn()
+		}
+		if want := tuple; s.Reply && s.Tuple != want.reverse() || !s.Reply && s.Tuple != want {
+			f.t.Fatalf("%+v: %+v", want, s)
+		}
+		if f.tab.Open(&s, p, port, port+1, f.now, 0, 0) == verdict.None {
+			f.asked[s.Tuple] = true
+		}
+	case Known, Stale:
+		if s.Reply && !f.asked[tuple.reverse()] || !s.Reply && !f.asked[tuple] {
+			f.t.Fatalf("%+v is let in, and nobody has opened it", tuple)
+		}
+		if s.Status == Stale && whim&0x20 != 0 {
+			f.tab.Revoke(&s)
+		} else if s.Status == Stale {
+			f.tab.Keep(&s, 0, 0)
+		}
+	case Related:
+		in, ok := quoted(p)
+		if !ok || in.src != p.Dst {
+			f.t.Fatal("an error about nothing is let in")
+		}
+	case Invalid:
+		if s.Reason == verdict.None || s.Reason >= verdict.NumReasons {
+			f.t.Fatalf("dropped for no reason: %+v", s)
+		}
+	}
+}
+
+func fuzz(t testing.TB, data []byte) {
+	if len(data) < 2 {
+		return
+	}
+	cfg := Config{Flows: 3 + int(data[0]&15), PerPort: 2 + int(data[0]>>4), PerSource: 1 + int(data[1]&7)}
+	if data[1]&0x40 != 0 {
+		cfg.Loose = start + 10*second
+	}
+	f := &fuzzer{rig: newRig(t, data[1]&0x80 != 0, cfg), in: data[2:], asked: map[Tuple]bool{}}
+	for len(f.in) > 0 {
+		whim := f.byte()
+		if p := f.next(); p != nil {
+			f.step(p, whim)
+		}
+		if whim&0x40 != 0 {
+			f.sound()
+		}
+	}
+	f.sound()
+}
+
+func FuzzTrack(f *testing.F) {
+	seed := uint64(1)
+	for n := range 64 {
+		var b []byte
+		for range 40 + n*8 {
+			seed = seed*6364136223846793005 + 1442695040888963407
+			b = binary.LittleEndian.AppendUint64(b, seed^seed>>29)
+		}
+		f.Add(b)
+	}
+	f.Fuzz(func(t *testing.T, data []byte) { fuzz(t, data) })
+}

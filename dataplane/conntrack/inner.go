@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package conntrack
+
+import (
+	"encoding/binary"
+
+	"github.com/viaduct-net/viaduct/dataplane/packet"
+	"github.com/viaduct-net/viaduct/dataplane/verdict"
+)
+
+// inner is what an ICMP error quotes of the packet that it is about. Whoever sends an error can write there what he
+// likes.
+type inner struct {
+	src, dst packet.Addr
+	proto    packet.IPProto
+	rest     []byte // of the transport header: 8 bytes or more
+}
+
+const (
+	icmpHeader  = 8
+	ipv4Header  = 20
+	ipv6Header  = 40
+	leastQuoted = 8 // bytes of the transport header (RFC 792)
+)
+
+// quoted reads the packet that an ICMP error is about.
+func quoted(p *packet.Packet) (in inner, ok bool) {
+	b := p.Frame[p.L4:min(p.End, p.L3+p.L3Len)]
+	if len(b) < icmpHeader {
+		return in, false
+	}
+	b = b[icmpHeader:]
+	if p.Proto == packet.ProtoICMPv6 {
+		return quoted6(b)
+	}
+	return quoted4(b)
+}
+
+func quoted4(b []byte) (in inner, ok bool) {
+	if len(b) < ipv4Header || b[0]>>4 != 4 {
+		return in, false
+	}
+	header := int(b[0]&0xf) * 4
+	offset := binary.BigEndian.Uint16(b[6:]) & 0x1fff
+	if header < ipv4Header || len(b) < header+leastQuoted || offset != 0 {
+		return in, false
+	}
+	in.src = packet.Addr4(binary.BigEndian.Uint32(b[12:]))
+	in.dst = packet.Addr4(binary.BigEndian.Uint32(b[16:]))
+	in.proto, in.rest = packet.IPProto(b[9]), b[header:]
+	return in, true
+}
+
+func quoted6(b []byte) (in inner, ok bool) {
+	if len(b) < ipv6Header || b[0]>>4 != 6 {
+		return in, false
+	}
+	in.src = packet.Addr{Hi: binary.BigEndian.Uint64(b[8:]), Lo: binary.BigEndian.Uint64(b[16:])}
+	in.dst = packet.Addr{Hi: binary.BigEndian.Uint64(b[24:]), Lo: binary.BigEndian.Uint64(b[32:])}
+	if in.src.Is4() || in.dst.Is4() {
+		return in, false
+	}
+	in.proto, b = packet.IPProto(b[6]), b[ipv6Header:]
+	for n := 0; len(b) >= leastQuoted; n++ {
+		size := (int(b[1]) + 1) * 8
+		switch in.proto {
+		case 0, 43, 60: // hop-by-hop, routing, destination options
+		case 44: // fragment
+			size = 8
+			if binary.BigEndian.Uint16(b[2:])&^7 != 0 {
+				return in, false
+			}
+		case 51: // authentication (RFC 4302 2.2)
+			size = (int(b[1]) + 2) * 4
+		default:
+			in.rest = b
+			return in, true
+		}
+		if n == packet.MaxExtensionHeaders || size > len(b) {
+			return in, false
+		}
+		in.proto, b = packet.IPProto(b[0]), b[size:]
+	}
+	return in, false
+}
+
+// key is that of the quoted packet's flow; from is as of key.set.
+func (in *inner) key() (k key, from uint8, ok bool) {
+	var src, dst uint16
+	var q query
+	switch in.proto {
+	case packet.ProtoTCP, packet.ProtoUDP, packet.ProtoSCTP:
+		src, dst = binary.BigEndian.Uint16(in.rest), binary.BigEndian.Uint16(in.rest[2:])
+	case packet.ProtoICMP, packet.ProtoICMPv6:
+		if q = queryOf(in.proto, in.rest[0]); q.kind == 0 {
+			return k, 0, false
+		}
+		src = binary.BigEndian.Uint16(in.rest[4:])
+		dst = src
+	}
+	from = k.set(in.src, in.dst, src, dst, in.proto, q.kind, q.answer)
+	return k, from, true
+}
+
+// of says whether the flow can have had the quoted packet, in direction d: without having seen the flow nobody can
+// guess that (RFC 5927 4.1, RFC 9260 10).
+func (in *inner) of(e *entry, d uint8) bool {
+	word := binary.BigEndian.Uint32(in.rest[4:])
+	switch in.proto {
+	case packet.ProtoTCP:
+		behind := e.end[d&1] - word
+		return behind <= max(e.width(d^1), leastWidth)
+	case packet.ProtoSCTP:
+		return word == e.end[d&1] || word == 0 && e.state == sctpCookieWait
+	}
+	return true
+}
+
+// trackError is Track for ICMP messages that are no queries. An error goes back to where the packet came from; it
+// changes no state and keeps no flow.
+func (t *Table) trackError(p *packet.Packet, now int64, generation uint32, s *Seen) {
+	s.Reason = verdict.ICMPWithoutFlow
+	if p.L4 == 0 || !isError(p.Proto, p.ICMPType) {
+		return
+	}
+	in, ok := quoted(p)
+	if !ok || in.src != p.Dst {
+		return
+	}
+	k, from, ok := in.key()
+	if !ok {
+		return
+	}
+	s.hash = t.keys.hash(&k)
+	sh := t.shard(s.hash)
+	sh.lock.Lock()
+	defer sh.lock.Unlock()
+	n := sh.find(s.hash, &k)
+	if n == 0 {
+		return
+	}
+	e := &sh.entries[n-1]
+	d := from ^ e.opener()
+	if e.expired(tickOf(now)) || !in.of(e, d) || e.packets[d&1] == 0 {
+		return
+	}
+	s.Status, s.Reason = Related, verdict.None
+	s.at, s.Rule, s.Reply, s.kind = n, e.rule, d == 0, uint8(k.word>>kindShift)
+	if e.generation != generation {
+		s.Status, s.Tuple = Stale, e.tuple()
+	}
+}

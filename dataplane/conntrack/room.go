@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package conntrack
+
+import "time"
+
+// Whose place a new flow takes when its shard is full, first to last:
+//
+//   - of the flow that has been over for longest: closed, in time wait, or a question that was answered (classDone).
+//     Without this a busy table would throw away handshakes in favour of flows that are done;
+//   - of the flow that has waited for an answer for longest (classHalf);
+//   - of the most idle of a few others, if nothing came of it in a while.
+//
+// A SYN takes the place of the first kind alone, and else gets a fingerprint: see syn.go.
+const (
+	sampled  = 8
+	minIdle  = 10 * time.Second
+	doneIdle = 2 * time.Second // a question that was answered may go on
+)
+
+var (
+	minIdleTicks  = ticks(int64(minIdle))
+	doneIdleTicks = ticks(int64(doneIdle))
+)
+
+// take returns a free entry's number, 0 when there is none and none may go.
+func (sh *shard) take(syn bool, tick uint32) uint32 {
+	if sh.lists[listFree].oldest == 0 && !sh.evict(syn, tick) {
+		return 0
+	}
+	n := sh.lists[listFree].oldest
+	sh.unlink(listFree, n)
+	return n
+}
+
+func (sh *shard) evict(syn bool, tick uint32) bool {
+	if n := sh.lists[classDone].oldest; n != 0 {
+		if e := &sh.entries[n-1]; e.state.closed() || e.idle(tick) >= doneIdleTicks {
+			sh.makeWay(n, causeEvictedDone, tick)
+			return true
+		}
+	}
+	if syn {
+		return false
+	}
+	if n := sh.lists[classHalf].oldest; n != 0 {
+		sh.makeWay(n, causeEvictedHalf, tick)
+		return true
+	}
+	if n := sh.mostIdle(tick); n != 0 {
+		sh.makeWay(n, causeEvictedIdle, tick)
+		return true
+	}
+	return false
+}
+
+func (sh *shard) makeWay(n uint32, why cause, tick uint32) {
+	if sh.entries[n-1].expired(tick) {
+		why = causeExpired
+	}
+	sh.free(n, why)
+}
+
+// mostIdle samples entries, beginning at a random one, and returns the most idle.
+func (sh *shard) mostIdle(tick uint32) (most uint32) {
+	sh.dice = sh.dice*1664525 + 1013904223 // Numerical Recipes' generator: nobody else draws from it
+	size := uint32(len(sh.entries))
+	at := uint32(uint64(sh.dice) * uint64(size) >> 32)
+	longest := minIdleTicks
+	for range min(sampled, size) {
+		e := &sh.entries[at]
+		if e.state != free && classes[e.state] == classOpen {
+			if idle := e.idle(tick); idle >= longest {
+				most, longest = at+1, idle
+			}
+		}
+		if at++; at == size {
+			at = 0
+		}
+	}
+	return most
+}

@@ -1,0 +1,166 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package conntrack
+
+import "sync/atomic"
+
+// shard is a part of the table behind one lock.
+//
+// The index is open addressing with linear probing, half full at most. A slot holds 32 bits of the hash above the
+// entry's number and 1, so that neither a search nor a deletion has to look at other flows' entries; 0 is empty.
+// Numbers of entries are 1 and up everywhere, 0 being none.
+type shard struct {
+	lock    spinLock
+	slots   []uint64 // written atomically, for foresee.go reads without the lock
+	entries []entry
+	links   []link // by number; number 0 unused
+	marks   []uint64
+	limits  *limits
+
+	lists  [numClasses]list // classHalf and classDone by age; the free entries in classOpen's place
+	cursor uint32           // of Sweep
+	dice   uint32           // of evictions
+	counts [numStates]uint32
+	count  counters
+	_      [64]byte // keeps the next shard's lock off this one's last line
+}
+
+// link is an entry's neighbours in its list.
+type link struct{ older, newer uint32 }
+
+// list is entries in the order in which they came.
+type list struct{ oldest, newest uint32 }
+
+func (sh *shard) init(l *limits, m memory, i, each, slots int) {
+	sh.limits = l
+	sh.slots = m.slots[i*slots : (i+1)*slots]
+	sh.entries = m.entries[i*each : (i+1)*each]
+	sh.links = m.links[i*(each+1) : (i+1)*(each+1)]
+	sh.marks = m.marks[i*slots/2 : (i+1)*slots/2]
+	sh.dice = uint32(i) + 1
+	for n := range sh.entries {
+		sh.push(listFree, uint32(n+1))
+	}
+	sh.counts[free] = uint32(each)
+}
+
+// listFree is the list of free entries, which have no class.
+const listFree = classOpen
+
+func (sh *shard) push(c class, n uint32) {
+	l := &sh.lists[c]
+	sh.links[n] = link{older: l.newest}
+	if l.newest != 0 {
+		sh.links[l.newest].newer = n
+	} else {
+		l.oldest = n
+	}
+	l.newest = n
+}
+
+func (sh *shard) unlink(c class, n uint32) {
+	l, at := &sh.lists[c], sh.links[n]
+	if at.older != 0 {
+		sh.links[at.older].newer = at.newer
+	} else {
+		l.oldest = at.newer
+	}
+	if at.newer != 0 {
+		sh.links[at.newer].older = at.older
+	} else {
+		l.newest = at.older
+	}
+}
+
+// find returns the number of the key's entry.
+func (sh *shard) find(hash uint64, k *key) uint32 {
+	mask := uint32(len(sh.slots) - 1)
+	for i := uint32(hash) & mask; ; i = (i + 1) & mask {
+		v := sh.slots[i]
+		if v == 0 {
+			return 0
+		}
+		if uint32(v>>32) != uint32(hash) {
+			continue
+		}
+		if n := uint32(v); sh.entries[n-1].key == *k {
+			return n
+		}
+	}
+}
+
+func (sh *shard) insert(hash uint64, n uint32) {
+	mask := uint32(len(sh.slots) - 1)
+	i := uint32(hash) & mask
+	for sh.slots[i] != 0 {
+		i = (i + 1) & mask
+	}
+	sh.put(i, hash<<32|uint64(n))
+}
+
+func (sh *shard) put(i uint32, v uint64) { atomic.StoreUint64(&sh.slots[i], v) }
+
+// remove empties the slot of an entry and moves up those behind it that would not be found any more (Knuth, The Art of
+// Computer Programming 3, 6.4, algorithm R).
+func (sh *shard) remove(hash uint64, n uint32) {
+	mask := uint32(len(sh.slots) - 1)
+	i := uint32(hash) & mask
+	for uint32(sh.slots[i]) != n {
+		i = (i + 1) & mask
+	}
+	for j := i; ; {
+		j = (j + 1) & mask
+		v := sh.slots[j]
+		if v == 0 {
+			break
+		}
+		if home := uint32(v >> 32); (j-home)&mask >= (j-i)&mask {
+			sh.put(i, v)
+			i = j
+		}
+	}
+	sh.put(i, 0)
+}
+
+// enter moves an entry to a state, and to the list of its class.
+func (sh *shard) enter(n uint32, next state) {
+	e := &sh.entries[n-1]
+	if e.state == next {
+		return
+	}
+	sh.counts[e.state]--
+	sh.counts[next]++
+	was, is := classes[e.state], classes[next]
+	e.state = next
+	if was == is {
+		return
+	}
+	if was != classOpen {
+		sh.unlink(was, n)
+	}
+	if was == classHalf {
+		sh.limits.sourceLeaves(e)
+	}
+	if is != classOpen {
+		sh.push(is, n)
+	}
+}
+
+// free gives an entry back.
+func (sh *shard) free(n uint32, why cause) {
+	e := &sh.entries[n-1]
+	sh.remove(sh.limits.keys.hash(&e.key), n)
+	c := classes[e.state]
+	if c != classOpen {
+		sh.unlink(c, n)
+	}
+	if c == classHalf {
+		sh.limits.sourceLeaves(e)
+	}
+	sh.limits.portLeaves(uint32(e.ports))
+	sh.counts[e.state]--
+	sh.counts[free]++
+	e.state = free
+	sh.push(listFree, n)
+	sh.count.closed[why]++
+}

@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package conntrack
+
+import "github.com/viaduct-net/viaduct/dataplane/verdict"
+
+// cause is why an entry was given back.
+type cause uint8
+
+const (
+	causeExpired cause = iota
+	causeReopened
+	causeRevoked
+	causeEvictedDone
+	causeEvictedHalf
+	causeEvictedIdle
+	numCauses
+)
+
+// counters of a shard, kept under its lock.
+type counters struct {
+	opened   uint64
+	marked   uint64
+	recalled uint64
+	closed   [numCauses]uint64
+	refused  [3]uint64 // FlowTableFull, FlowLimit, SourceLimit
+}
+
+func (c *counters) refuse(r verdict.Reason) {
+	switch r {
+	case verdict.FlowTableFull:
+		c.refused[0]++
+	case verdict.FlowLimit:
+		c.refused[1]++
+	case verdict.SourceLimit:
+		c.refused[2]++
+	}
+}
+
+// Stats is the table in numbers. Opened less Closed is Entries.
+type Stats struct {
+	Capacity int
+	Entries  int
+	HalfOpen int            // of Entries: nobody has answered them yet
+	States   map[string]int // Entries by the name of their state, those with none left out
+
+	Opened   uint64
+	Expired  uint64
+	Reopened uint64 // closed flows that gave way to a new one between the same ends
+	Revoked  uint64
+
+	EvictedDone     uint64 // flows that were over and gave way to others
+	EvictedHalfOpen uint64
+	EvictedIdle     uint64
+
+	Fingerprints uint64 // SYNs that got no entry
+	Answered     uint64 // of which as many opened a flow after all
+
+	RefusedFull, RefusedPort, RefusedSource uint64
+}
+
+// Closed is how many flows are no more, for whatever cause.
+func (s *Stats) Closed() uint64 {
+	return s.Expired + s.Reopened + s.Revoked + s.EvictedDone + s.EvictedHalfOpen + s.EvictedIdle
+}
+
+// Stats adds up the shards, each at a moment of its own. It allocates.
+func (t *Table) Stats() Stats {
+	s := Stats{States: map[string]int{}}
+	for i := range t.shards {
+		sh := &t.shards[i]
+		sh.lock.Lock()
+		counts, c := sh.counts, sh.count
+		sh.lock.Unlock()
+		s.Capacity += len(sh.entries)
+		for st := free + 1; st < numStates; st++ {
+			if counts[st] == 0 {
+				continue
+			}
+			s.Entries += int(counts[st])
+			s.States[states[st].name] += int(counts[st])
+			if classes[st] == classHalf {
+				s.HalfOpen += int(counts[st])
+			}
+		}
+		s.add(&c)
+	}
+	return s
+}
+
+func (s *Stats) add(c *counters) {
+	s.Opened += c.opened
+	s.Expired += c.closed[causeExpired]
+	s.Reopened += c.closed[causeReopened]
+	s.Revoked += c.closed[causeRevoked]
+	s.EvictedDone += c.closed[causeEvictedDone]
+	s.EvictedHalfOpen += c.closed[causeEvictedHalf]
+	s.EvictedIdle += c.closed[causeEvictedIdle]
+	s.Fingerprints += c.marked
+	s.Answered += c.recalled
+	s.RefusedFull += c.refused[0]
+	s.RefusedPort += c.refused[1]
+	s.RefusedSource += c.refused[2]
+}

@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package conntrack
+
+// sweepShare is the reciprocal of the share of a shard that one call of Sweep looks at: called each 100 ms it goes round
+// in 3 s, and holds a lock for microseconds.
+const sweepShare = 32
+
+// Sweep frees expired entries, of the shards whose number modulo parts is part. It looks at a few of them in each call.
+// Track does not see an expired entry anyway: this is for the limits and for those who count.
+func (t *Table) Sweep(now int64, part, parts int) {
+	tick := tickOf(now)
+	for i := part; i < len(t.shards); i += parts {
+		t.shards[i].sweep(tick)
+	}
+}
+
+func (sh *shard) sweep(tick uint32) {
+	sh.lock.Lock()
+	defer sh.lock.Unlock()
+	size := uint32(len(sh.entries))
+	if sh.counts[free] == size {
+		return
+	}
+	for range min(size/sweepShare+1, size) {
+		if sh.cursor >= size {
+			sh.cursor = 0
+		}
+		if e := &sh.entries[sh.cursor]; e.state != free && e.expired(tick) {
+			sh.free(sh.cursor+1, causeExpired)
+		}
+		sh.cursor++
+	}
+}

@@ -1,0 +1,259 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package conntrack follows flows: which packets belong to one that was let in, and in which state it is. It does no
+// I/O, allocates nothing after New and never takes more memory than Config says.
+//
+// A packet goes through the files in this order:
+//
+//	table.go     Track: finds the flow and says what the packet is to it
+//	key.go       the flow's two ends in one order, whichever way the packet goes
+//	hash.go      a keyed hash of them, which chooses the shard and the place in its index
+//	shard.go     a part of the table behind one lock: index, entries, lists
+//	follow.go    the flow's state, by protocol: tcp.go with window.go, udp.go, icmp.go, sctp.go
+//	inner.go     the packet that an ICMP error is about
+//	syn.go       fingerprints: what is kept of a SYN under a flood
+//	open.go      Open: a new flow, if limits (limit.go) and memory (room.go) let it in
+//	sweep.go     frees what has expired
+//	stats.go, flows.go, foresee.go: what others ask
+//
+// entry.go is what is kept of a flow, state.go the states with their timeouts.
+//
+// A flow is remembered with the generation of policy that let it in. Policy that changes has to touch no flow: the next
+// packet finds the flow stale, its opener's tuple is judged again, and Keep or Revoke says what came of it.
+package conntrack
+
+import (
+	"math/bits"
+
+	"github.com/viaduct-net/viaduct/dataplane/packet"
+	"github.com/viaduct-net/viaduct/dataplane/verdict"
+)
+
+// DefaultFlows is how many entries a table has where Config names no number: 40 MB.
+const DefaultFlows = 262144
+
+// Config is how large a table is and what it lets in.
+type Config struct {
+	// Flows is how many entries there are at most; 0: DefaultFlows.
+	Flows int
+	// PerPort is how many flows one port may have opened; 0: a quarter of Flows, so that no pod fills the table.
+	PerPort int
+	// PerSource is how many unanswered flows one address may have; 0: a sixteenth of Flows. An answer takes
+	// milliseconds, so that who has so many is asking for no answers.
+	PerSource int
+	// Loose is until when, in monotonic nanoseconds, a TCP segment of a flow that nobody knows may open it from either
+	// end (see Seen.Either): what was open before the dataplane began. 0: never.
+	Loose int64
+	// Seed keys the hash; nil: random.
+	Seed *Seed
+}
+
+// Table is the flows of all workers. Its methods may be called by any of them at any time.
+type Table struct {
+	keys   Seed
+	shift  uint // of a hash, so that its shard's number is left
+	shards []shard
+	limits limits
+	loose  int64
+}
+
+// shardFlows is how many entries a shard has about: so many that the hash fills shards evenly (within 5 % of them at
+// three standard deviations), so few that workers seldom meet at one.
+const (
+	shardFlows = 4096
+	maxShards  = 1024
+)
+
+// New returns an empty table with all the memory that it will ever have.
+func New(cfg Config) *Table {
+	flows := cfg.Flows
+	if flows <= 0 {
+		flows = DefaultFlows
+	}
+	t := &Table{loose: cfg.Loose}
+	if cfg.Seed != nil {
+		t.keys = *cfg.Seed
+	} else {
+		t.keys = randomSeed()
+	}
+	t.limits.init(cfg, flows, &t.keys)
+	n := min(floorPower(max(flows/shardFlows, 1)), maxShards)
+	t.shift = uint(64 - bits.TrailingZeros(uint(n)))
+	t.shards = make([]shard, n)
+	each := max(flows/n, 1)
+	slots := ceilPower(2 * each)
+	m := reserve(n, each, slots)
+	for i := range t.shards {
+		t.shards[i].init(&t.limits, m, i, each, slots)
+	}
+	return t
+}
+
+// floorPower and ceilPower are the next powers of two.
+func floorPower(n int) int { return 1 << (bits.Len(uint(n)) - 1) }
+func ceilPower(n int) int  { return 1 << bits.Len(uint(n-1)) }
+
+// Status is what a packet is to the flows that are known.
+type Status uint8
+
+// The statuses. The zero value lets nothing through.
+const (
+	// Invalid: the packet belongs to no flow and may open none, or breaks its flow's rules.
+	Invalid Status = iota
+	// NewFlow: no flow is known and the packet may open one, if policy lets it.
+	NewFlow
+	// Known: of a flow that was let in under this generation of policy.
+	Known
+	// Stale: of a flow that was let in under another generation.
+	Stale
+	// Related: an ICMP error about a packet of a known flow.
+	Related
+)
+
+// String returns the status in lower case.
+func (s Status) String() string {
+	if s > Related {
+		return "out of range"
+	}
+	return [...]string{"invalid", "new", "known", "stale", "related"}[s]
+}
+
+// Seen is what Track found.
+type Seen struct {
+	// Tuple is the opener's, of NewFlow and Stale.
+	Tuple Tuple
+	// Rule, of Known, Stale and Related, is what Open or Keep was told last.
+	Rule   uint32
+	Status Status
+	// Reason, of Invalid, is why the packet is to be dropped.
+	Reason verdict.Reason
+	// Reply: the packet goes from the end that was asked to the one that opened the flow, or would.
+	Reply bool
+	// Either, of NewFlow: who opened the flow is not known, so that policy may let it in by the tuple or by the reverse.
+	// Where only the reverse is allowed, call Turn before Open.
+	Either bool
+	// Moved, of Known and Stale: the packet came by another port than its end is known to be behind. Where that port or
+	// this one has a station, it is not from there.
+	Moved bool
+
+	kind uint8  // of the key
+	at   uint32 // number of the entry, and 1; 0: none
+	hash uint64
+}
+
+// Turn takes the flow's other end for the opener.
+func (s *Seen) Turn() {
+	s.Tuple = s.Tuple.reverse()
+	s.Reply = !s.Reply
+}
+
+func (s *Seen) refuse(r verdict.Reason) { s.Status, s.Reason = Invalid, r }
+
+// Track finds the flow of a packet that Parse took and that came by a port, and follows the flow's state. now is in
+// monotonic nanoseconds. Of fragments behind the first, the caller has filled in SrcPort, DstPort and ICMPType as in the
+// first; they change no state.
+func (t *Table) Track(p *packet.Packet, in packet.PortID, now int64, generation uint32) (s Seen) {
+	var k key
+	answer := false // of an ICMP query
+	switch p.Proto {
+	case packet.ProtoTCP:
+		if !tcpFlagsValid(p) {
+			s.Reason = verdict.BadTCPFlags
+			return
+		}
+	case packet.ProtoICMP, packet.ProtoICMPv6:
+		q := queryOf(p.Proto, p.ICMPType)
+		if q.kind == 0 {
+			t.trackError(p, now, generation, &s)
+			return
+		}
+		s.kind, answer = q.kind, q.answer
+	}
+	src, dst := portsOf(p, s.kind)
+	from := k.set(p.Src, p.Dst, src, dst, p.Proto, s.kind, answer)
+	s.hash = t.keys.hash(&k)
+	sh := t.shard(s.hash)
+	tick := tickOf(now)
+	sh.lock.Lock()
+	if n := sh.find(s.hash, &k); n != 0 {
+		if e := &sh.entries[n-1]; !e.expired(tick) {
+			if sh.track(n, p, in, from^e.opener(), tick, generation, &s) {
+				sh.lock.Unlock()
+				return
+			}
+		} else {
+			sh.free(n, causeExpired)
+		}
+	}
+	t.unknown(sh, p, &k, from, now, &s)
+	sh.lock.Unlock()
+	return
+}
+
+// track is Track for a packet of a flow, in direction d. It returns false when the packet opens the flow anew.
+func (sh *shard) track(n uint32, p *packet.Packet, in packet.PortID, d uint8, tick uint32, generation uint32,
+	s *Seen) bool {
+	e := &sh.entries[n-1]
+	reason := sh.follow(n, p, d, tick)
+	if reason != verdict.None {
+		if reason == reopen {
+			return false
+		}
+		s.Reason = reason
+		return true
+	}
+	e.packets[d&1]++
+	e.bytes[d&1] += uint64(p.L3Len)
+	s.at, s.Rule, s.Reply, s.Moved = n, e.rule, d != 0, uint32(e.ports>>(32*d)) != uint32(in)
+	s.Status = Known
+	if e.generation != generation {
+		s.Status, s.Tuple = Stale, e.tuple()
+	}
+	return true
+}
+
+// unknown says whether a packet of no flow may open one.
+func (t *Table) unknown(sh *shard, p *packet.Packet, k *key, from uint8, now int64, s *Seen) {
+	s.Status, s.Tuple = NewFlow, k.tuple(from)
+	switch {
+	case p.Proto == packet.ProtoTCP:
+		t.unknownTCP(sh, p, from, now, s)
+	case p.Proto == packet.ProtoSCTP && !opensSCTP(p):
+		s.refuse(verdict.SCTPWithoutFlow)
+	case s.kind != 0 && queryOf(p.Proto, p.ICMPType).answer:
+		s.refuse(verdict.ICMPWithoutFlow)
+	}
+}
+
+func (t *Table) shard(hash uint64) *shard { return &t.shards[hash>>(t.shift&127)] }
+
+// Keep says that policy of a generation lets the flow of a stale packet go on, by a rule.
+func (t *Table) Keep(s *Seen, generation, rule uint32) {
+	sh := t.shard(s.hash)
+	sh.lock.Lock()
+	if e := sh.still(s); e != nil {
+		e.generation, e.rule = generation, rule
+	}
+	sh.lock.Unlock()
+}
+
+// Revoke forgets the flow of a stale packet: policy does not let it go on.
+func (t *Table) Revoke(s *Seen) {
+	sh := t.shard(s.hash)
+	sh.lock.Lock()
+	if sh.still(s) != nil {
+		sh.free(s.at, causeRevoked)
+	}
+	sh.lock.Unlock()
+}
+
+// still is the entry of a stale Seen, nil when another flow has taken its place.
+func (sh *shard) still(s *Seen) *entry {
+	if s.Status != Stale || s.at == 0 {
+		return nil
+	}
+	if e := &sh.entries[s.at-1]; e.state != free && e.tuple() == s.Tuple && uint8(e.key.word>>kindShift) == s.kind {
+		return e
+	}
+	return nil
+}

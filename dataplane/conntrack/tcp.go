@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package conntrack
+
+import (
+	"github.com/viaduct-net/viaduct/dataplane/packet"
+	"github.com/viaduct-net/viaduct/dataplane/verdict"
+)
+
+// followTCP takes a segment into its connection.
+func (sh *shard) followTCP(n uint32, p *packet.Packet, d uint8, tick uint32) verdict.Reason {
+	e, g := &sh.entries[n-1], readSegment(p)
+	if g.has(tcpRST) {
+		return sh.reset(n, &g, d, tick)
+	}
+	if g.has(tcpSYN) {
+		return sh.syn(n, p, &g, d, tick)
+	}
+	if e.state == tcpSynSent {
+		return e.stray(&g, d)
+	}
+	if !e.inWindow(&g, d) {
+		return verdict.TCPOutOfWindow
+	}
+	e.advance(&g, d)
+	next := e.next(d)
+	if next != e.state || e.state < tcpTimeWait {
+		sh.enter(n, next)
+		e.refresh(tick)
+	}
+	return verdict.None
+}
+
+// next is the state after a segment without SYN and RST.
+func (e *entry) next(d uint8) state {
+	switch e.state {
+	case tcpSynSent2: // both SYNs have to be acknowledged
+		if e.shift[0]&e.shift[1]&dirAcked == 0 {
+			return tcpSynSent2
+		}
+	case tcpSynReceived: // the SYN of the end that said SYN-ACK has to be
+		if e.shift[d&1]&(dirAcked|dirSynAck) != dirAcked {
+			return tcpSynReceived
+		}
+	case tcpPickedUp: // the other end has to speak
+		if e.window[0] == 0 || e.window[1] == 0 {
+			return tcpPickedUp
+		}
+	case tcpTimeWait, tcpClosed:
+		return e.state
+	}
+	fin := [2]bool{e.shift[0]&dirFin != 0, e.shift[1]&dirFin != 0}
+	acked := [2]bool{fin[0] && e.ack[1] == e.end[0], fin[1] && e.ack[0] == e.end[1]}
+	switch {
+	case !fin[0] && !fin[1]:
+		return tcpEstablished
+	case acked[0] && acked[1]:
+		return tcpTimeWait
+	case fin[0] && fin[1]:
+		return tcpLastAck
+	case acked[0] || acked[1]:
+		return tcpCloseWait
+	}
+	return tcpFinWait
+}
+
+// stray is a segment with neither SYN nor RST where a SYN has not been answered. One of the end that was asked may be
+// its challenge, for it has still an old connection (RFC 9293 3.5.1): the opener resets that by the number acknowledged.
+func (e *entry) stray(g *segment, d uint8) verdict.Reason {
+	if d == 0 {
+		return verdict.TCPOutOfWindow
+	}
+	e.end[1] = g.ack
+	e.flags |= challenged
+	return verdict.None
+}
+
+// syn is a segment with SYN. Where a connection stands it passes without effect, and the end answers with a challenge
+// (RFC 5961 4.2); so does a retransmission.
+func (sh *shard) syn(n uint32, p *packet.Packet, g *segment, d uint8, tick uint32) verdict.Reason {
+	e := &sh.entries[n-1]
+	answer := g.has(tcpACK)
+	switch {
+	case e.state.closed() && !answer:
+		return reopen
+	case e.state == tcpSynSent && d == 0:
+		if answer {
+			return verdict.TCPOutOfWindow
+		}
+		scale, scaled := scaleOf(p)
+		e.begin(g, 0, scale, scaled) // again, or a new attempt
+		e.refresh(tick)
+	case e.state == tcpSynSent && !answer: // simultaneous open (RFC 9293 3.5, figure 7)
+		scale, scaled := scaleOf(p)
+		e.begin(g, 1, scale, scaled)
+		e.agree()
+		sh.enter(n, tcpSynSent2)
+		e.refresh(tick)
+	case e.state == tcpSynSent, e.state == tcpSynSent2 && answer:
+		return sh.synAck(n, p, g, d, tick)
+	case e.state == tcpSynReceived && answer && e.shift[d&1]&dirSynAck == 0: // the second one of a simultaneous open
+		return sh.synAck(n, p, g, d, tick)
+	}
+	return verdict.None
+}
+
+// synAck is the answer to a SYN: it acknowledges that, and data that came with it, and nothing else.
+func (sh *shard) synAck(n uint32, p *packet.Packet, g *segment, d uint8, tick uint32) verdict.Reason {
+	e := &sh.entries[n-1]
+	d &= 1
+	o := d ^ 1
+	if before(g.ack, e.ack[d]) || after(g.ack, e.end[o]) {
+		return verdict.TCPOutOfWindow
+	}
+	if e.state == tcpSynSent {
+		scale, scaled := scaleOf(p)
+		e.begin(g, d, scale, scaled)
+		e.agree()
+		e.flags &^= challenged
+	} else if g.seq+1 != e.ack[o] {
+		return verdict.TCPOutOfWindow
+	}
+	e.ack[d] = g.ack
+	e.shift[d] |= dirAcked | dirSynAck
+	e.limit[o] = g.ack + g.window
+	e.limit[d] = e.end[d] + e.width(o)
+	if e.state == tcpSynReceived {
+		sh.enter(n, tcpEstablished)
+	} else {
+		sh.enter(n, tcpSynReceived)
+	}
+	e.refresh(tick)
+	return verdict.None
+}
+
+// reset is a segment with RST (RFC 5961 3.2): with exactly the number that is expected next it ends the connection, and
+// within the window it passes, for the end to challenge. What is expected next is what the other end has acknowledged,
+// or, when that is still on its way, what comes behind all that was sent.
+func (sh *shard) reset(n uint32, g *segment, d uint8, tick uint32) verdict.Reason {
+	e := &sh.entries[n-1]
+	d &= 1
+	o := d ^ 1
+	exact := g.seq == e.end[d] || g.seq == e.ack[o]
+	if e.state == tcpSynSent {
+		switch {
+		case d == 0 && e.flags&challenged != 0 && g.seq == e.end[1] && !exact:
+			return verdict.None
+		case d == 0:
+			exact = g.seq == e.end[0]
+		default: // RFC 9293 3.10.7.3: it has to acknowledge the SYN
+			exact = g.has(tcpACK) && !before(g.ack, e.ack[1]) && !after(g.ack, e.end[0])
+		}
+		if !exact {
+			return verdict.TCPOutOfWindow
+		}
+	}
+	if !exact && (before(g.seq, e.ack[o]) || after(g.seq, e.limit[d])) {
+		return verdict.TCPOutOfWindow
+	}
+	if exact && !e.state.closed() { // time wait is not to be cut short (RFC 1337)
+		sh.enter(n, tcpClosed)
+		e.refresh(tick)
+	}
+	return verdict.None
+}
+
+// unknownTCP says whether a segment of no flow may open one: a SYN, the answer to a SYN of which there is a
+// fingerprint, and a segment with ACK, in mid-stream.
+func (t *Table) unknownTCP(sh *shard, p *packet.Packet, from uint8, now int64, s *Seen) {
+	loose := now < t.loose
+	if p.L4 == 0 {
+		s.refuse(verdict.TCPWithoutFlow)
+		return
+	}
+	g := readSegment(p)
+	switch {
+	case g.flags&(tcpSYN|tcpRST) == 0:
+		s.Either = loose
+	case g.flags&(tcpSYN|tcpACK) == tcpSYN:
+	case g.has(tcpACK):
+		place, _ := sh.recall(t.keys.mark(s.hash, from^1, g.ack-1), now)
+		if place != nil || loose && g.has(tcpSYN) {
+			s.Turn()
+			return
+		}
+		fallthrough
+	default:
+		s.refuse(verdict.TCPWithoutFlow)
+	}
+}

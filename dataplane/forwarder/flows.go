@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package forwarder
+
+import (
+	"fmt"
+	"iter"
+	"net/netip"
+	"time"
+
+	controlapi "github.com/viaduct-net/viaduct/control/api"
+	"github.com/viaduct-net/viaduct/dataplane/api"
+	"github.com/viaduct-net/viaduct/dataplane/conntrack"
+	"github.com/viaduct-net/viaduct/dataplane/explain"
+	"github.com/viaduct-net/viaduct/dataplane/packet"
+	"github.com/viaduct-net/viaduct/dataplane/policy"
+	"github.com/viaduct-net/viaduct/dataplane/policy/names"
+	"github.com/viaduct-net/viaduct/dataplane/tables"
+)
+
+// loose is for how long after its start a dataplane takes connections up, from either end, that were open before.
+const loose = time.Minute
+
+// What is known of domain names: of as many ports, and of each as many addresses.
+const namesPorts, namesPerPort = 4096, 1024
+
+// provideFlows makes the table of flows, which lives as long as the forwarder.
+func (f *Forwarder) provideFlows(node *controlapi.NodeSettings) {
+	if f.flows.Load() != nil {
+		return
+	}
+	f.dns = names.NewStore(namesPorts, namesPerPort)
+	f.flows.Store(conntrack.New(conntrack.Config{
+		Flows: int(node.GetFlows()), PerPort: int(node.GetFlowsPerPort()), Loose: f.clock() + int64(loose),
+	}))
+	f.flowsOf = flowsOf(node)
+}
+
+// flowSettings is what a table of flows was made for.
+type flowSettings struct{ flows, perPort uint32 }
+
+func flowsOf(node *controlapi.NodeSettings) flowSettings {
+	return flowSettings{node.GetFlows(), node.GetFlowsPerPort()}
+}
+
+// reportFlows says where the settings in force ask for another table than there is.
+func (f *Forwarder) reportFlows() {
+	if f.flows.Load() == nil || f.flowsOf == flowsOf(f.snapshot.GetNode()) {
+		delete(f.degraded, "flows")
+		return
+	}
+	f.degrade("flows", "the table of flows has another size than is set: restart to change that")
+}
+
+// flowTable is how the table of flows is; nil before the first worker.
+func (f *Forwarder) flowTable() *api.FlowTable {
+	t := f.flows.Load()
+	if t == nil {
+		return nil
+	}
+	s := t.Stats()
+	return &api.FlowTable{
+		Flows: uint64(s.Entries), Capacity: uint64(s.Capacity), HalfOpen: uint64(s.HalfOpen), Opened: s.Opened,
+		Closed: s.Reopened + s.EvictedDone, Expired: s.Expired, Revoked: s.Revoked,
+		Evicted:      s.EvictedHalfOpen + s.EvictedIdle,
+		RefusedTable: s.RefusedFull, RefusedPort: s.RefusedPort, RefusedSource: s.RefusedSource,
+		WithoutEntry: s.Fingerprints,
+	}
+}
+
+// Flows lists the flows that the request asks for.
+func (f *Forwarder) Flows(r *api.FlowsRequest) (iter.Seq[*api.Flow], error) {
+	wanted, err := f.flowFilter(r)
+	if err != nil {
+		return nil, err
+	}
+	t, flows := f.tables.Load(), f.flows.Load()
+	return func(yield func(*api.Flow) bool) {
+		if flows == nil {
+			return
+		}
+		n := uint32(0)
+		for flow := range flows.All(f.clock()) {
+			if !wanted(&flow) {
+				continue
+			}
+			if n++; !yield(describeFlow(t, &flow)) || n == r.Limit {
+				return
+			}
+		}
+	}, nil
+}
+
+func (f *Forwarder) flowFilter(r *api.FlowsRequest) (func(*conntrack.Flow) bool, error) {
+	var address packet.Addr
+	var port packet.PortID
+	var proto packet.IPProto
+	if r.Address != "" {
+		a, err := netip.ParseAddr(r.Address)
+		if err != nil {
+			return nil, fmt.Errorf("address %q: %w", r.Address, err)
+		}
+		address = packet.AddrFrom(a.Unmap())
+	}
+	if p := f.tables.Load().ByName(r.Port); p != nil {
+		port = p.ID
+	}
+	if r.Protocol != "" {
+		var err error
+		if proto, err = explain.ParseProtocol(r.Protocol); err != nil {
+			return nil, err
+		}
+	}
+	return func(flow *conntrack.Flow) bool {
+		return (r.Address == "" || flow.Tuple.Src == address || flow.Tuple.Dst == address) &&
+			(r.Port == "" || flow.In == port || flow.Out == port) &&
+			(r.Protocol == "" || flow.Tuple.Proto == proto)
+	}, nil
+}
+
+func describeFlow(t *tables.Tables, flow *conntrack.Flow) *api.Flow {
+	return &api.Flow{
+		Protocol: explain.Protocol(flow.Tuple.Proto), State: flow.State,
+		Source: flow.Tuple.Src.String(), SourcePort: uint32(flow.Tuple.SrcPort),
+		Destination: flow.Tuple.Dst.String(), DestinationPort: uint32(flow.Tuple.DstPort),
+		InPort: portName(t, flow.In), OutPort: portName(t, flow.Out),
+		Packets: flow.Sent.Packets, Bytes: flow.Sent.Bytes,
+		ReplyPackets: flow.Replied.Packets, ReplyBytes: flow.Replied.Bytes,
+		IdleNanoseconds: uint64(flow.Idle), ExpiresNanoseconds: uint64(flow.Expires),
+		Rule: explain.Rule(t.Policy, policy.RuleID(flow.Rule)),
+	}
+}
+
+func portName(t *tables.Tables, id packet.PortID) string {
+	if p := t.Port(id); p != nil {
+		return p.Name
+	}
+	return ""
+}

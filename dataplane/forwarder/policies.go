@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package forwarder
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/viaduct-net/viaduct/dataplane/api"
+	"github.com/viaduct-net/viaduct/dataplane/explain"
+	"github.com/viaduct-net/viaduct/dataplane/packet"
+	"github.com/viaduct-net/viaduct/dataplane/tables"
+)
+
+// Policies lists the policies that the request asks for.
+func (f *Forwarder) Policies(r *api.PoliciesRequest) (list []*api.Policy, epoch uint64, err error) {
+	s := f.InForce()
+	wanted := func(p *api.Policy) bool { return r.Name == "" || p.Name == r.Name }
+	if r.Address != "" {
+		a, err := netip.ParseAddr(r.Address)
+		if err != nil {
+			return nil, 0, fmt.Errorf("address %q: %w", r.Address, err)
+		}
+		id := uint32(f.tables.Load().Identities.Of(packet.AddrFrom(a.Unmap())))
+		named := wanted
+		wanted = func(p *api.Policy) bool { return named(p) && slices.Contains(p.Subjects, id) }
+	}
+	return explain.Policies(s, wanted), s.GetEpoch(), nil
+}
+
+// Explain says what the policies in force say of a flow that would begin: both ends' policies, wherever they are.
+func (f *Forwarder) Explain(r *api.ExplainRequest) (*api.ExplainReply, error) {
+	t := f.tables.Load()
+	var ends [2]packet.Addr
+	for i, text := range []string{r.Source, r.Destination} {
+		a, err := netip.ParseAddr(text)
+		if err != nil {
+			return nil, fmt.Errorf("address %q: %w", text, err)
+		}
+		ends[i] = packet.AddrFrom(a.Unmap())
+	}
+	proto, err := explain.ParseProtocol(r.Protocol)
+	switch {
+	case err != nil:
+		return nil, err
+	case ends[0].Is4() != ends[1].Is4():
+		return nil, fmt.Errorf("%s and %s are of two families", r.Source, r.Destination)
+	case r.Port > 0xffff:
+		return nil, fmt.Errorf("port %d is above 65535", r.Port)
+	}
+	opener, responder := behind(t, ends[0]), behind(t, ends[1])
+	q := tables.Query(opener, responder, ends[0], ends[1], proto, uint16(r.Port))
+	q.Names, q.Port, q.Now = f.dns, opener.ID, f.clock()
+	q.Egress, q.Ingress = true, true
+	reply := explain.Flow(t.Policy, &q)
+	reply.Epoch = t.Epoch
+	return reply, nil
+}
+
+// behind is the port whose station has an address; an empty one where none has.
+func behind(t *tables.Tables, a packet.Addr) *tables.Port {
+	for i := range t.Ports {
+		if p := &t.Ports[i]; p.ID != 0 && p.Station.Has(a) {
+			return p
+		}
+	}
+	return &tables.Port{}
+}
