@@ -42,18 +42,23 @@ func establish(ctx context.Context, r *rig.Rig, flows int) error {
 		return err
 	}
 	defer unix.Close(server)
-	return r.Generator.Do(func() error {
+	answering, stop := context.WithCancel(ctx)
+	answered := make(chan error, 1)
+	go func() { answered <- answer(answering, server) }()
+	err = r.Generator.Do(func() error {
 		for i := range flows {
-			if err := establishOne(ctx, r, server, uint16(bpf.SourcePort+i)); err != nil {
+			if err := establishOne(ctx, r, uint16(bpf.SourcePort+i)); err != nil {
 				return err
 			}
 		}
 		return nil
 	})
+	stop()
+	return errors.Join(err, <-answered)
 }
 
 // establishOne sends until it is answered; the first packets of all may be lost to a subject that has just started.
-func establishOne(ctx context.Context, r *rig.Rig, server int, from uint16) error {
+func establishOne(ctx context.Context, r *rig.Rig, from uint16) error {
 	client, err := datagrams(netip.AddrPortFrom(r.Gen.Addr4.Addr(), from))
 	if err != nil {
 		return err
@@ -64,11 +69,7 @@ func establishOne(ctx context.Context, r *rig.Rig, server int, from uint16) erro
 		if err := unix.Sendto(client, []byte{0}, 0, to); err != nil {
 			return fmt.Errorf("send: %w", err)
 		}
-		err := answerOne(server)
-		if err == nil {
-			_, err = unix.Read(client, make([]byte, 1))
-		}
-		if err == nil || !again(err) {
+		if _, err := unix.Read(client, make([]byte, 1)); err == nil || !again(err) {
 			return err
 		}
 		if ctx.Err() != nil {
@@ -78,6 +79,16 @@ func establishOne(ctx context.Context, r *rig.Rig, server int, from uint16) erro
 			return errors.New("no datagram came through")
 		}
 	}
+}
+
+// answer sends datagrams back until ctx is done.
+func answer(ctx context.Context, server int) error {
+	for ctx.Err() == nil {
+		if err := answerOne(server); err != nil && !again(err) && !errors.Is(err, unix.ECONNREFUSED) {
+			return fmt.Errorf("answer: %w", err)
+		}
+	}
+	return nil
 }
 
 // answerOne sends a datagram back.

@@ -131,12 +131,7 @@ func (t *traffic) echo(ctx context.Context, at end) error {
 	}
 	t.run(at, func() error {
 		defer unix.Close(fd)
-		for ctx.Err() == nil {
-			if err := answerOne(fd); err != nil && !again(err) && !errors.Is(err, unix.ECONNREFUSED) {
-				return fmt.Errorf("answer: %w", err)
-			}
-		}
-		return nil
+		return answer(ctx, fd)
 	})
 	return nil
 }
