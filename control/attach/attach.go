@@ -83,7 +83,7 @@ func Known(store *lease.Store) (list []*compile.Attachment) {
 func attachment(a lease.Attachment) *compile.Attachment {
 	return &compile.Attachment{
 		Port: a.Port, Device: a.Device, IfIndex: a.IfIndex, MAC: a.MAC, Direct: a.Direct, Addresses: a.Addresses,
-		PodNamespace: a.PodNamespace, PodName: a.PodName,
+		PodNamespace: a.PodNamespace, PodName: a.PodName, PodUID: a.PodUID,
 		Egress:  compile.Rate{BitsPerSecond: a.Bandwidth.EgressRate, BurstBits: a.Bandwidth.EgressBurst},
 		Ingress: compile.Rate{BitsPerSecond: a.Bandwidth.IngressRate, BurstBits: a.Bandwidth.IngressBurst},
 	}

@@ -22,9 +22,11 @@ type Attachment struct {
 	// Addresses are the pod's own. Each becomes a route to the port.
 	Addresses []netip.Addr
 	// PodNamespace and PodName are those of its Pod object, which may come later, or never. Without a namespace its
-	// addresses have no identity. The UID that a runtime tells is not compared: a static pod's is not its mirror's.
+	// addresses have no identity.
 	PodNamespace, PodName string
-	Egress, Ingress       Rate // out of the pod, and into it
+	// PodUID is what the runtime calls the pod, empty where it does not say. Nothing is compiled of it.
+	PodUID          string
+	Egress, Ingress Rate // out of the pod, and into it
 }
 
 // Rate bounds one direction.

@@ -143,6 +143,18 @@ func checkReuse(t checker, inForce, given *api.Snapshot) {
 	}
 }
 
+// checkNewSets: a set that is new has no number of one that the dataplane may have.
+func checkNewSets(t checker, step *compile.Step, before ...*api.Snapshot) {
+	t.Helper()
+	for _, s := range step.Delta.GetSet().GetPeerSets() {
+		for _, b := range before {
+			if slices.ContainsFunc(b.GetPeerSets(), func(other *api.PeerSet) bool { return other.Id == s.Id }) {
+				t.Errorf("peer set %d is new, and was another one", s.Id)
+			}
+		}
+	}
+}
+
 // told is what somebody who takes every judgement believes of objects.
 type told map[model.Key]string
 

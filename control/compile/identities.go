@@ -45,8 +45,11 @@ func addressLost(address netip.Addr, loser, winner *claim[*api.Identity]) *model
 		return nil
 	}
 	field := "status.podIPs"
-	switch loser.object.Spec.(type) {
+	switch spec := loser.object.Spec.(type) {
 	case *model.Node:
+		if !slices.Contains(spec.Addresses, address) { // its pod CIDR is another's, as is said where routes are
+			return nil
+		}
 		field = "status.addresses"
 	case *Attachment:
 		field = "addresses"
@@ -69,12 +72,8 @@ func (c *Compiler) compileIdentities(w *work) {
 	for _, name := range w.ports {
 		c.claimAddresses(name)
 	}
-	for _, key := range w.changed["Node"] {
-		who := claimant{byObject, key}
-		t.withdraw(who)
-		if o := c.Object(key); o != nil {
-			t.claim(who, o, o.Spec.(*model.Node).Addresses)
-		}
+	for name := range c.nodesToLookAt(w) {
+		c.claimNodeAddresses(name)
 	}
 	moves := t.decide(c, w, c.identityOf)
 	t.enter(moves, func(address netip.Addr, e entry[*api.Identity]) {
@@ -91,6 +90,25 @@ func (c *Compiler) compileIdentities(w *work) {
 		}
 	}, func(number uint32) { w.died = append(w.died, number) })
 	w.delta.Set.Identities, w.delta.RemovedIdentities = w.born, w.died
+}
+
+// claimNodeAddresses has a node claim its addresses: those that its object says, and its own in its pod CIDRs.
+func (c *Compiler) claimNodeAddresses(name string) {
+	key := model.Key{Kind: "Node", Name: name}
+	t, who := &c.identities, claimant{byObject, key}
+	t.withdraw(who)
+	o := c.Object(key)
+	if o == nil {
+		return
+	}
+	addresses := slices.Clone(o.Spec.(*model.Node).Addresses)
+	_, cidrs := c.podCIDRs(&c.self, name)
+	for _, cidr := range cidrs {
+		if a := model.NodeAddress(cidr); a.IsValid() && !slices.Contains(addresses, a) {
+			addresses = append(addresses, a)
+		}
+	}
+	t.claim(who, o, addresses)
 }
 
 // whole is the prefix that is one address.

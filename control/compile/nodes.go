@@ -17,6 +17,13 @@ func nodeClaimant(name string) claimant {
 // claimNodes has nodes claim their pod CIDRs. This node claims its own too, so that all nodes come to the same answer
 // when two nodes have one CIDR.
 func (c *Compiler) claimNodes(w *work) {
+	for name := range c.nodesToLookAt(w) {
+		c.claimNode(name)
+	}
+}
+
+// nodesToLookAt are the names of those nodes of which something changed.
+func (c *Compiler) nodesToLookAt(w *work) map[string]bool {
 	names := map[string]bool{}
 	for _, kind := range []string{"Node", "NodeConfig"} {
 		for _, key := range c.keys(w, kind) {
@@ -26,9 +33,7 @@ func (c *Compiler) claimNodes(w *work) {
 	if w.whole {
 		names[c.self.name], names[w.former.name] = true, true
 	}
-	for name := range names {
-		c.claimNode(name)
-	}
+	return names
 }
 
 func (c *Compiler) claimNode(name string) {

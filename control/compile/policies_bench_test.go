@@ -7,6 +7,8 @@ import (
 	"net/netip"
 	"testing"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/viaduct-net/viaduct/control/compile"
 	"github.com/viaduct-net/viaduct/control/model"
 )
@@ -68,6 +70,7 @@ func BenchmarkPolicies(b *testing.B) {
 			}
 			b.ReportMetric(float64(len(s.PeerSets)), "sets")
 			b.ReportMetric(float64(members), "members")
+			b.ReportMetric(float64(proto.Size(s))/1e6, "MB-snapshot")
 		}
 	})
 	c := compile.New(compile.Node{Name: "node-0"})

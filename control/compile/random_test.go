@@ -253,6 +253,7 @@ func (r *run) compile(t *rapid.T, node compile.Node) {
 	checkNumbers(t, r.latest, step.Snapshot)
 	checkReuse(t, r.latest, step.Snapshot)
 	checkReuse(t, r.inForce, step.Snapshot)
+	checkNewSets(t, step, r.latest, r.inForce)
 	if !proto.Equal(step.Snapshot, twin.Snapshot) {
 		t.Errorf("in another order:\n%s", cmp.Diff(canonical(step.Snapshot), canonical(twin.Snapshot)))
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -264,6 +265,10 @@ func FuzzDecode(f *testing.F) {
 	f.Add([]byte(`{"apiVersion":"v1","kind":"Pod","metadata":{"name":"a"}}`))
 	f.Add([]byte(`{"apiVersion":"v1","kind":"List","items":[{"apiVersion":"v1","kind":"Node","metadata":{"name":"a"}}]}`))
 	f.Add([]byte(aPod))
+	f.Add([]byte(networkPolicy("{ingress: [{from: [{ipBlock: {cidr: 10.0.0.1/8, except: [10.1.0.0/16]}}, " +
+		"{podSelector: {matchExpressions: [{key: a, operator: NotIn, values: [b]}]}}], ports: [{port: 1, endPort: 9}]}]}")))
+	f.Add([]byte(admin("egress: [{name: x, action: Accept, to: [{domainNames: ['*.a.b']}, {networks: ['::/0']}], " +
+		"protocols: [{tcp: {destinationPort: {range: {start: 1, end: 2}}}}]}]")))
 	f.Add([]byte("x: &x [1, 2]\ny: &y [*x, *x]\nz: {<<: *y}\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		objects, errs := Decode("f", data)
@@ -282,12 +287,53 @@ func FuzzDecode(f *testing.F) {
 				checkRoute(t, s)
 			case *NodeConfig:
 				checkNodeConfig(t, s)
+			case *Policy:
+				checkPolicy(t, s)
 			case *Pod, *Namespace, *Node, Raw:
 			default:
 				t.Errorf("spec is a %T", o.Spec)
 			}
 		}
 	})
+}
+
+func checkPolicy(t *testing.T, p *Policy) {
+	if p.Tier > TierBaseline || p.Priority < 0 || p.Priority > 1000 ||
+		(p.Ingress || p.Egress) != (p.Tier == TierNamespace) {
+		t.Errorf("policy %v", p)
+	}
+	checkPeer(t, &p.Subject)
+	for _, r := range p.Rules {
+		if r.Name == "" || !utf8.ValidString(r.Name) || r.Action > Pass || r.Any == (len(r.Peers) > 0) {
+			t.Errorf("rule %v", r)
+		}
+		for i := range r.Peers {
+			checkPeer(t, &r.Peers[i])
+		}
+		for _, port := range r.Ports {
+			if port.First > port.Last || (port.Protocol == "" || port.Last == 0) && port.Name == "" {
+				t.Errorf("port %v", port)
+			}
+		}
+	}
+}
+
+func checkPeer(t *testing.T, p *Peer) {
+	if (p.Kind == Blocks) != (len(p.Blocks) > 0) || (p.Kind == Domains) != (len(p.Domains) > 0) {
+		t.Errorf("peer %v", p)
+	}
+	for _, b := range p.Blocks {
+		for _, e := range append(b.Except, b.Prefix) {
+			if !e.IsValid() || e != e.Masked() || !b.Prefix.Overlaps(e) || e.Bits() < b.Prefix.Bits() {
+				t.Errorf("block %v", b)
+			}
+		}
+	}
+	for _, r := range slices.Concat(p.Namespaces, p.Selector) {
+		if r.Key == "" || (r.Operator <= NotIn) != (len(r.Values) > 0) || !slices.IsSorted(r.Values) {
+			t.Errorf("requirement %v", r)
+		}
+	}
 }
 
 func checkRoute(t *testing.T, r *Route) {

@@ -53,6 +53,7 @@ status:
 func TestPod(t *testing.T) {
 	got := decodeOne(t, aPod)
 	want := &Pod{
+		UID:       "6e4a7bd8-3f5c-4a3d-9a55-0f3b8a1c2d3e",
 		Node:      "n1",
 		Addresses: []netip.Addr{netip.MustParseAddr("10.244.1.5"), netip.MustParseAddr("fd00:10:244:1::5")},
 		Ports:     []ContainerPort{{"http", "TCP", 8080}, {"dns", "UDP", 53}},
@@ -77,6 +78,8 @@ func TestSparse(t *testing.T) {
 		{pod, &Pod{}},
 		{pod + "spec: {hostNetwork: true, nodeName: n1}\nstatus: {phase: Pending}", &Pod{HostNetwork: true, Node: "n1"}},
 		{pod + "status: {phase: Succeeded}", &Pod{Finished: true}},
+		{strings.Replace(pod, "{name: a", "{name: a, uid: u, annotations: {kubernetes.io/config.mirror: v}", 1),
+			&Pod{UID: "v"}},
 		{pod + "status: {phase: Failed}", &Pod{Finished: true}},
 		{pod + "status: {podIP: 10.0.0.1}", &Pod{Addresses: []netip.Addr{netip.MustParseAddr("10.0.0.1")}}},
 		{node, &Node{}},

@@ -36,7 +36,9 @@ func networkPolicyOf(c *checker, from *networkingv1.NetworkPolicy) *Policy {
 		}
 	})
 	// Rules of a direction that the policy does not relate to say nothing.
-	p.Rules = slices.DeleteFunc(p.Rules, func(r PolicyRule) bool { return r.Egress && !p.Egress || !r.Egress && !p.Ingress })
+	p.Rules = slices.DeleteFunc(p.Rules, func(r PolicyRule) bool {
+		return r.Egress && !p.Egress || !r.Egress && !p.Ingress
+	})
 	return p
 }
 

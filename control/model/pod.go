@@ -3,6 +3,7 @@
 package model
 
 import (
+	"cmp"
 	"net/netip"
 
 	corev1 "k8s.io/api/core/v1"
@@ -10,6 +11,8 @@ import (
 
 // Pod is what is used of a pod. Its labels are the Object's.
 type Pod struct {
+	// UID is what a runtime calls the pod: its own, or, of one that mirrors a static pod, that one's. Empty: not said.
+	UID         string
 	Node        string // that it is bound to; empty: to none yet
 	HostNetwork bool   // it has its node's addresses
 	Finished    bool   // it ran to its end, and its addresses may be another pod's
@@ -26,6 +29,7 @@ type ContainerPort struct {
 
 func podOf(c *checker, from *corev1.Pod) *Pod {
 	p := &Pod{
+		UID:         cmp.Or(from.Annotations[corev1.MirrorPodAnnotationKey], string(from.UID)),
 		Node:        intern(from.Spec.NodeName),
 		HostNetwork: from.Spec.HostNetwork,
 		Finished:    from.Status.Phase == corev1.PodSucceeded || from.Status.Phase == corev1.PodFailed,

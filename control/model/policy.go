@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	corev1 "k8s.io/api/core/v1"
 )
 
 // Policy is what is used of a NetworkPolicy or a ClusterNetworkPolicy.
@@ -95,13 +97,15 @@ const (
 	subjectAnnotation = annotationPrefix + "subject"
 )
 
-// Annotation says whether an annotation is one of ours; all others say nothing here.
-func Annotation(key string) bool { return strings.HasPrefix(key, annotationPrefix) }
+// Annotation says whether an annotation is read; all others say nothing here.
+func Annotation(key string) bool {
+	return strings.HasPrefix(key, annotationPrefix) || key == corev1.MirrorPodAnnotationKey
+}
 
 // annotations reads those of ours, of which a policy may have the known ones.
 func (c *checker) annotations(all map[string]string, known ...string) (staged, nodes bool) {
 	for _, key := range slices.Sorted(maps.Keys(all)) {
-		if !Annotation(key) {
+		if !strings.HasPrefix(key, annotationPrefix) {
 			continue
 		}
 		value := all[key]

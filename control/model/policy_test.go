@@ -50,8 +50,8 @@ func printPeer(p *Peer) string {
 
 // printPolicy has a line for the policy and one for each rule.
 func printPolicy(p *Policy) string {
-	lines := []string{fmt.Sprintf("tier %d priority %d ingress %t egress %t staged %t for %s", p.Tier, p.Priority, p.Ingress,
-		p.Egress, p.Staged, printPeer(&p.Subject))}
+	lines := []string{fmt.Sprintf("tier %d priority %d ingress %t egress %t staged %t for %s", p.Tier, p.Priority,
+		p.Ingress, p.Egress, p.Staged, printPeer(&p.Subject))}
 	for _, r := range p.Rules {
 		direction, peers := "from", []string{}
 		if r.Egress {
@@ -195,7 +195,8 @@ func TestRefusedPolicies(t *testing.T) {
 		{selector("matchExpressions: [{key: a, operator: In}]"), expression + ".values", "needs one"},
 		{selector("matchExpressions: [{key: a, operator: Exists, values: [b]}]"), expression + ".values", "has none"},
 		{selector("matchExpressions: [{key: '', operator: Exists}]"), expression + ".key", "not a label's key"},
-		{selector("matchExpressions: [{key: a, operator: NotIn, values: [b, 'c d']}]"), expression + ".values[1]", "not a label"},
+		{selector("matchExpressions: [{key: a, operator: NotIn, values: [b, 'c d']}]"),
+			expression + ".values[1]", "not a label"},
 		{port("protocol: ICMP"), "spec.egress[0].ports[0].protocol", "not one of TCP, UDP, SCTP"},
 		{port("port: 0"), "spec.egress[0].ports[0].port", "between 1 and 65535"},
 		{port("port: http_"), "spec.egress[0].ports[0].port", "not a port's name"},
@@ -204,7 +205,8 @@ func TestRefusedPolicies(t *testing.T) {
 		{port("port: web, endPort: 2"), "spec.egress[0].ports[0].endPort", "excludes"},
 
 		{clusterPolicyText("priority: 1, subject: {namespaces: {}}"), "spec.tier", "must be said"},
-		{clusterPolicyText("tier: Namespace, priority: 1, subject: {namespaces: {}}"), "spec.tier", "not one of Admin, Baseline"},
+		{clusterPolicyText("tier: Namespace, priority: 1, subject: {namespaces: {}}"), "spec.tier",
+			"not one of Admin, Baseline"},
 		{clusterPolicyText("tier: Admin, subject: {namespaces: {}}"), "spec.priority", "must be said"},
 		{clusterPolicyText("tier: Admin, priority: 1001, subject: {namespaces: {}}"), "spec.priority", "between 0 and 1000"},
 		{clusterPolicyText("tier: Admin, priority: 1"), "spec.subject", "needs namespaces or pods"},
@@ -215,7 +217,8 @@ func TestRefusedPolicies(t *testing.T) {
 		{admin("ingress: [{action: Deny, from: [" + many + "]}]"), "spec.ingress[0].from", "not 26"},
 		{admin("ingress: [{action: Deny, from: [{}]}]"), "spec.ingress[0].from[0]", "needs namespaces or pods"},
 		{admin("ingress: [{action: Deny, from: [{networks: [10.0.0.0/8]}]}]"), "spec.ingress[0].from[0].networks", "unknown"},
-		{admin("ingress: [" + strings.Repeat("{action: Deny, from: [{namespaces: {}}]}, ", 26) + "]"), "spec.ingress", "not 26"},
+		{admin("ingress: [" + strings.Repeat("{action: Deny, from: [{namespaces: {}}]}, ", 26) + "]"), "spec.ingress",
+			"not 26"},
 		{admin("ingress: [{action: Deny, from: [{namespaces: {}}], name: " + strings.Repeat("x", 101) + "}]"),
 			"spec.ingress[0].name", "longer than 100"},
 		{to("{namespaces: {}, nodes: {}}"), "spec.egress[0].to[0]", "exclude each other"},
@@ -229,7 +232,8 @@ func TestRefusedPolicies(t *testing.T) {
 		{protocol(""), "spec.ingress[0].protocols", "1 to 25"},
 		{protocol("{}"), "spec.ingress[0].protocols[0]", "needs tcp"},
 		{protocol("{tcp: {}}"), "spec.ingress[0].protocols[0].tcp", "needs destinationPort"},
-		{protocol("{tcp: {destinationPort: {}}}"), "spec.ingress[0].protocols[0].tcp.destinationPort", "needs number or range"},
+		{protocol("{tcp: {destinationPort: {}}}"), "spec.ingress[0].protocols[0].tcp.destinationPort",
+			"needs number or range"},
 		{protocol("{tcp: {destinationPort: {number: 65536}}}"), "spec.ingress[0].protocols[0].tcp.destinationPort.number",
 			"between 1 and 65535"},
 		{protocol("{udp: {destinationPort: {range: {start: 5, end: 5}}}}"),

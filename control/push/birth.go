@@ -68,18 +68,23 @@ func (p *pusher) born(requests []*request) (ready []*request) {
 	return ready
 }
 
-// known says whether the pods and namespaces of all that is to be attached are known, or else which is not.
+// known says whether the pods and namespaces of all that is to be attached are known, or else which is not. A pod of
+// the name with another UID is the one before it.
 func (p *pusher) known(r *request) (missing model.Key, known bool) {
 	for _, a := range r.set {
 		if a.PodName == "" {
 			continue
 		}
-		for _, key := range []model.Key{
-			{Kind: "Pod", Namespace: a.PodNamespace, Name: a.PodName}, {Kind: "Namespace", Name: a.PodNamespace},
-		} {
-			if p.compiler.Object(key) == nil {
-				return key, false
-			}
+		key := model.Key{Kind: "Pod", Namespace: a.PodNamespace, Name: a.PodName}
+		o := p.compiler.Object(key)
+		if o == nil {
+			return key, false
+		}
+		if uid := o.Spec.(*model.Pod).UID; a.PodUID != "" && uid != "" && uid != a.PodUID {
+			return key, false
+		}
+		if key = (model.Key{Kind: "Namespace", Name: a.PodNamespace}); p.compiler.Object(key) == nil {
+			return key, false
 		}
 	}
 	return model.Key{}, true

@@ -101,6 +101,31 @@ func TestAwaitNamespace(t *testing.T) {
 	}
 }
 
+// TestAwaitSuccessor: a pod that was made again under its name is not taken for the one before.
+func TestAwaitSuccessor(t *testing.T) {
+	var s memory.Source
+	c, d := awaiting(t, &s, time.Hour)
+	of := func(labels, annotations string) string {
+		return "apiVersion: v1\nkind: Pod\nmetadata: {name: pod-1, uid: u, labels: {" + labels + "}, annotations: {" +
+			annotations + "}}"
+	}
+	s.Set(objects(t, of("app: old", ""))...)
+	again := pod(1)
+	again.PodUID = "u-2"
+	done := c.attach(t.Context(), again)
+	s.Set(objects(t, blackhole("a", "10.0.0.0/8"))...)
+	if got, _ := d.take(); attached(got) != "" {
+		t.Fatalf("attached %q as the pod before", attached(got))
+	}
+	s.Set(objects(t, of("app: new", "kubernetes.io/config.mirror: u-2"))...)
+	if got, _ := d.take(); attached(got) != "1" || labelled(got) != "app=new" {
+		t.Errorf("attached %q with labels %q", attached(got), labelled(got))
+	}
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
 // TestAwaitInVain: who has waited for long enough is told what is missing, and nothing of it is left.
 func TestAwaitInVain(t *testing.T) {
 	var s memory.Source

@@ -4,6 +4,7 @@ package conntrack
 
 import (
 	"fmt"
+	"sync"
 	"testing"
 
 	"github.com/viaduct-net/viaduct/dataplane/packet"
@@ -28,7 +29,8 @@ func benchPacket(b testing.TB, proto packet.IPProto) *packet.Packet {
 	if proto == packet.ProtoUDP {
 		return parse(b, ipPacket(src, dst, proto, udpBytes(1, 2, 26)))
 	}
-	return parse(b, ipPacket(src, dst, proto, tcpSegment{seq: 1000, ack: 1000, flags: tcpACK, window: 500, scale: -1}.bytes()))
+	s := tcpSegment{seq: 1000, ack: 1000, flags: tcpACK, window: 500, scale: -1}
+	return parse(b, ipPacket(src, dst, proto, s.bytes()))
 }
 
 func benchTable(b testing.TB, proto packet.IPProto, v6 bool, flows int) (*Table, *packet.Packet) {
@@ -61,15 +63,17 @@ func BenchmarkEstablished(b *testing.B) {
 		name := map[packet.IPProto]string{packet.ProtoTCP: "tcp", packet.ProtoUDP: "udp"}[proto]
 		for _, flows := range []int{1 << 10, 1 << 20} {
 			for _, v6 := range []bool{false, true} {
-				t, p := benchTable(b, proto, v6, flows)
-				b.Run(fmt.Sprintf("%s/v6=%t/%d/single", name, v6, flows), func(b *testing.B) {
-					b.ReportAllocs()
-					benchSingle(b, t, p, v6, uint32(flows))
-				})
-				b.Run(fmt.Sprintf("%s/v6=%t/%d/batch", name, v6, flows), func(b *testing.B) {
-					b.ReportAllocs()
-					benchBatch(b, t, p, v6, uint32(flows))
-				})
+				made := sync.OnceValues(func() (*Table, *packet.Packet) { return benchTable(b, proto, v6, flows) })
+				for way, do := range map[string]func(*testing.B, *Table, *packet.Packet, bool, uint32){
+					"single": benchSingle, "batch": benchBatch,
+				} {
+					b.Run(fmt.Sprintf("%s/v6=%t/%d/%s", name, v6, flows, way), func(b *testing.B) {
+						t, p := made()
+						b.ReportAllocs()
+						b.ResetTimer()
+						do(b, t, p, v6, uint32(flows))
+					})
+				}
 			}
 		}
 	}
@@ -124,32 +128,55 @@ func BenchmarkHash(b *testing.B) {
 	sinkSeen.hash = sum
 }
 
-// BenchmarkNew is Track and Open of a UDP flow that is answered, in a table that is full of such.
+// BenchmarkNew is Track and Open of UDP flows that nobody answers, in a table that is full of such.
 func BenchmarkNew(b *testing.B) {
 	t := New(Config{PerPort: 1 << 30, PerSource: 1 << 30, Seed: &testSeed})
 	p := benchPacket(b, packet.ProtoUDP)
-	b.ReportAllocs()
-	for i := range b.N {
-		benchFlow(p, false, uint32(i)&0x7fffff, 0)
-		now := start + int64(i)*100_000
-		s := t.Track(p, 1, now, 1)
-		if r := t.Open(&s, p, 1, 2, now, 1, 7); r != verdict.None {
-			b.Fatal(r)
-		}
-	}
-}
-
-// BenchmarkFlood is a SYN of an address and port that was never seen, in a table that is full.
-func BenchmarkFlood(b *testing.B) {
-	t := New(Config{PerPort: 1 << 30, Seed: &testSeed})
-	src, dst := ends(false)
-	p := parse(b, ipPacket(src, dst, packet.ProtoTCP, tcpSegment{seq: 1, flags: tcpSYN, window: 500, scale: 7}.bytes()))
-	b.ReportAllocs()
-	for i := range b.N {
-		benchFlow(p, false, uint32(i), 0)
+	open := func(i uint32) {
+		benchFlow(p, false, order(i)&0x7fffff, 0)
 		s := t.Track(p, 1, start, 1)
 		if r := t.Open(&s, p, 1, 2, start, 1, 7); r != verdict.None {
 			b.Fatal(r)
 		}
+	}
+	benchFull(b, open)
+}
+
+// BenchmarkFlood is a SYN of an address and port that was never seen, in a table that has enough of them.
+func BenchmarkFlood(b *testing.B) {
+	t := New(Config{PerPort: 1 << 30, Seed: &testSeed})
+	src, dst := ends(false)
+	p := parse(b, ipPacket(src, dst, packet.ProtoTCP, tcpSegment{seq: 1, flags: tcpSYN, window: 500, scale: 7}.bytes()))
+	benchFull(b, func(i uint32) {
+		benchFlow(p, false, order(i), 0)
+		s := t.Track(p, 1, start, 1)
+		if r := t.Open(&s, p, 1, 2, start, 1, 7); r != verdict.None {
+			b.Fatal(r)
+		}
+	})
+	if st := t.Stats(); st.Fingerprints < uint64(b.N) {
+		b.Fatalf("%+v", st)
+	}
+}
+
+// benchFull opens as many flows as there are entries, then measures further ones.
+func benchFull(b *testing.B, open func(i uint32)) {
+	for i := range uint32(2 * DefaultFlows) {
+		open(i)
+	}
+	b.ReportAllocs()
+	b.ResetTimer()
+	for i := range b.N {
+		open(2*DefaultFlows + uint32(i))
+	}
+}
+
+// BenchmarkSweep is one call for the whole table, full of flows that last: what a worker's tick costs.
+func BenchmarkSweep(b *testing.B) {
+	t, _ := benchTable(b, packet.ProtoUDP, false, DefaultFlows)
+	b.ReportAllocs()
+	b.ResetTimer()
+	for range b.N {
+		t.Sweep(start, 0, 1)
 	}
 }

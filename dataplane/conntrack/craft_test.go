@@ -119,12 +119,11 @@ func sctpBytes(src, dst uint16, tag uint32, kind, flags byte, initiate uint32) [
 
 // rig is a table with two ends that talk through it.
 type rig struct {
-	t     testing.TB
-	v6    bool
-	tab   *Table
-	now   int64
-	a, b  packet.Addr
-	proto packet.IPProto
+	t    testing.TB
+	v6   bool
+	tab  *Table
+	now  int64
+	a, b packet.Addr
 }
 
 func newRig(t testing.TB, v6 bool, cfg Config) *rig {

@@ -25,8 +25,10 @@ type entry struct {
 
 // Flags of an entry.
 const (
-	openerHi   = 1 << iota // the opener is the key's hi, not its lo; the lowest bit
-	challenged             // TCP: the SYN was answered by an ACK of something else, whose number is in end[1]
+	openerHi      = 1 << iota // the opener is the key's hi, not its lo; the lowest bit
+	challenged                // TCP: the SYN was answered by an ACK of something else, whose number is in end[1]
+	revoked                   // policy has taken back that it let the flow in: see revoke.go
+	revokedEgress             // the opener's own policy did
 )
 
 // Bits beside an end's window scale.

@@ -58,7 +58,10 @@ func TestUDP(t *testing.T) {
 		r.now += 2 * second
 		r.expect(answer, "known udp_stream")
 		for f := range r.tab.All(r.now) {
-			if f.Sent.Packets != 3 || f.Replied.Bytes != 2*uint64(answer.L3Len) || f.In != portA || f.Out != portB || f.Rule != 42 {
+			if f.Sent.Packets != 3 || f.Replied.Bytes != 2*uint64(answer.L3Len) {
+				t.Fatalf("%+v", f)
+			}
+			if f.In != portA || f.Out != portB || f.Rule != 42 {
 				t.Fatalf("%+v", f)
 			}
 			if f.Age.Round(time.Second) != 3*time.Second || f.Idle != 0 || f.Expires.Round(time.Second) != 2*time.Minute {
@@ -90,6 +93,12 @@ func TestQueries(t *testing.T) {
 		r.expect(r.query('s', "reply", 5), "icmp_without_flow none")
 	})
 	r := newRig(t, false, Config{Flows: 64})
+	r.b = r.a // who asks himself
+	r.expect(r.query('s', "reply", 5), "icmp_without_flow none")
+	r.expect(r.query('c', "echo", 5), "new icmp_asked")
+	r.expect(r.query('c', "reply", 5), "known icmp_asked")
+
+	r = newRig(t, false, Config{Flows: 64})
 	r.expect(r.query('s', "told", 5), "icmp_without_flow none")
 	r.expect(r.query('c', "time", 5), "new icmp_asked")
 	r.expect(r.query('s', "reply", 5), "icmp_without_flow icmp_asked")
@@ -277,14 +286,29 @@ func TestGenerations(t *testing.T) {
 			t.Fatalf("%+v", k)
 		}
 		s = r.tab.Track(ask, portA, r.now, 3)
-		r.tab.Revoke(&s)
-		r.tab.Revoke(&s)
-		r.tab.Keep(&s, 3, 1)
-		if k := r.tab.Track(answer, portB, r.now, 3); k.Status != NewFlow || k.Tuple.Src != r.b {
+		r.tab.Revoke(&s, 3, verdict.EgressDenied)
+		r.tab.Revoke(&s, 3, verdict.IngressDenied)
+		for _, p := range []*packet.Packet{ask, answer} { // neither end may go on, nor open it the other way round
+			if k := r.tab.Track(p, portB, r.now, 3); k.Status != Invalid || k.Reason != verdict.IngressDenied {
+				t.Fatalf("%+v", k)
+			}
+		}
+		if st := r.tab.Stats(); st.Revoked != 1 || st.Entries != 1 || st.Opened != 1 {
+			t.Fatalf("%+v", st)
+		}
+		s = r.tab.Track(answer, portB, r.now, 4)
+		if s.Status != Stale || s.Tuple.Src != r.a || !s.Reply {
+			t.Fatalf("%+v", s)
+		}
+		r.tab.Keep(&s, 4, 44)
+		if k := r.tab.Track(ask, portA, r.now, 4); k.Status != Known || k.Rule != 44 {
 			t.Fatalf("%+v", k)
 		}
-		if st := r.tab.Stats(); st.Revoked != 1 || st.Entries != 0 || st.Opened != 1 {
-			t.Fatalf("%+v", st)
+		s = r.tab.Track(ask, portA, r.now, 5)
+		r.tab.Revoke(&s, 5, verdict.EgressDenied)
+		r.now += int64(revokedFor) + second
+		if k := r.tab.Track(answer, portB, r.now, 5); k.Status != NewFlow || k.Tuple.Src != r.b {
+			t.Fatalf("%+v", k)
 		}
 	})
 }
@@ -356,4 +380,32 @@ func TestTrackSeesNoExpired(t *testing.T) {
 	if s := r.tab.Track(answer, portB, r.now, 1); s.Status != NewFlow || s.Reply || s.Tuple.Src != r.b {
 		t.Fatalf("%+v", s)
 	}
+}
+
+// TestErrorsAboutOthers: the quoted packet has to have the tag of its association, and to be a query that was sent.
+func TestErrorsAboutOthers(t *testing.T) {
+	both(t, func(t *testing.T, v6 bool) {
+		r := newRig(t, v6, Config{Flows: 64})
+		r.expect(r.query('c', "echo", 5), "new icmp_asked")
+		r.expect(r.errorAbout(r.query('c', "echo", 5), r.a, 0), "related icmp_asked")
+		r.expect(r.errorAbout(r.query('c', "echo", 6), r.a, 0), "icmp_without_flow icmp_asked")
+		r.expect(r.errorAbout(r.query('s', "reply", 5), r.b, 0), "icmp_without_flow icmp_asked")
+		r.expect(r.errorAbout(r.errorAbout(r.query('c', "echo", 5), r.a, 0), r.a, 0), "icmp_without_flow icmp_asked")
+
+		r = newRig(t, v6, Config{Flows: 64})
+		say := func(from byte, tag uint32, kind byte, initiate uint32) *packet.Packet {
+			src, dst := uint16(4000), uint16(80)
+			if from == 's' {
+				src, dst = dst, src
+			}
+			return r.packet(from, packet.ProtoSCTP, sctpBytes(src, dst, tag, kind, 0, initiate))
+		}
+		r.expect(say('c', 0, sctpInit, 11), "new sctp_cookie_wait")
+		r.expect(r.errorAbout(say('c', 0, sctpInit, 11), r.a, 0), "related sctp_cookie_wait")
+		r.expect(say('s', 11, sctpInitAck, 22), "known sctp_cookie_wait")
+		r.expect(say('c', 22, sctpCookieEcho, 0), "known sctp_cookie_echoed")
+		r.expect(r.errorAbout(say('c', 22, 0, 0), r.a, 0), "related sctp_cookie_echoed")
+		r.expect(r.errorAbout(say('c', 23, 0, 0), r.a, 0), "icmp_without_flow sctp_cookie_echoed")
+		r.expect(r.errorAbout(say('c', 0, sctpInit, 11), r.a, 0), "icmp_without_flow sctp_cookie_echoed")
+	})
 }

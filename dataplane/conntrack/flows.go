@@ -63,10 +63,14 @@ func (sh *shard) all(tick uint32, yield func(Flow) bool) bool {
 
 func (e *entry) flow(tick uint32) Flow {
 	span := func(t uint32) time.Duration { return time.Duration(duration(uint32(max(int32(t), 0)))) }
+	state := states[e.state].name
+	if e.flags&revoked != 0 {
+		state = "revoked"
+	}
 	return Flow{
 		Tuple: e.tuple(),
 		In:    packet.PortID(uint32(e.ports)), Out: packet.PortID(e.ports >> 32),
-		State: states[e.state].name,
+		State: state,
 		Sent:  Traffic{e.packets[0], e.bytes[0]}, Replied: Traffic{e.packets[1], e.bytes[1]},
 		Age: span(tick - e.opened), Idle: span(e.idle(tick)), Expires: span(e.expires - tick),
 		Rule: e.rule, Generation: e.generation,

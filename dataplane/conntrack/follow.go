@@ -10,8 +10,8 @@ import (
 // reopen is no reason: the packet opens anew a flow that is over.
 const reopen = verdict.NumReasons
 
-// follow takes a packet in direction d (0 the opener's, 1 the reply's) into its flow's state. It returns why the packet
-// is not of the flow, None, or reopen.
+// follow takes a packet in direction d (0 the opener's, 1 the reply's) into its flow's state. It returns why the
+// packet is not of the flow, None, or reopen.
 func (sh *shard) follow(n uint32, p *packet.Packet, d uint8, tick uint32) verdict.Reason {
 	e := &sh.entries[n-1]
 	if p.Flags&(packet.Fragment|packet.FirstFragment) == packet.Fragment {

@@ -41,8 +41,8 @@ func (t *Table) Guess(b []byte) uint64 {
 }
 
 // Foresee brings what Track needs of the flows with these hashes into the cache: first the index of all, then the
-// entries. Both are loops of loads that do not wait for each other. It returns a number of no meaning, so that they are
-// made.
+// entries. Both are loops of loads that do not wait for each other. It returns a number of no meaning, so that they
+// are made.
 func (t *Table) Foresee(hashes []uint64) (touched uint64) {
 	for _, h := range hashes {
 		sh := t.shard(h)

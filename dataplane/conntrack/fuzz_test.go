@@ -37,7 +37,8 @@ func (f *fuzzer) next() *packet.Packet {
 	switch kind & 7 {
 	case 0, 1, 2:
 		number := func() uint32 { return uint32(int32(int8(f.byte()))) * []uint32{1, 1000, 1 << 24}[what>>5%3] }
-		s := tcpSegment{src: src, dst: dst, seq: number(), ack: number(), flags: f.byte() & 0x3f, window: uint16(f.byte()) << 4}
+		s := tcpSegment{src: src, dst: dst, seq: number(), ack: number(), flags: f.byte() & 0x3f}
+		s.window = uint16(f.byte()) << 4
 		s.scale, s.payload = int(f.byte()&0xf)-1, int(f.byte()&7)
 		ip = f.ip(from, packet.ProtoTCP, s.bytes())
 	case 3:
@@ -54,7 +55,8 @@ func (f *fuzzer) next() *packet.Packet {
 			ip = f.ip(from, proto, icmpBytes([]byte{0, 8, 13, 14, 128, 129}[f.byte()%6], src))
 		}
 	case 5:
-		ip = f.ip(from, packet.ProtoSCTP, sctpBytes(src, dst, uint32(f.byte()&3), f.byte()&15, f.byte()&1, uint32(f.byte()&3)))
+		tag, initiate := uint32(f.byte()&3), uint32(f.byte()&3)
+		ip = f.ip(from, packet.ProtoSCTP, sctpBytes(src, dst, tag, f.byte()&15, f.byte()&1, initiate))
 	case 6:
 		proto, size := packet.IPProto(f.byte()), int(f.byte())
 		ip = f.ip(from, proto, f.in[:min(len(f.in), size)])
@@ -96,11 +98,15 @@ func (f *fuzzer) step(p *packet.Packet, whim byte) {
 			f.asked[s.Tuple] = true
 		}
 	case Known, Stale:
-		if s.Reply && !f.asked[tuple.reverse()] || !s.Reply && !f.asked[tuple] {
+		if isICMP(p) && isError(p.Proto, p.ICMPType) { // about a packet of a stale flow
+			if in, ok := quoted(p); !ok || in.src != p.Dst || !f.asked[s.Tuple] {
+				f.t.Fatalf("an error about %+v is let in", s.Tuple)
+			}
+		} else if s.Reply && !f.asked[tuple.reverse()] || !s.Reply && !f.asked[tuple] {
 			f.t.Fatalf("%+v is let in, and nobody has opened it", tuple)
 		}
 		if s.Status == Stale && whim&0x20 != 0 {
-			f.tab.Revoke(&s)
+			f.tab.Revoke(&s, 0, verdict.EgressDenied)
 		} else if s.Status == Stale {
 			f.tab.Keep(&s, 0, 0)
 		}
@@ -114,6 +120,10 @@ func (f *fuzzer) step(p *packet.Packet, whim byte) {
 			f.t.Fatalf("dropped for no reason: %+v", s)
 		}
 	}
+}
+
+func isICMP(p *packet.Packet) bool {
+	return p.Proto == packet.ProtoICMP || p.Proto == packet.ProtoICMPv6
 }
 
 func fuzz(t testing.TB, data []byte) {
@@ -130,7 +140,7 @@ func fuzz(t testing.TB, data []byte) {
 		if p := f.next(); p != nil {
 			f.step(p, whim)
 		}
-		if whim&0x40 != 0 {
+		if whim&0xcf == 0x40 {
 			f.sound()
 		}
 	}

@@ -15,16 +15,16 @@ type Seed [12]uint64
 
 func randomSeed() (s Seed) {
 	var b [8 * len(s)]byte
-	rand.Read(b[:]) //nolint:errcheck // crypto/rand.Read never fails: it ends the program
+	rand.Read(b[:]) // never fails: it ends the program
 	for i := range s {
 		s[i] = binary.LittleEndian.Uint64(b[8*i:])
 	}
 	return s
 }
 
-// hash is NH of UMAC (RFC 4418 5.2.2) with words of 64 bits: the sum of products of pairs of words, a key added to each
-// word. Two inputs that are chosen without knowledge of the keys give the same 128 bits with a probability of 2^-64. A
-// further pair folds those into 64.
+// hash is NH of UMAC (RFC 4418 5.2.2) with words of 64 bits: the sum of products of pairs of words, a key added to
+// each word. Two inputs that are chosen without knowledge of the keys give the same 128 bits with a probability of
+// 2^-64. A further pair folds those into 64.
 func (s *Seed) hash(k *key) uint64 {
 	h1, l1 := bits.Mul64(k.lo.Hi+s[0], k.lo.Lo+s[1])
 	h2, l2 := bits.Mul64(k.hi.Hi+s[2], k.hi.Lo+s[3])

@@ -38,8 +38,8 @@ func queryOf(proto packet.IPProto, kind uint8) query {
 }
 
 // isError knows the errors that may go through a router: unreachable, time exceeded, parameter problem, and of ICMPv6
-// packet too big (RFC 792, RFC 4443 3). Redirects may not, for they speak of the sender's own link; source quench is no
-// more (RFC 6633).
+// packet too big (RFC 792, RFC 4443 3). Redirects may not, for they speak of the sender's own link; source quench is
+// no more (RFC 6633).
 func isError(proto packet.IPProto, kind uint8) bool {
 	if proto == packet.ProtoICMPv6 {
 		return kind >= 1 && kind <= 4

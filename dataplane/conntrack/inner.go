@@ -147,7 +147,10 @@ func (t *Table) trackError(p *packet.Packet, now int64, generation uint32, s *Se
 	}
 	s.Status, s.Reason = Related, verdict.None
 	s.at, s.Rule, s.Reply, s.kind = n, e.rule, d == 0, uint8(k.word>>kindShift)
-	if e.generation != generation {
-		s.Status, s.Tuple = Stale, e.tuple()
+	switch {
+	case e.generation != generation:
+		s.Status, s.Tuple, s.tick = Stale, e.tuple(), tickOf(now)
+	case e.flags&revoked != 0:
+		s.refuse(e.denied())
 	}
 }

@@ -21,7 +21,8 @@ func (t Tuple) reverse() Tuple {
 	return Tuple{Src: t.Dst, Dst: t.Src, SrcPort: t.DstPort, DstPort: t.SrcPort, Proto: t.Proto}
 }
 
-// key is what a flow is found by, the same for packets of both directions: its ends in the order of addresses and ports.
+// key is what a flow is found by, the same for packets of both directions: its ends in the order of addresses and
+// ports.
 type key struct {
 	lo, hi packet.Addr
 	word   uint64 // lo's port, hi's port from bit 16, the protocol from 32, the kind from 40
@@ -32,16 +33,16 @@ const (
 	kindShift  = 40
 )
 
-// The kinds keep ICMP queries apart that have one identifier. kindHi says that it is hi who asks: two hosts may ask each
-// other at once under one identifier, and each may have the answers to its own questions alone.
+// The kinds keep ICMP queries apart that have one identifier. kindHi says that it is hi who asks: two hosts may ask
+// each other at once under one identifier, and each may have the answers to its own questions alone.
 const (
 	kindEcho      = 1
 	kindTimestamp = 2
 	kindHi        = 0x80
 )
 
-// set orders the ends. It returns 1 when the source is hi, else 0. answer says that the packet answers a query. There is
-// no branch on the order, for it would be mispredicted at every other packet.
+// set orders the ends. It returns 1 when the source is hi, else 0. answer says that the packet answers a query. There
+// is no branch on the order, for it would be mispredicted at every other packet.
 func (k *key) set(src, dst packet.Addr, srcPort, dstPort uint16, proto packet.IPProto, kind uint8, answer bool) uint8 {
 	_, b := bits.Sub64(uint64(dstPort), uint64(srcPort), 0)
 	_, b = bits.Sub64(dst.Lo, src.Lo, b)
@@ -54,12 +55,17 @@ func (k *key) set(src, dst packet.Addr, srcPort, dstPort uint16, proto packet.IP
 	x = uint64(srcPort^dstPort) & mask
 	k.word = uint64(srcPort) ^ x | (uint64(dstPort)^x)<<16 | uint64(proto)<<protoShift
 	if kind != 0 {
-		if (b != 0) != answer {
+		if (b != 0) != answer && src != dst {
 			kind |= kindHi
 		}
 		k.word |= uint64(kind) << kindShift
 	}
 	return uint8(b)
+}
+
+// is compares in one expression: == would call a function for so many bytes.
+func (k *key) is(l *key) bool {
+	return (k.lo.Lo^l.lo.Lo)|(k.hi.Lo^l.hi.Lo)|(k.word^l.word)|(k.lo.Hi^l.lo.Hi)|(k.hi.Hi^l.hi.Hi) == 0
 }
 
 // tuple is the flow as sent by lo (from 0) or by hi (1).

@@ -2,13 +2,19 @@
 
 package conntrack
 
-import "sync/atomic"
+import (
+	"math"
+	"sync/atomic"
+
+	"github.com/viaduct-net/viaduct/dataplane/packet"
+)
 
 // limits counts what ports and sources have of the whole table.
 type limits struct {
 	keys      Seed
 	perPort   int32
 	perSource int32
+	shared    atomic.Uint32     // the port that is many stations', whose flows are not limited; 0: none
 	ports     []atomic.Int32    // by the low bits of PortID: ports of a node are numbered from below
 	sources   [2][]atomic.Int32 // a count-min sketch: counts of two hashes of an address, the lower one counts
 }
@@ -21,7 +27,7 @@ const defaultShare = 16
 
 func (l *limits) init(cfg Config, flows int, keys *Seed) {
 	l.keys = *keys
-	l.perPort, l.perSource = int32(cfg.PerPort), int32(cfg.PerSource)
+	l.perPort, l.perSource = int32(min(cfg.PerPort, math.MaxInt32)), int32(min(cfg.PerSource, math.MaxInt32))
 	if cfg.PerPort <= 0 {
 		l.perPort = int32(max(flows/4, 1))
 	}
@@ -39,7 +45,7 @@ func (l *limits) init(cfg Config, flows int, keys *Seed) {
 // portEnters counts a flow that a port opens, unless it has as many as it may.
 func (l *limits) portEnters(port uint32) bool {
 	c := &l.ports[port%maxPorts]
-	if c.Add(1) > l.perPort {
+	if c.Add(1) > l.perPort && port != l.shared.Load() {
 		c.Add(-1)
 		return false
 	}
@@ -48,7 +54,12 @@ func (l *limits) portEnters(port uint32) bool {
 
 func (l *limits) portLeaves(port uint32) { l.ports[port%maxPorts].Add(-1) }
 
-func (l *limits) portFull(port uint32) bool { return l.ports[port%maxPorts].Load() >= l.perPort }
+func (l *limits) portFull(port uint32) bool {
+	return l.ports[port%maxPorts].Load() >= l.perPort && port != l.shared.Load()
+}
+
+// Share says that behind a port are all who are not of this node: it may have opened any number of flows. 0: none is.
+func (t *Table) Share(port packet.PortID) { t.limits.shared.Store(uint32(port)) }
 
 func (l *limits) source(e Tuple) (a, b *atomic.Int32) {
 	h := l.keys.source(e.Src)

@@ -56,7 +56,8 @@ func (m model) track(p Tuple, now int64, generation uint32) (status Status, repl
 	return Known, reply
 }
 
-// TestModel compares the table with the model, packet by packet. Time goes in whole seconds, for the table's is coarser.
+// TestModel compares the table with the model, packet by packet. Time goes in whole seconds, for the table's is
+// coarser.
 func TestModel(t *testing.T) {
 	both(t, func(t *testing.T, v6 bool) {
 		rapid.Check(t, func(rt *rapid.T) {

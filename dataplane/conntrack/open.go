@@ -23,13 +23,14 @@ type opening struct {
 	tick  uint32
 }
 
-// Open enters the flow of a NewFlow packet that policy let in by a rule and that is really sent on, from port in to port
-// out. It returns None, or why there is to be no flow and the packet is to be dropped. Where another worker has opened
-// the flow meanwhile, that one stays.
+// Open enters the flow of a NewFlow packet that policy let in by a rule and that is really sent on, from port in to
+// port out. It returns None, or why there is to be no flow and the packet is to be dropped. Where another worker has
+// opened the flow meanwhile, that one stays.
 //
-// A SYN gets a fingerprint instead of an entry where its shard has no room or many handshakes that are not over, or its
-// source has many unanswered flows.
-func (t *Table) Open(s *Seen, p *packet.Packet, in, out packet.PortID, now int64, generation, rule uint32) verdict.Reason {
+// A SYN gets a fingerprint instead of an entry where its shard has no room or many handshakes that are not over, or
+// its source has many unanswered flows.
+func (t *Table) Open(s *Seen, p *packet.Packet, in, out packet.PortID, now int64,
+	generation, rule uint32) verdict.Reason {
 	if s.Status != NewFlow {
 		return verdict.None
 	}
@@ -53,7 +54,7 @@ func (t *Table) Open(s *Seen, p *packet.Packet, in, out packet.PortID, now int64
 func (o *opening) first() state {
 	switch o.s.Tuple.Proto {
 	case packet.ProtoTCP:
-		o.g = readSegment(o.p)
+		o.g.read(o.p)
 		if o.g.flags&(tcpSYN|tcpRST) == 0 {
 			return tcpPickedUp
 		}
@@ -73,7 +74,7 @@ func (sh *shard) open(t *Table, o *opening, generation, rule uint32) verdict.Rea
 		switch e := &sh.entries[n-1]; {
 		case e.expired(o.tick):
 			sh.free(n, causeExpired)
-		case e.state.closed():
+		case e.state.closed() || e.flags&revoked != 0:
 			sh.free(n, causeReopened)
 		default:
 			return verdict.None

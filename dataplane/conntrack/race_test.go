@@ -74,7 +74,7 @@ func TestNoAllocation(t *testing.T) {
 				}
 				r.tab.Keep(&s, generation, 2)
 				if generation%3 == 0 {
-					r.tab.Revoke(&s)
+					r.tab.Revoke(&s, generation, verdict.IngressDenied)
 				}
 			}
 			r.tab.Foresee(hashes[:])

@@ -156,7 +156,7 @@ func TestSourceLimit(t *testing.T) {
 
 func TestFingerprint(t *testing.T) {
 	both(t, func(t *testing.T, v6 bool) {
-		r := newRig(t, v6, Config{Flows: 64, PerSource: -1})
+		r := newRig(t, v6, Config{Flows: 64})
 		r.tab.limits.perSource = 0 // every SYN gets one
 		r.speakAll(`
 			c S 100 win 1000 ws 2: new none
@@ -196,8 +196,8 @@ func TestFingerprintEnds(t *testing.T) {
 		s RA 0 ack 101: tcp_without_flow none`)
 }
 
-// TestFlood: ten times as many SYNs as there are entries, of as many sources; what is established and active stays, and
-// who is answered gets through.
+// TestFlood: ten times as many SYNs as there are entries, of as many sources; what is established and active stays,
+// and who is answered gets through.
 func TestFlood(t *testing.T) {
 	both(t, func(t *testing.T, v6 bool) {
 		const flows = 1 << 13
@@ -249,7 +249,8 @@ func TestFlood(t *testing.T) {
 				t.Fatalf("stream %d is gone", i)
 			}
 		}
-		if st := r.tab.Stats(); st.EvictedIdle != 0 || st.Entries > flows || st.Fingerprints < 8*flows || st.RefusedFull != 0 {
+		st := r.tab.Stats()
+		if st.EvictedIdle != 0 || st.Entries > flows || st.Fingerprints < 8*flows || st.RefusedFull != 0 {
 			t.Fatalf("%+v", st)
 		}
 	})
@@ -264,4 +265,52 @@ func (r *rig) handshake(text string) {
 			r.t.Fatal(say, reason)
 		}
 	}
+}
+
+// TestAnsweredFlood: the server answers every SYN of a flood, so that each gets an entry.
+func TestAnsweredFlood(t *testing.T) {
+	const flows = 1 << 12
+	r := newRig(t, false, Config{Flows: flows, PerPort: 2 * flows})
+	r.handshake(opened)
+	r.now += 20 * second // idle enough to make way
+	client := r.a
+	syn, answer := r.segment("c S 100 win 1000 ws 7"), r.segment("s SA 500 ack 101 win 1000 ws 7")
+	for i := range uint32(10 * flows) {
+		syn.Src = packet.Addr4(i*2654435761 | 1)
+		answer.Dst = syn.Src
+		for _, p := range []*packet.Packet{syn, answer} {
+			if _, reason := r.see(p); reason != verdict.None {
+				t.Fatal(reason)
+			}
+		}
+	}
+	r.a.Lo++
+	r.handshake(opened)
+	r.a = client
+	if s, _ := r.see(r.segment("c A 101 ack 501 win 1000 len 100")); s.Status != Known {
+		t.Fatalf("an established connection is gone: %+v", s)
+	}
+	if st := r.tab.Stats(); st.EvictedIdle != 0 || st.Entries != flows || st.States["established"] != 2 {
+		t.Fatalf("%+v", st)
+	}
+	r.sound()
+}
+
+// TestShardsFillEvenly: nine tenths of a table can be used before one flow makes way for another.
+func TestShardsFillEvenly(t *testing.T) {
+	both(t, func(t *testing.T, v6 bool) {
+		const flows = 1 << 16
+		tab := New(Config{Flows: flows, PerPort: flows, PerSource: flows})
+		p := benchPacket(t, packet.ProtoUDP)
+		for i := range uint32(flows / 10 * 9) {
+			benchFlow(p, v6, i, 0)
+			s := tab.Track(p, portA, start, 1)
+			if reason := tab.Open(&s, p, portA, portB, start, 1, 0); reason != verdict.None {
+				t.Fatal(reason)
+			}
+		}
+		if st := tab.Stats(); st.Capacity != flows || st.Opened != uint64(st.Entries) {
+			t.Fatalf("%+v", st)
+		}
+	})
 }

@@ -42,21 +42,21 @@ func (g *segment) has(flag uint8) bool { return g.flags&flag != 0 }
 func before(a, b uint32) bool { return int32(a-b) < 0 }
 func after(a, b uint32) bool  { return int32(a-b) > 0 }
 
-func readSegment(p *packet.Packet) (g segment) {
+// read fills a zero segment in where it lies: a copy would stall on its small fields.
+func (g *segment) read(p *packet.Packet) {
 	b := p.Frame[p.L4:p.End]
 	if len(b) < tcpToFlags {
-		return g
+		return
 	}
 	g.seq, g.ack, g.flags = binary.BigEndian.Uint32(b[4:]), binary.BigEndian.Uint32(b[8:]), b[13]
-	g.end = g.seq
+	end := g.seq
 	if p.Flags&packet.Fragment != 0 || len(b) < tcpHeader {
-		g.end += 0xffff - tcpHeader
-		return g
+		g.end = end + 0xffff - tcpHeader
+		return
 	}
 	g.whole, g.window = true, uint32(binary.BigEndian.Uint16(b[14:]))
-	g.end += uint32(p.L3+p.L3Len-p.L4) - uint32(b[12]>>4)*4
-	g.end += uint32(g.flags&tcpSYN)>>1 + uint32(g.flags&tcpFIN)
-	return g
+	end += uint32(p.L3+p.L3Len-p.L4) - uint32(b[12]>>4)*4
+	g.end = end + uint32(b[13]&tcpSYN)>>1 + uint32(b[13]&tcpFIN)
 }
 
 // scaleOf reads the window scale option of a SYN. Options that do not parse end the search.

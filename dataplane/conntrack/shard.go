@@ -2,7 +2,10 @@
 
 package conntrack
 
-import "sync/atomic"
+import (
+	"sync"
+	"sync/atomic"
+)
 
 // shard is a part of the table behind one lock.
 //
@@ -10,8 +13,8 @@ import "sync/atomic"
 // entry's number and 1, so that neither a search nor a deletion has to look at other flows' entries; 0 is empty.
 // Numbers of entries are 1 and up everywhere, 0 being none.
 type shard struct {
-	lock    spinLock
-	slots   []uint64 // written atomically, for foresee.go reads without the lock
+	lock    sync.Mutex // held inside calls only; a spin lock was measured and is no faster
+	slots   []uint64   // written atomically, for foresee.go reads without the lock
 	entries []entry
 	links   []link // by number; number 0 unused
 	marks   []uint64
@@ -83,7 +86,7 @@ func (sh *shard) find(hash uint64, k *key) uint32 {
 		if uint32(v>>32) != uint32(hash) {
 			continue
 		}
-		if n := uint32(v); sh.entries[n-1].key == *k {
+		if n := uint32(v); sh.entries[n-1].key.is(k) {
 			return n
 		}
 	}

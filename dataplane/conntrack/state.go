@@ -47,10 +47,10 @@ const (
 
 // states names them and says how long a flow lasts in them without a packet. Values are those of the kernel
 // (nf_conntrack_proto_tcp.c and its kin, Documentation/networking/nf_conntrack-sysctl.rst) but for these: established
-// TCP has a day instead of five, which is longer than a night and 12 times the interval of keep-alives (RFC 9293 3.8.4),
-// and half of the memory of a busy table would else be flows whose ends are gone; a SYN has 30 s instead of 120, for an
-// entry that expired comes back with the next retransmission; time wait is 60 s, the ends' own (TCP_TIMEWAIT_LEN in
-// include/net/tcp.h); what is picked up in mid-stream and unanswered has a minute.
+// TCP has a day instead of five, which is longer than a night and 12 times the interval of keep-alives (RFC 9293
+// 3.8.4), and half of the memory of a busy table would else be flows whose ends are gone; a SYN has 30 s instead of
+// 120, for an entry that expired comes back with the next retransmission; time wait is 60 s, the ends' own
+// (TCP_TIMEWAIT_LEN in include/net/tcp.h); what is picked up in mid-stream and unanswered has a minute.
 var states = [numStates]struct {
 	name    string
 	timeout time.Duration

@@ -10,7 +10,6 @@ type cause uint8
 const (
 	causeExpired cause = iota
 	causeReopened
-	causeRevoked
 	causeEvictedDone
 	causeEvictedHalf
 	causeEvictedIdle
@@ -22,6 +21,7 @@ type counters struct {
 	opened   uint64
 	marked   uint64
 	recalled uint64
+	revoked  uint64
 	closed   [numCauses]uint64
 	refused  [3]uint64 // FlowTableFull, FlowLimit, SourceLimit
 }
@@ -46,8 +46,8 @@ type Stats struct {
 
 	Opened   uint64
 	Expired  uint64
-	Reopened uint64 // closed flows that gave way to a new one between the same ends
-	Revoked  uint64
+	Reopened uint64 // flows that were over, or revoked, and gave way to a new one between the same ends
+	Revoked  uint64 // flows that policy no longer let; they are entries still
 
 	EvictedDone     uint64 // flows that were over and gave way to others
 	EvictedHalfOpen uint64
@@ -61,7 +61,7 @@ type Stats struct {
 
 // Closed is how many flows are no more, for whatever cause.
 func (s *Stats) Closed() uint64 {
-	return s.Expired + s.Reopened + s.Revoked + s.EvictedDone + s.EvictedHalfOpen + s.EvictedIdle
+	return s.Expired + s.Reopened + s.EvictedDone + s.EvictedHalfOpen + s.EvictedIdle
 }
 
 // Stats adds up the shards, each at a moment of its own. It allocates.
@@ -92,7 +92,7 @@ func (s *Stats) add(c *counters) {
 	s.Opened += c.opened
 	s.Expired += c.closed[causeExpired]
 	s.Reopened += c.closed[causeReopened]
-	s.Revoked += c.closed[causeRevoked]
+	s.Revoked += c.revoked
 	s.EvictedDone += c.closed[causeEvictedDone]
 	s.EvictedHalfOpen += c.closed[causeEvictedHalf]
 	s.EvictedIdle += c.closed[causeEvictedIdle]

@@ -2,15 +2,15 @@
 
 package conntrack
 
-// sweepShare is the reciprocal of the share of a shard that one call of Sweep looks at: called each 100 ms it goes round
-// in 3 s, and holds a lock for microseconds.
+// sweepShare is the reciprocal of the share of a shard that one call of Sweep looks at: called each 100 ms it goes
+// round in 3 s, and holds a lock for microseconds.
 const sweepShare = 32
 
-// Sweep frees expired entries, of the shards whose number modulo parts is part. It looks at a few of them in each call.
-// Track does not see an expired entry anyway: this is for the limits and for those who count.
+// Sweep frees expired entries, of the shards whose number modulo parts is part. It looks at a few of them in each
+// call. Track does not see an expired entry anyway: this is for the limits and for those who count.
 func (t *Table) Sweep(now int64, part, parts int) {
 	tick := tickOf(now)
-	for i := part; i < len(t.shards); i += parts {
+	for i := part; i < len(t.shards); i += max(parts, 1) {
 		t.shards[i].sweep(tick)
 	}
 }

@@ -7,10 +7,10 @@ import "time"
 // Under a flood of SYNs, an allowed SYN gets no entry but a fingerprint: 8 bytes in a fixed array. The SYN-ACK that
 // answers it opens the flow; SYNs that nobody answers cost nothing, and push out nothing but other fingerprints.
 //
-// A fingerprint is, from the top: 44 bits of a keyed hash of the flow, the direction and the sequence number, 16 bits of
-// time in units of 2^27 ns (0.13 s, which wrap after 2.4 hours), 4 bits of the window scale that was offered. A SYN-ACK
-// of nothing passes for an answer once in 2^44 times the fingerprints of a bucket, and is then judged by the policy of
-// its opener.
+// A fingerprint is, from the top: 44 bits of a keyed hash of the flow, the direction and the sequence number, 16 bits
+// of time in units of 2^27 ns (0.13 s, which wrap after 2.4 hours), 4 bits of the window scale that was offered. A
+// SYN-ACK of nothing passes for an answer once in 2^44 times the fingerprints of a bucket, and is then judged by the
+// policy of its opener.
 const (
 	markTag      = ^uint64(1<<20 - 1)
 	markTime     = 0xffff

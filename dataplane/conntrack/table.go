@@ -9,17 +9,18 @@
 //	key.go       the flow's two ends in one order, whichever way the packet goes
 //	hash.go      a keyed hash of them, which chooses the shard and the place in its index
 //	shard.go     a part of the table behind one lock: index, entries, lists
-//	follow.go    the flow's state, by protocol: tcp.go with window.go, udp.go, icmp.go, sctp.go
+//	follow.go    the flow's state, by protocol: tcp.go with segment.go and window.go, udp.go, icmp.go, sctp.go
 //	inner.go     the packet that an ICMP error is about
 //	syn.go       fingerprints: what is kept of a SYN under a flood
-//	open.go      Open: a new flow, if limits (limit.go) and memory (room.go) let it in
+//	revoke.go    what becomes of a flow that policy no longer lets
+//	open.go      Open: a new flow, if limits (limit.go) and memory (room.go, memory.go) let it in
 //	sweep.go     frees what has expired
 //	stats.go, flows.go, foresee.go: what others ask
 //
 // entry.go is what is kept of a flow, state.go the states with their timeouts.
 //
-// A flow is remembered with the generation of policy that let it in. Policy that changes has to touch no flow: the next
-// packet finds the flow stale, its opener's tuple is judged again, and Keep or Revoke says what came of it.
+// A flow is remembered with the generation of policy that let it in. Policy that changes has to touch no flow: the
+// next packet finds the flow stale, its opener's tuple is judged again, and Keep or Revoke says what came of it.
 package conntrack
 
 import (
@@ -29,7 +30,7 @@ import (
 	"github.com/viaduct-net/viaduct/dataplane/verdict"
 )
 
-// DefaultFlows is how many entries a table has where Config names no number: 40 MB.
+// DefaultFlows is how many entries a table has where Config names no number: 42 MB of memory.
 const DefaultFlows = 262144
 
 // Config is how large a table is and what it lets in.
@@ -104,7 +105,8 @@ const (
 	NewFlow
 	// Known: of a flow that was let in under this generation of policy.
 	Known
-	// Stale: of a flow that was let in under another generation.
+	// Stale: Known or Related, but of a flow that was let in under another generation. The caller judges Tuple again,
+	// and calls Keep or Revoke.
 	Stale
 	// Related: an ICMP error about a packet of a known flow.
 	Related
@@ -137,6 +139,7 @@ type Seen struct {
 	Moved bool
 
 	kind uint8  // of the key
+	tick uint32 // when it was seen; of Stale
 	at   uint32 // number of the entry, and 1; 0: none
 	hash uint64
 }
@@ -150,8 +153,8 @@ func (s *Seen) Turn() {
 func (s *Seen) refuse(r verdict.Reason) { s.Status, s.Reason = Invalid, r }
 
 // Track finds the flow of a packet that Parse took and that came by a port, and follows the flow's state. now is in
-// monotonic nanoseconds. Of fragments behind the first, the caller has filled in SrcPort, DstPort and ICMPType as in the
-// first; they change no state.
+// monotonic nanoseconds. Of fragments behind the first, the caller has filled in SrcPort, DstPort and ICMPType as in
+// the first; they change no state.
 func (t *Table) Track(p *packet.Packet, in packet.PortID, now int64, generation uint32) (s Seen) {
 	var k key
 	answer := false // of an ICMP query
@@ -194,6 +197,9 @@ func (t *Table) Track(p *packet.Packet, in packet.PortID, now int64, generation 
 func (sh *shard) track(n uint32, p *packet.Packet, in packet.PortID, d uint8, tick uint32, generation uint32,
 	s *Seen) bool {
 	e := &sh.entries[n-1]
+	if e.flags&revoked != 0 {
+		return sh.trackRevoked(n, p, d, tick, generation, s)
+	}
 	reason := sh.follow(n, p, d, tick)
 	if reason != verdict.None {
 		if reason == reopen {
@@ -207,7 +213,7 @@ func (sh *shard) track(n uint32, p *packet.Packet, in packet.PortID, d uint8, ti
 	s.at, s.Rule, s.Reply, s.Moved = n, e.rule, d != 0, uint32(e.ports>>(32*d)) != uint32(in)
 	s.Status = Known
 	if e.generation != generation {
-		s.Status, s.Tuple = Stale, e.tuple()
+		s.Status, s.Tuple, s.tick = Stale, e.tuple(), tick
 	}
 	return true
 }
@@ -233,16 +239,10 @@ func (t *Table) Keep(s *Seen, generation, rule uint32) {
 	sh.lock.Lock()
 	if e := sh.still(s); e != nil {
 		e.generation, e.rule = generation, rule
-	}
-	sh.lock.Unlock()
-}
-
-// Revoke forgets the flow of a stale packet: policy does not let it go on.
-func (t *Table) Revoke(s *Seen) {
-	sh := t.shard(s.hash)
-	sh.lock.Lock()
-	if sh.still(s) != nil {
-		sh.free(s.at, causeRevoked)
+		if e.flags&revoked != 0 {
+			e.flags &^= revoked | revokedEgress
+			e.refresh(s.tick)
+		}
 	}
 	sh.lock.Unlock()
 }

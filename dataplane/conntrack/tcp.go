@@ -9,7 +9,9 @@ import (
 
 // followTCP takes a segment into its connection.
 func (sh *shard) followTCP(n uint32, p *packet.Packet, d uint8, tick uint32) verdict.Reason {
-	e, g := &sh.entries[n-1], readSegment(p)
+	e := &sh.entries[n-1]
+	var g segment
+	g.read(p)
 	if g.has(tcpRST) {
 		return sh.reset(n, &g, d, tick)
 	}
@@ -23,6 +25,10 @@ func (sh *shard) followTCP(n uint32, p *packet.Packet, d uint8, tick uint32) ver
 		return verdict.TCPOutOfWindow
 	}
 	e.advance(&g, d)
+	if e.state == tcpEstablished && !g.has(tcpFIN) { // most are
+		e.refresh(tick)
+		return verdict.None
+	}
 	next := e.next(d)
 	if next != e.state || e.state < tcpTimeWait {
 		sh.enter(n, next)
@@ -65,7 +71,8 @@ func (e *entry) next(d uint8) state {
 }
 
 // stray is a segment with neither SYN nor RST where a SYN has not been answered. One of the end that was asked may be
-// its challenge, for it has still an old connection (RFC 9293 3.5.1): the opener resets that by the number acknowledged.
+// its challenge, for it has still an old connection (RFC 9293 3.5.1): the opener resets that by the number
+// acknowledged.
 func (e *entry) stray(g *segment, d uint8) verdict.Reason {
 	if d == 0 {
 		return verdict.TCPOutOfWindow
@@ -133,9 +140,9 @@ func (sh *shard) synAck(n uint32, p *packet.Packet, g *segment, d uint8, tick ui
 	return verdict.None
 }
 
-// reset is a segment with RST (RFC 5961 3.2): with exactly the number that is expected next it ends the connection, and
-// within the window it passes, for the end to challenge. What is expected next is what the other end has acknowledged,
-// or, when that is still on its way, what comes behind all that was sent.
+// reset is a segment with RST (RFC 5961 3.2): with exactly the number that is expected next it ends the connection,
+// and within the window it passes, for the end to challenge. What is expected next is what the other end has
+// acknowledged, or, when that is still on its way, what comes behind all that was sent.
 func (sh *shard) reset(n uint32, g *segment, d uint8, tick uint32) verdict.Reason {
 	e := &sh.entries[n-1]
 	d &= 1
@@ -172,7 +179,8 @@ func (t *Table) unknownTCP(sh *shard, p *packet.Packet, from uint8, now int64, s
 		s.refuse(verdict.TCPWithoutFlow)
 		return
 	}
-	g := readSegment(p)
+	var g segment
+	g.read(p)
 	switch {
 	case g.flags&(tcpSYN|tcpRST) == 0:
 		s.Either = loose

@@ -2,8 +2,9 @@
 
 package conntrack
 
-// Which segments belong to a connection, seen from the middle: the scheme of Guido van Rooij, "Real Stateful TCP Packet
-// Filtering in IP Filter" (2000), as tcp_in_window of the kernel's nf_conntrack_proto_tcp.c has it. A segment of one end
+// Which segments belong to a connection, seen from the middle: the scheme of Guido van Rooij, "Real Stateful TCP
+// Packet Filtering in IP Filter" (2000), as tcp_in_window of the kernel's nf_conntrack_proto_tcp.c has it. A segment
+// of one end
 //
 //	I    begins within what the other end has offered to take,
 //	II   ends no more than a window before what has been sent already, as a retransmission may,

@@ -59,6 +59,9 @@ func (f *Forwarder) applyDelta(ctx context.Context, d *api.Delta) error {
 	}
 	f.snapshot = next
 	f.tables.Store(t)
+	for _, id := range d.GetRemovedPorts() {
+		f.forgetNames(packet.PortID(id))
+	}
 	f.updateTrunk(d, links)
 	f.note(d.GetSet().GetPorts())
 	return nil
@@ -146,10 +149,16 @@ func (f *Forwarder) apply(ctx context.Context, snapshot *api.Snapshot) error {
 	// The commit point: from here on nothing is undone, nor left half done.
 	ctx = context.WithoutCancel(ctx)
 	f.snapshot = snapshot
+	for _, p := range f.tables.Load().Ports {
+		if next.Port(p.ID) == nil {
+			f.forgetNames(p.ID)
+		}
+	}
 	next.Enter(f.tables.Load())
 	f.tables.Store(next)
 	f.reportWorkers(links)
 	f.reportFlows()
+	f.shareFlows(next)
 	delete(f.degraded, "snapshot")
 	if err := errors.Join(f.serve(ctx, opened), f.settleDevices(ctx)); err != nil {
 		f.degrade("snapshot", "in force, but not all of it works: "+err.Error())

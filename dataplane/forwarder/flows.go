@@ -43,6 +43,26 @@ func flowsOf(node *controlapi.NodeSettings) flowSettings {
 	return flowSettings{node.GetFlows(), node.GetFlowsPerPort()}
 }
 
+// forgetNames forgets what the station of a port that is gone learned: its number may be another's next.
+func (f *Forwarder) forgetNames(port packet.PortID) {
+	if f.dns != nil {
+		f.dns.Forget(port)
+	}
+}
+
+// shareFlows lets the host's port, behind which is the whole world, open as many flows as there is room for.
+func (f *Forwarder) shareFlows(t *tables.Tables) {
+	flows := f.flows.Load()
+	if flows == nil {
+		return
+	}
+	for i := range t.Ports {
+		if t.Ports[i].Host {
+			flows.Share(t.Ports[i].ID)
+		}
+	}
+}
+
 // reportFlows says where the settings in force ask for another table than there is.
 func (f *Forwarder) reportFlows() {
 	if f.flows.Load() == nil || f.flowsOf == flowsOf(f.snapshot.GetNode()) {

@@ -72,7 +72,7 @@ func (l *Pipeline) judgeAgain(in, out *tables.Port) verdict.Reason {
 	v := l.consult(in, out, true)
 	l.decision.Rule = v.Rule
 	if v.Reason != verdict.None {
-		l.flows.Revoke(&l.seen)
+		l.flows.Revoke(&l.seen, l.t.Policy.Generation, v.Reason)
 		return v.Reason
 	}
 	l.flows.Keep(&l.seen, l.t.Policy.Generation, uint32(v.Rule))

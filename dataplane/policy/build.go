@@ -52,8 +52,8 @@ func Build(s *api.Snapshot, ids *identity.Set, local []identity.ID) (*Table, err
 	return b.build(d, local)
 }
 
-// Update makes the table of next, which is the snapshot of t with the delta applied, or an *InvalidError: at the cost of
-// what the delta touches. It is t where nothing in the delta concerns policy.
+// Update makes the table of next, which is the snapshot of t with the delta applied, or an *InvalidError, at the cost
+// of what the delta touches. It is t where nothing in the delta concerns policy.
 func (t *Table) Update(
 	next *api.Snapshot, d *api.Delta, ids *identity.Set, local []identity.ID,
 ) (*Table, error) {
@@ -62,7 +62,8 @@ func (t *Table) Update(
 	}
 	set := d.GetSet()
 	same := len(set.GetPolicies())+len(set.GetPeerSets())+len(set.GetIdentities())+
-		len(d.GetRemovedPolicies())+len(d.GetRemovedPeerSets())+len(d.GetPeerSetChanges()) == 0
+		len(d.GetRemovedPolicies())+len(d.GetRemovedPeerSets())+len(d.GetRemovedIdentities())+
+		len(d.GetPeerSetChanges()) == 0
 	if same && ids == t.ids && slices.Equal(local, t.local) && set.GetNode() == nil {
 		return t, nil
 	}
@@ -76,7 +77,7 @@ func begin(prev *Table, next *api.Snapshot, ids *identity.Set) *builder {
 	t := *prev
 	t.ids = ids
 	b := &builder{prev: prev, t: &t, next: next}
-	b.sets.Editor = prev.sets.Edit()
+	b.sets = setEditor{Editor: prev.sets.Edit(), own: map[uint32]bool{}, touched: map[uint32]bool{}}
 	b.members.members = prev.members
 	b.blocks = blockEditor{blocks: prev.blocks, persist: prev.blocks.lpm != nil}
 	b.policies.all, b.policies.byRule = prev.policies, prev.byRule

@@ -58,17 +58,30 @@ func (t *Table) findAny(e *end, a packet.Addr, asked bool) {
 func (t *Table) who(e *end, node bool) Who {
 	_, local := slices.BinarySearch(t.local, e.id)
 	w := Who{Addr: e.addr, Identity: t.ids.Get(e.id), Local: local && e.id != identity.World, Node: node}
-	for id := range t.sets.All() {
-		if t.in(e, id) {
-			w.Sets = append(w.Sets, id)
-		}
-	}
+	w.Sets = t.allSets(e)
 	if e.class != strange {
 		for _, p := range e.class.policies {
 			w.Selected = append(w.Selected, p.config)
 		}
 	}
 	return w
+}
+
+// allSets returns the sets that an end is in, ascending.
+func (t *Table) allSets(e *end) []uint32 {
+	list := slices.Clone(e.sets)
+	for n := e.blocks; n != 0; n = t.blocks.nodes[n].parent {
+		for _, set := range t.blocks.nodes[n].in {
+			if t.blocks.in(e.blocks, set) {
+				list = append(list, set)
+			}
+		}
+	}
+	for _, pattern := range e.learned.Patterns[:e.learned.Len] {
+		list = append(list, t.patterns.Sets(pattern)...)
+	}
+	slices.Sort(list)
+	return slices.Compact(list)
 }
 
 // steps goes through both directions, up to the one that denies.

@@ -24,7 +24,8 @@ type peerSet struct {
 // setEditor makes the next sets.
 type setEditor struct {
 	*sparse.Editor[*peerSet]
-	own map[uint32]bool // that are no other table's
+	own     map[uint32]bool // that are no other table's
+	touched map[uint32]bool // of whose identities the classes are found anew already
 }
 
 // edit returns a set that may be changed.
@@ -37,9 +38,6 @@ func (e *setEditor) edit(id uint32) *peerSet {
 	if s != nil {
 		c = *s
 		c.subjectOf = slices.Clone(s.subjectOf)
-	}
-	if e.own == nil {
-		e.own = map[uint32]bool{}
 	}
 	e.own[id] = true
 	e.Set(id, &c)

@@ -91,6 +91,10 @@ func (b *builder) unselect(p *policy) {
 
 // touch has the classes found anew of a set's identities.
 func (b *builder) touch(s *peerSet) {
+	if b.sets.touched[s.config.GetId()] {
+		return
+	}
+	b.sets.touched[s.config.GetId()] = true
 	for _, id := range s.config.GetIdentities() {
 		if !b.classes.dirty[id] && b.members.get(id).class != nil {
 			b.classes.dirty[id] = true

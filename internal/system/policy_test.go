@@ -244,7 +244,8 @@ func TestIsolation(t *testing.T) {
 func TestHostPolicy(t *testing.T) {
 	s := newStage(t)
 	s.write("policy-host.yaml", clusterPolicy("host", ", annotations: {viaduct.dev/subject: nodes}",
-		"{tier: Admin, priority: 1, subject: {namespaces: {}}, ingress: [{action: Deny, from: [{namespaces: {}}]}]}"))
+		"{tier: Admin, priority: 1, subject: {pods: {namespaceSelector: {}, podSelector: {}}}, "+
+			"ingress: [{action: Deny, from: [{namespaces: {}}]}]}"))
 	s.is("the node to be closed to pods", func(w way) bool { return w.to != "node" })
 	s.write("node.yaml", nodeManifest("node", "{device: up, mode: kernel}\n"+
 		"  failSafe: {ingress: [{protocol: TCP, port: 7}]}",

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -122,6 +123,16 @@ func TestEveryKind(t *testing.T) {
 		{Key: model.Key{Kind: "Namespace", Name: "x"}, Spec: &model.Namespace{}},
 		{Key: model.Key{Kind: "Node", Name: "n"}, Spec: &model.Node{Addresses: []netip.Addr{address}}},
 		{Key: model.Key{Kind: "Service", Namespace: "x", Name: "s"}, Spec: model.Raw(`{"a":1}`)},
+		{Key: model.Key{Kind: "NetworkPolicy", Namespace: "x", Name: "p"}, Spec: &model.Policy{
+			Tier: model.TierNamespace, Egress: true, Staged: true,
+			Subject: model.Peer{Namespace: "x",
+				Selector: model.Selector{{Key: "a", Operator: model.NotIn, Values: []string{"b"}}}},
+			Rules: []model.PolicyRule{{Name: "spec.egress[0]", Egress: true, Action: model.Pass,
+				Peers: []model.Peer{{Kind: model.Blocks, Blocks: []model.Block{{
+					Prefix: netip.MustParsePrefix("10.0.0.0/8"), Except: []netip.Prefix{netip.MustParsePrefix("10.1.0.0/16")}}}}},
+				Ports: []model.PortRange{{Protocol: "TCP", First: 1, Last: 65535}}}}}},
+		{Key: model.Key{Kind: "ClusterNetworkPolicy", Name: "p"}, Spec: &model.Policy{Priority: 7,
+			Subject: model.Peer{Kind: model.Nodes}, Rules: []model.PolicyRule{{Name: "r", Any: true, Action: model.Deny}}}},
 	}
 	path := filepath.Join(dir, name)
 	if err := write(path, objects); err != nil {
@@ -138,6 +149,24 @@ func TestEveryKind(t *testing.T) {
 	}
 	if left, _ := os.ReadDir(dir); len(left) != 1 {
 		t.Errorf("left beside it: %v", left)
+	}
+}
+
+// TestNewFields: what an earlier program has not written means what it means when nobody writes it.
+func TestNewFields(t *testing.T) {
+	path := filepath.Join(t.TempDir(), name)
+	text := `{"version":1,"objects":[{"Key":{"Kind":"NodeConfig","Name":"n"},"Spec":{"MTU":1400}}]}`
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	list, err := read(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := model.DefaultNodeConfig()
+	if got := list[0].Spec.(*model.NodeConfig); got.MTU != 1400 || len(got.FailSafe.Ingress) == 0 ||
+		!slices.Equal(got.FailSafe.Ingress, want.FailSafe.Ingress) {
+		t.Errorf("read %+v", got)
 	}
 }
 

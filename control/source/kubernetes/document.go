@@ -36,7 +36,7 @@ func (d *document) UnmarshalJSON(text []byte) error {
 			Name            string            `json:"name"`
 			UID             types.UID         `json:"uid,omitempty"`
 			ResourceVersion string            `json:"resourceVersion,omitempty"`
-			Annotations     map[string]string `json:"annotations,omitempty"` // ours, and those of bookmarks
+			Annotations     map[string]string `json:"annotations,omitempty"` // those that are read, and bookmarks'
 			Labels          map[string]string `json:"labels,omitempty"`
 			Generation      int64             `json:"generation,omitempty"`
 		} `json:"metadata"`
@@ -56,14 +56,14 @@ func (d *document) UnmarshalJSON(text []byte) error {
 	}
 	d.status = head.Status
 	head.Status, head.Metadata.UID, head.Metadata.ResourceVersion = nil, "", ""
-	head.Metadata.Annotations = ours(head.Metadata.Annotations)
+	head.Metadata.Annotations = read(head.Metadata.Annotations)
 	var err error
 	d.text, err = json.Marshal(head)
 	return err
 }
 
-// ours are the annotations that say something here: others may be large, and change without a change.
-func ours(annotations map[string]string) (some map[string]string) {
+// read are the annotations that say something here: others may be large, and change without a change.
+func read(annotations map[string]string) (some map[string]string) {
 	for k, v := range annotations {
 		if !model.Annotation(k) {
 			continue

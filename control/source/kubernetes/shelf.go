@@ -83,7 +83,7 @@ func (s *shelf) read(o any) (*item, error) {
 func strip(meta metav1.Object) {
 	meta.SetManagedFields(nil)
 	meta.SetResourceVersion("")
-	meta.SetAnnotations(ours(meta.GetAnnotations()))
+	meta.SetAnnotations(read(meta.GetAnnotations()))
 	meta.SetOwnerReferences(nil)
 	meta.SetFinalizers(nil)
 }

@@ -48,6 +48,9 @@ func TestEqualsDirectory(t *testing.T) {
 	if len(want.Routes) == 0 || len(want.Ports) != 3 {
 		t.Errorf("the manifests give little: %v", want)
 	}
+	if len(want.Policies) != 2 || !want.Policies[1].Staged || want.PeerSets[0].Identities == nil {
+		t.Errorf("policies %v of %v", want.Policies, want.PeerSets)
+	}
 	if !proto.Equal(want, got) {
 		t.Errorf("files give\n%v\nand the API server\n%v", want, got)
 	}

@@ -53,8 +53,7 @@ func (r *reader) uint32() uint32 {
 	return 0
 }
 
-// name is a domain name as text: lower case, without the last dot. Bytes of labels that text has no place for, dots
-// among them, make the name one that fits no pattern.
+// name is a domain name as text: ASCII in lower case, other bytes as they are, without the last dot.
 type name struct {
 	n    int
 	text [maxName + 2]byte
@@ -64,7 +63,7 @@ func (n *name) bytes() []byte { return n.text[:n.n] }
 
 func (n *name) equal(o *name) bool { return string(n.bytes()) == string(o.bytes()) }
 
-// add appends a label, and says whether there is room.
+// add appends a label, and says whether it can be text: there is room for it, and no dot in it.
 func (n *name) add(label []byte) bool {
 	if n.n > 0 {
 		n.text[n.n] = '.'
@@ -75,10 +74,10 @@ func (n *name) add(label []byte) bool {
 	}
 	for _, c := range label {
 		switch {
+		case c == '.':
+			return false
 		case c >= 'A' && c <= 'Z':
 			c |= 0x20
-		case c <= ' ' || c > '~' || c == '.' || c == '*':
-			c = 0xff // no pattern has it
 		}
 		n.text[n.n] = c
 		n.n++

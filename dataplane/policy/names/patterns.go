@@ -21,8 +21,8 @@ type Pattern struct {
 
 // Patterns is what policies speak of. It does not change. Nil is none.
 //
-// A pattern is known by a hash of its own, which is the same for the life of the process: what has been learned outlives
-// the policies that asked for it, and serves the next ones.
+// A pattern is known by a hash of its own, which is the same for the life of the process: what has been learned
+// outlives the policies that asked for it, and serves the next ones.
 type Patterns struct {
 	byHash map[uint64]sets
 }
