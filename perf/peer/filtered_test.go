@@ -28,7 +28,7 @@ func TestRules(t *testing.T) {
 	}
 }
 
-// TestPolicyManifests: each policy has a file of its own, as long as there are few, and pods are what they are wired as.
+// TestPolicyManifests: each policy has a file of its own while there are few, and pods are what they are wired as.
 func TestPolicyManifests(t *testing.T) {
 	files := manifests(somePolicies)
 	if len(files) != somePolicies.Count+2 {
