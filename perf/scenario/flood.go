@@ -97,9 +97,10 @@ func (f *Flood) Run(ctx context.Context, doc *report.Document) error {
 		s := newSeries("flood/" + origin)
 		for round := range f.Runs {
 			for _, name := range present {
-				samples, err := f.once(ctx, name, origin)
+				samples, err := repeated(ctx, doc, f.Progress, fmt.Sprintf("%s round %d %s", s.name, round+1, name),
+					func() ([]Sample, error) { return f.once(ctx, name, origin) })
 				if err != nil {
-					return fmt.Errorf("%s flooded from %s, round %d: %w", name, origin, round+1, err)
+					return err
 				}
 				s.add(name, samples)
 				fmt.Fprintf(f.Progress, "%s round %d/%d %s:%s\n", s.name, round+1, f.Runs, name, sampleText(samples))

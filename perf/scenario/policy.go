@@ -127,9 +127,10 @@ func (p *Policy) Run(ctx context.Context, doc *report.Document) error {
 	for round := range p.Runs {
 		for i, count := range p.Counts {
 			for _, name := range present {
-				samples, err := p.once(ctx, name, count)
+				samples, err := repeated(ctx, doc, p.Progress, fmt.Sprintf("%s round %d %s", all[i].name, round+1, name),
+					func() ([]Sample, error) { return p.once(ctx, name, count) })
 				if err != nil {
-					return fmt.Errorf("%s with %d policies, round %d: %w", name, count, round+1, err)
+					return err
 				}
 				all[i].add(name, samples)
 				fmt.Fprintf(p.Progress, "policy/%d round %d/%d %s:%s\n", count, round+1, p.Runs, name, sampleText(samples))

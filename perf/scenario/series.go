@@ -3,6 +3,9 @@
 package scenario
 
 import (
+	"context"
+	"fmt"
+	"io"
 	"slices"
 	"strings"
 
@@ -21,6 +24,22 @@ type series struct {
 type key struct{ subject, metric, unit string }
 
 func newSeries(name string) *series { return &series{name: name, runs: map[key][]float64{}} }
+
+// repeated takes a run again, once, when it fails: so that hours of rounds are not lost to one. It is noted.
+func repeated(ctx context.Context, doc *report.Document, progress io.Writer, name string, run func() ([]Sample, error),
+) ([]Sample, error) {
+	samples, err := run()
+	if err == nil || ctx.Err() != nil {
+		return samples, err
+	}
+	note := fmt.Sprintf("%s failed and was taken again: %v", name, err)
+	doc.Notes = append(doc.Notes, note)
+	fmt.Fprintln(progress, note)
+	if samples, err = run(); err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	return samples, nil
+}
 
 func (s *series) add(subject string, samples []Sample) {
 	for _, v := range samples {
