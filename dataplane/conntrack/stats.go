@@ -64,6 +64,17 @@ func (s *Stats) Closed() uint64 {
 	return s.Expired + s.Reopened + s.EvictedDone + s.EvictedHalfOpen + s.EvictedIdle
 }
 
+// Entries is how many there are. It does not allocate.
+func (t *Table) Entries() (n int) {
+	for i := range t.shards {
+		sh := &t.shards[i]
+		sh.lock.Lock()
+		n += len(sh.entries) - int(sh.counts[free])
+		sh.lock.Unlock()
+	}
+	return n
+}
+
 // Stats adds up the shards, each at a moment of its own. It allocates.
 func (t *Table) Stats() Stats {
 	s := Stats{States: map[string]int{}}

@@ -72,9 +72,9 @@ func TestFirstPacketsArePoliced(t *testing.T) {
 // speaks has the pod send its name from before it is wired until it could, once.
 func (a *attached) speaks(to netip.AddrPort, name string) <-chan error {
 	done := make(chan error, 1)
-	family, address := unix.AF_INET, unix.Sockaddr(&unix.SockaddrInet4{Port: int(to.Port()), Addr: to.Addr().Unmap().As4()})
-	if to.Addr().Is6() {
-		family, address = unix.AF_INET6, &unix.SockaddrInet6{Port: int(to.Port()), Addr: to.Addr().As16()}
+	family, address := unix.AF_INET6, unix.Sockaddr(&unix.SockaddrInet6{Port: int(to.Port()), Addr: to.Addr().As16()})
+	if to.Addr().Is4() {
+		family, address = unix.AF_INET, &unix.SockaddrInet4{Port: int(to.Port()), Addr: to.Addr().As4()}
 	}
 	fd := -1
 	err := a.Do(func() (err error) { fd, err = unix.Socket(family, unix.SOCK_DGRAM, 0); return err })
