@@ -14,19 +14,19 @@ import (
 )
 
 type GenGenConfig struct {
-	_            structs.HostLayout
-	Header       [64]uint8
-	IpSum        uint32
-	UdpSum       uint32
-	Destination  uint32
-	PrefixStride uint32
-	Prefixes     uint32
-	Flows        uint32
-	Ifindex      uint32
-	Ipv6         uint32
-	Timed        uint32
-	Pad          uint32
-	IntervalNs   uint64
+	_             structs.HostLayout
+	Header        [64]uint8
+	IpSum         uint32
+	UdpSum        uint32
+	Destination   uint32
+	PrefixStride  uint32
+	Prefixes      uint32
+	Flows         uint32
+	Ifindex       uint32
+	Ipv6          uint32
+	Timed         uint32
+	RandomSources uint32
+	IntervalNs    uint64
 }
 
 type GenGenState struct {
@@ -43,6 +43,7 @@ type GenGenState struct {
 const (
 	GenMapStates    = "states"
 	GenProgGenerate = "generate"
+	GenProgRequest  = "request"
 	GenVarConfig    = "config"
 	GenVarStopped   = "stopped"
 )
@@ -90,6 +91,7 @@ type GenSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type GenProgramSpecs struct {
 	Generate *ebpf.ProgramSpec `ebpf:"generate"`
+	Request  *ebpf.ProgramSpec `ebpf:"request"`
 }
 
 // GenMapSpecs contains maps before they are loaded into the kernel.
@@ -149,11 +151,13 @@ type GenVariables struct {
 // It can be passed to LoadGenObjects or ebpf.CollectionSpec.LoadAndAssign.
 type GenPrograms struct {
 	Generate *ebpf.Program `ebpf:"generate"`
+	Request  *ebpf.Program `ebpf:"request"`
 }
 
 func (p *GenPrograms) Close() error {
 	return _GenClose(
 		p.Generate,
+		p.Request,
 	)
 }
 

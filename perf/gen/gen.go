@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package gen generates UDP packets inside the kernel: an XDP program is run by BPF_PROG_TEST_RUN on live frames, fills
-// in each frame and redirects it into a device, without a socket or an skb (linux/net/bpf/test_run.c,
-// bpf_test_run_xdp_live). One thread a CPU makes over a million packets per second.
+// Package gen generates UDP packets, or TCP connection requests, inside the kernel: an XDP program is run by
+// BPF_PROG_TEST_RUN on live frames, fills in each frame and redirects it into a device, without a socket or an skb
+// (linux/net/bpf/test_run.c, bpf_test_run_xdp_live). One thread a CPU makes over a million packets per second.
 //
 // A veth takes redirected frames only while its peer runs NAPI: the peer has an XDP program, or GRO on.
 package gen
@@ -48,8 +48,12 @@ type Config struct {
 	Flows int     // 1 to bpf.MaxFlows, by ports
 	Rate  float64 // packets per second of all CPUs together, 0: as fast as possible
 	Timed bool    // put the time of sending into the payload; IPv6 needs a Size of 70
-	Count uint64  // packets to send, 0: until stopped
-	CPUs  []int   // one thread on each; empty: one thread on CPU 0
+	// Request, if not 0: not UDP but TCP connection requests over IPv4 to this port, from random ports and random
+	// hosts of Sources to Prefix, which is one address. Prefixes, Flows and Timed are of no use then.
+	Request uint16
+	Sources netip.Prefix // of Src's network; a /32 is Src alone
+	Count   uint64       // packets to send, 0: until stopped
+	CPUs    []int        // one thread on each; empty: one thread on CPU 0
 }
 
 // Generator is a loaded program. Run it once.
@@ -110,6 +114,15 @@ func (c *Config) Validate() error {
 		return fmt.Errorf("size %d: want %d to %d", c.Size, max(MinSize, header), MaxSize)
 	case c.Rate < 0 || math.IsNaN(c.Rate):
 		return fmt.Errorf("rate %v: must not be negative", c.Rate)
+	}
+	if c.Request == 0 {
+		return nil
+	}
+	switch {
+	case c.Src.Is6() || c.Prefix.Bits() != 32:
+		return fmt.Errorf("requests to %s: want one address of IPv4", c.Prefix)
+	case !c.Sources.IsValid() || !c.Sources.Contains(c.Src):
+		return fmt.Errorf("requests from %s: %s is not in it", c.Sources, c.Src)
 	}
 	return nil
 }
@@ -251,7 +264,7 @@ type testRunAttr struct {
 // testRun is one BPF_PROG_TEST_RUN. ebpf.Program.Run would begin again at EINTR, which here means stop.
 func (g *Generator) testRun() error {
 	attr := testRunAttr{
-		progFD:     uint32(g.objs.Generate.FD()),
+		progFD:     uint32(g.main().FD()),
 		dataSizeIn: uint32(len(g.data)),
 		dataIn:     uint64(uintptr(unsafe.Pointer(&g.data[0]))),
 		repeat:     repeatEndless,
@@ -268,6 +281,14 @@ func (g *Generator) testRun() error {
 		return errno
 	}
 	return nil
+}
+
+// main is the program that makes a frame.
+func (g *Generator) main() *ebpf.Program {
+	if g.config.Request != 0 {
+		return g.objs.Request
+	}
+	return g.objs.Generate
 }
 
 // batch is how many frames the kernel gathers before it flushes a redirect: 64 by default, fewer when paced, so that

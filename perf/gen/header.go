@@ -4,6 +4,7 @@ package gen
 
 import (
 	"encoding/binary"
+	"math"
 
 	"github.com/viaduct-net/viaduct/perf/bpf"
 )
@@ -13,9 +14,11 @@ const (
 	ipv4Size     = 20
 	ipv6Size     = 40
 	udpSize      = 8
+	tcpSize      = 20
 	headerSize4  = ethernetSize + ipv4Size + udpSize
 	headerSize6  = ethernetSize + ipv6Size + udpSize
 
+	protocolTCP = 6
 	protocolUDP = 17
 	hopLimit    = 64
 )
@@ -35,12 +38,36 @@ func (c *Config) program() *bpf.GenGenConfig {
 	}
 	copy(p.Header[0:6], c.DstMAC)
 	copy(p.Header[6:12], c.SrcMAC)
-	if c.Src.Is6() {
+	switch {
+	case c.Request != 0:
+		c.fillRequest(p)
+	case c.Src.Is6():
 		c.fill6(p)
-	} else {
+	default:
 		c.fill4(p)
 	}
 	return p
+}
+
+// fillRequest is a SYN without options (RFC 9293 section 3.1). What is behind it in a frame of 64 bytes is padding.
+func (c *Config) fillRequest(p *bpf.GenGenConfig) {
+	const dataOffset, syn, window = tcpSize / 4 << 4, 2, 64240
+	binary.BigEndian.PutUint16(p.Header[12:], 0x0800)
+	ip, tcp := p.Header[ethernetSize:][:ipv4Size], p.Header[ethernetSize+ipv4Size:][:tcpSize]
+	ip[0] = 0x45
+	binary.BigEndian.PutUint16(ip[2:], ipv4Size+tcpSize)
+	ip[8], ip[9] = hopLimit, protocolTCP
+	src := c.Sources.Masked().Addr().As4()
+	copy(ip[12:], src[:])
+	binary.BigEndian.PutUint16(tcp[2:], c.Request)
+	tcp[12], tcp[13] = dataOffset, syn
+	binary.BigEndian.PutUint16(tcp[14:], window)
+	p.IpSum = sum(ip)
+	p.UdpSum = sum(src[:]) + sum([]byte{0, protocolTCP, 0, tcpSize}) + sum(tcp)
+
+	dst := c.Prefix.Addr().As4()
+	p.Destination = binary.BigEndian.Uint32(dst[:])
+	p.RandomSources = uint32(math.MaxUint32 >> c.Sources.Bits())
 }
 
 func (c *Config) fill4(p *bpf.GenGenConfig) {

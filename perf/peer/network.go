@@ -37,7 +37,9 @@ type Network struct {
 	plugin  string // path
 	plugins string // directory in which it finds others: host-local
 	daemons *viaduct
-	config  map[string]any // beside cniVersion and name
+	config  map[string]any           // beside cniVersion and name
+	furnish func() map[string][]byte // more manifests by the names of their files; nil: none
+	spec    string                   // more of viaduct's NodeConfig, by lines
 
 	node  *rig.Namespace
 	dir   string
@@ -126,14 +128,17 @@ func (n *Network) startDaemons(ctx context.Context, cpus []int) error {
 		return err
 	}
 	n.input = input
-	manifests := filepath.Join(v.dir, "manifests")
+	manifests := n.manifests()
 	if err := os.MkdirAll(manifests, 0o755); err != nil {
 		return fmt.Errorf("make manifest directory: %w", err)
 	}
 	err = writeFile(filepath.Join(manifests, "node.yaml"), func(w io.Writer) {
 		fmt.Fprintf(w, "apiVersion: viaduct.dev/v1alpha1\nkind: NodeConfig\nmetadata: {name: %s}\n", nodeName)
-		fmt.Fprintf(w, "spec: {workers: 1, podCIDRs: [%s]}\n", podCIDR)
+		fmt.Fprintf(w, "spec:\n  workers: 1\n  podCIDRs: [%s]\n%s", podCIDR, n.spec)
 	})
+	if err == nil && n.furnish != nil {
+		err = n.write(n.furnish())
+	}
 	if err != nil {
 		return err
 	}
@@ -146,9 +151,35 @@ func (n *Network) startDaemons(ctx context.Context, cpus []int) error {
 	return nil
 }
 
+func (n *Network) manifests() string { return filepath.Join(n.daemons.dir, "manifests") }
+
+func (n *Network) write(files map[string][]byte) error {
+	for name, text := range files {
+		if err := n.Write(name, text); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Write puts a file into viaduct's directory of manifests, or another one in its place, whole at once.
+func (n *Network) Write(name string, text []byte) error {
+	aside := filepath.Join(n.manifests(), "."+name)
+	if err := os.WriteFile(aside, text, 0o600); err != nil {
+		return fmt.Errorf("write manifest: %w", err)
+	}
+	if err := os.Rename(aside, filepath.Join(n.manifests(), name)); err != nil {
+		return fmt.Errorf("write manifest: %w", err)
+	}
+	return nil
+}
+
+// Socket is where viaduct's dataplane answers.
+func (n *Network) Socket() string { return filepath.Join(n.daemons.run(), "dataplane.sock") }
+
 // awaitStatus asks the plugin until it says that ADD will succeed.
 func (n *Network) awaitStatus(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, startTime)
 	defer cancel()
 	for {
 		_, err := n.run("STATUS", nil)

@@ -73,6 +73,9 @@ func (v *viaduct) start(ctx context.Context, r *rig.Rig, s Setup) error {
 	return v.launch(ctx, r.DUT, s.CPUs, manifests)
 }
 
+// startTime is how long the programs may take to have all manifests in force.
+const startTime = 2 * time.Minute
+
 // launch starts both programs and returns when the dataplane forwards what the manifests say.
 func (v *viaduct) launch(ctx context.Context, in *rig.Namespace, cpus []int, manifests string) error {
 	if err := v.startControl(in, cpus, "--source", "dir:"+manifests); err != nil {
@@ -81,7 +84,7 @@ func (v *viaduct) launch(ctx context.Context, in *rig.Namespace, cpus []int, man
 	if err := v.startDataplane(in, cpus); err != nil {
 		return err
 	}
-	if err := v.dataplane.await(ctx, "ready", 30*time.Second); err != nil {
+	if err := v.dataplane.await(ctx, "ready", startTime); err != nil {
 		return fmt.Errorf("%w; %s: %s", err, v.controlBinary(), v.control.output.last())
 	}
 	return nil

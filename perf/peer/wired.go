@@ -17,6 +17,12 @@ type wired struct {
 	added   []*Pod
 }
 
+// Names of the two pods.
+const (
+	generatorPod = "generator"
+	sinkPod      = "sink"
+)
+
 // WiredNames are the subjects that pods can be joined by, as NewWired takes them.
 func WiredNames() []string { return append(Networks(), "kernel") }
 
@@ -56,7 +62,7 @@ func (w *wired) wire(r *rig.Rig) (err error) {
 		pod    Pod
 		device *rig.Device
 		host   *rig.Device
-	}{{Pod{"generator", r.Generator}, &r.Gen, &r.Left}, {Pod{"sink", r.Sink}, &r.Sunk, &r.Right}} {
+	}{{Pod{generatorPod, r.Generator}, &r.Gen, &r.Left}, {Pod{sinkPod, r.Sink}, &r.Sunk, &r.Right}} {
 		w.added = append(w.added, &end.pod)
 		if _, err := w.network.Add(&end.pod); err != nil {
 			return err

@@ -27,10 +27,14 @@ type Comparison struct {
 	Runs     int // rounds, at least 1
 	Progress io.Writer
 
-	wired bool // subjects are those of peer.WiredNames
+	wired    bool           // subjects are those of peer.WiredNames
+	filtered *peer.Filtered // if not nil, the only subject
 }
 
 func (c *Comparison) subject(name string) (peer.Subject, error) {
+	if c.filtered != nil {
+		return c.filtered, nil
+	}
 	if c.wired {
 		return peer.NewWired(name, c.Programs)
 	}

@@ -180,6 +180,23 @@ func TestSeries(t *testing.T) {
 	}
 }
 
+// TestRepeated: a run that fails once is noted, and one that fails twice is an error.
+func TestRepeated(t *testing.T) {
+	for failures, want := range []int{0, 1, 1} {
+		var doc report.Document
+		left := failures
+		samples, err := repeated(context.Background(), &doc, t.Output(), "a", func() ([]Sample, error) {
+			if left--; left >= 0 {
+				return nil, errors.New("no packet")
+			}
+			return []Sample{{"throughput", "pps", 1}}, nil
+		})
+		if len(doc.Notes) != want || (err != nil) != (failures > 1) || (len(samples) == 1) != (err == nil) {
+			t.Errorf("%d failures: %v, %v, notes %q", failures, samples, err, doc.Notes)
+		}
+	}
+}
+
 func TestProcFiles(t *testing.T) {
 	stat := []byte("cpu  1 2 3 4 5 6 7 8\ncpu1 1 0 0 0 0 0 25 0\ncpu10 1 0 0 0 0 0 99 0\nintr 5\n")
 	if d, err := softirqTime(stat, 1); err != nil || d != 250*time.Millisecond {

@@ -3,7 +3,11 @@
 package scenario
 
 import (
+	"context"
+	"fmt"
+	"io"
 	"slices"
+	"strings"
 
 	"github.com/viaduct-net/viaduct/perf/report"
 )
@@ -20,6 +24,22 @@ type series struct {
 type key struct{ subject, metric, unit string }
 
 func newSeries(name string) *series { return &series{name: name, runs: map[key][]float64{}} }
+
+// repeated takes a run again, once, when it fails: so that hours of rounds are not lost to one. It is noted.
+func repeated(ctx context.Context, doc *report.Document, progress io.Writer, name string, run func() ([]Sample, error),
+) ([]Sample, error) {
+	samples, err := run()
+	if err == nil || ctx.Err() != nil {
+		return samples, err
+	}
+	note := fmt.Sprintf("%s failed and was taken again: %v", name, err)
+	doc.Notes = append(doc.Notes, note)
+	fmt.Fprintln(progress, note)
+	if samples, err = run(); err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	return samples, nil
+}
 
 func (s *series) add(subject string, samples []Sample) {
 	for _, v := range samples {
@@ -52,10 +72,16 @@ func (s *series) differences(subjects []string) []report.Result {
 	return s.against(subjects, report.Difference)
 }
 
+// withoutRatio says so of metrics by the ends of their names, and of all shares and of what lies in tables.
+func (*series) withoutRatio(k key) bool {
+	return k.unit == "%" || k.unit == "flows" ||
+		slices.ContainsFunc(noRatio, func(name string) bool { return strings.HasSuffix(k.metric, name) })
+}
+
 func (s *series) against(subjects []string, compare func(a, b report.Result) report.Result) []report.Result {
 	var results []report.Result
 	for _, k := range s.keys {
-		if k.subject != subjects[0] || slices.Contains(noRatio, k.metric) {
+		if k.subject != subjects[0] || s.withoutRatio(k) {
 			continue
 		}
 		for _, other := range subjects[1:] {

@@ -53,7 +53,9 @@ func accept(ctx context.Context, listener int) (int, error) {
 }
 
 // dial connects once; the kernel's own repetitions of SYN fall within limit.
-func dial(to netip.Addr, limit time.Duration) (int, error) {
+func dial(to netip.Addr, limit time.Duration) (int, error) { return dialTo(to, port, limit) }
+
+func dialTo(to netip.Addr, port int, limit time.Duration) (int, error) {
 	family, sa := unix.AF_INET6, unix.Sockaddr(&unix.SockaddrInet6{Port: port, Addr: to.As16()})
 	if to.Is4() {
 		family, sa = unix.AF_INET, &unix.SockaddrInet4{Port: port, Addr: to.As4()}

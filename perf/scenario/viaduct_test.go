@@ -53,6 +53,37 @@ func TestPodsOfViaduct(t *testing.T) {
 	}
 }
 
+// TestPolicyOfViaduct takes every measure with policies that all select the pod, and with such as mostly do not.
+func TestPolicyOfViaduct(t *testing.T) {
+	p := policyOf(t, "trunk", "trunk-own")
+	p.Programs = built(t)
+	var doc report.Document
+	if err := p.Run(context.Background(), &doc); err != nil {
+		t.Fatal(err)
+	}
+	for _, subject := range p.Subjects {
+		for _, metric := range []string{"udp throughput", "rr latency p99", "crr transactions", "change p50"} {
+			if median(&doc, "policy/300", subject, metric+"/policy/2") <= 0 {
+				t.Errorf("no scaling of %s of %s", metric, subject)
+			}
+		}
+	}
+}
+
+// TestFloodOfViaduct: its table has what it is flooded with.
+func TestFloodOfViaduct(t *testing.T) {
+	f := floodOf(t, "trunk")
+	f.Programs = built(t)
+	doc := f.floods(t)
+	for _, origin := range FloodOrigins() {
+		opened := median(doc, "flood/"+origin, "trunk", "table: opened")
+		without := median(doc, "flood/"+origin, "trunk", "table: without entry")
+		if opened+without < 500 {
+			t.Errorf("flood from %s: %v flows were opened, and %v were without entry", origin, opened, without)
+		}
+	}
+}
+
 // TestCNIOfViaduct: what comes with pods goes with them.
 func TestCNIOfViaduct(t *testing.T) {
 	testenv.Root(t)

@@ -11,9 +11,9 @@
 #define MAX_LAG_NS  1000000 /* a thread that was held up for longer does not make up for it */
 
 struct gen_config {
-	__u8 header[64];     /* Ethernet, IP and UDP; zero where this program writes. The last 2 are padding. */
+	__u8 header[64];     /* Ethernet, IP and UDP or TCP; zero where this program writes. The rest is padding. */
 	__u32 ip_sum;	     /* sum of the header's IPv4 words as they stand, not folded */
-	__u32 udp_sum;	     /* the same for UDP: pseudo-header, ports and length as they stand */
+	__u32 udp_sum;	     /* the same for UDP or TCP: pseudo-header, ports and length as they stand */
 	__u32 destination;   /* IPv4 address, or bits 32 to 63 of the IPv6 one, of prefix 0; host byte order */
 	__u32 prefix_stride; /* from one prefix to the next, in units of destination */
 	__u32 prefixes;
@@ -21,8 +21,8 @@ struct gen_config {
 	__u32 ifindex;
 	__u32 ipv6;
 	__u32 timed;
-	__u32 pad;
-	__u64 interval_ns; /* between two frames of one thread, 0: as fast as possible */
+	__u32 random_sources; /* bits of the IPv4 source address that a TCP request fills in */
+	__u64 interval_ns;    /* between two frames of one thread, 0: as fast as possible */
 };
 
 /* One for each CPU, and the generator pins one thread to a CPU. */
@@ -138,6 +138,42 @@ int generate(struct xdp_md *ctx)
 	udp->check = fold(udp_sum);
 	if (!udp->check)
 		udp->check = 0xffff; /* RFC 768: zero would say that there is none */
+
+	s->sent++;
+	return bpf_redirect(config.ifindex, 0);
+}
+
+/* A TCP connection request (SYN) over IPv4, from a random source, port and sequence number. */
+SEC("xdp")
+int request(struct xdp_md *ctx)
+{
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	struct iphdr *ip = data + sizeof(struct ethhdr);
+	struct tcphdr *tcp = (void *)(ip + 1);
+	__u64 *words = data, sum;
+	struct gen_state *s;
+	__u32 zero = 0;
+
+	s = bpf_map_lookup_elem(&states, &zero);
+	if (!s || stopped || s->sent >= s->limit)
+		return XDP_DROP;
+	if (config.interval_ns && !paced(s))
+		return XDP_DROP;
+	if (data + sizeof(config.header) > end)
+		return XDP_ABORTED;
+#pragma unroll
+	for (int i = 0; i < 8; i++)
+		words[i] = ((volatile const __u64 *)config.header)[i];
+
+	ip->saddr |= bpf_htonl(bpf_get_prandom_u32() & config.random_sources);
+	ip->daddr = bpf_htonl(config.destination);
+	sum = (__u64)config.ip_sum + (ip->saddr & bpf_htonl(config.random_sources)) + ip->daddr;
+	ip->check = fold(sum);
+	tcp->source = bpf_htons(1024 + (bpf_get_prandom_u32() & 0x7fff));
+	tcp->seq = bpf_get_prandom_u32();
+	sum = (__u64)config.udp_sum + (ip->saddr & bpf_htonl(config.random_sources)) + ip->daddr + tcp->source +
+	      tcp->seq;
+	tcp->check = fold(sum);
 
 	s->sent++;
 	return bpf_redirect(config.ifindex, 0);

@@ -41,8 +41,8 @@ rounds with their 95 % confidence interval (at least 6 runs are needed for one),
 each other one, taken round by round. Nothing is visible outside the namespaces and nothing is left behind.
 
 Subjects: viaduct (viaduct-dataplane), asavie (the same over its second socket backend), testpmd (DPDK's, af_xdp
-driver, io mode), kernel (IP forwarding). The commands pods and cni have subjects of their own, which wire pods. What
-the machine does not have is said and left out.
+driver, io mode), kernel (IP forwarding). The commands pods, cni, policy and flood have subjects of their own, which
+wire pods. What the machine does not have is said and left out.
 
 Exit codes: 0 measured, 1 a measurement failed or was interrupted, 2 flags or this machine do not allow one.`,
 		SilenceUsage: true, SilenceErrors: true,
@@ -57,7 +57,7 @@ Exit codes: 0 measured, 1 a measurement failed or was interrupted, 2 flags or th
 	root.SetOut(stdout)
 	root.SetErr(stderr)
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(p.forward(), p.tcp(), p.rr(), p.crr(), p.idle(), p.control(), p.pods(), p.cni())
+	root.AddCommand(p.forward(), p.tcp(), p.rr(), p.crr(), p.idle(), p.control(), p.pods(), p.cni(), p.policy(), p.flood())
 	return root
 }
 

@@ -55,6 +55,16 @@ func TestWrongUse(t *testing.T) {
 		{"cni --parallel 51", "51 in parallel"},
 		{"cni --memory 10", "memory of 10 pods"},
 		{"cni --runs 0", "0 runs"},
+		{"policy --subjects kernel", "kernel"},
+		{"policy --measures tcp", "tcp"},
+		{"policy --policies 10,1", "1 policies after 10"},
+		{"policy --rules 0", "0 rules"},
+		{"policy --pods 0", "0 pods"},
+		{"policy --flows 20000", "20000 flows"},
+		{"flood --subjects nft", "nft"},
+		{"flood --from moon", "moon"},
+		{"flood --probes 0", "0 probes"},
+		{"flood --rate -1", "rate"},
 	} {
 		code, stdout, stderr := execute(t, strings.Fields(tc.args)...)
 		if code != exitUsage || stdout != "" {
@@ -70,8 +80,10 @@ func TestHelpNamesEveryFlag(t *testing.T) {
 	for command, flags := range map[string]string{
 		"forward": "size flows ipv6 routes duration runs subjects rate output queues mtu latency dataplane",
 		"tcp":     "mtu duration runs subjects ipv6", "rr": "duration", "crr": "duration", "idle": "duration",
-		"pods": "subjects measures runs duration flows plugin reference dataplane output",
-		"cni":  "subjects adds pods parallel memory runs plugin reference dataplane output",
+		"pods":   "subjects measures runs duration flows plugin reference dataplane output",
+		"policy": "subjects measures policies rules pods changes flows runs duration dataplane output",
+		"flood":  "subjects from rate probes runs duration dataplane output",
+		"cni":    "subjects adds pods parallel memory runs plugin reference dataplane output",
 	} {
 		code, stdout, _ := execute(t, command, "--help")
 		for _, flag := range strings.Fields(flags) {

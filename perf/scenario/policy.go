@@ -1,0 +1,222 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package scenario
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/viaduct-net/viaduct/perf/cluster"
+	"github.com/viaduct-net/viaduct/perf/peer"
+	"github.com/viaduct-net/viaduct/perf/report"
+	"github.com/viaduct-net/viaduct/perf/rig"
+)
+
+// Policy is what policies cost between two pods of a node, of which one may be reached by the other on two ports alone.
+type Policy struct {
+	Subjects []string // names as in peer.FilteredNames; ratios are of the first to each other one
+	peer.Programs
+	Counts   []int // of policies, the smallest first; scaling is that of the last to the first
+	Rules    int   // of each of viaduct's policies
+	Pods     int   // of the cluster
+	Measures []string
+	Changes  int // of a policy to time; at most as many are changed in turns
+	Flows    int // of UDP; see gen.Config
+	Duration time.Duration
+	Runs     int
+	Progress io.Writer
+}
+
+// policyMeasures are the names of what Policy measures, and each as a trial that adds to the metrics' names.
+var policyMeasures = map[string]func(p *Policy, f *peer.Filtered) trial{
+	"udp": func(p *Policy, _ *peer.Filtered) trial {
+		f := Forward{Comparison: p.comparison(), Size: 64, Flows: p.Flows, Duration: p.Duration}
+		return f.established
+	},
+	"rr":     func(p *Policy, _ *peer.Filtered) trial { return bounded(p.tcp().requestResponse) },
+	"crr":    func(p *Policy, _ *peer.Filtered) trial { return bounded(p.tcp().connectRequestResponse) },
+	"change": func(p *Policy, f *peer.Filtered) trial { return (&policyChange{p, f}).trial },
+}
+
+// PolicyMeasures are the names of what Policy measures, in the order in which it does.
+func PolicyMeasures() []string { return []string{"udp", "rr", "crr", "change"} }
+
+func (p *Policy) tcp() *TCP { return &TCP{Comparison: p.comparison(), Duration: p.Duration} }
+
+func (p *Policy) comparison() Comparison {
+	return Comparison{
+		Subjects: p.Subjects, Programs: p.Programs, Rig: rig.Options{Queues: 1, MTU: linkMTU}, Runs: p.Runs,
+		Progress: p.Progress, wired: true,
+	}
+}
+
+// policies is how much policy there is in a run, and what it lets pass.
+func (p *Policy) policies(count int) cluster.Policies {
+	return cluster.Policies{Count: count, Rules: p.Rules, Pods: p.Pods,
+		Admitted: []cluster.Admitted{{Protocol: "TCP", Port: port}, {Protocol: "UDP", Port: establishPort}}}
+}
+
+// Validate says what is wrong with the settings.
+func (p *Policy) Validate() error {
+	for i, s := range p.Subjects {
+		if _, err := peer.NewFiltered(s, p.Programs, cluster.Policies{}); err != nil {
+			return err
+		}
+		if slices.Contains(p.Subjects[:i], s) {
+			return fmt.Errorf("subject %q is named twice", s)
+		}
+	}
+	for i, m := range p.Measures {
+		if _, known := policyMeasures[m]; !known || slices.Contains(p.Measures[:i], m) {
+			return fmt.Errorf("measure %q: want each of %s at most once", m, strings.Join(PolicyMeasures(), ", "))
+		}
+	}
+	for i, count := range p.Counts {
+		if err := p.policies(count).Validate(); err != nil {
+			return err
+		}
+		if i > 0 && count <= p.Counts[i-1] {
+			return fmt.Errorf("%d policies after %d: want the smaller number first", count, p.Counts[i-1])
+		}
+	}
+	switch {
+	case len(p.Subjects) == 0:
+		return errors.New("no subject")
+	case len(p.Measures) == 0:
+		return errors.New("no measure")
+	case len(p.Counts) == 0:
+		return errors.New("no number of policies")
+	case p.Runs < 1 || p.Changes < 1:
+		return fmt.Errorf("%d runs, %d changes: want at least 1", p.Runs, p.Changes)
+	case p.Flows < 1 || p.Flows > maxEstablished:
+		return fmt.Errorf("%d flows: want 1 to %d", p.Flows, maxEstablished)
+	case p.Duration < 10*time.Millisecond:
+		return fmt.Errorf("duration %s: want at least 10ms", p.Duration)
+	}
+	return nil
+}
+
+// Run measures in rounds all numbers of policies of all subjects in turns, and adds results to doc.
+func (p *Policy) Run(ctx context.Context, doc *report.Document) error {
+	if err := p.Validate(); err != nil {
+		return err
+	}
+	var present []string
+	for _, name := range p.Subjects {
+		s, _ := peer.NewFiltered(name, p.Programs, cluster.Policies{})
+		if missing := s.Missing(rig.Options{}); missing != "" {
+			leftOut(doc, p.Progress, name, missing)
+			continue
+		}
+		present = append(present, name)
+	}
+	if len(present) == 0 {
+		return errors.New("no subject is present on this machine")
+	}
+	all := make([]*series, len(p.Counts))
+	for i, count := range p.Counts {
+		all[i] = newSeries(fmt.Sprintf("policy/%d", count))
+	}
+	for round := range p.Runs {
+		for i, count := range p.Counts {
+			for _, name := range present {
+				samples, err := repeated(ctx, doc, p.Progress, fmt.Sprintf("%s round %d %s", all[i].name, round+1, name),
+					func() ([]Sample, error) { return p.once(ctx, name, count) })
+				if err != nil {
+					return err
+				}
+				all[i].add(name, samples)
+				fmt.Fprintf(p.Progress, "policy/%d round %d/%d %s:%s\n", count, round+1, p.Runs, name, sampleText(samples))
+			}
+		}
+	}
+	for _, s := range all {
+		doc.Results = append(doc.Results, s.results()...)
+		doc.Results = append(doc.Results, s.ratios(present)...)
+	}
+	doc.Results = append(doc.Results, scaling(all[0], all[len(all)-1])...)
+	doc.Notes = append(doc.Notes, podNote, policyNote)
+	return nil
+}
+
+const policyNote = "policies: NetworkPolicies, each with --rules rules of one deployment's pods and a port; of the " +
+	"kernel's subjects a rule each, of one pod's address and a port. One in the middle admits what is measured. " +
+	"udp: flows that were answered before"
+
+// scaling is what the numbers with many policies are to those with few, round by round.
+func scaling(few, many *series) []report.Result {
+	var results []report.Result
+	for _, k := range many.keys {
+		if _, both := few.runs[k]; !both || few == many || many.withoutRatio(k) {
+			continue
+		}
+		r := report.Ratio(many.result(k), few.result(k))
+		r.Metric = k.metric + "/" + few.name
+		results = append(results, r)
+	}
+	return results
+}
+
+// once takes all measures of one subject with one number of policies.
+func (p *Policy) once(ctx context.Context, name string, count int) ([]Sample, error) {
+	subject, err := peer.NewFiltered(name, p.Programs, p.policies(count))
+	if err != nil {
+		return nil, err
+	}
+	c := p.comparison()
+	c.filtered = subject
+	return c.once(ctx, name, func(ctx context.Context, r *rig.Rig, s peer.Subject) (samples []Sample, err error) {
+		if err := refuses(ctx, r); err != nil {
+			return nil, fmt.Errorf("%s: %w", name, err)
+		}
+		for _, m := range PolicyMeasures() {
+			if !slices.Contains(p.Measures, m) {
+				continue
+			}
+			more, err := policyMeasures[m](p, subject)(ctx, r, s)
+			if err != nil {
+				return nil, fmt.Errorf("%s: %w", m, err)
+			}
+			for _, sample := range more {
+				sample.Metric = m + " " + sample.Metric
+				samples = append(samples, sample)
+			}
+		}
+		return samples, nil
+	})
+}
+
+// refuses checks that policy is in force: a port that nothing admits, and at which nobody listens, does not even say
+// so, asked again and again.
+func refuses(ctx context.Context, r *rig.Rig) error {
+	const times = 3
+	deadline := time.Now().Add(passTimeout)
+	for silent := 0; silent < times; {
+		err := r.Generator.Do(func() error {
+			fd, err := dialTo(r.Sunk.Addr4.Addr(), port+1, patience)
+			if err == nil {
+				_ = unix.Close(fd)
+			}
+			return err
+		})
+		switch {
+		case errors.Is(err, unix.EINPROGRESS) || errors.Is(err, unix.ETIMEDOUT):
+			silent++
+			continue
+		case time.Now().After(deadline):
+			return fmt.Errorf("port %d, which no policy admits, answers: %w", port+1, err)
+		}
+		silent = 0
+		if err := sleep(ctx, 50*time.Millisecond); err != nil {
+			return err
+		}
+	}
+	return nil
+}
