@@ -338,7 +338,9 @@ type FlowTable struct {
 	RefusedPort   uint64 `protobuf:"varint,10,opt,name=refused_port,json=refusedPort,proto3" json:"refused_port,omitempty"`
 	RefusedSource uint64 `protobuf:"varint,11,opt,name=refused_source,json=refusedSource,proto3" json:"refused_source,omitempty"`
 	// Connections begun without an entry until they were answered, since too many were not.
-	WithoutEntry  uint64 `protobuf:"varint,12,opt,name=without_entry,json=withoutEntry,proto3" json:"without_entry,omitempty"`
+	WithoutEntry uint64 `protobuf:"varint,12,opt,name=without_entry,json=withoutEntry,proto3" json:"without_entry,omitempty"`
+	// Connection requests that were dropped under a flood, and pass when they are repeated.
+	Unrepeated    uint64 `protobuf:"varint,13,opt,name=unrepeated,proto3" json:"unrepeated,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -453,6 +455,13 @@ func (x *FlowTable) GetRefusedSource() uint64 {
 func (x *FlowTable) GetWithoutEntry() uint64 {
 	if x != nil {
 		return x.WithoutEntry
+	}
+	return 0
+}
+
+func (x *FlowTable) GetUnrepeated() uint64 {
+	if x != nil {
+		return x.Unrepeated
 	}
 	return 0
 }
@@ -3568,7 +3577,7 @@ const file_dataplane_api_dataplane_proto_rawDesc = "" +
 	"state_file\x18\x12 \x01(\v2\x1f.viaduct.dataplane.v1.StateFileR\tstateFile\x12\x1a\n" +
 	"\bpolicies\x18\x13 \x01(\x04R\bpolicies\x12>\n" +
 	"\n" +
-	"flow_table\x18\x14 \x01(\v2\x1f.viaduct.dataplane.v1.FlowTableR\tflowTable\"\xec\x02\n" +
+	"flow_table\x18\x14 \x01(\v2\x1f.viaduct.dataplane.v1.FlowTableR\tflowTable\"\x8c\x03\n" +
 	"\tFlowTable\x12\x14\n" +
 	"\x05flows\x18\x01 \x01(\x04R\x05flows\x12\x1a\n" +
 	"\bcapacity\x18\x02 \x01(\x04R\bcapacity\x12\x1b\n" +
@@ -3582,7 +3591,10 @@ const file_dataplane_api_dataplane_proto_rawDesc = "" +
 	"\frefused_port\x18\n" +
 	" \x01(\x04R\vrefusedPort\x12%\n" +
 	"\x0erefused_source\x18\v \x01(\x04R\rrefusedSource\x12#\n" +
-	"\rwithout_entry\x18\f \x01(\x04R\fwithoutEntry\"\xc3\x01\n" +
+	"\rwithout_entry\x18\f \x01(\x04R\fwithoutEntry\x12\x1e\n" +
+	"\n" +
+	"unrepeated\x18\r \x01(\x04R\n" +
+	"unrepeated\"\xc3\x01\n" +
 	"\vControlLink\x12\x1c\n" +
 	"\tconnected\x18\x01 \x01(\bR\tconnected\x124\n" +
 	"\x16since_unix_nanoseconds\x18\x02 \x01(\x03R\x14sinceUnixNanoseconds\x12\x14\n" +

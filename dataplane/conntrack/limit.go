@@ -14,9 +14,16 @@ type limits struct {
 	keys      Seed
 	perPort   int32
 	perSource int32
-	shared    atomic.Uint32     // the port that is many stations', whose flows are not limited; 0: none
-	ports     []atomic.Int32    // by the low bits of PortID: ports of a node are numbered from below
+	perFlood  int32
+	ports     []ofPort          // by the low bits of PortID: ports of a node are numbered from below
 	sources   [2][]atomic.Int32 // a count-min sketch: counts of two hashes of an address, the lower one counts
+}
+
+// ofPort is what a port has.
+type ofPort struct {
+	opened     atomic.Int32
+	handshakes atomic.Int32 // of them TCP's that are not over
+	shared     atomic.Bool  // behind it are many: what it opens is not limited
 }
 
 // maxPorts is the number of ports that have counters of their own; further ones share them.
@@ -34,7 +41,8 @@ func (l *limits) init(cfg Config, flows int, keys *Seed) {
 	if cfg.PerSource <= 0 {
 		l.perSource = int32(max(flows/defaultShare, 1))
 	}
-	l.ports = make([]atomic.Int32, maxPorts)
+	l.perFlood = int32(max(flows/halfShare, 64))
+	l.ports = make([]ofPort, maxPorts)
 	// Were all flows unanswered and of as many sources, a counter would show 8, far from any limit.
 	n := ceilPower(max(flows/8, 64))
 	for i := range l.sources {
@@ -44,22 +52,31 @@ func (l *limits) init(cfg Config, flows int, keys *Seed) {
 
 // portEnters counts a flow that a port opens, unless it has as many as it may.
 func (l *limits) portEnters(port uint32) bool {
-	c := &l.ports[port%maxPorts]
-	if c.Add(1) > l.perPort && port != l.shared.Load() {
-		c.Add(-1)
+	p := &l.ports[port%maxPorts]
+	if p.opened.Add(1) > l.perPort && !p.shared.Load() {
+		p.opened.Add(-1)
 		return false
 	}
 	return true
 }
 
-func (l *limits) portLeaves(port uint32) { l.ports[port%maxPorts].Add(-1) }
+func (l *limits) portLeaves(port uint32) { l.ports[port%maxPorts].opened.Add(-1) }
 
 func (l *limits) portFull(port uint32) bool {
-	return l.ports[port%maxPorts].Load() >= l.perPort && port != l.shared.Load()
+	p := &l.ports[port%maxPorts]
+	return p.opened.Load() >= l.perPort && !p.shared.Load()
 }
 
-// Share says that behind a port are all who are not of this node: it may have opened any number of flows. 0: none is.
-func (t *Table) Share(port packet.PortID) { t.limits.shared.Store(uint32(port)) }
+// handshakes counts a TCP flow of a port's that begins its handshake, or ends it.
+func (l *limits) handshakes(port uint32, by int32) { l.ports[port%maxPorts].handshakes.Add(by) }
+
+// floods says whether a port has begun so many connections that nobody answers that it is a flood: see repeat.go.
+func (l *limits) floods(port uint32) bool {
+	return l.ports[port%maxPorts].handshakes.Load() >= l.perFlood
+}
+
+// Share says whether behind a port are many, as behind an uplink or the host's: it may have opened any number of flows.
+func (t *Table) Share(port packet.PortID, is bool) { t.limits.ports[port%maxPorts].shared.Store(is) }
 
 func (l *limits) source(e Tuple) (a, b *atomic.Int32) {
 	h := l.keys.source(e.Src)

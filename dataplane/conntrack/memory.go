@@ -14,6 +14,7 @@ type memory struct {
 	slots   []uint64
 	links   []link
 	marks   []uint64
+	syns    []uint32
 }
 
 func reserve(shards, each, slots int) memory {
@@ -22,6 +23,7 @@ func reserve(shards, each, slots int) memory {
 		slots:   huge[uint64](shards * slots),
 		links:   make([]link, shards*(each+1)),
 		marks:   make([]uint64, shards*slots/2),
+		syns:    make([]uint32, shards*max(min(repeatFactor*shards*each, repeatMax)/shards/repeatWays, 1)*repeatWays),
 	}
 }
 

@@ -154,7 +154,7 @@ func (r *rig) sound() {
 		}
 	}
 	for i := range r.tab.limits.ports {
-		ports += int(r.tab.limits.ports[i].Load())
+		ports += int(r.tab.limits.ports[i].opened.Load())
 	}
 	for row := range sources {
 		for i := range r.tab.limits.sources[row] {

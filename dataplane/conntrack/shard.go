@@ -18,6 +18,7 @@ type shard struct {
 	entries []entry
 	links   []link // by number; number 0 unused
 	marks   []uint64
+	syns    []uint32 // see repeat.go
 	limits  *limits
 
 	lists  [numClasses]list // classHalf and classDone by age; the free entries in classOpen's place
@@ -34,12 +35,14 @@ type link struct{ older, newer uint32 }
 // list is entries in the order in which they came.
 type list struct{ oldest, newest uint32 }
 
-func (sh *shard) init(l *limits, m memory, i, each, slots int) {
+func (sh *shard) init(l *limits, m memory, i, shards, each, slots int) {
 	sh.limits = l
 	sh.slots = m.slots[i*slots : (i+1)*slots]
 	sh.entries = m.entries[i*each : (i+1)*each]
 	sh.links = m.links[i*(each+1) : (i+1)*(each+1)]
 	sh.marks = m.marks[i*slots/2 : (i+1)*slots/2]
+	syns := len(m.syns) / shards
+	sh.syns = m.syns[i*syns : (i+1)*syns]
 	sh.dice = uint32(i) + 1
 	for n := each; n > 0; n-- { // the newest is taken first
 		sh.push(listFree, uint32(n))
@@ -134,6 +137,13 @@ func (sh *shard) enter(n uint32, next state) {
 	sh.counts[e.state]--
 	sh.counts[next]++
 	was, is := classes[e.state], classes[next]
+	if shaking := e.state.handshake(); shaking != next.handshake() {
+		by := int32(1)
+		if shaking {
+			by = -1
+		}
+		sh.limits.handshakes(uint32(e.ports), by)
+	}
 	e.state = next
 	if was == is {
 		return
@@ -159,6 +169,9 @@ func (sh *shard) free(n uint32, why cause) {
 	}
 	if c == classHalf {
 		sh.limits.sourceLeaves(e)
+	}
+	if e.state.handshake() {
+		sh.limits.handshakes(uint32(e.ports), -1)
 	}
 	sh.limits.portLeaves(uint32(e.ports))
 	sh.counts[e.state]--

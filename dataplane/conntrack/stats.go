@@ -19,12 +19,13 @@ const (
 
 // counters of a shard, kept under its lock.
 type counters struct {
-	opened   uint64
-	marked   uint64
-	recalled uint64
-	revoked  uint64
-	closed   [numCauses]uint64
-	refused  [3]uint64 // FlowTableFull, FlowLimit, SourceLimit
+	opened     uint64
+	marked     uint64
+	recalled   uint64
+	unrepeated uint64
+	revoked    uint64
+	closed     [numCauses]uint64
+	refused    [3]uint64 // FlowTableFull, FlowLimit, SourceLimit
 }
 
 func (c *counters) refuse(r verdict.Reason) {
@@ -56,6 +57,7 @@ type Stats struct {
 	EvictedIdle     uint64
 
 	Fingerprints uint64 // SYNs that got no entry
+	Unrepeated   uint64 // SYNs under a flood that have to be repeated
 	Answered     uint64 // of which as many opened a flow after all
 
 	RefusedFull, RefusedPort, RefusedSource uint64
@@ -112,6 +114,7 @@ func (s *Stats) add(c *counters) {
 	s.EvictedIdle += c.closed[causeEvictedIdle]
 	s.Fingerprints += c.marked
 	s.Answered += c.recalled
+	s.Unrepeated += c.unrepeated
 	s.RefusedFull += c.refused[0]
 	s.RefusedPort += c.refused[1]
 	s.RefusedSource += c.refused[2]

@@ -12,6 +12,7 @@
 //	follow.go    the flow's state, by protocol: tcp.go with segment.go and window.go, udp.go, icmp.go, sctp.go
 //	inner.go     the packet that an ICMP error is about
 //	syn.go       fingerprints: what is kept of a SYN under a flood
+//	repeat.go    SYNs that have to be repeated, under a flood
 //	revoke.go    what becomes of a flow that policy no longer lets
 //	open.go      Open: a new flow, if limits (limit.go) and memory (room.go, memory.go) let it in
 //	sweep.go     frees what has expired
@@ -85,7 +86,7 @@ func New(cfg Config) *Table {
 	slots := ceilPower(2 * each)
 	m := reserve(n, each, slots)
 	for i := range t.shards {
-		t.shards[i].init(&t.limits, m, i, each, slots)
+		t.shards[i].init(&t.limits, m, i, n, each, slots)
 	}
 	return t
 }
@@ -191,7 +192,7 @@ func (t *Table) Track(p *packet.Packet, in packet.PortID, now int64, generation 
 			sh.free(n, causeExpired)
 		}
 	}
-	t.unknown(sh, p, &k, from, now, s)
+	t.unknown(sh, p, in, &k, from, now, s)
 	sh.lock.Unlock()
 }
 
@@ -221,11 +222,11 @@ func (sh *shard) track(n uint32, p *packet.Packet, in packet.PortID, d uint8, ti
 }
 
 // unknown says whether a packet of no flow may open one.
-func (t *Table) unknown(sh *shard, p *packet.Packet, k *key, from uint8, now int64, s *Seen) {
+func (t *Table) unknown(sh *shard, p *packet.Packet, in packet.PortID, k *key, from uint8, now int64, s *Seen) {
 	s.Status, s.Tuple = NewFlow, k.tuple(from)
 	switch {
 	case p.Proto == packet.ProtoTCP:
-		t.unknownTCP(sh, p, from, now, s)
+		t.unknownTCP(sh, p, in, from, now, s)
 	case p.Proto == packet.ProtoSCTP && !opensSCTP(p):
 		s.refuse(verdict.SCTPWithoutFlow)
 	case s.kind != 0 && queryOf(p.Proto, p.ICMPType).answer:

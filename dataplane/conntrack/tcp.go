@@ -173,7 +173,7 @@ func (sh *shard) reset(n uint32, g *segment, d uint8, tick uint32) verdict.Reaso
 
 // unknownTCP says whether a segment of no flow may open one: a SYN, the answer to a SYN of which there is a
 // fingerprint, and a segment with ACK, in mid-stream.
-func (t *Table) unknownTCP(sh *shard, p *packet.Packet, from uint8, now int64, s *Seen) {
+func (t *Table) unknownTCP(sh *shard, p *packet.Packet, in packet.PortID, from uint8, now int64, s *Seen) {
 	loose := now < t.loose
 	if p.L4 == 0 {
 		s.refuse(verdict.TCPWithoutFlow)
@@ -185,6 +185,10 @@ func (t *Table) unknownTCP(sh *shard, p *packet.Packet, from uint8, now int64, s
 	case g.flags&(tcpSYN|tcpRST) == 0:
 		s.Either = loose
 	case g.flags&(tcpSYN|tcpACK) == tcpSYN:
+		if t.limits.floods(uint32(in)) && !sh.repeated(t.keys.mark(s.hash, from, g.seq), now) {
+			sh.count.unrepeated++
+			s.refuse(verdict.SYNFlood)
+		}
 	case g.has(tcpACK):
 		place, _ := sh.recall(t.keys.mark(s.hash, from^1, g.ack-1), now)
 		if place != nil || loose && g.has(tcpSYN) {

@@ -58,15 +58,16 @@ func (f *Forwarder) forget(ports []packet.PortID) {
 	flows.Forget(gone)
 }
 
-// shareFlows lets the host's port, behind which is the whole world, open as many flows as there is room for.
+// shareFlows lets ports behind which there may be the whole world, those of the host and of links, open as many flows
+// as there is room for. A delta brings pods alone.
 func (f *Forwarder) shareFlows(t *tables.Tables) {
 	flows := f.flows.Load()
 	if flows == nil {
 		return
 	}
 	for i := range t.Ports {
-		if t.Ports[i].Host {
-			flows.Share(t.Ports[i].ID)
+		if p := &t.Ports[i]; p.ID != 0 {
+			flows.Share(p.ID, !p.Station.Only() || p.Station.Router)
 		}
 	}
 }
@@ -92,7 +93,7 @@ func (f *Forwarder) flowTable() *api.FlowTable {
 		Closed: s.Reopened + s.Forgotten + s.EvictedDone, Expired: s.Expired, Revoked: s.Revoked,
 		Evicted:      s.EvictedHalfOpen + s.EvictedIdle,
 		RefusedTable: s.RefusedFull, RefusedPort: s.RefusedPort, RefusedSource: s.RefusedSource,
-		WithoutEntry: s.Fingerprints,
+		WithoutEntry: s.Fingerprints, Unrepeated: s.Unrepeated,
 	}
 }
 

@@ -120,7 +120,7 @@ func collectFlows(ch chan<- prometheus.Metric, t *api.FlowTable) {
 	}
 	for event, n := range map[string]uint64{
 		"opened": t.Opened, "closed": t.Closed, "expired": t.Expired, "revoked": t.Revoked, "evicted": t.Evicted,
-		"without_entry": t.WithoutEntry,
+		"without_entry": t.WithoutEntry, "unrepeated": t.Unrepeated,
 	} {
 		ch <- prometheus.MustNewConstMetric(flowDesc, prometheus.CounterValue, float64(n), event)
 	}

@@ -108,6 +108,7 @@ const (
 	FlowTableFull
 	FlowLimit
 	SourceLimit
+	SYNFlood
 	FragmentOverlap
 	FragmentTimeout
 	FragmentQueueFull
@@ -203,6 +204,7 @@ var reasons = [NumReasons]entry{
 	FlowTableFull:           {"flow_table_full", Dropped, "no room for another flow, and none that may go"},
 	FlowLimit:               {"flow_limit", Dropped, "its port has opened as many flows as it may"},
 	SourceLimit:             {"source_limit", Dropped, "its source has as many unanswered flows as it may"},
+	SYNFlood:                {"syn_flood", Dropped, "first TCP SYN of a connection under a flood; repeated, it passes"},
 	FragmentOverlap:         {"fragment_overlap", Dropped, "its datagram's fragments overlap or contradict (RFC 5722)"},
 	FragmentTimeout:         {"fragment_timeout", Dropped, "the first fragment of its datagram did not come in time"},
 	FragmentQueueFull:       {"fragment_queue_full", Dropped, "too many fragments wait for their datagram's first"},
