@@ -142,21 +142,35 @@ func BenchmarkNew(b *testing.B) {
 	benchFull(b, open)
 }
 
-// BenchmarkFlood is a SYN of an address and port that was never seen, in a table that has enough of them.
+// BenchmarkFlood is a SYN of an address and port that was never seen, in a table that has enough of them: where it gets
+// a fingerprint, and where it has to be repeated.
 func BenchmarkFlood(b *testing.B) {
-	t := New(Config{PerPort: 1 << 30, Seed: &testSeed})
+	b.Run("fingerprint", func(b *testing.B) {
+		t := New(Config{PerPort: 1 << 30, Seed: &testSeed})
+		t.limits.perFlood = 1 << 30
+		benchFlood(b, t)
+		if st := t.Stats(); st.Fingerprints < uint64(b.N) {
+			b.Fatalf("%+v", st)
+		}
+	})
+	b.Run("repeat", func(b *testing.B) {
+		t := New(Config{PerPort: 1 << 30, Seed: &testSeed})
+		benchFlood(b, t)
+		if st := t.Stats(); st.Unrepeated < uint64(b.N) {
+			b.Fatalf("%+v", st)
+		}
+	})
+}
+
+func benchFlood(b *testing.B, t *Table) {
 	src, dst := ends(false)
 	p := parse(b, ipPacket(src, dst, packet.ProtoTCP, tcpSegment{seq: 1, flags: tcpSYN, window: 500, scale: 7}.bytes()))
 	benchFull(b, func(i uint32) {
 		benchFlow(p, false, order(i), 0)
-		s := t.seen(p, 1, start, 1)
-		if r := t.Open(&s, p, 1, 2, start, 1, 7); r != verdict.None {
-			b.Fatal(r)
+		if s := t.seen(p, 1, start, 1); s.Status == NewFlow {
+			t.Open(&s, p, 1, 2, start, 1, 7)
 		}
 	})
-	if st := t.Stats(); st.Fingerprints < uint64(b.N) {
-		b.Fatalf("%+v", st)
-	}
 }
 
 // benchFull opens as many flows as there are entries, then measures further ones.
