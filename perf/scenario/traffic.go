@@ -33,7 +33,7 @@ const maxProbes = 20_000
 
 // connectTime is how long a new connection may take, all in all: a request that is lost is repeated after a second
 // (RFC 6298 section 2).
-const connectTime = time.Second
+const connectTime = 3 * time.Second
 
 // traffic is what goes on beside a flood.
 type traffic struct {

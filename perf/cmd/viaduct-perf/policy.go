@@ -55,7 +55,7 @@ random sources, or from another pod of the node, with its own address and random
   established  datagrams that are answered, at --probes a second, between two other pods, and between the world and a
                pod: what is lost, and the time there and back
   new          short connections one after another between the two other pods, and from the world to the flooded pod:
-               how many succeed within a second, and the time of one
+               how many succeed within three seconds, and the time of one
 
 Subjects: trunk (viaduct-cni, viaduct-control and viaduct-dataplane, one worker, a shared uplink), and kernel (the
 reference plugin ptp, IP forwarding, nftables with connection tracking). Both have their table's usual size. Where
