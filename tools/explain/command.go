@@ -22,8 +22,8 @@ type flags struct {
 	manifests, node          string
 }
 
-const long = `Explain what policy says of a flow that would begin: the verdict, the rule that decides, and what was looked at on
-the way to it, in order. Both ends' policies are asked, also of pods of other nodes.
+const long = `Explain what policy says of a flow that would begin: the verdict, the rule that decides, and what was
+looked at on the way to it, in order. Both ends' policies are asked, also of pods of other nodes.
 
 An end is NAMESPACE/POD, node/NAME or an address (a pod of a namespace named "node" can be said by its address alone).
 Of an end with several addresses of a family the first is taken. A flow is explained in each family that both ends have;
@@ -31,12 +31,12 @@ it is denied if one of them is.
 
 The running dataplane is asked, with what it learned from pods' DNS answers, and control where the pods are. With
 --manifests neither has to run: the directory is judged by the same tables. Pods and nodes that have no address there
-are given one that is set aside for tests (198.18.0.0/15 and 2001:2::/48), so that their labels can be judged; of ipBlock
-and networks only prefixes that hold these match them. Addresses have no domain names then.
+are given one that is set aside for tests (198.18.0.0/15 and 2001:2::/48), so that their labels can be judged; of
+ipBlock and networks only prefixes that hold these match them. Addresses have no domain names then.
 
-json: {"verdict": "allow"|"deny", "reason", "rule", "steps", "staged_verdict", "staged_rule", "epoch", "family", "source",
-"destination", "from", "to", "protocol", "port", "families": […]}. "families" has an object with the fields up to
-"destination" for each family, IPv4 first; those at the top are of the first that is denied, or else of the first.
+json: {"family", "source", "destination", "verdict": "allow"|"deny", "reason", "rule", "steps", "staged_verdict",
+"staged_rule", "epoch", "from", "to", "protocol", "port", "families": […]}. "families" has an object with the fields up
+to "epoch" for each family, IPv4 first; those at the top are of the first that is denied, or else of the first.
 
 Exit status: 0 the flow may be, 1 it is denied, 2 nobody could say.`
 

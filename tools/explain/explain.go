@@ -116,7 +116,8 @@ func (q *question) answer(f family, reply *api.ExplainReply) Answer {
 	return a
 }
 
-// merge makes one reply of what both ends' nodes say: the source's is asked first, and where it denies the other is not.
+// merge makes one reply of what both ends' nodes say: the source's is asked first, and where it denies the other's is
+// not.
 func merge(out, in *api.ExplainReply) *api.ExplainReply {
 	r, staged, stagedRule := out, stagedOf(out), cmp.Or(out.StagedRule, out.Rule)
 	if out.Verdict == allow {

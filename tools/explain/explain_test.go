@@ -201,7 +201,8 @@ func TestCompletion(t *testing.T) {
 	for _, tt := range []struct{ args, want string }{
 		{"--protocol |", "tcp udp sctp icmp icmpv6"},
 		{"--from |", "shop/web"},
-		{"--manifests testdata/manifests --to |", "shop/client shop/db shop/lost shop/old shop/web watch/agent watch/scraper"},
+		{"--manifests testdata/manifests --to |",
+			"shop/client shop/db shop/lost shop/old shop/web watch/agent watch/scraper"},
 	} {
 		args := append([]string{"__complete", "explain"}, strings.Fields(strings.TrimSuffix(tt.args, "|"))...)
 		out, err := execute(t, run, "text", append(args, "")...)
@@ -227,7 +228,8 @@ func TestMerge(t *testing.T) {
 		{"no rule at the destination", reply(allow, "a", "", ""), reply(allow, "", "", ""), "allow a   [from to a ]"},
 		{"the destination denies", reply(allow, "a", "", ""), reply(deny, "b", "", ""), "deny b   [from to a b]"},
 		{"the source denies", reply(deny, "a", "", ""), reply(allow, "b", "", ""), "deny a   [from to a]"},
-		{"staged denies at the source", reply(allow, "a", deny, "s"), reply(allow, "b", "", ""), "allow b deny s [from to a b]"},
+		{"staged denies at the source", reply(allow, "a", deny, "s"), reply(allow, "b", "", ""),
+			"allow b deny s [from to a b]"},
 		{"staged denies at the destination", reply(allow, "a", "", ""), reply(allow, "b", deny, "s"),
 			"allow b deny s [from to a b]"},
 		{"staged lets at the source", reply(deny, "a", allow, "s"), reply(allow, "b", "", ""), "deny a allow b [from to a]"},

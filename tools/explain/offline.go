@@ -140,8 +140,8 @@ func (d *desired) nodeAddresses(node *model.Object) []netip.Addr {
 	return addresses
 }
 
-// Addresses of ends that have none are of prefixes that are set aside for tests of networks (RFC 2544 C.2.2, RFC 5180 8):
-// no prefix of a policy is meant for them.
+// setAside is where the addresses of ends are of that have none: prefixes for tests of networks (RFC 2544 C.2.2, RFC
+// 5180 8). No prefix of a policy is meant for them.
 var setAside = [families]netip.Prefix{netip.MustParsePrefix("198.18.0.0/15"), netip.MustParsePrefix("2001:2::/48")}
 
 // invented are addresses for an end.

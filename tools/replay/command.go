@@ -51,7 +51,7 @@ Exit status: 0 the capture was replayed to its end, 1 the capture is torn or mal
 or the ledger does not balance, 2 it could not start.`,
 		Example: `  viaduct replay --manifests lab/ --in some.pcap --port left --out out.pcapng --report -
   viaduct replay --manifests pods/ --in some.pcap --port shop/client,shop/web --out out.pcapng --report -`,
-		Args:    cobra.NoArgs,
+		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			return f.run(c.Context(), c.OutOrStdout(), *output)
 		},
@@ -60,7 +60,7 @@ or the ledger does not balance, 2 it could not start.`,
 	s.StringVar(&f.cfg.Manifests, "manifests", "", "directory of YAML manifests (required)")
 	s.StringVar(&f.cfg.Node, "node", "", "name of the NodeConfig (default: the only one there is)")
 	s.StringVar(&f.in, "in", "", "capture to read (required)")
-	s.StringVar(&f.cfg.Port, "port", "", "port by which the packets come in, or several with commas between them (required)")
+	s.StringVar(&f.cfg.Port, "port", "", "port by which the packets come in, or several: a,b (required)")
 	s.StringVar(&f.out, "out", "", "pcapng file to write (required)")
 	s.StringVar(&f.report, "report", "", "file for one JSON line a packet; - is standard output")
 	s.IntVar(&f.cfg.MTU, "mtu", 1500, "MTU in bytes of ports whose manifest gives none")

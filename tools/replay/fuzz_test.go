@@ -10,8 +10,8 @@ import (
 	"github.com/viaduct-net/viaduct/internal/pcap"
 )
 
-// FuzzReplay feeds any bytes as a packet to a port and from the host to pods, twice (the second meets what the first left behind): both end with a reason
-// and the books balance.
+// FuzzReplay feeds any bytes as a packet to a port, and from the host to pods, twice (the second meets what the first
+// left behind): both end with a reason and the books balance.
 func FuzzReplay(f *testing.F) {
 	files, err := captures.Files()
 	if err != nil {
