@@ -50,8 +50,8 @@ type talk struct {
 	conn net.Conn
 }
 
-// applyPolicy denies a pod's TCP to the other one: the connection that there is is cut, another one cannot be opened,
-// UDP goes on, and explain names the rule.
+// applyPolicy denies a pod's TCP to the other one: their connection is cut, another one cannot be opened, UDP goes on,
+// and explain names the rule.
 func applyPolicy(ctx context.Context, n *network) (string, error) {
 	var talks []talk
 	for _, family := range []int{4, 6} {

@@ -87,8 +87,8 @@ func TestStepsFailWithoutForwarding(t *testing.T) {
 	}
 }
 
-// What the policy step takes for a sign that policy denies must not be seen where nothing does, and be seen where nothing
-// gets through.
+// What the policy step takes for a sign that policy denies must not be seen where nothing does, and be seen where
+// nothing gets through.
 func TestQuietIsToldFromAnswers(t *testing.T) {
 	n := kernelNetwork(t)
 	n.from, n.to = n.left, n.right

@@ -7,7 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -79,12 +79,33 @@ func Command(f *show.Flags) *cobra.Command {
 // pods are those of the manifests, or this node's: their ports have their names.
 func (fl *flags) pods(ctx context.Context, run string) (names []string) {
 	if fl.manifests == "" {
-		return slices.DeleteFunc(show.PortNames(ctx, run), func(name string) bool { return name == model.HostPort })
+		return portNames(ctx, run)
 	}
 	objects, _ := manifests.Read(fl.manifests) // without them nothing is offered
 	for _, o := range objects {
 		if o.Key.Kind == "Pod" {
 			names = append(names, o.Key.Namespace+"/"+o.Key.Name)
+		}
+	}
+	return names
+}
+
+// portNames are those of stations in a running dataplane, the host's left out; none where none answers.
+func portNames(ctx context.Context, run string) (names []string) {
+	client, err := show.Connect(run)
+	if err != nil {
+		return nil
+	}
+	defer func() { _ = client.Close() }()
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	reply, err := client.Ports(ctx, "")
+	if err != nil {
+		return nil
+	}
+	for _, p := range reply.Ports {
+		if len(p.Station) > 0 && p.Name != model.HostPort {
+			names = append(names, p.Name)
 		}
 	}
 	return names

@@ -136,7 +136,8 @@ func (fake) Identities(_ *api.IdentitiesRequest, s grpc.ServerStreamingServer[ap
 }
 
 func (fake) Ports(context.Context, *api.PortsRequest) (*api.PortsReply, error) {
-	return &api.PortsReply{Ports: []*api.Port{{Name: "host"}, {Name: "shop/web"}}}, nil
+	return &api.PortsReply{Ports: []*api.Port{{Name: "left"}, {Name: "host", Station: []string{"10.0.0.9"}},
+		{Name: "shop/web", Station: []string{"10.0.0.2"}}}}, nil
 }
 
 type fakeControl struct {

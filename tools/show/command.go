@@ -130,13 +130,12 @@ func ofPort(f *Flags, name, short string) *cobra.Command {
 			if len(args) > 0 {
 				return nil, cobra.ShellCompDirectiveNoFileComp
 			}
-			return PortNames(c.Context(), f.Run), cobra.ShellCompDirectiveNoFileComp
+			return portNames(c.Context(), f.Run), cobra.ShellCompDirectiveNoFileComp
 		},
 	}
 }
 
-// PortNames are those of a running dataplane, none where none answers: what completes the names of ports.
-func PortNames(ctx context.Context, run string) []string {
+func portNames(ctx context.Context, run string) []string {
 	client, err := Connect(run)
 	if err != nil {
 		return nil

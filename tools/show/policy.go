@@ -48,7 +48,7 @@ func flows(f *Flags) *cobra.Command {
 	c.Flags().Uint32Var(&ask.Limit, "limit", 1000, "at most so many; 0: all")
 	_ = c.RegisterFlagCompletionFunc("port", func(c *cobra.Command, _ []string, _ string) (
 		[]string, cobra.ShellCompDirective) {
-		return PortNames(c.Context(), f.Run), cobra.ShellCompDirectiveNoFileComp
+		return portNames(c.Context(), f.Run), cobra.ShellCompDirectiveNoFileComp
 	})
 	_ = c.RegisterFlagCompletionFunc("protocol", cobra.FixedCompletions(
 		[]string{"tcp", "udp", "sctp", "icmp", "icmpv6"}, cobra.ShellCompDirectiveNoFileComp))

@@ -183,7 +183,8 @@ spec: {podSelector: {}, ingress: [{ports: [{protocol: UDP, port: 53}]}]}
 	} {
 		got := viaduct(t, strings.Fields("explain --manifests "+manifests+" --from 192.0.2.1 --to shop/web --protocol "+
 			args)...)
-		if got.status != want.status || !strings.HasPrefix(got.stdout, want.stdout) || (got.stderr == "") != (got.status == 0) {
+		if got.status != want.status || !strings.HasPrefix(got.stdout, want.stdout) ||
+			(got.stderr == "") != (got.status == 0) {
 			t.Errorf("%s: %+v", args, got)
 		}
 	}
