@@ -8,7 +8,6 @@
 package explain
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"net/netip"
@@ -116,32 +115,5 @@ func (q *question) answer(f family, reply *api.ExplainReply) Answer {
 	return a
 }
 
-// merge makes one reply of what both ends' nodes say: the source's is asked first, and where it denies the other's is
-// not.
-func merge(out, in *api.ExplainReply) *api.ExplainReply {
-	r, staged, stagedRule := out, stagedOf(out), cmp.Or(out.StagedRule, out.Rule)
-	if out.Verdict == allow {
-		r = in
-		r.Steps = append(out.Steps, in.Steps[endSteps:]...)
-		r.Rule = cmp.Or(in.Rule, out.Rule)
-	}
-	if staged == allow {
-		staged, stagedRule = stagedOf(in), cmp.Or(in.StagedRule, in.Rule, stagedRule)
-	}
-	if r.StagedVerdict, r.StagedRule = staged, stagedRule; staged == r.Verdict {
-		r.StagedVerdict, r.StagedRule = "", ""
-	}
-	return r
-}
-
-// Verdicts of a reply.
-const (
-	allow = "allow"
-	deny  = "deny"
-)
-
-// endSteps are a reply's first steps, which say who the ends are.
-const endSteps = 2
-
-// stagedOf is the verdict if staged policies were enforced.
-func stagedOf(r *api.ExplainReply) string { return cmp.Or(r.StagedVerdict, r.Verdict) }
+// Verdict of a reply.
+const deny = "deny"

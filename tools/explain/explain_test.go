@@ -213,35 +213,3 @@ func TestCompletion(t *testing.T) {
 		}
 	}
 }
-
-// Where an end's own policies are judged as on its node, the whole is what both say.
-func TestMerge(t *testing.T) {
-	reply := func(verdict, rule, staged, stagedRule string) *api.ExplainReply {
-		return &api.ExplainReply{Verdict: verdict, Rule: rule, StagedVerdict: staged, StagedRule: stagedRule,
-			Steps: []string{"from", "to", rule}}
-	}
-	for _, tt := range []struct {
-		name    string
-		out, in *api.ExplainReply
-		want    string
-	}{
-		{"both let", reply(allow, "a", "", ""), reply(allow, "b", "", ""), "allow b   [from to a b]"},
-		{"no rule at the destination", reply(allow, "a", "", ""), reply(allow, "", "", ""), "allow a   [from to a ]"},
-		{"the destination denies", reply(allow, "a", "", ""), reply(deny, "b", "", ""), "deny b   [from to a b]"},
-		{"the source denies", reply(deny, "a", "", ""), reply(allow, "b", "", ""), "deny a   [from to a]"},
-		{"staged denies at the source", reply(allow, "a", deny, "s"), reply(allow, "b", "", ""),
-			"allow b deny s [from to a b]"},
-		{"staged denies at the destination", reply(allow, "a", "", ""), reply(allow, "b", deny, "s"),
-			"allow b deny s [from to a b]"},
-		{"staged lets at the source", reply(deny, "a", allow, "s"), reply(allow, "b", "", ""), "deny a allow b [from to a]"},
-		{"staged lets at the source, and the destination denies", reply(deny, "a", allow, "s"), reply(deny, "b", "", ""),
-			"deny a   [from to a]"},
-		{"staged lets at the destination", reply(allow, "a", "", ""), reply(deny, "b", allow, "s"),
-			"deny b allow s [from to a b]"},
-	} {
-		r := merge(tt.out, tt.in)
-		if got := fmt.Sprint(r.Verdict, " ", r.Rule, " ", r.StagedVerdict, " ", r.StagedRule, " ", r.Steps); got != tt.want {
-			t.Errorf("%s: got %q, want %q", tt.name, got, tt.want)
-		}
-	}
-}

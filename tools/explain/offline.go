@@ -269,9 +269,5 @@ func (d *desired) judge(q *question, src, dst packet.Addr) *api.ExplainReply {
 	out, in := flow, flow
 	out.Egress, out.FromNode, out.ToNode = true, from.host, to.host && same
 	in.Ingress, in.FromNode, in.ToNode = true, from.host && same, to.host
-	reply := explain.Flow(d.table, &out)
-	if flow.Self || src == dst {
-		return reply
-	}
-	return merge(reply, explain.Flow(d.table, &in))
+	return explain.Between(d.table, &out, &in)
 }
