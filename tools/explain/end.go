@@ -3,10 +3,15 @@
 package explain
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"strconv"
 	"strings"
+
+	controlapi "github.com/viaduct-net/viaduct/control/api"
+	"github.com/viaduct-net/viaduct/dataplane/explain"
+	"github.com/viaduct-net/viaduct/dataplane/packet"
 )
 
 // family is that of an address.
@@ -44,7 +49,36 @@ type end struct {
 	namespace, pod string // of byPod
 	node           string // of byNode
 	addresses      [families]netip.Addr
-	madeUp         bool // the manifests have no addresses of it
+	madeUp         bool        // the manifests have no addresses of it
+	ports          []namedPort // of its containers, where that is known
+}
+
+// namedPort is a port of a pod's container.
+type namedPort struct {
+	name   string
+	proto  packet.IPProto
+	number uint16
+}
+
+// port is the number of a port that containers of the end name.
+func (e *end) port(proto packet.IPProto, name string) (uint16, error) {
+	others := make([]string, 0, len(e.ports))
+	for _, p := range e.ports {
+		if p.name == name && p.proto == proto {
+			return p.number, nil
+		}
+		others = append(others, fmt.Sprintf("%s (%s %d)", p.name, explain.Protocol(p.proto), p.number))
+	}
+	return 0, fmt.Errorf("--port: %s has no %s port named %q; those with names are %s", e, explain.Protocol(proto), name,
+		cmp.Or(strings.Join(others, ", "), "none"))
+}
+
+// namedPorts are those of an identity or a pod, as control says them.
+func namedPorts(of []*controlapi.NamedPort) (list []namedPort) {
+	for _, p := range of {
+		list = append(list, namedPort{p.GetName(), packet.IPProto(p.GetProtocol()), uint16(p.GetPort())})
+	}
+	return list
 }
 
 // parseEnd reads an address, "node/NAME" or "NAMESPACE/POD".

@@ -63,6 +63,14 @@ func (q *question) setPort(text string) error {
 	return err
 }
 
+// namePort finds the number of a port that was said by name: the destination's containers have it.
+func (q *question) namePort() (err error) {
+	if q.portName != "" {
+		q.port, err = q.to.port(q.proto, q.portName)
+	}
+	return err
+}
+
 // carries says whether the question's protocol is one of the family.
 func (q *question) carries(f family) bool {
 	return q.proto != packet.ProtoICMP && f == ipv6 || q.proto != packet.ProtoICMPv6 && f == ipv4

@@ -152,7 +152,9 @@ func (fakeControl) Pod(_ context.Context, r *controlapi.PodRequest) (*controlapi
 	if !known || r.Namespace != "shop" {
 		return nil, grpcstatus.Errorf(codes.NotFound, "no pod %s/%s is known", r.Namespace, r.Name)
 	}
-	reply := &controlapi.PodReply{Node: "n1"}
+	reply := &controlapi.PodReply{Node: "n1", Ports: []*controlapi.NamedPort{
+		{Name: "dns", Protocol: controlapi.Protocol_PROTOCOL_UDP, Port: 53},
+		{Name: "http", Protocol: controlapi.Protocol_PROTOCOL_TCP, Port: 8080}}}
 	for _, a := range addresses {
 		reply.Addresses = append(reply.Addresses, netip.MustParseAddr(a).AsSlice())
 	}

@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strings"
 
-	controlapi "github.com/viaduct-net/viaduct/control/api"
 	"github.com/viaduct-net/viaduct/control/compile"
 	"github.com/viaduct-net/viaduct/control/model"
 	"github.com/viaduct-net/viaduct/dataplane/api"
@@ -79,6 +78,13 @@ func (d *desired) locate(e *end, number int) error {
 		return d.stranger(e)
 	}
 	pod := o.Spec.(*model.Pod)
+	for _, p := range pod.Ports {
+		proto, err := explain.ParseProtocol(strings.ToLower(p.Protocol))
+		if err != nil {
+			return err
+		}
+		e.ports = append(e.ports, namedPort{p.Name, proto, p.Port})
+	}
 	switch {
 	case pod.Finished:
 		return fmt.Errorf("%s has run to its end, and has no address any more", e)
@@ -185,7 +191,14 @@ func (d *desired) build(node string, q *question) error {
 	if d.table, err = policy.Build(snapshot, d.ids, d.local(q)); err != nil {
 		return fmt.Errorf("build policies: %w", err)
 	}
-	return d.namePort(q)
+	if q.to.kind == byAddress {
+		for _, a := range q.to.addresses {
+			if a.IsValid() {
+				q.to.ports = namedPorts(d.ids.Get(d.ids.Of(packet.AddrFrom(a))).GetNamedPorts())
+			}
+		}
+	}
+	return q.namePort()
 }
 
 // settle gives a node to manifests that have none: policy is judged as on the nodes of the two ends.
@@ -232,33 +245,6 @@ func (d *desired) local(q *question) []identity.ID {
 	}
 	slices.Sort(list)
 	return slices.Compact(list)
-}
-
-// namePort finds the number of a port that was said by name: the destination's containers have it.
-func (d *desired) namePort(q *question) error {
-	if q.portName == "" {
-		return nil
-	}
-	var others []string
-	for _, a := range q.to.addresses {
-		if !a.IsValid() {
-			continue
-		}
-		others = nil
-		for _, p := range d.ids.Get(d.ids.Of(packet.AddrFrom(a))).GetNamedPorts() {
-			if p.GetName() == q.portName && p.GetProtocol() == controlapi.Protocol(q.proto) {
-				q.port = uint16(p.GetPort())
-				return nil
-			}
-			others = append(others, fmt.Sprintf("%s (%s %d)", p.GetName(), explain.Protocol(packet.IPProto(p.GetProtocol())),
-				p.GetPort()))
-		}
-	}
-	if others == nil {
-		others = []string{"none"}
-	}
-	return fmt.Errorf("--port: %s has no %s port named %q; those with names are %s", &q.to, explain.Protocol(q.proto),
-		q.portName, strings.Join(others, ", "))
 }
 
 // judge asks the policy of each end, as its own node does.

@@ -15,9 +15,6 @@ import (
 
 // online asks control where pods are, and the dataplane what it would do.
 func online(ctx context.Context, client *show.Client, q *question) (judge, error) {
-	if q.portName != "" {
-		return nil, fmt.Errorf("--port %s: of a running dataplane say the number; names are for --manifests", q.portName)
-	}
 	for _, e := range []*end{&q.from, &q.to} {
 		var err error
 		switch e.kind {
@@ -29,6 +26,9 @@ func online(ctx context.Context, client *show.Client, q *question) (judge, error
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", e.flag, err)
 		}
+	}
+	if err := q.namePort(); err != nil {
+		return nil, err
 	}
 	return func(ctx context.Context, src, dst netip.Addr) (*api.ExplainReply, error) {
 		return client.Explain(ctx, &api.ExplainRequest{Source: src.String(), Destination: dst.String(),
@@ -46,6 +46,7 @@ func (e *end) locatePod(ctx context.Context, client *show.Client) error {
 			e.add(a)
 		}
 	}
+	e.ports = namedPorts(pod.Ports)
 	if len(pod.Addresses) == 0 {
 		return fmt.Errorf("%s has no address yet", e)
 	}
