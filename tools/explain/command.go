@@ -60,7 +60,7 @@ func Command(f *show.Flags) *cobra.Command {
 	s.StringVar(&fl.from, "from", "", "who begins the flow (required)")
 	s.StringVar(&fl.to, "to", "", "to whom (required)")
 	s.StringVar(&fl.protocol, "protocol", "tcp", "tcp, udp, sctp, icmp, icmpv6 or a number")
-	s.StringVar(&fl.port, "port", "", "of the destination, where the protocol has ports: a number, or a name that its containers have")
+	s.StringVar(&fl.port, "port", "", "of the destination, by number or by the name that its containers give it")
 	s.StringVar(&fl.manifests, "manifests", "", "directory of manifests to judge by, in the place of what runs")
 	s.StringVar(&fl.node, "node", "", "with --manifests: name of the NodeConfig (default: the only one there is)")
 	for _, name := range []string{"from", "to"} {
