@@ -1023,7 +1023,9 @@ type PodReply struct {
 	// 4 or 16 bytes each, network byte order, IPv4 first; of a pod on its node's network those of the node.
 	Addresses [][]byte `protobuf:"bytes,1,rep,name=addresses,proto3" json:"addresses,omitempty"`
 	// Name of its node; empty: not known.
-	Node          string `protobuf:"bytes,2,opt,name=node,proto3" json:"node,omitempty"`
+	Node string `protobuf:"bytes,2,opt,name=node,proto3" json:"node,omitempty"`
+	// Ports that its containers name, ordered by name, protocol and number; of a pod on its node's network too.
+	Ports         []*NamedPort `protobuf:"bytes,3,rep,name=ports,proto3" json:"ports,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1070,6 +1072,13 @@ func (x *PodReply) GetNode() string {
 		return x.Node
 	}
 	return ""
+}
+
+func (x *PodReply) GetPorts() []*NamedPort {
+	if x != nil {
+		return x.Ports
+	}
+	return nil
 }
 
 var File_control_api_control_proto protoreflect.FileDescriptor
@@ -1148,10 +1157,11 @@ const file_control_api_control_proto_rawDesc = "" +
 	"\n" +
 	"PodRequest\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x12\n" +
-	"\x04name\x18\x02 \x01(\tR\x04name\"<\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\"q\n" +
 	"\bPodReply\x12\x1c\n" +
 	"\taddresses\x18\x01 \x03(\fR\taddresses\x12\x12\n" +
-	"\x04node\x18\x02 \x01(\tR\x04node2\xec\x01\n" +
+	"\x04node\x18\x02 \x01(\tR\x04node\x123\n" +
+	"\x05ports\x18\x03 \x03(\v2\x1d.viaduct.control.v1.NamedPortR\x05ports2\xec\x01\n" +
 	"\aControl\x12N\n" +
 	"\x04Sync\x12!.viaduct.control.v1.FromDataplane\x1a\x1f.viaduct.control.v1.FromControl(\x010\x01\x12L\n" +
 	"\x06Status\x12!.viaduct.control.v1.StatusRequest\x1a\x1f.viaduct.control.v1.StatusReply\x12C\n" +
@@ -1188,6 +1198,7 @@ var file_control_api_control_proto_goTypes = []any{
 	nil,                   // 14: viaduct.control.v1.StatusReply.ObjectsEntry
 	(*Snapshot)(nil),      // 15: viaduct.control.v1.Snapshot
 	(*Delta)(nil),         // 16: viaduct.control.v1.Delta
+	(*NamedPort)(nil),     // 17: viaduct.control.v1.NamedPort
 }
 var file_control_api_control_proto_depIdxs = []int32{
 	2,  // 0: viaduct.control.v1.FromDataplane.hello:type_name -> viaduct.control.v1.Hello
@@ -1203,17 +1214,18 @@ var file_control_api_control_proto_depIdxs = []int32{
 	11, // 10: viaduct.control.v1.StatusReply.dataplane:type_name -> viaduct.control.v1.Follower
 	5,  // 11: viaduct.control.v1.StatusReply.last_nack:type_name -> viaduct.control.v1.Nack
 	8,  // 12: viaduct.control.v1.StatusReply.pools:type_name -> viaduct.control.v1.Pool
-	0,  // 13: viaduct.control.v1.Control.Sync:input_type -> viaduct.control.v1.FromDataplane
-	6,  // 14: viaduct.control.v1.Control.Status:input_type -> viaduct.control.v1.StatusRequest
-	12, // 15: viaduct.control.v1.Control.Pod:input_type -> viaduct.control.v1.PodRequest
-	1,  // 16: viaduct.control.v1.Control.Sync:output_type -> viaduct.control.v1.FromControl
-	7,  // 17: viaduct.control.v1.Control.Status:output_type -> viaduct.control.v1.StatusReply
-	13, // 18: viaduct.control.v1.Control.Pod:output_type -> viaduct.control.v1.PodReply
-	16, // [16:19] is the sub-list for method output_type
-	13, // [13:16] is the sub-list for method input_type
-	13, // [13:13] is the sub-list for extension type_name
-	13, // [13:13] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	17, // 13: viaduct.control.v1.PodReply.ports:type_name -> viaduct.control.v1.NamedPort
+	0,  // 14: viaduct.control.v1.Control.Sync:input_type -> viaduct.control.v1.FromDataplane
+	6,  // 15: viaduct.control.v1.Control.Status:input_type -> viaduct.control.v1.StatusRequest
+	12, // 16: viaduct.control.v1.Control.Pod:input_type -> viaduct.control.v1.PodRequest
+	1,  // 17: viaduct.control.v1.Control.Sync:output_type -> viaduct.control.v1.FromControl
+	7,  // 18: viaduct.control.v1.Control.Status:output_type -> viaduct.control.v1.StatusReply
+	13, // 19: viaduct.control.v1.Control.Pod:output_type -> viaduct.control.v1.PodReply
+	17, // [17:20] is the sub-list for method output_type
+	14, // [14:17] is the sub-list for method input_type
+	14, // [14:14] is the sub-list for extension type_name
+	14, // [14:14] is the sub-list for extension extendee
+	0,  // [0:14] is the sub-list for field type_name
 }
 
 func init() { file_control_api_control_proto_init() }

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/viaduct-net/viaduct/control/api"
 	"github.com/viaduct-net/viaduct/control/model"
 )
 
@@ -27,4 +28,12 @@ func (c *Compiler) Pod(namespace, name string) (addresses []netip.Addr, node str
 	}
 	slices.SortFunc(addresses, netip.Addr.Compare)
 	return slices.Compact(addresses), node, found
+}
+
+// PodPorts are the ports that a pod's containers name, by its object.
+func (c *Compiler) PodPorts(namespace, name string) []*api.NamedPort {
+	if o := c.Object(model.Key{Kind: "Pod", Namespace: namespace, Name: name}); o != nil {
+		return namedPorts(o.Spec.(*model.Pod).Ports)
+	}
+	return nil
 }

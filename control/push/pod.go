@@ -18,6 +18,7 @@ func (s *Server) Pod(ctx context.Context, r *api.PodRequest) (*api.PodReply, err
 	err := s.ask(ctx, func(c *compile.Compiler) {
 		addresses, node, known := c.Pod(r.Namespace, r.Name)
 		found, reply.Node = known, node
+		reply.Ports = c.PodPorts(r.Namespace, r.Name)
 		for _, a := range addresses {
 			reply.Addresses = append(reply.Addresses, a.AsSlice())
 		}

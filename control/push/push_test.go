@@ -399,7 +399,8 @@ func TestPod(t *testing.T) {
 	var s memory.Source
 	s.Replace(objects(t, node("a"),
 		"apiVersion: v1\nkind: Pod\nmetadata: {name: web, namespace: shop}\n"+
-			"spec: {nodeName: far}\nstatus: {podIPs: [{ip: 'fd00::7'}, {ip: 10.244.2.7}]}",
+			"spec: {nodeName: far, containers: [{ports: [{name: http, containerPort: 80}, {containerPort: 9}]}]}\n"+
+			"status: {podIPs: [{ip: 'fd00::7'}, {ip: 10.244.2.7}]}",
 		"apiVersion: v1\nkind: Pod\nmetadata: {name: agent, namespace: shop}\nspec: {nodeName: far, hostNetwork: true}",
 		"apiVersion: v1\nkind: Node\nmetadata: {name: far}\n"+
 			"status: {addresses: [{type: InternalIP, address: 192.0.2.2}]}"))
@@ -409,7 +410,7 @@ func TestPod(t *testing.T) {
 	}}})
 	c.follow(t, nil).take()
 	for name, want := range map[string]string{
-		"web": "10.244.2.7 fd00::7 far", "agent": "192.0.2.2 far", "db": "10.244.1.9 lab",
+		"web": "10.244.2.7 fd00::7 far http TCP 80", "agent": "192.0.2.2 far", "db": "10.244.1.9 lab",
 	} {
 		r, err := c.Pod(t.Context(), &api.PodRequest{Namespace: "shop", Name: name})
 		if err != nil {
@@ -420,7 +421,11 @@ func TestPod(t *testing.T) {
 			a, _ := netip.AddrFromSlice(b)
 			got += a.String() + " "
 		}
-		if got += r.Node; got != want {
+		got += r.Node
+		for _, p := range r.Ports {
+			got += fmt.Sprintf(" %s %s %d", p.Name, strings.TrimPrefix(p.Protocol.String(), "PROTOCOL_"), p.Port)
+		}
+		if got != want {
 			t.Errorf("%s: %s, want %s", name, got, want)
 		}
 	}

@@ -52,8 +52,10 @@ func (f *Forwarder) Explain(r *api.ExplainRequest) (*api.ExplainReply, error) {
 	opener, responder := behind(t, ends[0]), behind(t, ends[1])
 	q := tables.Query(opener, responder, ends[0], ends[1], proto, uint16(r.Port))
 	q.Names, q.Port, q.Now = f.dns, opener.ID, f.clock()
-	q.Egress, q.Ingress = true, true
-	reply := explain.Flow(t.Policy, &q)
+	out, in := q, q // of an end that is not here the node is another one
+	out.Egress, out.Ingress, out.ToNode = true, false, q.ToNode && opener.ID != 0
+	in.Egress, in.Ingress, in.FromNode = false, true, q.FromNode && responder.ID != 0
+	reply := explain.Between(t.Policy, &out, &in)
 	reply.Epoch = t.Epoch
 	return reply, nil
 }

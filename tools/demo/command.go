@@ -45,7 +45,7 @@ func Command(output *string) *cobra.Command {
 		Short: "Two hosts, two pods and a dataplane between them: real traffic, every step checked, nothing left behind",
 		Long: `Two hosts and a dataplane between them, in network namespaces: real ICMP, UDP and TCP over IPv4 and IPv6, jumbo
 frames, a traceroute, path MTU discovery, routes that change under load; two pods that viaduct-cni (of the same
-directory) wires and takes down; and the ledger at the end.
+directory) wires and takes down, a policy between them applied and withdrawn; and the ledger at the end.
 
 Needs root. Leaves nothing behind, also when interrupted.
 Exit status: 0 every step was right, 1 one was not, 2 it could not start.`,

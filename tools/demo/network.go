@@ -52,6 +52,7 @@ type network struct {
 	dataplane           *netlab.Process
 	log                 *tail
 	client              *show.Client
+	program             string // viaduct
 	bin                 string // directory of the programs
 
 	mu      sync.Mutex
@@ -60,7 +61,7 @@ type network struct {
 
 // build makes the topology and starts the dataplane. The network it returns has to be closed also after an error.
 func build(ctx context.Context, path string) (*network, error) {
-	n := &network{lab: netlab.New(), log: &tail{}, bin: filepath.Dir(path)}
+	n := &network{lab: netlab.New(), log: &tail{}, program: path, bin: filepath.Dir(path)}
 	var err error
 	if n.directory, err = os.MkdirTemp("", "viaduct-demo-"); err != nil {
 		return n, fmt.Errorf("make directory: %w", err)

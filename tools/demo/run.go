@@ -51,6 +51,8 @@ func steps() []step {
 		{"pod to pod TCP IPv6", between(podToPod, stream(podAddress(1, 6), 64<<20, 50000, 65475))},
 		{"node to pod TCP", between(nodeToPod, stream(podAddress(1, 4), 16<<20, 1000, 65495))},
 		{"pod to host TCP", between(podToRight, stream(wide4, 16<<20, 1000, 1460))},
+		{"pod policy applied", between(podToPod, applyPolicy)},
+		{"pod policy withdrawn", between(podToPod, withdrawPolicy)},
 		{"forged sources", forge},
 		{"pods removed", removePods},
 		{"checksums", checksums},

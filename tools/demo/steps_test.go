@@ -87,6 +87,37 @@ func TestStepsFailWithoutForwarding(t *testing.T) {
 	}
 }
 
+// What the policy step takes for a sign that policy denies must not be seen where nothing does, and be seen where
+// nothing gets through.
+func TestQuietIsToldFromAnswers(t *testing.T) {
+	n := kernelNetwork(t)
+	n.from, n.to = n.left, n.right
+	var talks []talk
+	for _, to := range []netip.Addr{wide4, wide6} {
+		spoken, err := n.talk(to)
+		if err != nil {
+			t.Fatal(err)
+		}
+		talks = append(talks, spoken)
+		if err := n.oneDatagram(to); err != nil {
+			t.Error(err)
+		}
+		if err := n.quiet(spoken); err == nil || !strings.Contains(err.Error(), "was not cut: it was answered") {
+			t.Errorf("%s is quiet: %v", to, err)
+		}
+	}
+	for _, key := range []string{"net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"} {
+		if err := n.middle.Sysctl(key, "0"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, spoken := range talks {
+		if err := n.quiet(spoken); err != nil {
+			t.Errorf("%s: %v", spoken.at, err)
+		}
+	}
+}
+
 func TestReportLine(t *testing.T) {
 	var b strings.Builder
 	writeLine(&b, Result{Name: "echo IPv4", OK: true, Detail: "fine"})

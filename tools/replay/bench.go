@@ -6,17 +6,19 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
 
 	"github.com/viaduct-net/viaduct/control/api"
-	"github.com/viaduct-net/viaduct/control/compile"
 	"github.com/viaduct-net/viaduct/control/model"
-	"github.com/viaduct-net/viaduct/control/source/directory"
+	"github.com/viaduct-net/viaduct/dataplane/conntrack"
 	"github.com/viaduct-net/viaduct/dataplane/ledger"
 	"github.com/viaduct-net/viaduct/dataplane/neighbor"
 	"github.com/viaduct-net/viaduct/dataplane/packet"
+	"github.com/viaduct-net/viaduct/dataplane/policy"
+	"github.com/viaduct-net/viaduct/dataplane/policy/names"
 	"github.com/viaduct-net/viaduct/dataplane/tables"
 	"github.com/viaduct-net/viaduct/dataplane/verdict"
 	"github.com/viaduct-net/viaduct/dataplane/worker"
@@ -31,15 +33,21 @@ const (
 	fill      = 256 // frames that a device's fill ring holds: the largest packet takes 18
 	spare     = 512 // frames for packets in hand, fragments and our own
 
+	loose                    = time.Minute // connections that were open before the capture are taken up for so long
+	namesPorts, namesPerPort = 4096, 1024  // names of addresses that pods' DNS answers say
+
 	startOfTime = int64(time.Second) // zero is never
-	longestStep = time.Hour          // a capture's clock that jumps further is not believed
+	trunkMTU    = 65535              // bytes, as that of the trunk and of pods' links
+
+	longestStep = time.Hour // a capture's clock that jumps further is not believed
 )
 
 // observed is the worker's last decision about the packet in hand.
 type observed struct {
+	frame   *byte // where it lies, which tells it from others that are judged meanwhile; nil: not judged yet
 	reason  verdict.Reason
 	in, out packet.PortID
-	wait    *neighbor.Entry
+	rule    policy.RuleID
 }
 
 // bench is a worker with a queue in memory on each device.
@@ -50,16 +58,20 @@ type bench struct {
 	worker    *worker.Worker
 	tables    atomic.Pointer[tables.Tables]
 	neighbors *neighbor.Table
-	queues    []*xsk.Memory // by device index
-	numbers   []int         // interface numbers of the output, by device index
-	device    int           // of the port that packets come in by
-	mac       packet.MAC    // of that device
+	queues    []*xsk.Memory         // by device index
+	numbers   []int                 // interface numbers of the output, by device index
+	ports     []*tables.Port        // that packets come in by
+	trunk     int                   // index of its device, -1: there is none
+	stations  map[packet.PortID]int // interface numbers of those at the trunk
 
 	now     int64
 	clock   time.Time // of the last packet
 	current *pcap.Packet
 	last    observed
-	before  *ledger.Totals // the ledger before the packet in hand
+	waits   []*neighbor.Entry         // what packets wait for
+	others  bool                      // others than the packet in hand were judged: fragments that waited for it
+	before  *ledger.Totals            // the ledger before the packet in hand
+	ended   map[verdict.Reason]uint64 // what became of packets after they were reported as waiting
 	counts  Summary
 }
 
@@ -69,7 +81,7 @@ func newBench(cfg Config, sinks Sinks) (_ *bench, err error) {
 		return nil, err
 	}
 	b := &bench{cfg: cfg, sinks: sinks, now: startOfTime, neighbors: neighbor.NewTable(neighbor.Config{}),
-		before: &ledger.Totals{}}
+		before: &ledger.Totals{}, stations: map[packet.PortID]int{}, ended: map[verdict.Reason]uint64{}}
 	b.counts.Reasons = make(map[string]int)
 	b.counts.Verdicts = make(map[string]int)
 	devices := devicesOf(snapshot, cfg)
@@ -80,11 +92,17 @@ func newBench(cfg Config, sinks Sinks) (_ *bench, err error) {
 	}
 	t.Enter(nil)
 	b.tables.Store(t)
-	port := t.ByName(cfg.Port)
-	if port == nil {
-		return nil, fmt.Errorf("no port is named %q in %s; there are %s", cfg.Port, cfg.Manifests, portNames(snapshot))
+	for name := range strings.SplitSeq(cfg.Port, ",") {
+		port := t.ByName(name)
+		switch {
+		case port == nil:
+			return nil, fmt.Errorf("no port is named %q in %s; there are %s", name, cfg.Manifests, portNames(snapshot))
+		case port.Trunk && cfg.MAC != nil:
+			return nil, fmt.Errorf("--mac is for ports with a device, and %s has none", name)
+		}
+		b.ports = append(b.ports, port)
 	}
-	b.device, b.mac = port.DeviceIndex, port.MAC
+	b.trunk = slices.Index(devices.names, tables.TrunkDevice)
 	if err := b.open(devices.names); err != nil {
 		b.close()
 		return nil, err
@@ -100,6 +118,7 @@ func (b *bench) open(devices []string) (err error) {
 	}
 	b.worker = worker.New(worker.Config{
 		UMEM: b.umem, Pool: xsk.NewPool(b.umem), Tables: &b.tables, Observe: b.observe,
+		Flows: b.flows(), Names: names.NewStore(namesPorts, namesPerPort),
 	})
 	for i, name := range devices {
 		q, err := xsk.NewMemory(xsk.MemoryConfig{UMEM: b.umem, Device: name, MultiBuffer: true, FillSize: fill})
@@ -108,13 +127,30 @@ func (b *bench) open(devices []string) (err error) {
 		}
 		b.queues = append(b.queues, q)
 		b.worker.AddLink(i, q, fill)
-		number, err := b.sinks.Device(name)
-		if err != nil {
-			return err
+		number := -1
+		if name != tables.TrunkDevice { // whose stations have interfaces of their own
+			if number, err = b.sinks.Device(name); err != nil {
+				return err
+			}
 		}
 		b.numbers = append(b.numbers, number)
 	}
 	return nil
+}
+
+// flows are tracked as the dataplane does it, where there are stations; else none is.
+func (b *bench) flows() *conntrack.Table {
+	t := b.tables.Load()
+	if b.trunk < 0 {
+		return nil
+	}
+	flows := conntrack.New(conntrack.Config{
+		Flows: int(t.Node.GetFlows()), PerPort: int(t.Node.GetFlowsPerPort()), Loose: startOfTime + int64(loose),
+	})
+	if host := t.ByName(model.HostPort); host != nil {
+		flows.Share(host.ID)
+	}
+	return flows
 }
 
 func (b *bench) close() {
@@ -126,32 +162,6 @@ func (b *bench) close() {
 	}
 }
 
-// compiled reads the manifests. What a running dataplane would leave out is an error here: nobody would see it.
-func compiled(dir, node string) (*api.Snapshot, error) {
-	objects, errs, err := directory.Read(dir)
-	if err != nil {
-		return nil, fmt.Errorf("read manifests: %w", err)
-	}
-	if err := refused(errs); err != nil {
-		return nil, err
-	}
-	snapshot, errs, err := compile.Once(objects, compile.Node{Name: node, Sole: true})
-	if err != nil {
-		return nil, fmt.Errorf("manifests in %s: %w", dir, err)
-	}
-	return snapshot, refused(errs)
-}
-
-func refused(errs []*model.Error) error {
-	switch len(errs) {
-	case 0:
-		return nil
-	case 1:
-		return errs[0]
-	}
-	return fmt.Errorf("%w (and %d more)", errs[0], len(errs)-1)
-}
-
 type devices struct {
 	names []string
 	links map[string]tables.Link
@@ -161,23 +171,37 @@ type devices struct {
 func devicesOf(s *api.Snapshot, cfg Config) devices {
 	d := devices{links: make(map[string]tables.Link)}
 	for _, p := range s.GetPorts() {
+		if atTrunk(p) {
+			d.links[p.GetDevice()] = tables.Link{Up: true, MTU: trunkMTU}
+			continue
+		}
 		l, known := d.links[p.GetDevice()]
 		if !known {
-			n := len(d.names)
-			l = tables.Link{MAC: packet.MAC{0x02, 0x76, 0x64, 0, byte(n >> 8), byte(n)}, Up: true, Index: n}
-			d.names = append(d.names, p.GetDevice())
+			l = d.add(p.GetDevice())
 		}
 		const tag = 4 // a second tag is at the packet's cost
 		l.MTU = max(l.MTU, int(p.GetMtu())+tag)
 		if p.GetMtu() == 0 {
 			l.MTU = max(l.MTU, cfg.MTU)
 		}
-		if p.GetName() == cfg.Port && cfg.MAC != nil {
+		if cfg.MAC != nil && slices.Contains(strings.Split(cfg.Port, ","), p.GetName()) {
 			l.MAC = packet.MAC(cfg.MAC)
 		}
 		d.links[p.GetDevice()] = l
 	}
+	if slices.ContainsFunc(s.GetPorts(), atTrunk) {
+		l := d.add(tables.TrunkDevice)
+		l.MTU = trunkMTU
+		d.links[tables.TrunkDevice] = l
+	}
 	return d
+}
+
+// add makes up a device with a queue.
+func (d *devices) add(name string) tables.Link {
+	n := len(d.names)
+	d.names = append(d.names, name)
+	return tables.Link{MAC: packet.MAC{0x02, 0x76, 0x64, 0, byte(n >> 8), byte(n)}, Up: true, Index: n}
 }
 
 func portNames(s *api.Snapshot) string {
@@ -217,8 +241,9 @@ func (b *bench) collect(why purpose) error {
 	var errs []error
 	for i, q := range b.queues {
 		q.Drain(func(data []byte, _ bool) {
-			p := &pcap.Packet{Time: b.current.Time, Data: data, OriginalLen: len(data), Interface: b.numbers[i]}
-			errs = append(errs, b.sinks.Out(p, b.comment(why)))
+			number, err := b.interfaceOf(i, data)
+			p := &pcap.Packet{Time: b.current.Time, Data: data, OriginalLen: len(data), Interface: number}
+			errs = append(errs, err, b.sinks.Out(p, b.comment(why)))
 			b.counts.Sent++
 		})
 	}
@@ -227,6 +252,9 @@ func (b *bench) collect(why purpose) error {
 
 func (b *bench) comment(why purpose) string {
 	packet := fmt.Sprintf("packet %d of the capture", b.current.Index)
+	if b.others {
+		packet += ", or a fragment that waited for it"
+	}
 	r := b.last.reason
 	switch {
 	case why == asking:

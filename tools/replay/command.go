@@ -35,15 +35,23 @@ func Command(output *string) *cobra.Command {
 --out gets what came out as pcapng, with a comment on each packet that says which packet of the capture it is and
 why. --report gets one JSON line for each packet of the capture: index, length, truncated, verdict, reason, rule,
 in_port, out_port; and a last line {"summary": …} with the ledger. With -o json and no --report it goes to standard
-output.
+output. "rule" is what of policy decided, else the object that the route came from. A fragment that waits for the first
+of its datagram is reported as such; what became of it is in the ledger.
 
 Neighbours that are asked for answer at once. Time is the capture's. Without --mac, packets for any unicast MAC are
 taken to be for the port.
 
+Pods of the node that have addresses in the manifests are there as if the CNI plugin had wired them: those whose
+spec.nodeName is the node, and, where that is not said, those with addresses of its pod CIDRs. --port then may be
+NAMESPACE/POD or host. Of several, "a/client,a/web,host", each packet comes by the one that has its source: so a capture
+with both directions of a connection is replayed. Policies are judged and flows are tracked; TCP connections that began
+before the capture are taken up in its first minute, as by a dataplane that has just started.
+
 Exit status: 0 the capture was replayed to its end, 1 the capture is torn or malformed (what came before was replayed)
 or the ledger does not balance, 2 it could not start.`,
-		Example: "  viaduct replay --manifests lab/ --in some.pcap --port left --out out.pcapng --report -",
-		Args:    cobra.NoArgs,
+		Example: `  viaduct replay --manifests lab/ --in some.pcap --port left --out out.pcapng --report -
+  viaduct replay --manifests pods/ --in some.pcap --port shop/client,shop/web --out out.pcapng --report -`,
+		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			return f.run(c.Context(), c.OutOrStdout(), *output)
 		},
@@ -52,7 +60,7 @@ or the ledger does not balance, 2 it could not start.`,
 	s.StringVar(&f.cfg.Manifests, "manifests", "", "directory of YAML manifests (required)")
 	s.StringVar(&f.cfg.Node, "node", "", "name of the NodeConfig (default: the only one there is)")
 	s.StringVar(&f.in, "in", "", "capture to read (required)")
-	s.StringVar(&f.cfg.Port, "port", "", "port by which the packets come in (required)")
+	s.StringVar(&f.cfg.Port, "port", "", "port by which the packets come in, or several: a,b (required)")
 	s.StringVar(&f.out, "out", "", "pcapng file to write (required)")
 	s.StringVar(&f.report, "report", "", "file for one JSON line a packet; - is standard output")
 	s.IntVar(&f.cfg.MTU, "mtu", 1500, "MTU in bytes of ports whose manifest gives none")

@@ -20,7 +20,7 @@ import (
 	"github.com/viaduct-net/viaduct/internal/pcap"
 )
 
-const manifests = `apiVersion: viaduct.dev/v1alpha1
+const lab = `apiVersion: viaduct.dev/v1alpha1
 kind: NodeConfig
 metadata: {name: lab}
 spec:
@@ -156,7 +156,7 @@ func replayed(t *testing.T, cfg Config, in *pcap.Reader) result {
 
 func TestVerdictsAndWhatLeaves(t *testing.T) {
 	at := time.Unix(1000, 0)
-	cfg := Config{Manifests: directoryOf(t, manifests), Port: "left", MTU: 1500}
+	cfg := Config{Manifests: directoryOf(t, lab), Port: "left", MTU: 1500}
 	for _, tt := range []struct {
 		name    string
 		data    []byte
@@ -210,7 +210,7 @@ func TestVerdictsAndWhatLeaves(t *testing.T) {
 
 func TestMACIsKeptToWhenGiven(t *testing.T) {
 	data := udp(t, "198.51.100.1", 64, 10, 0)
-	cfg := Config{Manifests: directoryOf(t, manifests), Port: "left", MTU: 1500, MAC: net.HardwareAddr(data[:6])}
+	cfg := Config{Manifests: directoryOf(t, lab), Port: "left", MTU: 1500, MAC: net.HardwareAddr(data[:6])}
 	other := bytes.Clone(data)
 	other[5]++
 	r := replayed(t, cfg, capture(t, &pcap.Packet{Data: data}, &pcap.Packet{Data: other}))
@@ -222,7 +222,7 @@ func TestMACIsKeptToWhenGiven(t *testing.T) {
 func TestTruncatedIsFlaggedAndPadded(t *testing.T) {
 	whole := udp(t, "198.51.100.1", 64, 500, 0)
 	cut := &pcap.Packet{Data: whole[:96], OriginalLen: len(whole)}
-	cfg := Config{Manifests: directoryOf(t, manifests), Port: "left", MTU: 1500}
+	cfg := Config{Manifests: directoryOf(t, lab), Port: "left", MTU: 1500}
 	for pad, want := range map[bool]string{false: "truncated_ip", true: "routed"} {
 		cfg.Pad = pad
 		r := replayed(t, cfg, capture(t, cut))
@@ -234,7 +234,7 @@ func TestTruncatedIsFlaggedAndPadded(t *testing.T) {
 
 // The rate limit on ICMP follows the capture's clock: the same burst, spread over time, is answered.
 func TestTimeIsTheCaptures(t *testing.T) {
-	cfg := Config{Manifests: directoryOf(t, manifests), Port: "left", MTU: 1500}
+	cfg := Config{Manifests: directoryOf(t, lab), Port: "left", MTU: 1500}
 	answered := func(gap time.Duration) int {
 		var packets []*pcap.Packet
 		for i := range 3000 {
@@ -249,7 +249,7 @@ func TestTimeIsTheCaptures(t *testing.T) {
 }
 
 func TestErrors(t *testing.T) {
-	good := directoryOf(t, manifests)
+	good := directoryOf(t, lab)
 	for _, tt := range []struct {
 		name string
 		cfg  Config
@@ -259,8 +259,8 @@ func TestErrors(t *testing.T) {
 		{"empty directory", Config{Manifests: t.TempDir(), Port: "left"}, "there is no NodeConfig"},
 		{"unknown port", Config{Manifests: good, Port: "nope"}, `no port is named "nope" in ` + good +
 			"; there are left, right, tagged"},
-		{"bad manifest", Config{Manifests: directoryOf(t, manifests+"---\nkind: Route\n"), Port: "left"}, "lab.yaml:"},
-		{"bad route", Config{Manifests: directoryOf(t, strings.Replace(manifests, "10.2.0.254, port: right",
+		{"bad manifest", Config{Manifests: directoryOf(t, lab+"---\nkind: Route\n"), Port: "left"}, "lab.yaml:"},
+		{"bad route", Config{Manifests: directoryOf(t, strings.Replace(lab, "10.2.0.254, port: right",
 			"10.2.0.254, port: middle", 1)), Port: "left"}, "middle"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -290,7 +290,7 @@ func TestTornCapture(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := replayed(t, Config{Manifests: directoryOf(t, manifests), Port: "left", MTU: 1500}, in)
+	r := replayed(t, Config{Manifests: directoryOf(t, lab), Port: "left", MTU: 1500}, in)
 	if !errors.Is(r.err, pcap.ErrTorn) || len(r.lines) != 1 || r.summary.Error == "" || !r.summary.Balanced {
 		t.Errorf("error %v, %d lines, summary %+v", r.err, len(r.lines), r.summary)
 	}
@@ -303,7 +303,7 @@ func TestCaptures(t *testing.T) {
 	if err != nil || len(files) == 0 {
 		t.Fatalf("%d captures, %v", len(files), err)
 	}
-	dir := directoryOf(t, manifests)
+	dir := directoryOf(t, lab)
 	total := 0
 	for _, f := range files {
 		for _, pad := range []bool{false, true} {

@@ -20,9 +20,11 @@ type Line struct {
 	Truncated bool   `json:"truncated"` // whether the capture has fewer
 	Verdict   string `json:"verdict"`
 	Reason    string `json:"reason"`
-	Rule      string `json:"rule"`     // the object that the destination's route came from; empty: no route of a manifest
-	InPort    string `json:"in_port"`  // empty: none has its VLAN tags
-	OutPort   string `json:"out_port"` // by which it, or the answer to it, left; empty: nothing left
+	// Rule is what of policy decided; where policy was not asked, or nothing of it had to decide, the object that the
+	// destination's route came from; empty: no route of a manifest.
+	Rule    string `json:"rule"`
+	InPort  string `json:"in_port"`  // empty: none has its VLAN tags
+	OutPort string `json:"out_port"` // by which it, or the answer to it, left; empty: nothing left
 }
 
 func (l *Line) fill(r verdict.Reason) { l.Verdict, l.Reason = r.Verdict().String(), r.String() }
@@ -73,21 +75,27 @@ func (s *Summary) add(l Line) {
 }
 
 // agrees compares the report's counts with the ledger's. The two come about on different ways: the report from what
-// was observed of each packet, the ledger from the worker's own books.
-func (s *Summary) agrees(total *ledger.Totals) bool {
+// was observed of each packet, the ledger from the worker's own books. Packets that were reported as waiting, and ended
+// later, are under ended.
+func (s *Summary) agrees(total *ledger.Totals, ended map[verdict.Reason]uint64) bool {
 	if total.Get(ledger.Received)+uint64(s.NotReceived) != uint64(s.Packets) {
 		return false
 	}
-	var unreceived uint64
+	var unreceived, waiting, over uint64
 	for r := verdict.None + 1; r < verdict.NumReasons; r++ {
 		reported, booked := uint64(s.Reasons[r.String()]), total.Get(ledger.ByReason(r))
 		if r.Verdict() == verdict.Held {
-			booked = total.Get(ledger.Held)
+			waiting += reported
+			continue
 		}
+		reported, over = reported+ended[r], over+ended[r]
 		if reported < booked {
 			return false
 		}
 		unreceived += reported - booked
+	}
+	if waiting != over+total.Get(ledger.Held) {
+		return false
 	}
 	return unreceived == uint64(s.NotReceived) && uint64(s.Sent) == total.Get(ledger.Transmitted)
 }

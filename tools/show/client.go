@@ -89,15 +89,29 @@ func (c *Client) Status(ctx context.Context) (*api.StatusReply, error) {
 
 // Control asks how control is.
 func (c *Client) Control(ctx context.Context) (*controlapi.StatusReply, error) {
-	if err := reachable(c.control, "control"); err != nil {
+	return askControl(c.control, func(rpc controlapi.ControlClient) (*controlapi.StatusReply, error) {
+		return rpc.Status(ctx, &controlapi.StatusRequest{})
+	})
+}
+
+// Pod asks control where a pod is.
+func (c *Client) Pod(ctx context.Context, namespace, name string) (*controlapi.PodReply, error) {
+	return askControl(c.control, func(rpc controlapi.ControlClient) (*controlapi.PodReply, error) {
+		return rpc.Pod(ctx, &controlapi.PodRequest{Namespace: namespace, Name: name})
+	})
+}
+
+// askControl asks the control on a socket one thing.
+func askControl[T any](path string, ask func(controlapi.ControlClient) (*T, error)) (*T, error) {
+	if err := reachable(path, "control"); err != nil {
 		return nil, err
 	}
-	conn, err := process.Dial(c.control)
+	conn, err := process.Dial(path)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { _ = conn.Close() }()
-	return plain(controlapi.NewControlClient(conn).Status(ctx, &controlapi.StatusRequest{}))
+	return plain(ask(controlapi.NewControlClient(conn)))
 }
 
 // Ports asks for the ports in force, or for the one named.

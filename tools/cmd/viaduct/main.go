@@ -16,6 +16,7 @@ import (
 	"github.com/viaduct-net/viaduct/internal/process"
 	"github.com/viaduct-net/viaduct/tools/demo"
 	"github.com/viaduct-net/viaduct/tools/exit"
+	"github.com/viaduct-net/viaduct/tools/explain"
 	"github.com/viaduct-net/viaduct/tools/install"
 	"github.com/viaduct-net/viaduct/tools/replay"
 	"github.com/viaduct-net/viaduct/tools/show"
@@ -55,6 +56,7 @@ Exit status: 0 all is well; 1 the command ran, and what it looked at is not as i
 	_ = c.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"text", "json"},
 		cobra.ShellCompDirectiveNoFileComp))
 	c.AddCommand(show.Commands(flags)...)
+	c.AddCommand(explain.Command(flags))
 	c.AddCommand(up.Command(), replay.Command(&flags.Output), demo.Command(&flags.Output), version(&flags.Output))
 	c.AddCommand(install.Command(&flags.Run, &flags.Output))
 	return c

@@ -100,6 +100,10 @@ func TestWhatCannotRunSaysWhyInOneLine(t *testing.T) {
 			"viaduct: read " + text + ": neither pcap nor pcapng: the file starts with 0x68656c6c"},
 		{"replay --manifests " + manifests + " --in " + text + " --port left --mac 1:2 --out " + empty + "/o",
 			`viaduct: --mac "1:2" is no MAC such as 02:00:00:00:00:01`},
+		{"explain --from shop/web", `viaduct: required flag(s) "to" not set`},
+		{"explain --from web --to 10.0.0.1 --port 80",
+			`viaduct: --from "web" is neither NAMESPACE/POD, node/NAME nor an address`},
+		{"explain --from 10.0.0.2 --to 10.0.0.1 --port 80 --run " + empty, "viaduct: no dataplane answers on "},
 		{"demo --program " + text, "viaduct: " + text + " is no program: build it (make build) or leave --program out"},
 	} {
 		got := viaduct(t, strings.Fields(tt.args)...)
@@ -159,6 +163,30 @@ func TestReplay(t *testing.T) {
 	args[4], args[8] = in, in
 	if got = viaduct(t, args...); got.status != 2 || !strings.Contains(got.stderr, "--out is the file of --in") {
 		t.Errorf("onto itself: %+v", got)
+	}
+}
+
+// The exit status of explain is the verdict.
+func TestExplain(t *testing.T) {
+	manifests := filepath.Dir(write(t, "web.yaml", `apiVersion: v1
+kind: Pod
+metadata: {name: web, namespace: shop}
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: dns, namespace: shop}
+spec: {podSelector: {}, ingress: [{ports: [{protocol: UDP, port: 53}]}]}
+`))
+	for args, want := range map[string]outcome{
+		"udp --port 53": {status: 0, stdout: "verdict  allow\nrule     NetworkPolicy shop/dns spec.ingress[0]\n"},
+		"tcp --port 53": {status: 1, stdout: "verdict  deny, ingress_denied\nrule     NetworkPolicy shop/dns isolates"},
+	} {
+		got := viaduct(t, strings.Fields("explain --manifests "+manifests+" --from 192.0.2.1 --to shop/web --protocol "+
+			args)...)
+		if got.status != want.status || !strings.HasPrefix(got.stdout, want.stdout) ||
+			(got.stderr == "") != (got.status == 0) {
+			t.Errorf("%s: %+v", args, got)
+		}
 	}
 }
 

@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package explain
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/viaduct-net/viaduct/control/model"
+	"github.com/viaduct-net/viaduct/tools/exit"
+	"github.com/viaduct-net/viaduct/tools/manifests"
+	"github.com/viaduct-net/viaduct/tools/show"
+)
+
+type flags struct {
+	from, to, protocol, port string
+	manifests, node          string
+}
+
+const long = `Explain what policy says of a flow that would begin: the verdict, the rule that decides, and what was
+looked at on the way to it, in order. Both ends' policies are asked, also of pods of other nodes.
+
+An end is NAMESPACE/POD, node/NAME or an address (a pod of a namespace named "node" can be said by its address alone).
+Of an end with several addresses of a family the first is taken. A flow is explained in each family that both ends have;
+it is denied if one of them is.
+
+The running dataplane is asked, with what it learned from pods' DNS answers, and control where the pods are. With
+--manifests neither has to run: the directory is judged by the same tables. Pods and nodes that have no address there
+are given one that is set aside for tests (198.18.0.0/15 and 2001:2::/48), so that their labels can be judged; of
+ipBlock and networks only prefixes that hold these match them. Addresses have no domain names then.
+
+json: {"family", "source", "destination", "verdict": "allow"|"deny", "reason", "rule", "steps", "staged_verdict",
+"staged_rule", "epoch", "from", "to", "protocol", "port", "families": […]}. "families" has an object with the fields up
+to "epoch" for each family, IPv4 first; those at the top are of the first that is denied, or else of the first.
+
+Exit status: 0 the flow may be, 1 it is denied, 2 nobody could say.`
+
+const examples = `  viaduct explain --from shop/client --to shop/web --port 80
+  viaduct explain --from 192.0.2.7 --to shop/web --protocol udp --port 53
+  viaduct explain --from node/n1 --to shop/web --protocol icmp
+  viaduct explain --from shop/client --to shop/web --port http --manifests policies/`
+
+// Command returns "viaduct explain".
+func Command(f *show.Flags) *cobra.Command {
+	var fl flags
+	c := &cobra.Command{
+		Use:   "explain --from END --to END [--protocol PROTOCOL] [--port PORT] [--manifests DIR [--node NAME]]",
+		Short: "Explain what policy says of a flow, and which rule decides",
+		Long:  long, Example: examples, Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			return fl.run(c.Context(), c.OutOrStdout(), f)
+		},
+	}
+	s := c.Flags()
+	s.StringVar(&fl.from, "from", "", "who begins the flow (required)")
+	s.StringVar(&fl.to, "to", "", "to whom (required)")
+	s.StringVar(&fl.protocol, "protocol", "tcp", "tcp, udp, sctp, icmp, icmpv6 or a number")
+	s.StringVar(&fl.port, "port", "", "of the destination, by number or by the name that its containers give it")
+	s.StringVar(&fl.manifests, "manifests", "", "directory of manifests to judge by, in the place of what runs")
+	s.StringVar(&fl.node, "node", "", "with --manifests: name of the NodeConfig (default: the only one there is)")
+	for _, name := range []string{"from", "to"} {
+		_ = c.MarkFlagRequired(name)
+		_ = c.RegisterFlagCompletionFunc(name, func(c *cobra.Command, _ []string, _ string) (
+			[]string, cobra.ShellCompDirective) {
+			return fl.pods(c.Context(), f.Run), cobra.ShellCompDirectiveNoFileComp
+		})
+	}
+	_ = c.MarkFlagDirname("manifests")
+	_ = c.RegisterFlagCompletionFunc("protocol", cobra.FixedCompletions(
+		[]string{"tcp", "udp", "sctp", "icmp", "icmpv6"}, cobra.ShellCompDirectiveNoFileComp))
+	return c
+}
+
+// pods are those of the manifests, or this node's: their ports have their names.
+func (fl *flags) pods(ctx context.Context, run string) (names []string) {
+	if fl.manifests == "" {
+		return portNames(ctx, run)
+	}
+	objects, _ := manifests.Read(fl.manifests) // without them nothing is offered
+	for _, o := range objects {
+		if o.Key.Kind == "Pod" {
+			names = append(names, o.Key.Namespace+"/"+o.Key.Name)
+		}
+	}
+	return names
+}
+
+// portNames are those of stations in a running dataplane, the host's left out; none where none answers.
+func portNames(ctx context.Context, run string) (names []string) {
+	client, err := show.Connect(run)
+	if err != nil {
+		return nil
+	}
+	defer func() { _ = client.Close() }()
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	reply, err := client.Ports(ctx, "")
+	if err != nil {
+		return nil
+	}
+	for _, p := range reply.Ports {
+		if len(p.Station) > 0 && p.Name != model.HostPort {
+			names = append(names, p.Name)
+		}
+	}
+	return names
+}
+
+func (fl *flags) run(ctx context.Context, w io.Writer, f *show.Flags) error {
+	q, err := newQuestion(fl.from, fl.to, fl.protocol, fl.port)
+	if err != nil {
+		return err
+	}
+	if fl.node != "" && fl.manifests == "" {
+		return errors.New("--node is for --manifests")
+	}
+	ctx, cancel := context.WithTimeout(ctx, show.Timeout)
+	defer cancel()
+	r, err := fl.report(ctx, f.Run, q)
+	if err != nil {
+		return err
+	}
+	write := r.writeText
+	if f.Output == "json" {
+		write = r.writeJSON
+	}
+	if err := write(w); err != nil {
+		return err
+	}
+	if r.denies() {
+		return exit.Fail(fmt.Errorf("policy denies the flow: %s", r.Rule))
+	}
+	return nil
+}
+
+func (fl *flags) report(ctx context.Context, run string, q *question) (*Report, error) {
+	if fl.manifests != "" {
+		judge, err := offline(fl.manifests, fl.node, q)
+		if err != nil {
+			return nil, err
+		}
+		return q.ask(ctx, judge)
+	}
+	client, err := show.Connect(run)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = client.Close() }()
+	judge, err := online(ctx, client, q)
+	if err != nil {
+		return nil, err
+	}
+	return q.ask(ctx, judge)
+}

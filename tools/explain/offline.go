@@ -1,0 +1,259 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package explain
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/viaduct-net/viaduct/control/compile"
+	"github.com/viaduct-net/viaduct/control/model"
+	"github.com/viaduct-net/viaduct/dataplane/api"
+	"github.com/viaduct-net/viaduct/dataplane/explain"
+	"github.com/viaduct-net/viaduct/dataplane/identity"
+	"github.com/viaduct-net/viaduct/dataplane/packet"
+	"github.com/viaduct-net/viaduct/dataplane/policy"
+	"github.com/viaduct-net/viaduct/tools/manifests"
+)
+
+// desired is the state that manifests say.
+type desired struct {
+	dir     string
+	objects map[model.Key]*model.Object
+	places  map[netip.Addr]place // who has an address
+	madeUp  map[model.Key]bool   // objects that were given addresses
+	ids     *identity.Set
+	table   *policy.Table
+}
+
+// place is where an address is.
+type place struct {
+	node string // empty: not known
+	host bool   // it is the node's own
+}
+
+// offline has manifests judged. node names the NodeConfig, where there are several.
+func offline(dir, node string, q *question) (judge, error) {
+	objects, err := manifests.Read(dir)
+	if err != nil {
+		return nil, err
+	}
+	d := &desired{dir: dir, objects: map[model.Key]*model.Object{}, places: map[netip.Addr]place{},
+		madeUp: map[model.Key]bool{}}
+	for _, o := range objects {
+		d.objects[o.Key] = o
+	}
+	for i, e := range []*end{&q.from, &q.to} {
+		if err := d.locate(e, i); err != nil {
+			return nil, fmt.Errorf("%s: %w", e.flag, err)
+		}
+	}
+	if err := d.build(node, q); err != nil {
+		return nil, err
+	}
+	return func(_ context.Context, src, dst netip.Addr) (*api.ExplainReply, error) {
+		return d.judge(q, packet.AddrFrom(src), packet.AddrFrom(dst)), nil
+	}, nil
+}
+
+// locate finds an end's addresses. number tells the ends apart.
+func (d *desired) locate(e *end, number int) error {
+	switch e.kind {
+	case byNode:
+		return d.locateNode(e, e.node, number)
+	case byAddress:
+		for f, a := range e.addresses {
+			if setAside[f].Contains(a) {
+				return fmt.Errorf("%s is of %s, whose addresses are for ends without one", e.text, setAside[f])
+			}
+		}
+		return nil
+	}
+	o := d.objects[model.Key{Kind: "Pod", Namespace: e.namespace, Name: e.pod}]
+	if o == nil {
+		return d.stranger(e)
+	}
+	pod := o.Spec.(*model.Pod)
+	for _, p := range pod.Ports {
+		proto, err := explain.ParseProtocol(strings.ToLower(p.Protocol))
+		if err != nil {
+			return err
+		}
+		e.ports = append(e.ports, namedPort{p.Name, proto, p.Port})
+	}
+	switch {
+	case pod.Finished:
+		return fmt.Errorf("%s has run to its end, and has no address any more", e)
+	case pod.HostNetwork && pod.Node == "":
+		return fmt.Errorf("%s has its node's addresses, and spec.nodeName does not say which node that is", e)
+	case pod.HostNetwork:
+		return d.locateNode(e, pod.Node, number)
+	}
+	if len(pod.Addresses) == 0 {
+		with := *pod
+		with.Addresses = invented(number)
+		pod = &with
+		d.invent(o, pod)
+	}
+	e.take(pod.Addresses, d.madeUp[o.Key])
+	return nil
+}
+
+// stranger says what is not known of a pod that is not.
+func (d *desired) stranger(e *end) error {
+	for key := range d.objects {
+		if key.Kind == "Namespace" && key.Name == e.namespace || key.Kind == "Pod" && key.Namespace == e.namespace {
+			return fmt.Errorf("no pod %s is in %s", e.text, d.dir)
+		}
+	}
+	return fmt.Errorf("no namespace %s is in %s: neither its object nor a pod of it", e.namespace, d.dir)
+}
+
+func (d *desired) locateNode(e *end, name string, number int) error {
+	o := d.objects[model.Key{Kind: "Node", Name: name}]
+	if o == nil {
+		return fmt.Errorf("no Node %s is in %s: without it nobody knows its addresses", name, d.dir)
+	}
+	addresses := d.nodeAddresses(o)
+	if len(addresses) == 0 {
+		addresses = invented(number)
+		with := *o.Spec.(*model.Node)
+		with.Addresses = addresses
+		d.invent(o, &with)
+	}
+	e.take(addresses, d.madeUp[o.Key])
+	return nil
+}
+
+// nodeAddresses are those that the object says, and the node's own in its pod CIDRs.
+func (d *desired) nodeAddresses(node *model.Object) []netip.Addr {
+	spec := node.Spec.(*model.Node)
+	addresses, cidrs := slices.Clone(spec.Addresses), spec.PodCIDRs
+	if o := d.objects[model.Key{Kind: "NodeConfig", Name: node.Key.Name}]; o != nil {
+		if own := o.Spec.(*model.NodeConfig).PodCIDRs; len(own) > 0 {
+			cidrs = own
+		}
+	}
+	for _, cidr := range cidrs {
+		if a := model.NodeAddress(cidr); a.IsValid() {
+			addresses = append(addresses, a)
+		}
+	}
+	return addresses
+}
+
+// setAside is where the addresses of ends are of that have none: prefixes for tests of networks (RFC 2544 C.2.2, RFC
+// 5180 8). No prefix of a policy is meant for them.
+var setAside = [families]netip.Prefix{netip.MustParsePrefix("198.18.0.0/15"), netip.MustParsePrefix("2001:2::/48")}
+
+// invented are addresses for an end.
+func invented(number int) (list []netip.Addr) {
+	for _, p := range setAside {
+		a := p.Addr().Next()
+		for range number {
+			a = a.Next()
+		}
+		list = append(list, a)
+	}
+	return list
+}
+
+// invent puts the spec, with addresses that were made up, in the place of the object's own.
+func (d *desired) invent(o *model.Object, spec any) {
+	with := *o
+	with.Spec = spec
+	d.objects[o.Key], d.madeUp[o.Key] = &with, true
+}
+
+// build compiles the state and makes the tables that policy is judged by.
+func (d *desired) build(node string, q *question) error {
+	d.settle(&node)
+	objects := make([]*model.Object, 0, len(d.objects))
+	for _, o := range d.objects {
+		objects = append(objects, o)
+		d.place(o)
+	}
+	slices.SortFunc(objects, func(a, b *model.Object) int { return a.Key.Compare(b.Key) })
+	snapshot, errs, err := compile.Once(objects, compile.Node{Name: node, Sole: true})
+	if err == nil {
+		err = manifests.Refused(errs)
+	}
+	if err != nil {
+		return fmt.Errorf("manifests in %s: %w", d.dir, err)
+	}
+	if d.ids, err = identity.Build(snapshot); err != nil {
+		return fmt.Errorf("build identities: %w", err)
+	}
+	if d.table, err = policy.Build(snapshot, d.ids, d.local(q)); err != nil {
+		return fmt.Errorf("build policies: %w", err)
+	}
+	if q.to.kind == byAddress {
+		for _, a := range q.to.addresses {
+			if a.IsValid() {
+				q.to.ports = namedPorts(d.ids.Get(d.ids.Of(packet.AddrFrom(a))).GetNamedPorts())
+			}
+		}
+	}
+	return q.namePort()
+}
+
+// settle gives a node to manifests that have none: policy is judged as on the nodes of the two ends.
+func (d *desired) settle(node *string) {
+	for key := range d.objects {
+		if key.Kind == "NodeConfig" || key.Kind == "Node" && key.Name == *node {
+			return
+		}
+	}
+	*node = cmp.Or(*node, "default")
+	key := model.Key{Kind: "NodeConfig", Name: *node}
+	d.objects[key] = &model.Object{Key: key, Spec: model.DefaultNodeConfig()}
+}
+
+// place notes whose the object's addresses are.
+func (d *desired) place(o *model.Object) {
+	switch spec := o.Spec.(type) {
+	case *model.Node:
+		for _, a := range d.nodeAddresses(o) {
+			d.places[a] = place{node: o.Key.Name, host: true}
+		}
+	case *model.Pod:
+		if spec.HostNetwork || spec.Finished {
+			return
+		}
+		for _, a := range spec.Addresses {
+			d.places[a] = place{node: spec.Node}
+		}
+	}
+}
+
+// local are the identities of the ends.
+func (d *desired) local(q *question) []identity.ID {
+	var list []identity.ID
+	for _, e := range []*end{&q.from, &q.to} {
+		for _, a := range e.addresses {
+			if !a.IsValid() {
+				continue
+			}
+			if id := d.ids.Of(packet.AddrFrom(a)); id != identity.World {
+				list = append(list, id)
+			}
+		}
+	}
+	slices.Sort(list)
+	return slices.Compact(list)
+}
+
+// judge asks the policy of each end, as its own node does.
+func (d *desired) judge(q *question, src, dst packet.Addr) *api.ExplainReply {
+	from, to := d.places[src.Netip()], d.places[dst.Netip()]
+	same := from.node != "" && from.node == to.node
+	flow := policy.Query{Src: src, Dst: dst, Proto: q.proto, DstPort: q.port, Self: same && from.host && to.host}
+	out, in := flow, flow
+	out.Egress, out.FromNode, out.ToNode = true, from.host, to.host && same
+	in.Ingress, in.FromNode, in.ToNode = true, from.host && same, to.host
+	return explain.Between(d.table, &out, &in)
+}
