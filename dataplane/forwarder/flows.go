@@ -66,9 +66,7 @@ func (f *Forwarder) shareFlows(t *tables.Tables) {
 		return
 	}
 	for i := range t.Ports {
-		if p := &t.Ports[i]; p.ID != 0 {
-			flows.Share(p.ID, !p.Station.Only() || p.Station.Router)
-		}
+		flows.Share(t.Ports[i].ID, t.Ports[i].Shared())
 	}
 }
 

@@ -72,6 +72,9 @@ func subnetOf(p netip.Prefix) subnet {
 // linkLocal6 is fe80::/10 (RFC 4291 2.5.6), which is on every link.
 var linkLocal6 = subnet{packet.Addr{Hi: 0xfe80 << 48}, packet.Addr{Hi: 0xffc0 << 48}}
 
+// Shared says whether behind the port there may be the whole world: it has no station, or one that forwards for others.
+func (p *Port) Shared() bool { return !p.Station.Only() || p.Station.Router }
+
 // Broadcasts says whether a is one of the two addresses of a subnet of the port's that are no station's, all zeros and
 // all ones (RFC 1122 3.2.1.3); IPv6 has none, and subnets of 31 bits and more have none (RFC 3021).
 func (p *Port) Broadcasts(a packet.Addr) bool {

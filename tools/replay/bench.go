@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/viaduct-net/viaduct/control/api"
-	"github.com/viaduct-net/viaduct/control/model"
 	"github.com/viaduct-net/viaduct/dataplane/conntrack"
 	"github.com/viaduct-net/viaduct/dataplane/ledger"
 	"github.com/viaduct-net/viaduct/dataplane/neighbor"
@@ -147,8 +146,8 @@ func (b *bench) flows() *conntrack.Table {
 	flows := conntrack.New(conntrack.Config{
 		Flows: int(t.Node.GetFlows()), PerPort: int(t.Node.GetFlowsPerPort()), Loose: startOfTime + int64(loose),
 	})
-	if host := t.ByName(model.HostPort); host != nil {
-		flows.Share(host.ID)
+	for i := range t.Ports {
+		flows.Share(t.Ports[i].ID, t.Ports[i].Shared())
 	}
 	return flows
 }
