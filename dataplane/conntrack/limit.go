@@ -29,6 +29,9 @@ type ofPort struct {
 // maxPorts is the number of ports that have counters of their own; further ones share them.
 const maxPorts = 1 << 14
 
+// floodShare is the reciprocal of the share of the table from which on handshakes that are not over are a flood.
+const floodShare = 64
+
 // defaultShare is the reciprocal of the share of the table that a source's unanswered flows may have.
 const defaultShare = 16
 
@@ -41,7 +44,9 @@ func (l *limits) init(cfg Config, flows int, keys *Seed) {
 	if cfg.PerSource <= 0 {
 		l.perSource = int32(max(flows/defaultShare, 1))
 	}
-	l.perFlood = int32(max(flows/halfShare, 64))
+	if l.perFlood = int32(min(cfg.Handshakes, math.MaxInt32)); cfg.Handshakes <= 0 {
+		l.perFlood = int32(max(flows/floodShare, 64))
+	}
 	l.ports = make([]ofPort, maxPorts)
 	// Were all flows unanswered and of as many sources, a counter would show 8, far from any limit.
 	n := ceilPower(max(flows/8, 64))

@@ -19,9 +19,6 @@ const (
 	repeatMax    = 1 << 24
 )
 
-// halfShare is the reciprocal of the share of the table from which on a port's unanswered flows are a flood.
-const halfShare = 64
-
 // repeated says whether a SYN with this fingerprint has come before, and remembers it otherwise.
 func (sh *shard) repeated(mark uint64, now int64) bool {
 	size := uint64(len(sh.syns) / repeatWays)

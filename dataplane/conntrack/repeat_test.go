@@ -33,7 +33,7 @@ func TestRepeat(t *testing.T) {
 			}
 			r.now += 1000
 		}
-		if want := flows / halfShare; passed < want || passed > want+want/10 {
+		if want := flows / floodShare; passed < want || passed > want+want/10 {
 			t.Errorf("%d SYNs of a flood passed, want %d and few more", passed, want)
 		}
 		syn := r.segment("c S 100 win 1000 ws 2")

@@ -43,6 +43,9 @@ type Config struct {
 	// PerSource is how many unanswered flows one address may have; 0: a sixteenth of Flows. An answer takes
 	// milliseconds, so that who has so many is asking for no answers.
 	PerSource int
+	// Handshakes is how many TCP handshakes that are not over make a port one that floods (see repeat.go); 0: a 64th of
+	// Flows, and 64 at least.
+	Handshakes int
 	// Loose is until when, in monotonic nanoseconds, a TCP segment of a flow that nobody knows may open it from either
 	// end (see Seen.Either): what was open before the dataplane began. 0: never.
 	Loose int64
