@@ -32,7 +32,7 @@ func TestFragmentsByPolicy(t *testing.T) {
 		heard.next("a large datagram", data)
 		s.drops("spy", "ingress_denied", packets, func() { s.must(s.says("spy", at, data)) })
 
-		datagram := udpOf(web, db, port, data)
+		datagram := udpOf(netip.AddrPortFrom(web, port), at, data)
 		pieces := cutUp(web, db, 0x1234, datagram)
 		for i := range pieces {
 			s.sendIP(s.of("web"), pieces[len(pieces)-1-i])
@@ -40,7 +40,7 @@ func TestFragmentsByPolicy(t *testing.T) {
 		heard.next("a datagram from its end to its beginning", data)
 
 		spy := s.address("spy", f)
-		denied := cutUp(spy, db, 0x1234, udpOf(spy, db, port, data))
+		denied := cutUp(spy, db, 0x1234, udpOf(netip.AddrPortFrom(spy, port), at, data))
 		s.drops("spy", "ingress_denied", uint64(len(denied)), func() {
 			for i := range denied {
 				s.sendIP(s.of("spy"), denied[len(denied)-1-i])

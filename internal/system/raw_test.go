@@ -74,13 +74,13 @@ func (s *site) sendIP(from *netlab.Namespace, packet []byte) {
 	}))
 }
 
-// udpOf is a UDP datagram of both ports the same, with its checksum.
-func udpOf(source, destination netip.Addr, port uint16, data []byte) []byte {
-	d := binary.BigEndian.AppendUint16(nil, port)
-	d = binary.BigEndian.AppendUint16(d, port)
+// udpOf is a UDP datagram with its checksum.
+func udpOf(source, destination netip.AddrPort, data []byte) []byte {
+	d := binary.BigEndian.AppendUint16(nil, source.Port())
+	d = binary.BigEndian.AppendUint16(d, destination.Port())
 	d = binary.BigEndian.AppendUint16(d, uint16(8+len(data)))
 	d = append(append(d, 0, 0), data...)
-	pseudo := append(append(source.AsSlice(), destination.AsSlice()...), 0, unix.IPPROTO_UDP, d[4], d[5])
+	pseudo := append(append(source.Addr().AsSlice(), destination.Addr().AsSlice()...), 0, unix.IPPROTO_UDP, d[4], d[5])
 	binary.BigEndian.PutUint16(d[6:], internetSum(append(pseudo, d...)))
 	return d
 }
