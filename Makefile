@@ -22,7 +22,7 @@ PACKAGES := clang:/usr/bin/clang llvm:/usr/bin/llvm-strip clang-format:/usr/bin/
 	containerd:/usr/bin/containerd runc:/usr/sbin/runc
 
 # Modules of their own, so that what only they need stays out of everybody's go.mod.
-MODULES := control/source/kubetest tools/image
+MODULES := control/source/kubetest tools/image internal/policytest/cyclonus
 
 .PHONY: help build image generate check lint vet test test-go bench demo fuzz clean install-tools
 

@@ -72,7 +72,7 @@ func (s *peerSet) ways() (ways [][]posting) {
 	for _, r := range s.namespaces {
 		switch {
 		case r.Operator != model.In:
-		case r.Key == model.NamespaceLabel: // which each namespace has
+		case r.Key == model.NamespaceLabel && r.Values[0] != "": // which each namespace has, with its name
 			namespaces = r.Values
 		default:
 			ways = append(ways, r.postings(ofNamespaces, []string{""}))

@@ -424,7 +424,8 @@ func TestPod(t *testing.T) {
 			t.Errorf("%s: %s, want %s", name, got, want)
 		}
 	}
-	if _, err := c.Pod(t.Context(), &api.PodRequest{Namespace: "shop", Name: "ghost"}); status.Code(err) != codes.NotFound {
+	_, err := c.Pod(t.Context(), &api.PodRequest{Namespace: "shop", Name: "ghost"})
+	if status.Code(err) != codes.NotFound {
 		t.Errorf("a pod that nobody knows: %v", err)
 	}
 }

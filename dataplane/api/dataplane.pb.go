@@ -2487,6 +2487,251 @@ func (x *Flow) GetRule() string {
 	return ""
 }
 
+type DenialsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Only of flows with this address at either end; empty: all.
+	Address string `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
+	// Only of flows that this port opened, or that go to it; empty: all.
+	Port          string `protobuf:"bytes,2,opt,name=port,proto3" json:"port,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DenialsRequest) Reset() {
+	*x = DenialsRequest{}
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DenialsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DenialsRequest) ProtoMessage() {}
+
+func (x *DenialsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DenialsRequest.ProtoReflect.Descriptor instead.
+func (*DenialsRequest) Descriptor() ([]byte, []int) {
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *DenialsRequest) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *DenialsRequest) GetPort() string {
+	if x != nil {
+		return x.Port
+	}
+	return ""
+}
+
+// DenialsReply is the flows that were denied lately: each worker remembers a thousand.
+type DenialsReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Denials       []*Denial              `protobuf:"bytes,1,rep,name=denials,proto3" json:"denials,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DenialsReply) Reset() {
+	*x = DenialsReply{}
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DenialsReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DenialsReply) ProtoMessage() {}
+
+func (x *DenialsReply) ProtoReflect() protoreflect.Message {
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DenialsReply.ProtoReflect.Descriptor instead.
+func (*DenialsReply) Descriptor() ([]byte, []int) {
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *DenialsReply) GetDenials() []*Denial {
+	if x != nil {
+		return x.Denials
+	}
+	return nil
+}
+
+// Denial is a flow that policy did not let in or go on.
+type Denial struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As of Flow.
+	Protocol        string `protobuf:"bytes,1,opt,name=protocol,proto3" json:"protocol,omitempty"`
+	Source          string `protobuf:"bytes,2,opt,name=source,proto3" json:"source,omitempty"`
+	SourcePort      uint32 `protobuf:"varint,3,opt,name=source_port,json=sourcePort,proto3" json:"source_port,omitempty"`
+	Destination     string `protobuf:"bytes,4,opt,name=destination,proto3" json:"destination,omitempty"`
+	DestinationPort uint32 `protobuf:"varint,5,opt,name=destination_port,json=destinationPort,proto3" json:"destination_port,omitempty"`
+	InPort          string `protobuf:"bytes,6,opt,name=in_port,json=inPort,proto3" json:"in_port,omitempty"`
+	OutPort         string `protobuf:"bytes,7,opt,name=out_port,json=outPort,proto3" json:"out_port,omitempty"`
+	// "egress_denied" or "ingress_denied"; empty where it was let in, and a staged policy would have it denied.
+	Reason string `protobuf:"bytes,8,opt,name=reason,proto3" json:"reason,omitempty"`
+	// What decided, as of Flow.
+	Rule string `protobuf:"bytes,9,opt,name=rule,proto3" json:"rule,omitempty"`
+	// Whether it is staged policies that are spoken of.
+	Staged bool `protobuf:"varint,10,opt,name=staged,proto3" json:"staged,omitempty"`
+	// Nanoseconds since its last packet, and since the first of those that are counted.
+	LastNanoseconds  uint64 `protobuf:"varint,11,opt,name=last_nanoseconds,json=lastNanoseconds,proto3" json:"last_nanoseconds,omitempty"`
+	FirstNanoseconds uint64 `protobuf:"varint,12,opt,name=first_nanoseconds,json=firstNanoseconds,proto3" json:"first_nanoseconds,omitempty"`
+	Packets          uint64 `protobuf:"varint,13,opt,name=packets,proto3" json:"packets,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *Denial) Reset() {
+	*x = Denial{}
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Denial) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Denial) ProtoMessage() {}
+
+func (x *Denial) ProtoReflect() protoreflect.Message {
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Denial.ProtoReflect.Descriptor instead.
+func (*Denial) Descriptor() ([]byte, []int) {
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *Denial) GetProtocol() string {
+	if x != nil {
+		return x.Protocol
+	}
+	return ""
+}
+
+func (x *Denial) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
+}
+
+func (x *Denial) GetSourcePort() uint32 {
+	if x != nil {
+		return x.SourcePort
+	}
+	return 0
+}
+
+func (x *Denial) GetDestination() string {
+	if x != nil {
+		return x.Destination
+	}
+	return ""
+}
+
+func (x *Denial) GetDestinationPort() uint32 {
+	if x != nil {
+		return x.DestinationPort
+	}
+	return 0
+}
+
+func (x *Denial) GetInPort() string {
+	if x != nil {
+		return x.InPort
+	}
+	return ""
+}
+
+func (x *Denial) GetOutPort() string {
+	if x != nil {
+		return x.OutPort
+	}
+	return ""
+}
+
+func (x *Denial) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *Denial) GetRule() string {
+	if x != nil {
+		return x.Rule
+	}
+	return ""
+}
+
+func (x *Denial) GetStaged() bool {
+	if x != nil {
+		return x.Staged
+	}
+	return false
+}
+
+func (x *Denial) GetLastNanoseconds() uint64 {
+	if x != nil {
+		return x.LastNanoseconds
+	}
+	return 0
+}
+
+func (x *Denial) GetFirstNanoseconds() uint64 {
+	if x != nil {
+		return x.FirstNanoseconds
+	}
+	return 0
+}
+
+func (x *Denial) GetPackets() uint64 {
+	if x != nil {
+		return x.Packets
+	}
+	return 0
+}
+
 type ExplainRequest struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
 	Source      string                 `protobuf:"bytes,1,opt,name=source,proto3" json:"source,omitempty"`
@@ -2501,7 +2746,7 @@ type ExplainRequest struct {
 
 func (x *ExplainRequest) Reset() {
 	*x = ExplainRequest{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[29]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2513,7 +2758,7 @@ func (x *ExplainRequest) String() string {
 func (*ExplainRequest) ProtoMessage() {}
 
 func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[29]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2526,7 +2771,7 @@ func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainRequest.ProtoReflect.Descriptor instead.
 func (*ExplainRequest) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{29}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ExplainRequest) GetSource() string {
@@ -2578,7 +2823,7 @@ type ExplainReply struct {
 
 func (x *ExplainReply) Reset() {
 	*x = ExplainReply{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[30]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2590,7 +2835,7 @@ func (x *ExplainReply) String() string {
 func (*ExplainReply) ProtoMessage() {}
 
 func (x *ExplainReply) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[30]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2603,7 +2848,7 @@ func (x *ExplainReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainReply.ProtoReflect.Descriptor instead.
 func (*ExplainReply) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{30}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ExplainReply) GetVerdict() string {
@@ -2665,7 +2910,7 @@ type NeighborsRequest struct {
 
 func (x *NeighborsRequest) Reset() {
 	*x = NeighborsRequest{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[31]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2677,7 +2922,7 @@ func (x *NeighborsRequest) String() string {
 func (*NeighborsRequest) ProtoMessage() {}
 
 func (x *NeighborsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[31]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2690,7 +2935,7 @@ func (x *NeighborsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NeighborsRequest.ProtoReflect.Descriptor instead.
 func (*NeighborsRequest) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{31}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *NeighborsRequest) GetPort() string {
@@ -2709,7 +2954,7 @@ type NeighborsReply struct {
 
 func (x *NeighborsReply) Reset() {
 	*x = NeighborsReply{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[32]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2721,7 +2966,7 @@ func (x *NeighborsReply) String() string {
 func (*NeighborsReply) ProtoMessage() {}
 
 func (x *NeighborsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[32]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2734,7 +2979,7 @@ func (x *NeighborsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NeighborsReply.ProtoReflect.Descriptor instead.
 func (*NeighborsReply) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{32}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *NeighborsReply) GetNeighbors() []*Neighbor {
@@ -2763,7 +3008,7 @@ type Neighbor struct {
 
 func (x *Neighbor) Reset() {
 	*x = Neighbor{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[33]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2775,7 +3020,7 @@ func (x *Neighbor) String() string {
 func (*Neighbor) ProtoMessage() {}
 
 func (x *Neighbor) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[33]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2788,7 +3033,7 @@ func (x *Neighbor) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Neighbor.ProtoReflect.Descriptor instead.
 func (*Neighbor) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{33}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Neighbor) GetPort() string {
@@ -2843,7 +3088,7 @@ type LedgerRequest struct {
 
 func (x *LedgerRequest) Reset() {
 	*x = LedgerRequest{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[34]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2855,7 +3100,7 @@ func (x *LedgerRequest) String() string {
 func (*LedgerRequest) ProtoMessage() {}
 
 func (x *LedgerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[34]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2868,7 +3113,7 @@ func (x *LedgerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LedgerRequest.ProtoReflect.Descriptor instead.
 func (*LedgerRequest) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{34}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *LedgerRequest) GetPort() string {
@@ -2895,7 +3140,7 @@ type LedgerReply struct {
 
 func (x *LedgerReply) Reset() {
 	*x = LedgerReply{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[35]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2907,7 +3152,7 @@ func (x *LedgerReply) String() string {
 func (*LedgerReply) ProtoMessage() {}
 
 func (x *LedgerReply) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[35]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2920,7 +3165,7 @@ func (x *LedgerReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LedgerReply.ProtoReflect.Descriptor instead.
 func (*LedgerReply) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{35}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *LedgerReply) GetEpoch() uint64 {
@@ -2993,7 +3238,7 @@ type PortLedger struct {
 
 func (x *PortLedger) Reset() {
 	*x = PortLedger{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[36]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3005,7 +3250,7 @@ func (x *PortLedger) String() string {
 func (*PortLedger) ProtoMessage() {}
 
 func (x *PortLedger) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[36]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3018,7 +3263,7 @@ func (x *PortLedger) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortLedger.ProtoReflect.Descriptor instead.
 func (*PortLedger) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{36}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *PortLedger) GetId() uint32 {
@@ -3149,7 +3394,7 @@ type ReasonCount struct {
 
 func (x *ReasonCount) Reset() {
 	*x = ReasonCount{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[37]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3161,7 +3406,7 @@ func (x *ReasonCount) String() string {
 func (*ReasonCount) ProtoMessage() {}
 
 func (x *ReasonCount) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[37]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3174,7 +3419,7 @@ func (x *ReasonCount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReasonCount.ProtoReflect.Descriptor instead.
 func (*ReasonCount) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{37}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *ReasonCount) GetReason() string {
@@ -3221,7 +3466,7 @@ type SocketStatistics struct {
 
 func (x *SocketStatistics) Reset() {
 	*x = SocketStatistics{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[38]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3233,7 +3478,7 @@ func (x *SocketStatistics) String() string {
 func (*SocketStatistics) ProtoMessage() {}
 
 func (x *SocketStatistics) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[38]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3246,7 +3491,7 @@ func (x *SocketStatistics) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SocketStatistics.ProtoReflect.Descriptor instead.
 func (*SocketStatistics) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{38}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *SocketStatistics) GetRxDropped() uint64 {
@@ -3505,7 +3750,28 @@ const file_dataplane_api_dataplane_proto_rawDesc = "" +
 	"replyBytes\x12)\n" +
 	"\x10idle_nanoseconds\x18\x0e \x01(\x04R\x0fidleNanoseconds\x12/\n" +
 	"\x13expires_nanoseconds\x18\x0f \x01(\x04R\x12expiresNanoseconds\x12\x12\n" +
-	"\x04rule\x18\x10 \x01(\tR\x04rule\"z\n" +
+	"\x04rule\x18\x10 \x01(\tR\x04rule\">\n" +
+	"\x0eDenialsRequest\x12\x18\n" +
+	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x12\n" +
+	"\x04port\x18\x02 \x01(\tR\x04port\"F\n" +
+	"\fDenialsReply\x126\n" +
+	"\adenials\x18\x01 \x03(\v2\x1c.viaduct.dataplane.v1.DenialR\adenials\"\x94\x03\n" +
+	"\x06Denial\x12\x1a\n" +
+	"\bprotocol\x18\x01 \x01(\tR\bprotocol\x12\x16\n" +
+	"\x06source\x18\x02 \x01(\tR\x06source\x12\x1f\n" +
+	"\vsource_port\x18\x03 \x01(\rR\n" +
+	"sourcePort\x12 \n" +
+	"\vdestination\x18\x04 \x01(\tR\vdestination\x12)\n" +
+	"\x10destination_port\x18\x05 \x01(\rR\x0fdestinationPort\x12\x17\n" +
+	"\ain_port\x18\x06 \x01(\tR\x06inPort\x12\x19\n" +
+	"\bout_port\x18\a \x01(\tR\aoutPort\x12\x16\n" +
+	"\x06reason\x18\b \x01(\tR\x06reason\x12\x12\n" +
+	"\x04rule\x18\t \x01(\tR\x04rule\x12\x16\n" +
+	"\x06staged\x18\n" +
+	" \x01(\bR\x06staged\x12)\n" +
+	"\x10last_nanoseconds\x18\v \x01(\x04R\x0flastNanoseconds\x12+\n" +
+	"\x11first_nanoseconds\x18\f \x01(\x04R\x10firstNanoseconds\x12\x18\n" +
+	"\apackets\x18\r \x01(\x04R\apackets\"z\n" +
 	"\x0eExplainRequest\x12\x16\n" +
 	"\x06source\x18\x01 \x01(\tR\x06source\x12 \n" +
 	"\vdestination\x18\x02 \x01(\tR\vdestination\x12\x1a\n" +
@@ -3582,7 +3848,7 @@ const file_dataplane_api_dataplane_proto_rawDesc = "" +
 	"\tPortState\x12\x13\n" +
 	"\x0fPORT_STATE_GONE\x10\x00\x12\x13\n" +
 	"\x0fPORT_STATE_DOWN\x10\x01\x12\x11\n" +
-	"\rPORT_STATE_UP\x10\x022\x8d\x06\n" +
+	"\rPORT_STATE_UP\x10\x022\xe2\x06\n" +
 	"\tDataplane\x12P\n" +
 	"\x06Status\x12#.viaduct.dataplane.v1.StatusRequest\x1a!.viaduct.dataplane.v1.StatusReply\x12M\n" +
 	"\x05Ports\x12\".viaduct.dataplane.v1.PortsRequest\x1a .viaduct.dataplane.v1.PortsReply\x12R\n" +
@@ -3592,7 +3858,8 @@ const file_dataplane_api_dataplane_proto_rawDesc = "" +
 	"Identities\x12'.viaduct.dataplane.v1.IdentitiesRequest\x1a%.viaduct.dataplane.v1.IdentitiesReply0\x01\x12X\n" +
 	"\bPolicies\x12%.viaduct.dataplane.v1.PoliciesRequest\x1a#.viaduct.dataplane.v1.PoliciesReply0\x01\x12O\n" +
 	"\x05Flows\x12\".viaduct.dataplane.v1.FlowsRequest\x1a .viaduct.dataplane.v1.FlowsReply0\x01\x12S\n" +
-	"\aExplain\x12$.viaduct.dataplane.v1.ExplainRequest\x1a\".viaduct.dataplane.v1.ExplainReply\x12P\n" +
+	"\aExplain\x12$.viaduct.dataplane.v1.ExplainRequest\x1a\".viaduct.dataplane.v1.ExplainReply\x12S\n" +
+	"\aDenials\x12$.viaduct.dataplane.v1.DenialsRequest\x1a\".viaduct.dataplane.v1.DenialsReply\x12P\n" +
 	"\x06Ledger\x12#.viaduct.dataplane.v1.LedgerRequest\x1a!.viaduct.dataplane.v1.LedgerReplyB.Z,github.com/viaduct-net/viaduct/dataplane/apib\x06proto3"
 
 var (
@@ -3608,7 +3875,7 @@ func file_dataplane_api_dataplane_proto_rawDescGZIP() []byte {
 }
 
 var file_dataplane_api_dataplane_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_dataplane_api_dataplane_proto_msgTypes = make([]protoimpl.MessageInfo, 40)
+var file_dataplane_api_dataplane_proto_msgTypes = make([]protoimpl.MessageInfo, 43)
 var file_dataplane_api_dataplane_proto_goTypes = []any{
 	(PortState)(0),            // 0: viaduct.dataplane.v1.PortState
 	(*StatusRequest)(nil),     // 1: viaduct.dataplane.v1.StatusRequest
@@ -3640,17 +3907,20 @@ var file_dataplane_api_dataplane_proto_goTypes = []any{
 	(*FlowsRequest)(nil),      // 27: viaduct.dataplane.v1.FlowsRequest
 	(*FlowsReply)(nil),        // 28: viaduct.dataplane.v1.FlowsReply
 	(*Flow)(nil),              // 29: viaduct.dataplane.v1.Flow
-	(*ExplainRequest)(nil),    // 30: viaduct.dataplane.v1.ExplainRequest
-	(*ExplainReply)(nil),      // 31: viaduct.dataplane.v1.ExplainReply
-	(*NeighborsRequest)(nil),  // 32: viaduct.dataplane.v1.NeighborsRequest
-	(*NeighborsReply)(nil),    // 33: viaduct.dataplane.v1.NeighborsReply
-	(*Neighbor)(nil),          // 34: viaduct.dataplane.v1.Neighbor
-	(*LedgerRequest)(nil),     // 35: viaduct.dataplane.v1.LedgerRequest
-	(*LedgerReply)(nil),       // 36: viaduct.dataplane.v1.LedgerReply
-	(*PortLedger)(nil),        // 37: viaduct.dataplane.v1.PortLedger
-	(*ReasonCount)(nil),       // 38: viaduct.dataplane.v1.ReasonCount
-	(*SocketStatistics)(nil),  // 39: viaduct.dataplane.v1.SocketStatistics
-	nil,                       // 40: viaduct.dataplane.v1.PortLedger.HookEntry
+	(*DenialsRequest)(nil),    // 30: viaduct.dataplane.v1.DenialsRequest
+	(*DenialsReply)(nil),      // 31: viaduct.dataplane.v1.DenialsReply
+	(*Denial)(nil),            // 32: viaduct.dataplane.v1.Denial
+	(*ExplainRequest)(nil),    // 33: viaduct.dataplane.v1.ExplainRequest
+	(*ExplainReply)(nil),      // 34: viaduct.dataplane.v1.ExplainReply
+	(*NeighborsRequest)(nil),  // 35: viaduct.dataplane.v1.NeighborsRequest
+	(*NeighborsReply)(nil),    // 36: viaduct.dataplane.v1.NeighborsReply
+	(*Neighbor)(nil),          // 37: viaduct.dataplane.v1.Neighbor
+	(*LedgerRequest)(nil),     // 38: viaduct.dataplane.v1.LedgerRequest
+	(*LedgerReply)(nil),       // 39: viaduct.dataplane.v1.LedgerReply
+	(*PortLedger)(nil),        // 40: viaduct.dataplane.v1.PortLedger
+	(*ReasonCount)(nil),       // 41: viaduct.dataplane.v1.ReasonCount
+	(*SocketStatistics)(nil),  // 42: viaduct.dataplane.v1.SocketStatistics
+	nil,                       // 43: viaduct.dataplane.v1.PortLedger.HookEntry
 }
 var file_dataplane_api_dataplane_proto_depIdxs = []int32{
 	6,  // 0: viaduct.dataplane.v1.StatusReply.last_nack:type_name -> viaduct.dataplane.v1.Refusal
@@ -3672,35 +3942,38 @@ var file_dataplane_api_dataplane_proto_depIdxs = []int32{
 	25, // 16: viaduct.dataplane.v1.PoliciesReply.policies:type_name -> viaduct.dataplane.v1.Policy
 	26, // 17: viaduct.dataplane.v1.Policy.rules:type_name -> viaduct.dataplane.v1.PolicyRule
 	29, // 18: viaduct.dataplane.v1.FlowsReply.flows:type_name -> viaduct.dataplane.v1.Flow
-	34, // 19: viaduct.dataplane.v1.NeighborsReply.neighbors:type_name -> viaduct.dataplane.v1.Neighbor
-	37, // 20: viaduct.dataplane.v1.LedgerReply.ports:type_name -> viaduct.dataplane.v1.PortLedger
-	37, // 21: viaduct.dataplane.v1.LedgerReply.total:type_name -> viaduct.dataplane.v1.PortLedger
-	38, // 22: viaduct.dataplane.v1.PortLedger.reasons:type_name -> viaduct.dataplane.v1.ReasonCount
-	39, // 23: viaduct.dataplane.v1.PortLedger.sockets:type_name -> viaduct.dataplane.v1.SocketStatistics
-	40, // 24: viaduct.dataplane.v1.PortLedger.hook:type_name -> viaduct.dataplane.v1.PortLedger.HookEntry
-	1,  // 25: viaduct.dataplane.v1.Dataplane.Status:input_type -> viaduct.dataplane.v1.StatusRequest
-	9,  // 26: viaduct.dataplane.v1.Dataplane.Ports:input_type -> viaduct.dataplane.v1.PortsRequest
-	15, // 27: viaduct.dataplane.v1.Dataplane.Routes:input_type -> viaduct.dataplane.v1.RoutesRequest
-	32, // 28: viaduct.dataplane.v1.Dataplane.Neighbors:input_type -> viaduct.dataplane.v1.NeighborsRequest
-	19, // 29: viaduct.dataplane.v1.Dataplane.Identities:input_type -> viaduct.dataplane.v1.IdentitiesRequest
-	23, // 30: viaduct.dataplane.v1.Dataplane.Policies:input_type -> viaduct.dataplane.v1.PoliciesRequest
-	27, // 31: viaduct.dataplane.v1.Dataplane.Flows:input_type -> viaduct.dataplane.v1.FlowsRequest
-	30, // 32: viaduct.dataplane.v1.Dataplane.Explain:input_type -> viaduct.dataplane.v1.ExplainRequest
-	35, // 33: viaduct.dataplane.v1.Dataplane.Ledger:input_type -> viaduct.dataplane.v1.LedgerRequest
-	2,  // 34: viaduct.dataplane.v1.Dataplane.Status:output_type -> viaduct.dataplane.v1.StatusReply
-	10, // 35: viaduct.dataplane.v1.Dataplane.Ports:output_type -> viaduct.dataplane.v1.PortsReply
-	16, // 36: viaduct.dataplane.v1.Dataplane.Routes:output_type -> viaduct.dataplane.v1.RoutesReply
-	33, // 37: viaduct.dataplane.v1.Dataplane.Neighbors:output_type -> viaduct.dataplane.v1.NeighborsReply
-	20, // 38: viaduct.dataplane.v1.Dataplane.Identities:output_type -> viaduct.dataplane.v1.IdentitiesReply
-	24, // 39: viaduct.dataplane.v1.Dataplane.Policies:output_type -> viaduct.dataplane.v1.PoliciesReply
-	28, // 40: viaduct.dataplane.v1.Dataplane.Flows:output_type -> viaduct.dataplane.v1.FlowsReply
-	31, // 41: viaduct.dataplane.v1.Dataplane.Explain:output_type -> viaduct.dataplane.v1.ExplainReply
-	36, // 42: viaduct.dataplane.v1.Dataplane.Ledger:output_type -> viaduct.dataplane.v1.LedgerReply
-	34, // [34:43] is the sub-list for method output_type
-	25, // [25:34] is the sub-list for method input_type
-	25, // [25:25] is the sub-list for extension type_name
-	25, // [25:25] is the sub-list for extension extendee
-	0,  // [0:25] is the sub-list for field type_name
+	32, // 19: viaduct.dataplane.v1.DenialsReply.denials:type_name -> viaduct.dataplane.v1.Denial
+	37, // 20: viaduct.dataplane.v1.NeighborsReply.neighbors:type_name -> viaduct.dataplane.v1.Neighbor
+	40, // 21: viaduct.dataplane.v1.LedgerReply.ports:type_name -> viaduct.dataplane.v1.PortLedger
+	40, // 22: viaduct.dataplane.v1.LedgerReply.total:type_name -> viaduct.dataplane.v1.PortLedger
+	41, // 23: viaduct.dataplane.v1.PortLedger.reasons:type_name -> viaduct.dataplane.v1.ReasonCount
+	42, // 24: viaduct.dataplane.v1.PortLedger.sockets:type_name -> viaduct.dataplane.v1.SocketStatistics
+	43, // 25: viaduct.dataplane.v1.PortLedger.hook:type_name -> viaduct.dataplane.v1.PortLedger.HookEntry
+	1,  // 26: viaduct.dataplane.v1.Dataplane.Status:input_type -> viaduct.dataplane.v1.StatusRequest
+	9,  // 27: viaduct.dataplane.v1.Dataplane.Ports:input_type -> viaduct.dataplane.v1.PortsRequest
+	15, // 28: viaduct.dataplane.v1.Dataplane.Routes:input_type -> viaduct.dataplane.v1.RoutesRequest
+	35, // 29: viaduct.dataplane.v1.Dataplane.Neighbors:input_type -> viaduct.dataplane.v1.NeighborsRequest
+	19, // 30: viaduct.dataplane.v1.Dataplane.Identities:input_type -> viaduct.dataplane.v1.IdentitiesRequest
+	23, // 31: viaduct.dataplane.v1.Dataplane.Policies:input_type -> viaduct.dataplane.v1.PoliciesRequest
+	27, // 32: viaduct.dataplane.v1.Dataplane.Flows:input_type -> viaduct.dataplane.v1.FlowsRequest
+	33, // 33: viaduct.dataplane.v1.Dataplane.Explain:input_type -> viaduct.dataplane.v1.ExplainRequest
+	30, // 34: viaduct.dataplane.v1.Dataplane.Denials:input_type -> viaduct.dataplane.v1.DenialsRequest
+	38, // 35: viaduct.dataplane.v1.Dataplane.Ledger:input_type -> viaduct.dataplane.v1.LedgerRequest
+	2,  // 36: viaduct.dataplane.v1.Dataplane.Status:output_type -> viaduct.dataplane.v1.StatusReply
+	10, // 37: viaduct.dataplane.v1.Dataplane.Ports:output_type -> viaduct.dataplane.v1.PortsReply
+	16, // 38: viaduct.dataplane.v1.Dataplane.Routes:output_type -> viaduct.dataplane.v1.RoutesReply
+	36, // 39: viaduct.dataplane.v1.Dataplane.Neighbors:output_type -> viaduct.dataplane.v1.NeighborsReply
+	20, // 40: viaduct.dataplane.v1.Dataplane.Identities:output_type -> viaduct.dataplane.v1.IdentitiesReply
+	24, // 41: viaduct.dataplane.v1.Dataplane.Policies:output_type -> viaduct.dataplane.v1.PoliciesReply
+	28, // 42: viaduct.dataplane.v1.Dataplane.Flows:output_type -> viaduct.dataplane.v1.FlowsReply
+	34, // 43: viaduct.dataplane.v1.Dataplane.Explain:output_type -> viaduct.dataplane.v1.ExplainReply
+	31, // 44: viaduct.dataplane.v1.Dataplane.Denials:output_type -> viaduct.dataplane.v1.DenialsReply
+	39, // 45: viaduct.dataplane.v1.Dataplane.Ledger:output_type -> viaduct.dataplane.v1.LedgerReply
+	36, // [36:46] is the sub-list for method output_type
+	26, // [26:36] is the sub-list for method input_type
+	26, // [26:26] is the sub-list for extension type_name
+	26, // [26:26] is the sub-list for extension extendee
+	0,  // [0:26] is the sub-list for field type_name
 }
 
 func init() { file_dataplane_api_dataplane_proto_init() }
@@ -3714,7 +3987,7 @@ func file_dataplane_api_dataplane_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_dataplane_api_dataplane_proto_rawDesc), len(file_dataplane_api_dataplane_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   40,
+			NumMessages:   43,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

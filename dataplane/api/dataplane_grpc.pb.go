@@ -32,6 +32,7 @@ const (
 	Dataplane_Policies_FullMethodName   = "/viaduct.dataplane.v1.Dataplane/Policies"
 	Dataplane_Flows_FullMethodName      = "/viaduct.dataplane.v1.Dataplane/Flows"
 	Dataplane_Explain_FullMethodName    = "/viaduct.dataplane.v1.Dataplane/Explain"
+	Dataplane_Denials_FullMethodName    = "/viaduct.dataplane.v1.Dataplane/Denials"
 	Dataplane_Ledger_FullMethodName     = "/viaduct.dataplane.v1.Dataplane/Ledger"
 )
 
@@ -57,6 +58,8 @@ type DataplaneClient interface {
 	Flows(ctx context.Context, in *FlowsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[FlowsReply], error)
 	// Explain says what the policies in force say of a flow that would begin, and why.
 	Explain(ctx context.Context, in *ExplainRequest, opts ...grpc.CallOption) (*ExplainReply, error)
+	// Denials lists flows that policy has denied lately, the latest first.
+	Denials(ctx context.Context, in *DenialsRequest, opts ...grpc.CallOption) (*DenialsReply, error)
 	// Ledger says what became of every packet, by port and reason.
 	Ledger(ctx context.Context, in *LedgerRequest, opts ...grpc.CallOption) (*LedgerReply, error)
 }
@@ -185,6 +188,16 @@ func (c *dataplaneClient) Explain(ctx context.Context, in *ExplainRequest, opts 
 	return out, nil
 }
 
+func (c *dataplaneClient) Denials(ctx context.Context, in *DenialsRequest, opts ...grpc.CallOption) (*DenialsReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DenialsReply)
+	err := c.cc.Invoke(ctx, Dataplane_Denials_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *dataplaneClient) Ledger(ctx context.Context, in *LedgerRequest, opts ...grpc.CallOption) (*LedgerReply, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(LedgerReply)
@@ -217,6 +230,8 @@ type DataplaneServer interface {
 	Flows(*FlowsRequest, grpc.ServerStreamingServer[FlowsReply]) error
 	// Explain says what the policies in force say of a flow that would begin, and why.
 	Explain(context.Context, *ExplainRequest) (*ExplainReply, error)
+	// Denials lists flows that policy has denied lately, the latest first.
+	Denials(context.Context, *DenialsRequest) (*DenialsReply, error)
 	// Ledger says what became of every packet, by port and reason.
 	Ledger(context.Context, *LedgerRequest) (*LedgerReply, error)
 	mustEmbedUnimplementedDataplaneServer()
@@ -252,6 +267,9 @@ func (UnimplementedDataplaneServer) Flows(*FlowsRequest, grpc.ServerStreamingSer
 }
 func (UnimplementedDataplaneServer) Explain(context.Context, *ExplainRequest) (*ExplainReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method Explain not implemented")
+}
+func (UnimplementedDataplaneServer) Denials(context.Context, *DenialsRequest) (*DenialsReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method Denials not implemented")
 }
 func (UnimplementedDataplaneServer) Ledger(context.Context, *LedgerRequest) (*LedgerReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method Ledger not implemented")
@@ -393,6 +411,24 @@ func _Dataplane_Explain_Handler(srv interface{}, ctx context.Context, dec func(i
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Dataplane_Denials_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DenialsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(DataplaneServer).Denials(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Dataplane_Denials_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(DataplaneServer).Denials(ctx, req.(*DenialsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Dataplane_Ledger_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(LedgerRequest)
 	if err := dec(in); err != nil {
@@ -433,6 +469,10 @@ var Dataplane_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Explain",
 			Handler:    _Dataplane_Explain_Handler,
+		},
+		{
+			MethodName: "Denials",
+			Handler:    _Dataplane_Denials_Handler,
 		},
 		{
 			MethodName: "Ledger",

@@ -39,7 +39,7 @@ func benchTable(b testing.TB, proto packet.IPProto, v6 bool, flows int) (*Table,
 	for i := range uint32(flows) {
 		for turn := range uint32(2) {
 			benchFlow(p, v6, i, turn)
-			s := t.Track(p, 1+packet.PortID(turn), start, 1)
+			s := t.seen(p, 1+packet.PortID(turn), start, 1)
 			if s.Status == NewFlow && turn == 0 {
 				if r := t.Open(&s, p, 1, 2, start, 1, 7); r != verdict.None {
 					b.Fatal(r)
@@ -84,7 +84,7 @@ func benchSingle(b *testing.B, t *Table, p *packet.Packet, v6 bool, flows uint32
 	for range b.N {
 		at = order(at)
 		benchFlow(p, v6, at&(flows-1), at>>31)
-		s := t.Track(p, 1+packet.PortID(at>>31), start, 1)
+		s := t.seen(p, 1+packet.PortID(at>>31), start, 1)
 		if s.Status != Known {
 			b.Fatal(s)
 		}
@@ -108,7 +108,7 @@ func benchBatch(b *testing.B, t *Table, p *packet.Packet, v6 bool, flows uint32)
 		for range hashes {
 			at = order(at)
 			benchFlow(p, v6, at&(flows-1), at>>31)
-			if s := t.Track(p, 1+packet.PortID(at>>31), start, 1); s.Status != Known {
+			if s := t.seen(p, 1+packet.PortID(at>>31), start, 1); s.Status != Known {
 				b.Fatal(s)
 			}
 		}
@@ -134,7 +134,7 @@ func BenchmarkNew(b *testing.B) {
 	p := benchPacket(b, packet.ProtoUDP)
 	open := func(i uint32) {
 		benchFlow(p, false, order(i)&0x7fffff, 0)
-		s := t.Track(p, 1, start, 1)
+		s := t.seen(p, 1, start, 1)
 		if r := t.Open(&s, p, 1, 2, start, 1, 7); r != verdict.None {
 			b.Fatal(r)
 		}
@@ -149,7 +149,7 @@ func BenchmarkFlood(b *testing.B) {
 	p := parse(b, ipPacket(src, dst, packet.ProtoTCP, tcpSegment{seq: 1, flags: tcpSYN, window: 500, scale: 7}.bytes()))
 	benchFull(b, func(i uint32) {
 		benchFlow(p, false, order(i), 0)
-		s := t.Track(p, 1, start, 1)
+		s := t.seen(p, 1, start, 1)
 		if r := t.Open(&s, p, 1, 2, start, 1, 7); r != verdict.None {
 			b.Fatal(r)
 		}

@@ -148,7 +148,7 @@ func (r *rig) see(p *packet.Packet) (Seen, verdict.Reason) {
 	if p.Src == r.b {
 		in, out = out, in
 	}
-	s := r.tab.Track(p, in, r.now, 1)
+	s := r.tab.seen(p, in, r.now, 1)
 	if s.Status == NewFlow {
 		return s, r.tab.Open(&s, p, in, out, r.now, 1, 42)
 	}
@@ -167,4 +167,10 @@ func (r *rig) state() string {
 func both(t *testing.T, f func(t *testing.T, v6 bool)) {
 	t.Run("v4", func(t *testing.T) { f(t, false) })
 	t.Run("v6", func(t *testing.T) { f(t, true) })
+}
+
+// seen is what Track finds.
+func (t *Table) seen(p *packet.Packet, in packet.PortID, now int64, generation uint32) (s Seen) {
+	t.Track(p, in, now, generation, &s)
+	return s
 }

@@ -68,7 +68,7 @@ func TestUDP(t *testing.T) {
 				t.Fatalf("%+v", f)
 			}
 		}
-		if s := r.tab.Track(answer, portA, r.now, 1); !s.Moved {
+		if s := r.tab.seen(answer, portA, r.now, 1); !s.Moved {
 			t.Fatal("came by another port, and nobody says so")
 		}
 	})
@@ -213,7 +213,7 @@ func TestErrors(t *testing.T) {
 		if s := r.expect(r.errorAbout(answer, r.b, 0), "related udp_replied"); s.Reply {
 			t.Fatalf("%+v", s)
 		}
-		if s := r.tab.Track(r.errorAbout(ask, r.a, 0), portB, r.now, 2); s.Status != Stale || s.Tuple.Src != r.a {
+		if s := r.tab.seen(r.errorAbout(ask, r.a, 0), portB, r.now, 2); s.Status != Stale || s.Tuple.Src != r.a {
 			t.Fatalf("%+v", s)
 		}
 		r.now += 29 * second // errors keep nothing
@@ -277,37 +277,37 @@ func TestGenerations(t *testing.T) {
 		ask := r.packet('c', packet.ProtoUDP, udpBytes(1000, 53, 20))
 		answer := r.packet('s', packet.ProtoUDP, udpBytes(53, 1000, 20))
 		r.see(ask)
-		s := r.tab.Track(answer, portB, r.now, 2)
+		s := r.tab.seen(answer, portB, r.now, 2)
 		if s.Status != Stale || !s.Reply || s.Rule != 42 || s.Tuple.Src != r.a {
 			t.Fatalf("%+v", s)
 		}
 		r.tab.Keep(&s, 2, 43)
-		if k := r.tab.Track(ask, portA, r.now, 2); k.Status != Known || k.Rule != 43 {
+		if k := r.tab.seen(ask, portA, r.now, 2); k.Status != Known || k.Rule != 43 {
 			t.Fatalf("%+v", k)
 		}
-		s = r.tab.Track(ask, portA, r.now, 3)
+		s = r.tab.seen(ask, portA, r.now, 3)
 		r.tab.Revoke(&s, 3, verdict.EgressDenied)
 		r.tab.Revoke(&s, 3, verdict.IngressDenied)
 		for _, p := range []*packet.Packet{ask, answer} { // neither end may go on, nor open it the other way round
-			if k := r.tab.Track(p, portB, r.now, 3); k.Status != Invalid || k.Reason != verdict.IngressDenied {
+			if k := r.tab.seen(p, portB, r.now, 3); k.Status != Invalid || k.Reason != verdict.IngressDenied {
 				t.Fatalf("%+v", k)
 			}
 		}
 		if st := r.tab.Stats(); st.Revoked != 1 || st.Entries != 1 || st.Opened != 1 {
 			t.Fatalf("%+v", st)
 		}
-		s = r.tab.Track(answer, portB, r.now, 4)
+		s = r.tab.seen(answer, portB, r.now, 4)
 		if s.Status != Stale || s.Tuple.Src != r.a || !s.Reply {
 			t.Fatalf("%+v", s)
 		}
 		r.tab.Keep(&s, 4, 44)
-		if k := r.tab.Track(ask, portA, r.now, 4); k.Status != Known || k.Rule != 44 {
+		if k := r.tab.seen(ask, portA, r.now, 4); k.Status != Known || k.Rule != 44 {
 			t.Fatalf("%+v", k)
 		}
-		s = r.tab.Track(ask, portA, r.now, 5)
+		s = r.tab.seen(ask, portA, r.now, 5)
 		r.tab.Revoke(&s, 5, verdict.EgressDenied)
 		r.now += int64(revokedFor) + second
-		if k := r.tab.Track(answer, portB, r.now, 5); k.Status != NewFlow || k.Tuple.Src != r.b {
+		if k := r.tab.seen(answer, portB, r.now, 5); k.Status != NewFlow || k.Tuple.Src != r.b {
 			t.Fatalf("%+v", k)
 		}
 	})
@@ -317,13 +317,13 @@ func TestGenerations(t *testing.T) {
 func TestOpenTwice(t *testing.T) {
 	r := newRig(t, false, Config{Flows: 64})
 	ask := r.packet('c', packet.ProtoUDP, udpBytes(1000, 53, 20))
-	s := r.tab.Track(ask, portA, r.now, 1)
+	s := r.tab.seen(ask, portA, r.now, 1)
 	for rule := range uint32(2) {
 		if reason := r.tab.Open(&s, ask, portA, portB, r.now, 1, rule); reason != verdict.None {
 			t.Fatal(reason)
 		}
 	}
-	if k := r.tab.Track(ask, portA, r.now, 1); k.Status != Known || k.Rule != 0 || r.tab.Stats().Opened != 1 {
+	if k := r.tab.seen(ask, portA, r.now, 1); k.Status != Known || k.Rule != 0 || r.tab.Stats().Opened != 1 {
 		t.Fatalf("%+v", k)
 	}
 }
@@ -363,7 +363,7 @@ func TestTimeouts(t *testing.T) {
 		if st := r.tab.Stats(); st.Expired != 1 || st.Entries != 0 || st.Closed() != st.Opened {
 			t.Errorf("%+v", st)
 		}
-		if r.now += timeout + 3*tick; r.tab.Track(ask, portA, r.now, 1).Status != NewFlow {
+		if r.now += timeout + 3*tick; r.tab.seen(ask, portA, r.now, 1).Status != NewFlow {
 			t.Errorf("%s: known after its time", states[st].name)
 		}
 	}
@@ -377,7 +377,7 @@ func TestTrackSeesNoExpired(t *testing.T) {
 	r.expect(ask, "known udp_unreplied")
 	r.now += 31 * second
 	answer := r.packet('s', packet.ProtoUDP, udpBytes(53, 1000, 20))
-	if s := r.tab.Track(answer, portB, r.now, 1); s.Status != NewFlow || s.Reply || s.Tuple.Src != r.b {
+	if s := r.tab.seen(answer, portB, r.now, 1); s.Status != NewFlow || s.Reply || s.Tuple.Src != r.b {
 		t.Fatalf("%+v", s)
 	}
 }
@@ -407,5 +407,21 @@ func TestErrorsAboutOthers(t *testing.T) {
 		r.expect(r.errorAbout(say('c', 22, 0, 0), r.a, 0), "related sctp_cookie_echoed")
 		r.expect(r.errorAbout(say('c', 23, 0, 0), r.a, 0), "icmp_without_flow sctp_cookie_echoed")
 		r.expect(r.errorAbout(say('c', 0, sctpInit, 11), r.a, 0), "icmp_without_flow sctp_cookie_echoed")
+	})
+}
+
+func TestForget(t *testing.T) {
+	both(t, func(t *testing.T, v6 bool) {
+		r := newRig(t, v6, Config{Flows: 64})
+		r.see(r.packet('c', packet.ProtoUDP, udpBytes(1000, 53, 20)))
+		r.see(r.packet('c', packet.ProtoUDP, udpBytes(1001, 53, 20)))
+		r.tab.Forget(map[packet.PortID]bool{portA + portB + 1: true})
+		if st := r.tab.Stats(); st.Entries != 2 || st.Forgotten != 0 {
+			t.Fatalf("%+v", st)
+		}
+		r.tab.Forget(map[packet.PortID]bool{portB: true})
+		if st := r.tab.Stats(); st.Entries != 0 || st.Forgotten != 2 || st.Closed() != st.Opened {
+			t.Fatalf("%+v", st)
+		}
 	})
 }

@@ -83,7 +83,7 @@ func (f *fuzzer) ip(from byte, proto packet.IPProto, payload []byte) []byte {
 // step tracks a packet and does what a caller would.
 func (f *fuzzer) step(p *packet.Packet, whim byte) {
 	port := packet.PortID(p.Src.Lo & 7)
-	s := f.tab.Track(p, port, f.now, uint32(whim&3)/3)
+	s := f.tab.seen(p, port, f.now, uint32(whim&3)/3)
 	src, dst := portsOf(p, s.kind)
 	tuple := Tuple{p.Src, p.Dst, src, dst, p.Proto}
 	switch s.Status {

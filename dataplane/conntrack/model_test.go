@@ -75,7 +75,7 @@ func TestModel(t *testing.T) {
 				p := r.draw(rt)
 				tuple := Tuple{p.Src, p.Dst, p.SrcPort, p.DstPort, p.Proto}
 				status, reply := m.track(tuple, r.now, generation)
-				s := r.tab.Track(p, portA, r.now, generation)
+				s := r.tab.seen(p, portA, r.now, generation)
 				if s.Status != status || s.Reply != reply {
 					rt.Fatalf("%+v: %v %t, the model says %v %t", tuple, s.Status, s.Reply, status, reply)
 				}

@@ -28,7 +28,7 @@ func TestWorkers(t *testing.T) {
 				p := parse(t, ipPacket(a, b, packet.ProtoUDP, udpBytes(src, dst, 1)))
 				hashes[0] = r.tab.Guess(p.Data())
 				r.tab.Foresee(hashes[:])
-				s := r.tab.Track(p, packet.PortID(w+1), now, uint32(i/5000))
+				s := r.tab.seen(p, packet.PortID(w+1), now, uint32(i/5000))
 				switch s.Status {
 				case NewFlow:
 					r.tab.Open(&s, p, packet.PortID(w+1), packet.PortID(2-w), now, uint32(i/5000), 1)
@@ -68,7 +68,7 @@ func TestNoAllocation(t *testing.T) {
 			generation++
 			for i, p := range []*packet.Packet{ask, about, syn, ack} {
 				hashes[i] = r.tab.Guess(p.Data())
-				s := r.tab.Track(p, portA, r.now, generation)
+				s := r.tab.seen(p, portA, r.now, generation)
 				if s.Status == NewFlow && r.tab.Open(&s, p, portA, portB, r.now, generation, 1) != verdict.None {
 					t.Fatal("not opened")
 				}
@@ -94,7 +94,7 @@ func TestGuess(t *testing.T) {
 		for _, p := range []*packet.Packet{
 			r.packet('c', packet.ProtoUDP, udpBytes(1000, 53, 20)), r.segment("s A 1 ack 1 win 1"),
 		} {
-			s := r.tab.Track(p, portA, r.now, 1)
+			s := r.tab.seen(p, portA, r.now, 1)
 			if got := r.tab.Guess(p.Data()); got != s.hash {
 				t.Fatalf("guessed %x, is %x", got, s.hash)
 			}

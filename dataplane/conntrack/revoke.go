@@ -10,9 +10,9 @@ import (
 )
 
 // A flow that policy no longer lets is not forgotten: the next packet of its other end would open it the other way
-// round, if policy lets that, and what is denied would go on as an answer. So the entry stays and keeps both ends quiet,
-// until nobody has tried for a while, one of them begins anew (by SYN or INIT, which is judged like every beginning), or
-// policy changes its mind.
+// round, if policy lets that, and what is denied would go on as an answer. So the entry stays and keeps both ends
+// quiet, until nobody has tried for a while, one of them begins anew (by SYN or INIT, which is judged like every
+// beginning), or policy changes its mind.
 
 // revokedFor is how long a revoked flow is remembered after its last packet: longer than most ends go on trying, TCP's
 // being 15 minutes on Linux (tcp_retries2), but for the last two retransmissions, of two minutes each.
@@ -33,7 +33,7 @@ func (t *Table) Revoke(s *Seen, generation uint32, why verdict.Reason) {
 		if why == verdict.EgressDenied {
 			e.flags |= revokedEgress
 		}
-		e.expires = uint32(s.tick) + revokedTicks
+		e.expires = s.tick + revokedTicks
 	}
 	sh.lock.Unlock()
 }

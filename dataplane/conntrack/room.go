@@ -25,10 +25,10 @@ var (
 
 // take returns a free entry's number, 0 when there is none and none may go.
 func (sh *shard) take(syn bool, tick uint32) uint32 {
-	if sh.lists[listFree].oldest == 0 && !sh.evict(syn, tick) {
+	if sh.lists[listFree].newest == 0 && !sh.evict(syn, tick) {
 		return 0
 	}
-	n := sh.lists[listFree].oldest
+	n := sh.lists[listFree].newest // what it was is likely to be in the cache still
 	sh.unlink(listFree, n)
 	return n
 }

@@ -23,7 +23,7 @@ func (r *rig) udp(from byte, port uint16) (Seen, verdict.Reason) {
 func (r *rig) known(port uint16) bool {
 	r.t.Helper()
 	p := r.packet('c', packet.ProtoUDP, udpBytes(port, 53, 20))
-	return r.tab.Track(p, portA, r.now, 1).Status == Known
+	return r.tab.seen(p, portA, r.now, 1).Status == Known
 }
 
 // full is a table of 8 with flows of ports 1 to 8 that are streams.
@@ -219,7 +219,7 @@ func TestFlood(t *testing.T) {
 			if v6 {
 				flood.Src = packet.Addr{Hi: 0x20010db8<<32 | 77, Lo: uint64(i) * 0x9e3779b97f4a7c15}
 			}
-			if s := r.tab.Track(flood, portB, r.now, 1); s.Status == NewFlow {
+			if s := r.tab.seen(flood, portB, r.now, 1); s.Status == NewFlow {
 				r.tab.Open(&s, flood, portB, portA, r.now, 1, 1)
 			}
 		}
@@ -304,7 +304,7 @@ func TestShardsFillEvenly(t *testing.T) {
 		p := benchPacket(t, packet.ProtoUDP)
 		for i := range uint32(flows / 10 * 9) {
 			benchFlow(p, v6, i, 0)
-			s := tab.Track(p, portA, start, 1)
+			s := tab.seen(p, portA, start, 1)
 			if reason := tab.Open(&s, p, portA, portB, start, 1, 0); reason != verdict.None {
 				t.Fatal(reason)
 			}

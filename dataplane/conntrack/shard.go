@@ -41,8 +41,8 @@ func (sh *shard) init(l *limits, m memory, i, each, slots int) {
 	sh.links = m.links[i*(each+1) : (i+1)*(each+1)]
 	sh.marks = m.marks[i*slots/2 : (i+1)*slots/2]
 	sh.dice = uint32(i) + 1
-	for n := range sh.entries {
-		sh.push(listFree, uint32(n+1))
+	for n := each; n > 0; n-- { // the newest is taken first
+		sh.push(listFree, uint32(n))
 	}
 	sh.counts[free] = uint32(each)
 }

@@ -10,6 +10,7 @@ type cause uint8
 const (
 	causeExpired cause = iota
 	causeReopened
+	causeForgotten
 	causeEvictedDone
 	causeEvictedHalf
 	causeEvictedIdle
@@ -44,10 +45,11 @@ type Stats struct {
 	HalfOpen int            // of Entries: nobody has answered them yet
 	States   map[string]int // Entries by the name of their state, those with none left out
 
-	Opened   uint64
-	Expired  uint64
-	Reopened uint64 // flows that were over, or revoked, and gave way to a new one between the same ends
-	Revoked  uint64 // flows that policy no longer let; they are entries still
+	Opened    uint64
+	Expired   uint64
+	Reopened  uint64 // flows that were over, or revoked, and gave way to a new one between the same ends
+	Forgotten uint64 // flows of ports that are gone
+	Revoked   uint64 // flows that policy no longer let; they are entries still
 
 	EvictedDone     uint64 // flows that were over and gave way to others
 	EvictedHalfOpen uint64
@@ -61,7 +63,18 @@ type Stats struct {
 
 // Closed is how many flows are no more, for whatever cause.
 func (s *Stats) Closed() uint64 {
-	return s.Expired + s.Reopened + s.EvictedDone + s.EvictedHalfOpen + s.EvictedIdle
+	return s.Expired + s.Reopened + s.Forgotten + s.EvictedDone + s.EvictedHalfOpen + s.EvictedIdle
+}
+
+// Entries is how many there are. It does not allocate.
+func (t *Table) Entries() (n int) {
+	for i := range t.shards {
+		sh := &t.shards[i]
+		sh.lock.Lock()
+		n += len(sh.entries) - int(sh.counts[free])
+		sh.lock.Unlock()
+	}
+	return n
 }
 
 // Stats adds up the shards, each at a moment of its own. It allocates.
@@ -92,6 +105,7 @@ func (s *Stats) add(c *counters) {
 	s.Opened += c.opened
 	s.Expired += c.closed[causeExpired]
 	s.Reopened += c.closed[causeReopened]
+	s.Forgotten += c.closed[causeForgotten]
 	s.Revoked += c.revoked
 	s.EvictedDone += c.closed[causeEvictedDone]
 	s.EvictedHalfOpen += c.closed[causeEvictedHalf]

@@ -2,6 +2,8 @@
 
 package conntrack
 
+import "github.com/viaduct-net/viaduct/dataplane/packet"
+
 // sweepShare is the reciprocal of the share of a shard that one call of Sweep looks at: called each 100 ms it goes
 // round in 3 s, and holds a lock for microseconds.
 const sweepShare = 32
@@ -12,6 +14,30 @@ func (t *Table) Sweep(now int64, part, parts int) {
 	tick := tickOf(now)
 	for i := part; i < len(t.shards); i += max(parts, 1) {
 		t.shards[i].sweep(tick)
+	}
+}
+
+// Forget frees the flows that have one of the ports at an end: its number, and the addresses behind it, may be another
+// station's next. It looks at all of the table, some milliseconds for 100,000 entries, and holds each lock in turn.
+func (t *Table) Forget(gone map[packet.PortID]bool) {
+	for i := range t.shards {
+		t.shards[i].forget(gone)
+	}
+}
+
+func (sh *shard) forget(gone map[packet.PortID]bool) {
+	sh.lock.Lock()
+	defer sh.lock.Unlock()
+	left := len(sh.entries) - int(sh.counts[free])
+	for i := 0; left > 0; i++ {
+		e := &sh.entries[i]
+		if e.state == free {
+			continue
+		}
+		left--
+		if gone[packet.PortID(uint32(e.ports))] || gone[packet.PortID(e.ports>>32)] {
+			sh.free(uint32(i+1), causeForgotten)
+		}
 	}
 }
 

@@ -155,7 +155,10 @@ func (s *Seen) refuse(r verdict.Reason) { s.Status, s.Reason = Invalid, r }
 // Track finds the flow of a packet that Parse took and that came by a port, and follows the flow's state. now is in
 // monotonic nanoseconds. Of fragments behind the first, the caller has filled in SrcPort, DstPort and ICMPType as in
 // the first; they change no state.
-func (t *Table) Track(p *packet.Packet, in packet.PortID, now int64, generation uint32) (s Seen) {
+//
+// What is found is written to where s lies: to copy it would cost more than to find it.
+func (t *Table) Track(p *packet.Packet, in packet.PortID, now int64, generation uint32, s *Seen) {
+	*s = Seen{}
 	var k key
 	answer := false // of an ICMP query
 	switch p.Proto {
@@ -167,7 +170,7 @@ func (t *Table) Track(p *packet.Packet, in packet.PortID, now int64, generation 
 	case packet.ProtoICMP, packet.ProtoICMPv6:
 		q := queryOf(p.Proto, p.ICMPType)
 		if q.kind == 0 {
-			t.trackError(p, now, generation, &s)
+			t.trackError(p, now, generation, s)
 			return
 		}
 		s.kind, answer = q.kind, q.answer
@@ -180,7 +183,7 @@ func (t *Table) Track(p *packet.Packet, in packet.PortID, now int64, generation 
 	sh.lock.Lock()
 	if n := sh.find(s.hash, &k); n != 0 {
 		if e := &sh.entries[n-1]; !e.expired(tick) {
-			if sh.track(n, p, in, from^e.opener(), tick, generation, &s) {
+			if sh.track(n, p, in, from^e.opener(), tick, generation, s) {
 				sh.lock.Unlock()
 				return
 			}
@@ -188,9 +191,8 @@ func (t *Table) Track(p *packet.Packet, in packet.PortID, now int64, generation 
 			sh.free(n, causeExpired)
 		}
 	}
-	t.unknown(sh, p, &k, from, now, &s)
+	t.unknown(sh, p, &k, from, now, s)
 	sh.lock.Unlock()
-	return
 }
 
 // track is Track for a packet of a flow, in direction d. It returns false when the packet opens the flow anew.

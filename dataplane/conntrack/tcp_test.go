@@ -260,7 +260,7 @@ const opened = `
 func TestLoose(t *testing.T) {
 	r := newRig(t, false, Config{Flows: 64, Loose: start + second})
 	p := r.segment("s A 9000 ack 5000 win 100")
-	s := r.tab.Track(p, portB, r.now, 1)
+	s := r.tab.seen(p, portB, r.now, 1)
 	if s.Status != NewFlow || !s.Either || s.Reply || s.Tuple.Src != r.b {
 		t.Fatalf("%+v", s)
 	}

@@ -128,6 +128,17 @@ func (s *server) Flows(r *api.FlowsRequest, stream grpc.ServerStreamingServer[ap
 	return inParts(flows, func(part []*api.Flow) error { return stream.Send(&api.FlowsReply{Flows: part}) })
 }
 
+func (s *server) Denials(_ context.Context, r *api.DenialsRequest) (*api.DenialsReply, error) {
+	if err := s.known(r.Port); err != nil {
+		return nil, err
+	}
+	reply, err := s.f.Denials(r)
+	if err != nil {
+		return nil, status.Error(codes.InvalidArgument, err.Error())
+	}
+	return reply, nil
+}
+
 func (s *server) Explain(_ context.Context, r *api.ExplainRequest) (*api.ExplainReply, error) {
 	reply, err := s.f.Explain(r)
 	if err != nil {

@@ -53,18 +53,31 @@ func (f *Forwarder) applyDelta(ctx context.Context, d *api.Delta) error {
 		return f.apply(ctx, next)
 	}
 	links := f.only(d.GetSet().GetPorts())
-	t, err := tables.Update(f.tables.Load(), next, d, f.lookup(links))
+	prev := f.tables.Load()
+	t, err := tables.Update(prev, next, d, f.lookup(links))
 	if err != nil {
 		return err
 	}
 	f.snapshot = next
 	f.tables.Store(t)
-	for _, id := range d.GetRemovedPorts() {
-		f.forgetNames(packet.PortID(id))
-	}
 	f.updateTrunk(d, links)
+	f.forget(departed(prev, t, d))
 	f.note(d.GetSet().GetPorts())
 	return nil
+}
+
+// departed are the ports that the delta removes, or of which it makes another one.
+func departed(prev, next *tables.Tables, d *api.Delta) (list []packet.PortID) {
+	for _, id := range d.GetRemovedPorts() {
+		list = append(list, packet.PortID(id))
+	}
+	for _, p := range d.GetSet().GetPorts() {
+		id := packet.PortID(p.GetId())
+		if was := prev.Port(id); was != nil && was.IfIndex != next.Port(id).IfIndex {
+			list = append(list, id)
+		}
+	}
+	return list
 }
 
 // note remembers the ports' names, for when they are gone. A number that is another port's from here on counts from
@@ -149,13 +162,15 @@ func (f *Forwarder) apply(ctx context.Context, snapshot *api.Snapshot) error {
 	// The commit point: from here on nothing is undone, nor left half done.
 	ctx = context.WithoutCancel(ctx)
 	f.snapshot = snapshot
+	var gone []packet.PortID
 	for _, p := range f.tables.Load().Ports {
-		if next.Port(p.ID) == nil {
-			f.forgetNames(p.ID)
+		if p.ID != 0 && next.Port(p.ID) == nil {
+			gone = append(gone, p.ID)
 		}
 	}
 	next.Enter(f.tables.Load())
 	f.tables.Store(next)
+	f.forget(gone)
 	f.reportWorkers(links)
 	f.reportFlows()
 	f.shareFlows(next)

@@ -43,11 +43,19 @@ func flowsOf(node *controlapi.NodeSettings) flowSettings {
 	return flowSettings{node.GetFlows(), node.GetFlowsPerPort()}
 }
 
-// forgetNames forgets what the station of a port that is gone learned: its number may be another's next.
-func (f *Forwarder) forgetNames(port packet.PortID) {
-	if f.dns != nil {
-		f.dns.Forget(port)
+// forget forgets the flows of ports that are gone, and what their stations learned: number and addresses may be
+// others' next.
+func (f *Forwarder) forget(ports []packet.PortID) {
+	flows := f.flows.Load()
+	if flows == nil || len(ports) == 0 {
+		return
 	}
+	gone := make(map[packet.PortID]bool, len(ports))
+	for _, id := range ports {
+		gone[id] = true
+		f.dns.Forget(id)
+	}
+	flows.Forget(gone)
 }
 
 // shareFlows lets the host's port, behind which is the whole world, open as many flows as there is room for.
@@ -81,7 +89,7 @@ func (f *Forwarder) flowTable() *api.FlowTable {
 	s := t.Stats()
 	return &api.FlowTable{
 		Flows: uint64(s.Entries), Capacity: uint64(s.Capacity), HalfOpen: uint64(s.HalfOpen), Opened: s.Opened,
-		Closed: s.Reopened + s.EvictedDone, Expired: s.Expired, Revoked: s.Revoked,
+		Closed: s.Reopened + s.Forgotten + s.EvictedDone, Expired: s.Expired, Revoked: s.Revoked,
 		Evicted:      s.EvictedHalfOpen + s.EvictedIdle,
 		RefusedTable: s.RefusedFull, RefusedPort: s.RefusedPort, RefusedSource: s.RefusedSource,
 		WithoutEntry: s.Fingerprints,

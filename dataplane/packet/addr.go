@@ -135,8 +135,8 @@ func (a Addr) MartianSource() bool {
 	return a.Hi == 0 && a.Lo>>32 == 0 || a.Hi>>56 == 0xff
 }
 
-// IsReserved tells whether the address is of a range that is nobody's: 240/4 but for the limited broadcast (RFC 1112 4),
-// and ::/96 but for :: and ::1, which once stood for IPv4 addresses (RFC 4291 2.5.5.1).
+// IsReserved tells whether the address is of a range that is nobody's: 240/4 but for the limited broadcast
+// (RFC 1112 4), and ::/96 but for :: and ::1, which once stood for IPv4 addresses (RFC 4291 2.5.5.1).
 func (a Addr) IsReserved() bool {
 	if a.Is4() {
 		return uint32(a.Lo)>>28 == 0xf && !a.IsBroadcast()

@@ -10,6 +10,7 @@ package pipeline
 
 import (
 	"github.com/viaduct-net/viaduct/dataplane/conntrack"
+	"github.com/viaduct-net/viaduct/dataplane/denial"
 	"github.com/viaduct-net/viaduct/dataplane/fragment"
 	"github.com/viaduct-net/viaduct/dataplane/neighbor"
 	"github.com/viaduct-net/viaduct/dataplane/packet"
@@ -72,6 +73,7 @@ type Pipeline struct {
 	names   *names.Store // of addresses, as stations' DNS answers say; may be nil
 	seen    conntrack.Seen
 	opening opening
+	denials denial.Log
 
 	// decision is filled in field by field where it lies: copying it whole would stall on its small fields.
 	decision Decision
@@ -88,6 +90,9 @@ type Pipeline struct {
 // Init sets what all workers share: the flows, and the names of addresses, which may be nil. It is called once, before
 // all else.
 func (l *Pipeline) Init(flows *conntrack.Table, names *names.Store) { l.flows, l.names = flows, names }
+
+// Denials is what policy has denied lately. Any goroutine may read it.
+func (l *Pipeline) Denials() *denial.Log { return &l.denials }
 
 // Begin sets the tables in force and the time, in monotonic nanoseconds, for the packets judged until the next call.
 func (l *Pipeline) Begin(t *tables.Tables, now int64) {

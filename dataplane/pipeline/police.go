@@ -4,8 +4,10 @@ package pipeline
 
 import (
 	"github.com/viaduct-net/viaduct/dataplane/conntrack"
+	"github.com/viaduct-net/viaduct/dataplane/denial"
 	"github.com/viaduct-net/viaduct/dataplane/packet"
 	"github.com/viaduct-net/viaduct/dataplane/policy"
+	"github.com/viaduct-net/viaduct/dataplane/route"
 	"github.com/viaduct-net/viaduct/dataplane/tables"
 	"github.com/viaduct-net/viaduct/dataplane/verdict"
 )
@@ -31,8 +33,11 @@ func (l *Pipeline) police(p *packet.Packet, in, out *tables.Port) verdict.Reason
 
 // judgeFlow is police for a packet with its transport header.
 func (l *Pipeline) judgeFlow(p *packet.Packet, in, out *tables.Port) verdict.Reason {
-	l.seen = l.flows.Track(p, in.ID, l.now, l.t.Policy.Generation)
 	s := &l.seen
+	l.flows.Track(p, in.ID, l.now, l.t.Policy.Generation, s)
+	if s.Moved && l.forged(p, in) {
+		return verdict.SpoofedSource
+	}
 	switch s.Status {
 	case conntrack.Known:
 		l.decision.Rule = policy.RuleID(s.Rule)
@@ -48,8 +53,22 @@ func (l *Pipeline) judgeFlow(p *packet.Packet, in, out *tables.Port) verdict.Rea
 	return s.Reason
 }
 
-// judgeNew judges a flow that the packet would open, or, of what was open before this dataplane was, would take up again
-// from either end.
+// forged says of a packet of a flow whose end is behind another port than it came by whether its source is a station's
+// of this node: not what the world sends by the host's port may be taken for a pod's.
+func (l *Pipeline) forged(p *packet.Packet, in *tables.Port) bool {
+	if !in.Station.Router || in.Station.Has(p.Src) {
+		return false
+	}
+	group := l.t.FIB.Lookup(p.Src)
+	if group == nil || group.Kind != route.Forward {
+		return false
+	}
+	owner := l.t.Port(group.Select(p.FlowHash).Port)
+	return owner != nil && owner.Station.Has(p.Src)
+}
+
+// judgeNew judges a flow that the packet would open, or, of what was open before this dataplane was, would take up
+// again from either end.
 func (l *Pipeline) judgeNew(in, out *tables.Port) verdict.Reason {
 	s := &l.seen
 	v := l.consult(in, out, false)
@@ -60,6 +79,7 @@ func (l *Pipeline) judgeNew(in, out *tables.Port) verdict.Reason {
 		}
 	}
 	l.decision.Rule = v.Rule
+	l.note(in, out, &v)
 	if v.Reason == verdict.None {
 		opener, responder := ends(s, in, out)
 		l.opening = opening{true, opener.ID, responder.ID, v.Rule}
@@ -71,6 +91,7 @@ func (l *Pipeline) judgeNew(in, out *tables.Port) verdict.Reason {
 func (l *Pipeline) judgeAgain(in, out *tables.Port) verdict.Reason {
 	v := l.consult(in, out, true)
 	l.decision.Rule = v.Rule
+	l.note(in, out, &v)
 	if v.Reason != verdict.None {
 		l.flows.Revoke(&l.seen, l.t.Policy.Generation, v.Reason)
 		return v.Reason
@@ -86,6 +107,22 @@ func (l *Pipeline) consult(in, out *tables.Port, existing bool) policy.Verdict {
 	q := tables.Query(opener, responder, f.Src, f.Dst, f.Proto, f.DstPort)
 	q.Names, q.Port, q.Now, q.Existing = l.names, opener.ID, l.now, existing
 	return l.t.Policy.Judge(&q)
+}
+
+// note notes what is denied, or would be.
+func (l *Pipeline) note(in, out *tables.Port, v *policy.Verdict) {
+	staged := v.Staged.Asked && v.Staged.Denied && v.Reason == verdict.None
+	if v.Reason == verdict.None && !staged {
+		return
+	}
+	opener, responder := ends(&l.seen, in, out)
+	d := denial.Denial{
+		Tuple: l.seen.Tuple, In: opener.ID, Out: responder.ID, Reason: v.Reason, Rule: v.Rule, Staged: staged,
+	}
+	if staged {
+		d.Rule = v.Staged.Rule
+	}
+	l.denials.Note(&d, l.now)
 }
 
 // ends are the ports behind which a flow's opener and its other end are.

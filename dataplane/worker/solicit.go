@@ -25,6 +25,7 @@ func (w *Worker) tick() {
 	for _, l := range w.links {
 		l.offered = 0 // a queue may have dropped a packet without a word: find out what the ring lacks
 	}
+	w.manyFlows = w.flows.Entries() > fewFlows
 	w.freeFrames.Store(uint64(w.pool.Free()))
 	if w.timers {
 		w.tables.Neighbors.Advance(w.now, w.probe)

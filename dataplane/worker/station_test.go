@@ -50,7 +50,7 @@ func podNode(s *api.Snapshot) {
 }
 
 // podRig is a rig whose device 1 is the trunk.
-func podRig(t *testing.T) *rig {
+func podRig(t testing.TB) *rig {
 	t.Helper()
 	return newRig(t, podNode)
 }

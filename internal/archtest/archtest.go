@@ -114,7 +114,7 @@ func within(path string, of ...string) bool {
 type rule func(f file, imported string) string
 
 // rules are the import graph of docs/ARCHITECTURE.md.
-var rules = []rule{contracts, pluginAlone, programsAlone, kubernetes, gopacket, support, testingOnly}
+var rules = []rule{contracts, pluginAlone, programsAlone, kubernetes, gopacket, support, testingOnly, oracleAlone}
 
 // contracts: control and dataplane know of each other what control/api and dataplane/api say.
 func contracts(f file, imported string) string {
@@ -181,6 +181,13 @@ func support(f file, imported string) string {
 func testingOnly(f file, imported string) string {
 	if imported == "testing" && !f.test() && !strings.Contains("/"+f.path, "/internal/") {
 		return "testing is for tests and their support"
+	}
+	return ""
+}
+
+func oracleAlone(f file, imported string) string {
+	if within(imported, strings.TrimSuffix(module, "/")) && within(f.dir(), "internal/policytest/oracle") && !f.test() {
+		return "what says whether others are right imports nothing of theirs"
 	}
 	return ""
 }

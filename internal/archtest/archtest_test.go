@@ -66,6 +66,9 @@ func TestRules(t *testing.T) {
 		{"tools/demo/demo.go", module + "internal/testenv", true},
 		{"dataplane/worker/run.go", "testing", true},
 		{"dataplane/xsk/internal/veth/veth.go", "testing", false},
+		{"internal/policytest/oracle/match.go", module + "control/model", true},
+		{"internal/policytest/oracle/oracle_test.go", module + "internal/policytest/cases", false},
+		{"internal/policytest/engine/engine.go", module + "control/model", false},
 	} {
 		f := file{path: c.path}
 		reason := ""

@@ -192,7 +192,8 @@ func TestPolicies(t *testing.T) {
 	s.is("policies to be gone", everything)
 
 	s.write("policy-egress.yaml", networkPolicy("spies", "egress", "{podSelector: {}, policyTypes: [Egress], egress: "+
-		"[{to: [{namespaceSelector: {}, podSelector: {matchLabels: {app: web}}}], ports: [{protocol: UDP, port: 1, endPort: 9}]}]}"))
+		"[{to: [{namespaceSelector: {}, podSelector: {matchLabels: {app: web}}}], "+
+		"ports: [{protocol: UDP, port: 1, endPort: 9}]}]}"))
 	s.is("a pod that may say one thing", func(w way) bool {
 		return w.from != "spy" || w.to == "node" || w == way{"spy", "web", "udp"}
 	})
@@ -206,16 +207,16 @@ func TestPolicies(t *testing.T) {
 	s.is("what an administrator does not mention", func(w way) bool { return w.from != "spy" || w.to != "web" })
 	s.remove("policy-admin.yaml")
 
-	s.write("policy-baseline.yaml", clusterPolicy("baseline", "", "{tier: Baseline, priority: 5, subject: {namespaces: {}}, "+
-		"ingress: [{action: Deny, from: [{namespaces: {}}]}]}"))
+	s.write("policy-baseline.yaml", clusterPolicy("baseline", "", "{tier: Baseline, priority: 5, "+
+		"subject: {namespaces: {}}, ingress: [{action: Deny, from: [{namespaces: {}}]}]}"))
 	s.is("nobody to be let in unless somebody says so", func(w way) bool {
 		_, from := cast[w.from]
 		_, to := cast[w.to]
 		return !from || !to
 	})
 	s.write("pod-spy.yaml", podManifest("spies", "spy", "app: web"))
-	s.write("policy-trust.yaml", networkPolicy("shop", "trust", "{podSelector: {}, ingress: [{from: [{namespaceSelector: {}, "+
-		"podSelector: {matchLabels: {app: web}}}]}]}"))
+	s.write("policy-trust.yaml", networkPolicy("shop", "trust", "{podSelector: {}, ingress: [{from: "+
+		"[{namespaceSelector: {}, podSelector: {matchLabels: {app: web}}}]}]}"))
 	s.is("labels to count that a pod was given later", func(w way) bool {
 		_, from := cast[w.from]
 		switch {

@@ -36,10 +36,11 @@ func policies(f *Flags) *cobra.Command {
 
 func flows(f *Flags) *cobra.Command {
 	c := &cobra.Command{
-		Use:     "flows",
-		Short:   "Show the flows that are tracked: who opened them, their state, and the rule that let them in",
-		Example: "  viaduct flows --port default/web\n  viaduct flows --address 10.244.1.7 --protocol tcp\n  viaduct flows --limit 0",
-		Args:    cobra.NoArgs,
+		Use:   "flows",
+		Short: "Show the flows that are tracked: who opened them, their state, and the rule that let them in",
+		Example: "  viaduct flows --port default/web\n  viaduct flows --address 10.244.1.7 --protocol tcp\n" +
+			"  viaduct flows --limit 0",
+		Args: cobra.NoArgs,
 	}
 	var ask api.FlowsRequest
 	c.Flags().StringVar(&ask.Address, "address", "", "only those with this address at either end")
@@ -60,6 +61,37 @@ func flows(f *Flags) *cobra.Command {
 			text: flowsText,
 		}
 	})
+}
+
+func denials(f *Flags) *cobra.Command {
+	c := &cobra.Command{
+		Use:   "denials",
+		Short: "Show the flows that policy denied lately, and those that staged policies would have denied, with the rule",
+		Long: `Show the flows that policy denied lately, the latest first, with the rule that decided, and flows that were
+let in and that policies which are staged would have denied. Each worker remembers the latest thousand or so.`,
+		Example: "  viaduct denials --port default/web\n  viaduct denials --address 10.244.1.7 --watch",
+		Args:    cobra.NoArgs,
+	}
+	var ask api.DenialsRequest
+	c.Flags().StringVar(&ask.Address, "address", "", "only of flows with this address at either end")
+	c.Flags().StringVar(&ask.Port, "port", "", "only of flows that come in or would go out by this port")
+	_ = c.RegisterFlagCompletionFunc("port", func(c *cobra.Command, _ []string, _ string) (
+		[]string, cobra.ShellCompDirective) {
+		return portNames(c.Context(), f.Run), cobra.ShellCompDirectiveNoFileComp
+	})
+	return command(f, c, func(*cobra.Command, []string) view[*api.DenialsReply] {
+		return view[*api.DenialsReply]{
+			ask: func(ctx context.Context, c *Client) (*api.DenialsReply, error) {
+				return c.Denials(ctx, &ask)
+			},
+			text: denialsText,
+		}
+	})
+}
+
+// Denials asks for the flows that policy denied lately.
+func (c *Client) Denials(ctx context.Context, ask *api.DenialsRequest) (*api.DenialsReply, error) {
+	return plain(c.rpc.Denials(ctx, ask))
 }
 
 // Policies asks for the policies in force and gathers the stream into one reply.
@@ -123,6 +155,19 @@ func flowsText(w io.Writer, r *api.FlowsReply) error {
 		t.add(f.Protocol, f.State, endText(f.Source, f.SourcePort), endText(f.Destination, f.DestinationPort), f.InPort,
 			f.OutPort, f.Packets, f.Bytes, f.ReplyPackets, f.ReplyBytes, short(f.IdleNanoseconds),
 			short(f.ExpiresNanoseconds), f.Rule)
+	}
+	return t.write(w)
+}
+
+func denialsText(w io.Writer, r *api.DenialsReply) error {
+	t := newTable(">AGO", "PROTOCOL", "SOURCE", "DESTINATION", "FROM", "TO", ">PACKETS", "REASON", "RULE")
+	for _, d := range r.Denials {
+		reason := d.Reason
+		if d.Staged {
+			reason = "staged"
+		}
+		t.add(short(d.LastNanoseconds), d.Protocol, endText(d.Source, d.SourcePort),
+			endText(d.Destination, d.DestinationPort), d.InPort, d.OutPort, d.Packets, reason, d.Rule)
 	}
 	return t.write(w)
 }

@@ -107,18 +107,18 @@ func (f fake) Ledger(context.Context, *api.LedgerRequest) (*api.LedgerReply, err
 
 func (fake) Policies(r *api.PoliciesRequest, s grpc.ServerStreamingServer[api.PoliciesReply]) error {
 	return s.Send(&api.PoliciesReply{Epoch: 7, Policies: []*api.Policy{
-		{Name: "ClusterNetworkPolicy top", Tier: "admin", Priority: 5, Staged: true, Subjects: []uint32{3, 4},
+		{Name: "Cluster top", Tier: "admin", Priority: 5, Staged: true, Subjects: []uint32{3, 4},
 			Rules: []*api.PolicyRule{
-				{Name: "spec.egress[0]", Action: "deny", Peers: []string{"10.0.0.0/8 except 10.1.0.0/16", "*.example.com"}},
-				{Name: "spec.egress[1]", Action: "pass", Ports: []string{"TCP 80-90"}}}},
-		{Name: "NetworkPolicy " + r.Address, Tier: "namespace", Isolates: []string{"ingress"}, Subjects: []uint32{3}}}})
+				{Name: "egress[0]", Action: "deny", Peers: []string{"10.0.0.0/8", "*.example.com"}},
+				{Name: "egress[1]", Action: "pass", Ports: []string{"TCP 80-90"}}}},
+		{Name: "Local " + r.Address, Tier: "namespace", Isolates: []string{"ingress"}, Subjects: []uint32{3}}}})
 }
 
 func (fake) Flows(r *api.FlowsRequest, s grpc.ServerStreamingServer[api.FlowsReply]) error {
 	for _, f := range []*api.Flow{
 		{Protocol: "tcp", State: "established", Source: "10.244.1.7", SourcePort: 40000, Destination: "10.244.1.8",
 			DestinationPort: 80, InPort: "a", OutPort: "b", Packets: 5, Bytes: 500, ReplyPackets: 4, ReplyBytes: 9000,
-			IdleNanoseconds: 1.25e9, ExpiresNanoseconds: 90e9, Rule: "NetworkPolicy shop/web spec.ingress[0]"},
+			IdleNanoseconds: 1.25e9, ExpiresNanoseconds: 90e9, Rule: "web in[0]"},
 		{Protocol: "udp", State: "unreplied", Source: "fd00::7", SourcePort: 53, Destination: "fd00::8",
 			DestinationPort: 5353, InPort: "b"},
 	} {
@@ -129,6 +129,16 @@ func (fake) Flows(r *api.FlowsRequest, s grpc.ServerStreamingServer[api.FlowsRep
 		}
 	}
 	return nil
+}
+
+func (fake) Denials(context.Context, *api.DenialsRequest) (*api.DenialsReply, error) {
+	return &api.DenialsReply{Denials: []*api.Denial{
+		{Protocol: "tcp", Source: "10.244.1.7", SourcePort: 40000, Destination: "10.244.1.8", DestinationPort: 80,
+			InPort: "a", OutPort: "b", Reason: "ingress_denied", Rule: "web isolates",
+			LastNanoseconds: 2e9, Packets: 3},
+		{Protocol: "icmp", Source: "10.244.1.7", Destination: "10.244.1.9", InPort: "a", OutPort: "c", Staged: true,
+			Rule: "top ingress[0]", LastNanoseconds: 61e9, Packets: 1},
+	}}, nil
 }
 
 // fakeControl is a control that always says the same.
@@ -225,14 +235,19 @@ ID  KIND  NAMESPACE  LABELS          ADDRESSES      ORIGIN
  4  node  -          -               -              -
 `},
 		{"policies --address 10.1.1.1", `
-POLICY                    TIER           PRIORITY  ISOLATES  JUDGES  RULE            ACTION  PEERS                                         PORTS
-ClusterNetworkPolicy top  admin, staged         5  -              2  spec.egress[0]  deny    10.0.0.0/8 except 10.1.0.0/16, *.example.com  any
-                                                                     spec.egress[1]  pass    any                                           TCP 80-90
-NetworkPolicy 10.1.1.1    namespace             -  ingress        1  -               -       -                                             -
+POLICY          TIER           PRIORITY  ISOLATES  JUDGES  RULE       ACTION  PEERS                      PORTS
+Cluster top     admin, staged         5  -              2  egress[0]  deny    10.0.0.0/8, *.example.com  any
+                                                           egress[1]  pass    any                        TCP 80-90
+Local 10.1.1.1  namespace             -  ingress        1  -          -       -                          -
+`},
+		{"denials", `
+ AGO  PROTOCOL  SOURCE            DESTINATION    FROM  TO  PACKETS  REASON          RULE
+  2s  tcp       10.244.1.7:40000  10.244.1.8:80  a     b         3  ingress_denied  web isolates
+1m1s  icmp      10.244.1.7        10.244.1.9     a     c         1  staged          top ingress[0]
 `},
 		{"flows --port a", `
 PROTOCOL  STATE        SOURCE            DESTINATION    IN  OUT  PACKETS  BYTES  BACK  BYTES  IDLE  EXPIRES  RULE
-tcp       established  10.244.1.7:40000  10.244.1.8:80  a   b          5    500     4   9000  1.3s    1m30s  NetworkPolicy shop/web spec.ingress[0]
+tcp       established  10.244.1.7:40000  10.244.1.8:80  a   b          5    500     4   9000  1.3s    1m30s  web in[0]
 `},
 		{"flows --port b", `
 PROTOCOL  STATE      SOURCE        DESTINATION     IN  OUT  PACKETS  BYTES  BACK  BYTES  IDLE  EXPIRES  RULE

@@ -1,0 +1,187 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package worker
+
+import (
+	"net/netip"
+	"slices"
+	"testing"
+
+	"github.com/google/gopacket/layers"
+
+	"github.com/viaduct-net/viaduct/control/api"
+	"github.com/viaduct-net/viaduct/dataplane/neighbor"
+	"github.com/viaduct-net/viaduct/dataplane/packet"
+	"github.com/viaduct-net/viaduct/dataplane/verdict"
+)
+
+// What policy makes of packets on their way through the worker. What policies mean, and how flows are followed, is
+// tested where they are.
+
+// closed lets nobody in to the pods A and B but each other, by isolate's policy.
+func closed(s *api.Snapshot) { podNode(s); isolate(s) }
+
+// shut lets nobody in at all.
+func shut(s *api.Snapshot) {
+	closed(s)
+	s.Policies[0].Rules = nil
+}
+
+// talk is a UDP datagram from one address to the other, by the port of who sends it.
+func (r *rig) talk(by packet.PortID, src, dst string) (out [][]byte) {
+	r.t.Helper()
+	r.inject(1, onTrunk(by, udp(r.t, 1, src, dst, 20, nil)))
+	r.poll()
+	return append(r.sent(0), r.sent(1)...)
+}
+
+// answer is talk with the ports of udp turned round.
+func (r *rig) answer(by packet.PortID, src, dst string) (out [][]byte) {
+	r.t.Helper()
+	data := udp(r.t, 1, src, dst, 20, nil)
+	at := 14 + 20
+	if data[12] == 0x86 {
+		at = 14 + 40
+	}
+	ports := data[at : at+4]
+	ports[0], ports[1], ports[2], ports[3] = ports[2], ports[3], ports[0], ports[1]
+	r.inject(1, onTrunk(by, data))
+	r.poll()
+	return append(r.sent(0), r.sent(1)...)
+}
+
+var podFamilies = []struct{ a, b, host, world string }{
+	{"10.244.1.7", "10.244.1.8", "10.244.1.1", "8.8.8.8"},
+	{"fd00:244::7", "fd00:244::8", "fd00:244::1", "2001:db8::9"},
+}
+
+func TestPolicy(t *testing.T) {
+	for _, f := range podFamilies {
+		r := newRig(t, closed)
+		if out := r.talk(podA, f.a, f.b); len(out) != 1 {
+			t.Errorf("%s to %s, which policy lets: %d packets left", f.a, f.b, len(out))
+		}
+		if out := r.talk(theHost, f.world, f.b); len(out) != 0 || r.count(theHost, verdict.IngressDenied) != 1 {
+			t.Errorf("%s to %s, which policy denies: %d packets left", f.world, f.b, len(out))
+		}
+		if out := r.talk(podA, f.a, f.world); len(out) != 1 {
+			t.Errorf("%s to %s: %d packets left", f.a, f.world, len(out))
+		}
+		if out := r.answer(theHost, f.world, f.a); len(out) != 1 {
+			t.Errorf("the answer to %s: %d packets left", f.a, len(out))
+		}
+		if out := r.talk(theHost, f.host, f.b); len(out) != 1 {
+			t.Errorf("the node to its pod: %d packets left", len(out))
+		}
+		if out := r.talk(theHost, f.a, f.a); len(out) != 1 {
+			t.Errorf("a pod to itself by way of the host: %d packets left", len(out))
+		}
+		d := r.worker.Denials().List()
+		if len(d) != 1 || d[0].Tuple.Src.String() != f.world || d[0].In != theHost || d[0].Out != podB ||
+			d[0].Reason != verdict.IngressDenied || d[0].Packets != 1 {
+			t.Errorf("remembered: %+v", d)
+		}
+	}
+}
+
+// Of a denied packet its sender is told nothing, not even what would have been amiss with it.
+func TestDeniedIsSilent(t *testing.T) {
+	r := newRig(t, closed)
+	for _, change := range []func(*layers.IPv4){
+		func(h *layers.IPv4) { h.TTL = 1 }, func(h *layers.IPv4) { h.Flags = layers.IPv4DontFragment },
+	} {
+		r.inject(1, onTrunk(theHost, udp(t, 1, "8.8.8.8", "10.244.1.8", 1400, change)))
+		r.poll()
+	}
+	if out := r.sent(1); len(out) != 0 || r.count(theHost, verdict.IngressDenied) != 2 {
+		t.Errorf("%d packets left", len(out))
+	}
+}
+
+// A flow that was let in is judged by the policies in force, whichever end speaks, and comes back with them.
+func TestRevocation(t *testing.T) {
+	for _, f := range podFamilies {
+		r := newRig(t, closed)
+		if out := append(r.talk(podA, f.a, f.b), r.answer(podB, f.b, f.a)...); len(out) != 2 {
+			t.Fatalf("%d packets left", len(out))
+		}
+		r.apply(shut)
+		if out := append(r.answer(podB, f.b, f.a), r.talk(podA, f.a, f.b)...); len(out) != 0 {
+			t.Errorf("%d packets left of a flow that is denied", len(out))
+		}
+		if r.count(podB, verdict.IngressDenied) != 1 || r.count(podA, verdict.IngressDenied) != 1 {
+			t.Error("not counted as denied at both ends")
+		}
+		r.apply(closed)
+		if out := append(r.talk(podA, f.a, f.b), r.answer(podB, f.b, f.a)...); len(out) != 2 {
+			t.Errorf("%d packets left of a flow that is let again", len(out))
+		}
+		if s := r.worker.flows.Stats(); s.Opened != 1 || s.Revoked != 1 || s.Entries != 1 {
+			t.Errorf("%+v", s)
+		}
+	}
+}
+
+// A flow is known from the packet on that is really sent, and not before.
+func TestFlowsOpenWhenTheyLeave(t *testing.T) {
+	r := newRig(t, func(s *api.Snapshot) {
+		closed(s)
+		s.Ports = append([]*api.Port{{Id: 1, Name: "lab", Device: "dev0", Addresses: []*api.Prefix{prefix("10.2.0.1/24")}}},
+			slices.DeleteFunc(s.Ports, func(p *api.Port) bool { return p.Id == podDirect })...)
+		s.Groups = slices.DeleteFunc(s.Groups, func(g *api.NextHopGroup) bool { return g.Id == podDirect })
+		s.Routes = slices.DeleteFunc(s.Routes, func(r *api.Route) bool { return r.Group == podDirect })
+		s.Limits = []*api.Limit{{Port: podB, ToPortBitsPerSecond: 1000, ToPortBurstBytes: 100}}
+	})
+	entries := func() int { return r.worker.flows.Entries() }
+	r.inject(1, onTrunk(podA, udp(t, 1, "10.244.1.7", "10.2.0.2", 20, nil)))
+	r.poll() // its neighbour is asked for
+	if len(r.sent(0)) != 1 || entries() != 0 {
+		t.Fatalf("%d flows before the neighbour is known", entries())
+	}
+	r.neighbors.Learn(1, packet.AddrFrom(netip.MustParseAddr("10.2.0.2")), hostMACs[0], neighbor.SolicitedOverride, r.now)
+	r.poll()
+	if out := r.sent(0); len(out) != 1 || entries() != 1 {
+		t.Errorf("%d packets left, %d flows", len(out), entries())
+	}
+	r.inject(1, onTrunk(podA, udp(t, 1, "10.244.1.7", "10.244.1.8", 1400, func(h *layers.IPv4) { h.TTL = 1 })))
+	r.poll()
+	if entries() != 1 {
+		t.Error("a packet whose TTL ran out opened a flow")
+	}
+}
+
+// What claims to be of a pod's flow and comes by another port than the pod's is not the pod's.
+func TestForgedPacketOfAFlow(t *testing.T) {
+	for _, f := range podFamilies {
+		r := newRig(t, closed)
+		if out := r.talk(podA, f.a, f.b); len(out) != 1 {
+			t.Fatalf("%d packets left", len(out))
+		}
+		if out := r.talk(theHost, f.a, f.b); len(out) != 0 || r.count(theHost, verdict.SpoofedSource) != 1 {
+			t.Errorf("%d forged packets left", len(out))
+		}
+		if out := r.answer(podB, f.b, f.a); len(out) != 1 {
+			t.Errorf("the answer: %d packets left", len(out))
+		}
+	}
+}
+
+// What policy says of the first fragment of a datagram holds for the others, before and behind it.
+func TestPolicyOfFragments(t *testing.T) {
+	for _, f := range podFamilies {
+		r := newRig(t, closed)
+		for i, from := range []struct {
+			port packet.PortID
+			src  string
+			left int
+		}{{podA, f.a, 3}, {theHost, f.world, 0}} {
+			all := inPieces(t, from.src, f.b, uint32(i+1), 300, 104)
+			if left := r.come(from.port, all, 1, 0, 2); len(left) != from.left {
+				t.Errorf("from %s: of 3 fragments %v left", from.src, left)
+			}
+		}
+		if n := r.count(theHost, verdict.IngressDenied); n != 3 {
+			t.Errorf("%d of 3 counted as denied", n)
+		}
+	}
+}
