@@ -152,8 +152,8 @@ func state(t *testing.T) string {
 
 func full() Config {
 	return Config{
-		Routes:     []Route{{Prefix: prefixes[0]}, {Prefix: prefixes[1]}},
-		Pods: prefixes, Masquerade: true, Direct: []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24")}, Forward: true,
+		Routes: []Route{{Prefix: prefixes[0]}, {Prefix: prefixes[1]}},
+		Pods:   prefixes, Masquerade: true, Direct: []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24")}, Forward: true,
 	}
 }
 

@@ -122,7 +122,9 @@ func toDataplane() []expr.Any {
 }
 
 // deviceName is a device's name as nftables compares it.
-func deviceName(name string) []byte { return append([]byte(name), make([]byte, unix.IFNAMSIZ-len(name))...) }
+func deviceName(name string) []byte {
+	return append([]byte(name), make([]byte, unix.IFNAMSIZ-len(name))...)
+}
 
 // family is where nftables finds the addresses of a packet of one IP family.
 type family struct {

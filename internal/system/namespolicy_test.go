@@ -16,6 +16,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// slowName is a name whose answer takes so long that policy changes before it comes.
+const slowName = "slow.wild.test."
+
 // zone is what the world's DNS server knows: addresses by name, and what names are aliases of. An address stands for
 // one of each family, by its last byte.
 var zone = map[string]struct {
@@ -28,6 +31,7 @@ var zone = map[string]struct {
 	"wild.test.":         {last: 4},
 	"shop.example.test.": {alias: "front.cdn.test."},
 	"front.cdn.test.":    {last: 5},
+	slowName:             {last: 7},
 	"other.test.":        {last: 6},
 }
 
@@ -72,6 +76,8 @@ func TestDomainNames(t *testing.T) {
 		s.must(s.resolve("db", f, "WWW.eXample.test."))
 		s.reachesNamed("db", f, true, 1)
 		s.reachesNamed("db", f, false, 2, 3, 4, 5, 6)
+		s.must(s.resolve("db", f, slowName))
+		s.reachesNamed("db", f, true, 7)
 	}
 	s.balanced()
 }
@@ -81,7 +87,7 @@ func (s *stage) namedWorld() {
 	s.t.Helper()
 	for f, of := range families {
 		addresses := netip.PrefixFrom(named(f, 0), named(f, 0).BitLen()-8)
-		for last := byte(1); last <= 6; last++ {
+		for last := byte(1); last <= 7; last++ {
 			s.must(s.world.Address("lo", netip.PrefixFrom(named(f, last), named(f, last).BitLen())))
 		}
 		s.must(s.node.Route(addresses, of.world, "up", 0))
@@ -103,6 +109,9 @@ func (s *stage) serveNames(at netip.AddrPort) {
 			}
 			var question dnsmessage.Message
 			if err == nil && question.Unpack(buffer[:n]) == nil && len(question.Questions) == 1 {
+				if question.Questions[0].Name.String() == slowName {
+					s.changes()
+				}
 				_, _ = c.WriteTo(answerTo(question.ID, question.Questions[0]), from)
 			}
 		}
@@ -111,6 +120,26 @@ func (s *stage) serveNames(at netip.AddrPort) {
 		_ = c.Close()
 		served.Wait()
 	})
+}
+
+// changes changes policy in what matters to nobody, and waits until it is in force.
+func (s *stage) changes() {
+	before, err := s.dataplaneStatus()
+	if err != nil {
+		s.t.Error(err)
+		return
+	}
+	s.write("policy-other.yaml", networkPolicy("elsewhere", fmt.Sprint("p", before.Epoch), "{podSelector: {}}"))
+	for deadline := time.Now().Add(within); ; time.Sleep(5 * time.Millisecond) {
+		after, err := s.dataplaneStatus()
+		if err == nil && after.Epoch > before.Epoch {
+			return
+		}
+		if time.Now().After(deadline) {
+			s.t.Errorf("policy did not change: %v", err)
+			return
+		}
+	}
 }
 
 // answerTo is what the zone says, with a TTL of a minute.
