@@ -43,12 +43,18 @@ func newPodSite(t *testing.T, cidrs ...string) *podSite {
 
 func newPodSiteOf(t *testing.T, bin string, cidrs ...string) *podSite {
 	t.Helper()
+	return newPodSiteWith(t, bin, "", cidrs...)
+}
+
+// newPodSiteWith is such a node with further lines in the spec of its NodeConfig.
+func newPodSiteWith(t *testing.T, bin, more string, cidrs ...string) *podSite {
+	t.Helper()
 	p := newPodNode(t, bin, "node")
 	p.join()
 	if len(cidrs) == 0 {
 		cidrs = []string{"10.244.1.0/24", "fd00:244:1::/64"}
 	}
-	p.write("node.yaml", nodeManifest("node", "{device: up, mode: kernel}", cidrs, "192.0.2.1", "2001:db8::1"))
+	p.write("node.yaml", nodeManifest("node", "{device: up, mode: kernel}"+more, cidrs, "192.0.2.1", "2001:db8::1"))
 	p.startBoth()
 	return p
 }

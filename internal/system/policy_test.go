@@ -32,7 +32,13 @@ type stage struct {
 
 func newStage(t *testing.T) *stage {
 	t.Helper()
-	s := &stage{podSite: newPodSite(t), pods: map[string]*attached{}}
+	return newStageOn(newPodSite(t))
+}
+
+// newStageOn is the cast on a node that runs.
+func newStageOn(p *podSite) *stage {
+	p.t.Helper()
+	s := &stage{podSite: p, pods: map[string]*attached{}}
 	s.peerIn(s.world)
 	s.peerIn(s.node)
 	for name, of := range cast {
