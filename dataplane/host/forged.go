@@ -15,10 +15,10 @@ func addPrerouting(conn *nftables.Conn, table *nftables.Table) *nftables.Chain {
 	})
 }
 
-// dropForged drops, and counts, what claims to be from a pod and comes in by another device than the dataplane's: the
-// dataplane takes the host port's packets for those of whose address they have. A pod's own come by the host port alone;
-// they return there when the stack has translated their destination into another pod's. What the stack sends to itself
-// comes in by lo, where its address may be one of those next to the pods'.
+// dropForged drops, and counts, what claims to be from a pod and comes in by another device than the dataplane's: of a
+// packet that reaches the dataplane by the host port, the source says whose it is. What pods send comes in by that port
+// alone, and goes back by it where the stack has translated its destination into a pod's. By lo comes what the stack
+// sends to itself, also from the node's own address in the pods' prefixes.
 func (f family) dropForged(pods *nftables.Set) []expr.Any {
 	rule := []expr.Any{&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: 1}}
 	for _, device := range []string{PairStack, "lo"} {

@@ -10,7 +10,8 @@ import (
 	"time"
 )
 
-// TestForgedSources: what claims a pod's address and is not from the dataplane reaches neither pods nor the host; what else comes from outside does.
+// TestForgedSources: what claims a pod's address and is not from the dataplane reaches neither pods nor the host; what
+// else comes from outside does.
 func TestForgedSources(t *testing.T) {
 	pod, host, outside := world(t, full())
 	const port = 4712

@@ -104,7 +104,7 @@ type ear struct {
 	s *stage
 }
 
-// hears hears those that come to an address of somebody's, until the test ends.
+// hears is an ear at an address of somebody's, until the test ends.
 func (s *stage) hears(who string, at netip.AddrPort) ear {
 	s.t.Helper()
 	return s.hearsIn(s.of(who), at)

@@ -110,7 +110,7 @@ func (s *stage) serveNames(at netip.AddrPort) {
 			var question dnsmessage.Message
 			if err == nil && question.Unpack(buffer[:n]) == nil && len(question.Questions) == 1 {
 				if question.Questions[0].Name.String() == slowName {
-					s.changes()
+					s.changePolicy()
 				}
 				_, _ = c.WriteTo(answerTo(question.ID, question.Questions[0]), from)
 			}
@@ -122,8 +122,8 @@ func (s *stage) serveNames(at netip.AddrPort) {
 	})
 }
 
-// changes changes policy in what matters to nobody, and waits until it is in force.
-func (s *stage) changes() {
+// changePolicy changes what matters to nobody, and waits until that is in force.
+func (s *stage) changePolicy() {
 	before, err := s.dataplaneStatus()
 	if err != nil {
 		s.t.Error(err)
