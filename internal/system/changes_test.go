@@ -23,6 +23,7 @@ func TestChangesUnderLoad(t *testing.T) {
 		s.write(name+".yaml", variants[name](0))
 	}
 	s.write("spies.yaml", namespaceManifest("spies", 0))
+	s.hasPolicies(2)
 	s.is("policies to be in force", func(w way) bool {
 		return w.from == "node" || cast[w.to].namespace != "shop" || cast[w.from].namespace == "shop"
 	})

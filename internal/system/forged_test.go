@@ -17,6 +17,7 @@ func TestForgedSource(t *testing.T) {
 	mapped := s.mappedPod()
 	s.write("policy.yaml", networkPolicy("shop", "web", "{podSelector: {}, ingress: "+
 		"[{from: [{podSelector: {matchLabels: {app: web}}}]}]}"))
+	s.hasPolicies(1)
 	s.is("the policy to be in force", func(w way) bool {
 		return cast[w.to].namespace != "shop" || w.from == "node" || w.from == "web"
 	})

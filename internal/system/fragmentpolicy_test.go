@@ -20,6 +20,7 @@ func TestFragmentsByPolicy(t *testing.T) {
 	s := newStage(t)
 	s.write("policy.yaml", networkPolicy("shop", "large", "{podSelector: {matchLabels: {app: db}}, ingress: "+
 		"[{from: [{podSelector: {matchLabels: {app: web}}}], ports: [{protocol: UDP, port: 5000}]}]}"))
+	s.hasPolicies(1)
 	s.is("the policy to be in force", func(w way) bool { return w.to != "db" || w.from == "node" })
 	for _, name := range []string{"web", "spy"} {
 		s.narrow(name, "db", 1500)

@@ -25,6 +25,7 @@ func TestErrorsThroughPolicy(t *testing.T) {
 		"policyTypes: [Ingress]}"))
 	s.write("policy-db.yaml", networkPolicy("shop", "db", "{podSelector: {matchLabels: {app: db}}, ingress: "+
 		"[{from: [{podSelector: {matchLabels: {app: web}}}], ports: [{protocol: UDP, port: 9}]}]}"))
+	s.hasPolicies(2)
 	s.is("policies to be in force", func(w way) bool { return cast[w.to].namespace != "shop" || w.from == "node" })
 	for f := range families {
 		err := closedPort(s.of("web"), netip.AddrPortFrom(s.address("db", f), 9))

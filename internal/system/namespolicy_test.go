@@ -53,6 +53,7 @@ func TestDomainNames(t *testing.T) {
 		"protocols: [{udp: {destinationPort: {number: 53}}}]}, "+
 		"{action: Accept, to: [{domainNames: [www.example.test, '*.wild.test', shop.example.test]}]}, "+
 		"{action: Deny, to: [{networks: [0.0.0.0/0, '::/0']}]}]}"))
+	s.hasPolicies(1)
 	s.is("the policy to be in force", func(w way) bool {
 		_, pod := cast[w.from]
 		return !pod

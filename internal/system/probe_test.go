@@ -24,6 +24,7 @@ func TestProbes(t *testing.T) {
 	at := s.serveHTTP("web")
 	s.write("policy.yaml", networkPolicy("shop", "deny", "{podSelector: {}, policyTypes: [Ingress, Egress]}"))
 	shop := func(name string) bool { return cast[name].namespace == "shop" }
+	s.hasPolicies(1)
 	s.is("only the node and its pods to speak", func(w way) bool {
 		return w.from == "node" || w.to == "node" || !shop(w.from) && !shop(w.to)
 	})

@@ -127,6 +127,19 @@ func fragmentOf(source, destination netip.Addr, id uint16, datagram []byte, from
 	return append(p, datagram[from:to]...)
 }
 
+// hasPolicies waits until as many policies are in force. Who speaks only then has no connection that one of them cuts,
+// whose ends would go on trying.
+func (s *stage) hasPolicies(n uint64) {
+	s.t.Helper()
+	s.eventually("policies to be in force", func() error {
+		status, err := s.dataplaneStatus()
+		if err == nil && status.Policies != n {
+			err = fmt.Errorf("%d are, of %d", status.Policies, n)
+		}
+		return err
+	})
+}
+
 // drops wants do to have the dataplane drop so many packets of a pod, for a reason.
 func (s *stage) drops(pod, reason string, packets uint64, do func()) {
 	s.t.Helper()

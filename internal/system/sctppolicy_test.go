@@ -16,6 +16,7 @@ func TestSCTPPolicy(t *testing.T) {
 	s := newStage(t)
 	s.write("policy.yaml", networkPolicy("shop", "sctp", "{podSelector: {matchLabels: {app: db}}, ingress: "+
 		"[{from: [{podSelector: {matchLabels: {app: web}}}], ports: [{protocol: SCTP, port: 5000}]}]}"))
+	s.hasPolicies(1)
 	s.is("TCP, UDP and ICMP to be denied", func(w way) bool { return w.to != "db" || w.from == "node" })
 	for f := range families {
 		web, db := s.raw(s.of("web"), f, unix.IPPROTO_SCTP), s.raw(s.of("db"), f, unix.IPPROTO_SCTP)
