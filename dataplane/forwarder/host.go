@@ -63,8 +63,8 @@ func (f *Forwarder) settleHost() {
 			pods = append(pods, list[0])
 		}
 	}
-	if node.GetMasquerade() {
-		cfg.Masquerade = pods
+	if hostPort(f.snapshot) != nil {
+		cfg.Pods, cfg.Masquerade = pods, node.GetMasquerade()
 	}
 	notes, err := f.trunk.stack.Apply(cfg)
 	if err != nil {

@@ -10,9 +10,12 @@ import (
 // Config is what a snapshot asks of the host's stack. Bits of prefixes behind their lengths are zero.
 type Config struct {
 	Routes []Route // prefixes are unique
-	// Masquerade are the pods' prefixes: what leaves the node from them to anywhere but Masquerade and Direct gets the
-	// address of the device that it leaves by. None: nothing does.
-	Masquerade []netip.Prefix
+	// Pods are the prefixes of this node's pods: what comes in by another device than PairStack and claims to be from
+	// there is dropped.
+	Pods []netip.Prefix
+	// Masquerade has what leaves the node from Pods to anywhere but Pods and Direct get the address of the device that it
+	// leaves by.
+	Masquerade bool
 	Direct     []netip.Prefix
 	// Forward has the host forward packets of each family that has routes here. Not wanted, it is as it was before.
 	Forward bool
@@ -24,13 +27,13 @@ type Route struct {
 	Via    netip.Addr // the next router; the zero Addr: the dataplane, by PairStack
 }
 
-// Apply brings routes, forwarding and masquerade to the config. For what cannot be had a note says why, the rest is in
+// Apply brings routes, forwarding and rules to the config. For what cannot be had a note says why, the rest is in
 // force, and the next Apply tries again. An error is the machine's (netlink does not answer) and leaves a part undone.
-// Nothing is forwarded before its masquerade is in place.
+// Nothing is forwarded before the rules for it are in place.
 //
 // A config that is in force costs a dump of our own routes, some reads of sysctls and one question to nftables.
 func (s *Stack) Apply(c Config) ([]Note, error) {
-	notes := s.applyMasquerade(c.Masquerade, c.Direct)
+	notes := s.applyRules(&c)
 	routes, err := s.applyRoutes(c.Routes)
 	notes = append(notes, routes...)
 	if err != nil {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package host keeps what the dataplane needs in the host's own network stack: the trunk, the host's pair, kernel
-// routes, sysctls and masquerade.
+// routes, sysctls, masquerade and the rule against forged sources.
 //
 // Everything here is read before it is changed, so that each call brings whatever is there (after a crash, of another
 // version, after somebody's hands) to what is asked for, costs little when nothing differs, and touches nothing that is
@@ -36,7 +36,7 @@ type Link struct {
 
 // Note says what is not as asked for while everything else is: worth showing, no reason to stop.
 type Note struct {
-	Subject string // "route 10.244.1.0/24", "masquerade"
+	Subject string // "route 10.244.1.0/24", "nftables"
 	Reason  string // one line that says what to do
 }
 
@@ -46,7 +46,7 @@ func (n Note) String() string { return n.Subject + ": " + n.Reason }
 type Stack struct {
 	links      *netlink.Handle
 	forwarding [2]settings // of IPv4 and of IPv6
-	masquerade masquerade
+	rules      rules
 }
 
 // Open returns the stack of the calling thread's network namespace. All its methods must be called in that namespace.
@@ -72,7 +72,7 @@ func (s *Stack) Remove() error {
 	var errs []error
 	notes, err := s.applyRoutes(nil)
 	errs = append(errs, err)
-	for _, n := range append(notes, s.applyMasquerade(nil, nil)...) {
+	for _, n := range append(notes, s.applyRules(&Config{})...) {
 		errs = append(errs, errors.New(n.String()))
 	}
 	for _, name := range []string{PairStack, PairHook, TrunkInner, TrunkOuter} {

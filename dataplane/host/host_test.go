@@ -152,8 +152,8 @@ func state(t *testing.T) string {
 
 func full() Config {
 	return Config{
-		Routes:     []Route{{Prefix: prefixes[0]}, {Prefix: prefixes[1]}},
-		Masquerade: prefixes, Direct: []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24")}, Forward: true,
+		Routes: []Route{{Prefix: prefixes[0]}, {Prefix: prefixes[1]}},
+		Pods:   prefixes, Masquerade: true, Direct: []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24")}, Forward: true,
 	}
 }
 
@@ -241,7 +241,7 @@ func TestDeviceOfSomebodyElse(t *testing.T) {
 
 func TestNotesAndErrorsAreOneLine(t *testing.T) {
 	joined := errors.Join(errors.New("one"), errors.New("two"))
-	if got := (Note{"masquerade", tableReason(joined)}).String(); got != "masquerade: nftables: one; two" {
+	if got := (Note{"nftables", tableReason(joined)}).String(); got != "nftables: one; two" {
 		t.Error(got)
 	}
 }

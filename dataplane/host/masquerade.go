@@ -16,46 +16,47 @@ import (
 // Table is the name of our nftables table, of family inet.
 const Table = "viaduct"
 
-// masquerade is what was last put in force, and the generation of the namespace's rules that it made. As long as that
-// is the generation, nobody has changed anything.
-type masquerade struct {
+// rules is what was last put in force, and the generation of the namespace's rules that it made. As long as that is the
+// generation, nobody has changed anything.
+type rules struct {
 	known        bool
 	generation   uint32
 	pods, direct []netip.Prefix
+	masquerade   bool
 }
 
-// applyMasquerade replaces our table, in one transaction, by one for these prefixes; without pods there is none.
-// Connections keep the translation that they have.
-func (s *Stack) applyMasquerade(pods, direct []netip.Prefix) []Note {
+func (r *rules) are(c *Config) bool {
+	return slices.Equal(r.pods, c.Pods) && slices.Equal(r.direct, c.Direct) && r.masquerade == c.Masquerade
+}
+
+// applyRules replaces our table, in one transaction, by one for these prefixes; without pods there is none. Connections
+// keep the translation that they have.
+func (s *Stack) applyRules(c *Config) []Note {
 	before, err := generation()
-	if err != nil {
-		if len(pods) == 0 && unsupported(err) {
-			return nil
-		}
-		return []Note{{"masquerade", tableReason(err)}}
-	}
-	m := &s.masquerade
-	if m.known && m.generation == before && slices.Equal(m.pods, pods) && slices.Equal(m.direct, direct) {
+	if err == nil && s.rules.known && s.rules.generation == before && s.rules.are(c) {
 		return nil
 	}
-	m.known = false
-	if err := replaceTable(pods, direct); err != nil {
-		if len(pods) == 0 && unsupported(err) {
+	s.rules.known = false
+	if err == nil {
+		err = replaceTable(c)
+	}
+	if err != nil {
+		if len(c.Pods) == 0 && unsupported(err) {
 			return nil
 		}
-		return []Note{{"masquerade", tableReason(err)}}
+		return []Note{{"nftables", tableReason(err)}}
 	}
 	// Had somebody else's transaction come in between, ours may have been changed since.
 	after, err := generation()
-	*m = masquerade{known: err == nil && after == before+1, generation: after,
-		pods: slices.Clone(pods), direct: slices.Clone(direct)}
+	s.rules = rules{known: err == nil && after == before+1, generation: after,
+		pods: slices.Clone(c.Pods), direct: slices.Clone(c.Direct), masquerade: c.Masquerade}
 	return nil
 }
 
 // maxTransaction is the most bytes that a transaction has. It is one message to the kernel; a prefix costs up to 80.
 const maxTransaction = 16 << 20
 
-func replaceTable(pods, direct []netip.Prefix) error {
+func replaceTable(c *Config) error {
 	conn, err := nftables.New(nftables.WithSockOptions(func(conn *netlink.Conn) error {
 		return conn.SetWriteBuffer(maxTransaction)
 	}))
@@ -65,32 +66,64 @@ func replaceTable(pods, direct []netip.Prefix) error {
 	table := &nftables.Table{Name: Table, Family: nftables.TableFamilyINet}
 	conn.AddTable(table) // so that there is one to remove
 	conn.DelTable(table)
-	if len(pods) > 0 {
+	if len(c.Pods) > 0 {
 		conn.AddTable(table)
-		chain := conn.AddChain(&nftables.Chain{
-			Name: "postrouting", Table: table, Type: nftables.ChainTypeNAT,
-			Hooknum: nftables.ChainHookPostrouting, Priority: nftables.ChainPriorityNATSource,
-		})
-		conn.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: toDataplane()})
-		untouched := append(slices.Clone(pods), direct...)
-		for _, f := range families {
-			if err := f.addRule(conn, chain, pods, untouched); err != nil {
-				return err
-			}
+		if err := addChains(conn, table, c); err != nil {
+			return err
 		}
 	}
 	return conn.Flush()
 }
 
+func addChains(conn *nftables.Conn, table *nftables.Table, c *Config) error {
+	prerouting := addPrerouting(conn, table)
+	var postrouting *nftables.Chain
+	if c.Masquerade {
+		postrouting = addPostrouting(conn, table)
+	}
+	untouched := append(slices.Clone(c.Pods), c.Direct...)
+	for _, f := range families {
+		pods := f.set(table, "pods", c.Pods)
+		if pods.elements == nil {
+			continue
+		}
+		if err := pods.add(conn); err != nil {
+			return err
+		}
+		conn.AddRule(&nftables.Rule{Table: table, Chain: prerouting, Exprs: f.dropForged(pods.set)})
+		if !c.Masquerade {
+			continue
+		}
+		to := f.set(table, "untouched", untouched)
+		if err := to.add(conn); err != nil {
+			return err
+		}
+		conn.AddRule(&nftables.Rule{Table: table, Chain: postrouting, Exprs: f.masquerade(pods.set, to.set)})
+	}
+	return nil
+}
+
+func addPostrouting(conn *nftables.Conn, table *nftables.Table) *nftables.Chain {
+	chain := conn.AddChain(&nftables.Chain{
+		Name: "postrouting", Table: table, Type: nftables.ChainTypeNAT,
+		Hooknum: nftables.ChainHookPostrouting, Priority: nftables.ChainPriorityNATSource,
+	})
+	conn.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: toDataplane()})
+	return chain
+}
+
 // toDataplane accepts what goes out by the host port as it is: the dataplane knows pods by their own addresses.
 func toDataplane() []expr.Any {
-	name := make([]byte, unix.IFNAMSIZ)
-	copy(name, PairStack)
 	return []expr.Any{
 		&expr.Meta{Key: expr.MetaKeyOIFNAME, Register: 1},
-		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: name},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: deviceName(PairStack)},
 		&expr.Verdict{Kind: expr.VerdictAccept},
 	}
+}
+
+// deviceName is a device's name as nftables compares it.
+func deviceName(name string) []byte {
+	return append([]byte(name), make([]byte, unix.IFNAMSIZ-len(name))...)
 }
 
 // family is where nftables finds the addresses of a packet of one IP family.
@@ -98,7 +131,7 @@ type family struct {
 	suffix              string // of the sets' names
 	protocol            byte   // NFPROTO
 	keys                nftables.SetDatatype
-	is                  func(netip.Addr) bool
+	has                 func(netip.Addr) bool
 	source, destination uint32 // bytes from the network header
 	length              uint32 // of an address in bytes
 }
@@ -108,29 +141,23 @@ var families = []family{
 	{"6", unix.NFPROTO_IPV6, nftables.TypeIP6Addr, netip.Addr.Is6, 8, 24, 16},
 }
 
-// addRule masquerades what is from pods and to nothing untouched. Ports are chosen at random, so that two packets at
-// once do not choose the same and lose one of them to the other.
-func (f family) addRule(conn *nftables.Conn, chain *nftables.Chain, pods, untouched []netip.Prefix) error {
-	from := f.set(chain.Table, "pods", pods)
-	if from.elements == nil {
-		return nil
-	}
-	to := f.set(chain.Table, "untouched", untouched)
-	for _, s := range []prefixSet{from, to} {
-		if err := s.add(conn); err != nil {
-			return err
-		}
-	}
-	conn.AddRule(&nftables.Rule{Table: chain.Table, Chain: chain, Exprs: []expr.Any{
+// masquerade is for what is from pods and to nothing untouched. Ports are chosen at random, so that two packets at once
+// do not choose the same and lose one of them to the other.
+func (f family) masquerade(pods, untouched *nftables.Set) []expr.Any {
+	return append(f.is(), f.load(f.source),
+		&expr.Lookup{SourceRegister: 1, SetName: pods.Name, SetID: pods.ID},
+		f.load(f.destination),
+		&expr.Lookup{SourceRegister: 1, SetName: untouched.Name, SetID: untouched.ID, Invert: true},
+		&expr.Masq{FullyRandom: true},
+	)
+}
+
+// is matches packets of the family.
+func (f family) is() []expr.Any {
+	return []expr.Any{
 		&expr.Meta{Key: expr.MetaKeyNFPROTO, Register: 1},
 		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{f.protocol}},
-		f.load(f.source),
-		&expr.Lookup{SourceRegister: 1, SetName: from.set.Name, SetID: from.set.ID},
-		f.load(f.destination),
-		&expr.Lookup{SourceRegister: 1, SetName: to.set.Name, SetID: to.set.ID, Invert: true},
-		&expr.Masq{FullyRandom: true},
-	}})
-	return nil
+	}
 }
 
 func (f family) load(offset uint32) expr.Any {
@@ -153,7 +180,7 @@ func unsupported(err error) bool {
 func tableReason(err error) string {
 	if unsupported(err) {
 		return "the kernel lacks nf_tables with NAT for inet (CONFIG_NF_TABLES_INET, CONFIG_NFT_NAT, CONFIG_NFT_MASQ; " +
-			"Linux 5.2): load it, or have pods masqueraded elsewhere (" + oneLine(err) + ")"
+			"Linux 5.2): load it, or have pods masqueraded, and forged sources dropped, elsewhere (" + oneLine(err) + ")"
 	}
-	return "nftables: " + oneLine(err)
+	return oneLine(err)
 }

@@ -164,9 +164,9 @@ func TestMasquerade(t *testing.T) {
 	}
 	inside(t, host, func(s *Stack) {
 		c := full()
-		c.Masquerade = nil
+		c.Masquerade = false
 		apply(t, s, c)
-		if rules := run(t, "nft", "list", "ruleset"); rules != "" {
+		if rules := run(t, "nft", "list", "ruleset"); strings.Contains(rules, "masquerade") {
 			t.Error(rules)
 		}
 	})
@@ -180,7 +180,9 @@ func TestTableIsPutRightAndOthersStay(t *testing.T) {
 		apply(t, s, direct(full()))
 		want := run(t, "nft", "list", "ruleset")
 		for _, part := range []string{
-			`oifname "viaduct0" accept`,
+			`oifname "viaduct0" accept`, "type filter hook prerouting priority raw; policy accept;",
+			`iifname != "viaduct0" iifname != "lo" ip saddr @pods4 counter packets 0 bytes 0 drop`,
+			`iifname != "viaduct0" iifname != "lo" ip6 saddr @pods6 counter packets 0 bytes 0 drop`,
 			"ip saddr @pods4 ip daddr != @untouched4 masquerade fully-random",
 			"ip6 saddr @pods6 ip6 daddr != @untouched6 masquerade fully-random",
 			"elements = { 10.244.1.0/24, 198.51.100.0/24 }", "elements = { 2001:db8:51::/64,", "elements = { fd00:1::/64 }",
@@ -192,7 +194,8 @@ func TestTableIsPutRightAndOthersStay(t *testing.T) {
 		}
 		for _, meddle := range []string{
 			"delete table inet viaduct", "flush ruleset; add table inet other; add chain inet other viaduct",
-			"flush chain inet viaduct postrouting", "add element inet viaduct pods4 { 192.0.2.0/24 }",
+			"flush chain inet viaduct postrouting", "flush chain inet viaduct prerouting",
+			"add element inet viaduct pods4 { 192.0.2.0/24 }",
 			"add chain inet viaduct mine",
 		} {
 			run(t, "nft", meddle)
@@ -228,9 +231,9 @@ func TestUnchangedTableIsLeft(t *testing.T) {
 
 func TestManyPrefixes(t *testing.T) {
 	alone(t, func(s *Stack, _ *netlab.Namespace) {
-		var c Config
+		c := Config{Masquerade: true}
 		for i := range 5000 {
-			c.Masquerade = append(c.Masquerade,
+			c.Pods = append(c.Pods,
 				netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(i >> 8), byte(i), 0}), 25),
 				netip.PrefixFrom(netip.AddrFrom16([16]byte{0xfd, 0, 7: byte(i >> 8), 8: byte(i)}), 73))
 		}

@@ -25,7 +25,7 @@ func (f family) set(table *nftables.Table, name string, prefixes []netip.Prefix)
 	s := prefixSet{set: &nftables.Set{
 		Table: table, Name: name + f.suffix, KeyType: f.keys, Interval: true, KeyByteOrder: binaryutil.BigEndian,
 	}}
-	for _, i := range intervals(prefixes, f.is) {
+	for _, i := range intervals(prefixes, f.has) {
 		s.elements = append(s.elements, nftables.SetElement{Key: i.first.AsSlice()})
 		if i.behind.IsValid() {
 			s.elements = append(s.elements, nftables.SetElement{Key: i.behind.AsSlice(), IntervalEnd: true})

@@ -46,17 +46,25 @@ func (l *Pipeline) judgeFlow(p *packet.Packet, in, out *tables.Port) verdict.Rea
 	case conntrack.Related:
 		return verdict.None
 	case conntrack.Stale:
-		return l.judgeAgain(in, out)
+		r := l.judgeAgain(in, out)
+		if r == verdict.None {
+			l.learnNames(p, out)
+		}
+		return r
 	case conntrack.NewFlow:
+		// By the host's port a pod may come whose destination the host's stack has translated; by a link it may not.
+		if !in.Station.Only() && l.forged(p, in) {
+			return verdict.SpoofedSource
+		}
 		return l.judgeNew(in, out)
 	}
 	return s.Reason
 }
 
-// forged says of a packet of a flow whose end is behind another port than it came by whether its source is a station's
-// of this node: not what the world sends by the host's port may be taken for a pod's.
+// forged says of a packet that came by another port than its sender is known to be behind whether its source is a
+// station's of this node: what the world sends, by the host's port or by a link, may not be taken for a pod's.
 func (l *Pipeline) forged(p *packet.Packet, in *tables.Port) bool {
-	if !in.Station.Router || in.Station.Has(p.Src) {
+	if in.Station.Has(p.Src) {
 		return false
 	}
 	group := l.t.FIB.Lookup(p.Src)

@@ -122,14 +122,19 @@ func TestRevocation(t *testing.T) {
 	}
 }
 
+// linked is closed with a port that leads to a link, in the place of the pod that has a device to itself.
+func linked(s *api.Snapshot) {
+	closed(s)
+	s.Ports = append([]*api.Port{{Id: 1, Name: "lab", Device: "dev0", Addresses: []*api.Prefix{prefix("10.2.0.1/24")}}},
+		slices.DeleteFunc(s.Ports, func(p *api.Port) bool { return p.Id == podDirect })...)
+	s.Groups = slices.DeleteFunc(s.Groups, func(g *api.NextHopGroup) bool { return g.Id == podDirect })
+	s.Routes = slices.DeleteFunc(s.Routes, func(r *api.Route) bool { return r.Group == podDirect })
+}
+
 // A flow is known from the packet on that is really sent, and not before.
 func TestFlowsOpenWhenTheyLeave(t *testing.T) {
 	r := newRig(t, func(s *api.Snapshot) {
-		closed(s)
-		s.Ports = append([]*api.Port{{Id: 1, Name: "lab", Device: "dev0", Addresses: []*api.Prefix{prefix("10.2.0.1/24")}}},
-			slices.DeleteFunc(s.Ports, func(p *api.Port) bool { return p.Id == podDirect })...)
-		s.Groups = slices.DeleteFunc(s.Groups, func(g *api.NextHopGroup) bool { return g.Id == podDirect })
-		s.Routes = slices.DeleteFunc(s.Routes, func(r *api.Route) bool { return r.Group == podDirect })
+		linked(s)
 		s.Limits = []*api.Limit{{Port: podB, ToPortBitsPerSecond: 1000, ToPortBurstBytes: 100}}
 	})
 	entries := func() int { return r.worker.flows.Entries() }
@@ -162,6 +167,25 @@ func TestForgedPacketOfAFlow(t *testing.T) {
 		}
 		if out := r.answer(podB, f.b, f.a); len(out) != 1 {
 			t.Errorf("the answer: %d packets left", len(out))
+		}
+	}
+}
+
+// Nobody on a link begins a flow as a pod, nor as the node.
+func TestForgedFlow(t *testing.T) {
+	for _, f := range podFamilies {
+		r := newRig(t, linked)
+		for i, from := range []string{f.a, f.host} {
+			r.inject(0, udp(t, 0, from, f.b, 20, nil))
+			r.poll()
+			if out := r.sent(1); len(out) != 0 || r.count(1, verdict.SpoofedSource) != uint64(i+1) {
+				t.Errorf("from %s: %d packets left", from, len(out))
+			}
+		}
+		r.inject(0, udp(t, 0, f.world, f.b, 20, nil))
+		r.poll()
+		if r.count(1, verdict.IngressDenied) != 1 {
+			t.Errorf("from %s: not denied by policy", f.world)
 		}
 	}
 }

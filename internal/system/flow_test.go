@@ -59,8 +59,13 @@ func (s *site) startTraffic() traffic {
 func (s *site) startFlow(name string, from, to *netlab.Namespace, address netip.Addr) *flow {
 	s.t.Helper()
 	const port = 7000
+	return s.startFlowTo(name, from, to, netip.AddrPortFrom(address, port))
+}
+
+// startFlowTo is startFlow to a port of its own.
+func (s *site) startFlowTo(name string, from, to *netlab.Namespace, at netip.AddrPort) *flow {
+	s.t.Helper()
 	f := &flow{name: name, stop: make(chan struct{}), begin: time.Now()}
-	at := netip.AddrPortFrom(address, port)
 	f.address = net.UDPAddrFromAddrPort(at)
 	s.must(to.Do(func() (err error) { f.to, err = net.ListenPacket("udp", at.String()); return err }))
 	// Not connected: an ICMP error must not keep the next datagram from being sent.

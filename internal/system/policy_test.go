@@ -35,9 +35,9 @@ func newStage(t *testing.T, more ...string) *stage {
 	t.Helper()
 	p := newPodNode(t, programs.plain, "node")
 	p.join()
+	p.configure(more...)
+	p.startBoth()
 	s := &stage{podSite: p, pods: map[string]*attached{}}
-	s.configure(more...)
-	s.startBoth()
 	s.peerIn(s.world)
 	s.peerIn(s.node)
 	for name, of := range cast {
@@ -50,7 +50,7 @@ func newStage(t *testing.T, more ...string) *stage {
 }
 
 // configure says what the node's settings are, with more lines.
-func (s *stage) configure(more ...string) {
+func (s *podSite) configure(more ...string) {
 	s.write("node.yaml", nodeManifest("node", "{device: up, mode: kernel}\n  "+strings.Join(more, "\n  "),
 		[]string{"10.244.1.0/24", "fd00:244:1::/64"}, "192.0.2.1", "2001:db8::1"))
 }
