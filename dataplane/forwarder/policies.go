@@ -20,7 +20,7 @@ func (f *Forwarder) Policies(r *api.PoliciesRequest) (list []*api.Policy, epoch 
 	if r.Address != "" {
 		a, err := netip.ParseAddr(r.Address)
 		if err != nil {
-			return nil, 0, fmt.Errorf("address %q: %w", r.Address, err)
+			return nil, 0, fmt.Errorf("%q is not an address", r.Address)
 		}
 		id := uint32(f.tables.Load().Identities.Of(packet.AddrFrom(a.Unmap())))
 		named := wanted
@@ -36,7 +36,7 @@ func (f *Forwarder) Explain(r *api.ExplainRequest) (*api.ExplainReply, error) {
 	for i, text := range []string{r.Source, r.Destination} {
 		a, err := netip.ParseAddr(text)
 		if err != nil {
-			return nil, fmt.Errorf("address %q: %w", text, err)
+			return nil, fmt.Errorf("%q is not an address", text)
 		}
 		ends[i] = packet.AddrFrom(a.Unmap())
 	}
