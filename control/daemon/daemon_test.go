@@ -144,6 +144,7 @@ func TestSources(t *testing.T) {
 	dir := t.TempDir()
 	for spec, want := range map[string]string{
 		"": "say where", "dir:": "no kind", "dir:/no/such": "no such directory", "etcd:": "no kind",
+		"dir:/dev/null":                      "not a directory",
 		"Etcd:https://root:secret@host:2379": `"Etcd"`, "kubernetes": "", "dir:" + dir: "",
 		"etcd:http://127.0.0.1:1": "",
 	} {

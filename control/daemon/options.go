@@ -62,8 +62,10 @@ func (o *Options) open(node string) (source.Source, error) {
 	kind, rest, _ := strings.Cut(o.Source, ":")
 	switch {
 	case kind == "dir" && rest != "":
-		if info, err := os.Stat(rest); err != nil || !info.IsDir() {
+		if info, err := os.Stat(rest); err != nil {
 			return nil, fmt.Errorf("--source %s: no such directory", o.Source)
+		} else if !info.IsDir() {
+			return nil, fmt.Errorf("--source %s: not a directory", o.Source)
 		}
 		return directory.New(rest), nil
 	case kind == "etcd" && rest != "":

@@ -232,11 +232,34 @@ func notAnObject(err error) string {
 }
 
 func wrongType(wrong *json.UnmarshalTypeError) string {
-	reason := fmt.Sprintf("%s is meant, not %s", wrong.Type, wrong.Value)
+	value := wrong.Value
+	switch value {
+	case "array":
+		value = "a list"
+	case "object":
+		value = "an object"
+	}
+	reason := fmt.Sprintf("%s is meant, not %s", shape(wrong.Type), value)
 	if wrong.Type.Kind() == reflect.String {
 		reason += " (in quotes it is text)"
 	}
 	return reason
+}
+
+// shape is what a type of Go is written as in a document.
+func shape(t reflect.Type) string {
+	switch t.Kind() {
+	case reflect.Pointer:
+		return shape(t.Elem())
+	case reflect.Struct, reflect.Map:
+		return "an object"
+	case reflect.Slice, reflect.Array:
+		return "a list"
+	case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64:
+		return "an integer"
+	default:
+		return t.String()
+	}
 }
 
 // identify checks the header.

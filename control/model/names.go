@@ -105,5 +105,31 @@ func foreignKind(apiVersion, kind string) (name, field, reason string) {
 	case !found:
 		return kind + "." + version, "", ""
 	}
-	return kind + "." + group, "", ""
+	field, reason = noPolicy(group, apiVersion, kind)
+	return kind + "." + group, field, reason
 }
+
+// noPolicy refuses what was meant as a policy, by its group, and is none that is known: kept like other objects of
+// which nothing is made, it would look as if it were enforced.
+func noPolicy(group, apiVersion, kind string) (field, reason string) {
+	of := slices.IndexFunc(kinds, func(k Kind) bool {
+		return k.Name == kind && strings.HasPrefix(k.APIVersion, group+"/")
+	})
+	switch {
+	case group != networkingGroup && group != policyGroup:
+		return "", ""
+	case of >= 0:
+		return "apiVersion", fmt.Sprintf("%q is not known of this kind; %s is", apiVersion, kinds[of].APIVersion)
+	case group == networkingGroup && slices.Contains(noPolicies, kind):
+		return "", ""
+	}
+	return "kind", fmt.Sprintf("there is no kind %q in %s that anything is made of", kind, group)
+}
+
+const (
+	networkingGroup = "networking.k8s.io"
+	policyGroup     = "policy.networking.k8s.io"
+)
+
+// noPolicies are the other kinds of networkingGroup.
+var noPolicies = []string{"Ingress", "IngressClass", "IPAddress", "ServiceCIDR"}

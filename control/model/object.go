@@ -27,6 +27,9 @@ func (k Key) String() string {
 	if k.Name == "" {
 		return line(k.Kind) // of a document that does not say more
 	}
+	if k.Kind == "" {
+		k.Kind = "object"
+	}
 	if k.Namespace == "" {
 		return line(k.Kind + " " + k.Name)
 	}

@@ -67,21 +67,27 @@ func (a *aliases) size(n *yamlv3.Node) int {
 	return size
 }
 
-var yamlLine = regexp.MustCompile(`^yaml: line (\d+): `)
+var yamlLine = regexp.MustCompile(`^(?:yaml: )?line (\d+): `)
 
 // oneLine words an error of the YAML parser, whose line numbers count from the document's beginning. Of a list, of
 // keys that are repeated, it has the first.
 func oneLine(err error) string {
 	text := strings.TrimPrefix(err.Error(), "error converting YAML to JSON: ")
-	if m := yamlLine.FindStringSubmatch(text); m != nil {
-		text = fmt.Sprintf("line %s of the document: %s", m[1], text[len(m[0]):])
-	}
+	text = ofDocument(text)
 	text = strings.TrimPrefix(text, "yaml: ")
 	if list, found := strings.CutPrefix(text, "unmarshal errors:\n"); found {
 		first, rest, more := strings.Cut(list, "\n")
-		if text = first; more {
-			text = fmt.Sprintf("%s, and %d more like that", first, 1+strings.Count(rest, "\n"))
+		if text = ofDocument(strings.TrimSpace(first)); more {
+			text = fmt.Sprintf("%s, and %d more like that", text, 1+strings.Count(rest, "\n"))
 		}
 	}
 	return strings.Join(strings.Fields(text), " ")
+}
+
+// ofDocument says what the line number at the beginning counts from.
+func ofDocument(text string) string {
+	if m := yamlLine.FindStringSubmatch(text); m != nil {
+		return fmt.Sprintf("line %s of the document: %s", m[1], text[len(m[0]):])
+	}
+	return text
 }

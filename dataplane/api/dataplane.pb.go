@@ -1922,7 +1922,7 @@ func (x *IdentityPrefix) GetOrigin() string {
 
 type PoliciesRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Only this policy, as PoliciesReply names it; empty: all.
+	// Only this policy, as PoliciesReply names it, with or without its kind; empty: all.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// Only those that judge this address's packets; empty: all.
 	Address       string `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`

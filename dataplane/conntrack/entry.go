@@ -61,7 +61,11 @@ func (e *entry) expired(tick uint32) bool { return int32(tick-e.expires) >= 0 }
 
 // idle is for how long, in ticks, nothing has refreshed the entry.
 func (e *entry) idle(tick uint32) uint32 {
-	idle := tick - (e.expires - timeouts[e.state])
+	lasts := timeouts[e.state]
+	if e.flags&revoked != 0 {
+		lasts = revokedTicks
+	}
+	idle := tick - (e.expires - lasts)
 	if int32(idle) < 0 {
 		return 0
 	}

@@ -296,6 +296,11 @@ func TestGenerations(t *testing.T) {
 		if st := r.tab.Stats(); st.Revoked != 1 || st.Entries != 1 || st.Opened != 1 {
 			t.Fatalf("%+v", st)
 		}
+		for f := range r.tab.All(r.now + 7*second) {
+			if f.State != "revoked" || f.Idle.Round(time.Second) != 7*time.Second {
+				t.Errorf("%+v", f)
+			}
+		}
 		s = r.tab.seen(answer, portB, r.now, 4)
 		if s.Status != Stale || s.Tuple.Src != r.a || !s.Reply {
 			t.Fatalf("%+v", s)

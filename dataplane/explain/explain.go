@@ -87,10 +87,10 @@ var protocols = map[packet.IPProto]string{
 // Protocol is the name of a protocol, or its number.
 func Protocol(p packet.IPProto) string { return cmp.Or(protocols[p], strconv.Itoa(int(p))) }
 
-// ParseProtocol undoes Protocol.
+// ParseProtocol undoes Protocol. Capitals, which manifests have, will do as well.
 func ParseProtocol(text string) (packet.IPProto, error) {
 	for p, name := range protocols {
-		if name == text {
+		if strings.EqualFold(name, text) {
 			return p, nil
 		}
 	}

@@ -22,7 +22,7 @@ func (f *Forwarder) Denials(r *api.DenialsRequest) (*api.DenialsReply, error) {
 	if r.Address != "" {
 		a, err := netip.ParseAddr(r.Address)
 		if err != nil {
-			return nil, fmt.Errorf("address %q: %w", r.Address, err)
+			return nil, fmt.Errorf("%q is not an address", r.Address)
 		}
 		address = packet.AddrFrom(a.Unmap())
 	}

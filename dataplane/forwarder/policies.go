@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/viaduct-net/viaduct/dataplane/api"
 	"github.com/viaduct-net/viaduct/dataplane/explain"
@@ -16,17 +17,23 @@ import (
 // Policies lists the policies that the request asks for.
 func (f *Forwarder) Policies(r *api.PoliciesRequest) (list []*api.Policy, epoch uint64, err error) {
 	s := f.InForce()
-	wanted := func(p *api.Policy) bool { return r.Name == "" || p.Name == r.Name }
+	wanted := func(p *api.Policy) bool { return isNamed(p.GetName(), r.Name) }
 	if r.Address != "" {
 		a, err := netip.ParseAddr(r.Address)
 		if err != nil {
-			return nil, 0, fmt.Errorf("address %q: %w", r.Address, err)
+			return nil, 0, fmt.Errorf("%q is not an address", r.Address)
 		}
 		id := uint32(f.tables.Load().Identities.Of(packet.AddrFrom(a.Unmap())))
 		named := wanted
 		wanted = func(p *api.Policy) bool { return named(p) && slices.Contains(p.Subjects, id) }
 	}
 	return explain.Policies(s, wanted), s.GetEpoch(), nil
+}
+
+// isNamed says whether a policy, "NetworkPolicy shop/web", is the one that is asked for: by that name, or without the
+// kind. All are where none is said.
+func isNamed(policy, name string) bool {
+	return name == "" || policy == name || strings.HasSuffix(policy, " "+name)
 }
 
 // Explain says what the policies in force say of a flow that would begin: both ends' policies, wherever they are.
@@ -36,7 +43,7 @@ func (f *Forwarder) Explain(r *api.ExplainRequest) (*api.ExplainReply, error) {
 	for i, text := range []string{r.Source, r.Destination} {
 		a, err := netip.ParseAddr(text)
 		if err != nil {
-			return nil, fmt.Errorf("address %q: %w", text, err)
+			return nil, fmt.Errorf("%q is not an address", text)
 		}
 		ends[i] = packet.AddrFrom(a.Unmap())
 	}

@@ -146,7 +146,7 @@ func (f *Forwarder) Routes(r *api.RoutesRequest) (iter.Seq[*api.Route], uint64, 
 	case r.Address != "":
 		address, err := netip.ParseAddr(r.Address)
 		if err != nil {
-			return nil, 0, fmt.Errorf("address %q: %w", r.Address, err)
+			return nil, 0, fmt.Errorf("%q is not an address", r.Address)
 		}
 		best, found := longest(t.FIB, address)
 		wanted = func(p netip.Prefix) bool { return found && p == best }

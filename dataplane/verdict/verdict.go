@@ -143,7 +143,7 @@ var reasons = [NumReasons]entry{
 	NeighborFailed:      {"neighbor_failed", Consumed, "the next hop did not answer; ICMP host unreachable sent"},
 	FragmentationNeeded: {"fragmentation_needed", Consumed, "IPv4 packet with DF over the next hop's MTU; ICMP sent"},
 	PacketTooBig:        {"packet_too_big", Consumed, "IPv6 packet over the next hop's MTU; ICMPv6 sent"},
-	PortUnreachable:     {"port_unreachable", Consumed, "UDP to an address of ours; ICMP port unreachable sent"},
+	PortUnreachable:     {"port_unreachable", Consumed, "UDP or TCP to an address of ours; ICMP port unreachable sent"},
 	ProtocolUnreachable: {"protocol_unreachable", Consumed, "unserved protocol to us; ICMP unreachable sent"},
 	LocalICMP:           {"local_icmp", Consumed, "ICMP message to an address of ours, no answer due"},
 

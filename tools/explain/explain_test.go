@@ -215,3 +215,19 @@ func TestCompletion(t *testing.T) {
 		}
 	}
 }
+
+// TestNode: as to viaduct-control, a node that is named has not the NodeConfig of another.
+func TestNode(t *testing.T) {
+	dir := t.TempDir()
+	const text = "apiVersion: viaduct.dev/v1alpha1\nkind: NodeConfig\nmetadata: {name: lab}\nspec: {}\n"
+	if err := os.WriteFile(filepath.Join(dir, "node.yaml"), []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for node, want := range map[string]int{"": exit.OK, "lab": exit.OK, "lap": exit.SetUp} {
+		_, err := execute(t, "", "text", "explain", "--manifests", dir, "--node", node, "--from", "10.0.0.1",
+			"--to", "10.0.0.2", "--port", "80")
+		if exit.Status(err) != want || err != nil && !strings.Contains(err.Error(), `--node is "lap"`) {
+			t.Errorf("%q: %v", node, err)
+		}
+	}
+}

@@ -171,6 +171,7 @@ func (d *desired) invent(o *model.Object, spec any) {
 
 // build compiles the state and makes the tables that policy is judged by.
 func (d *desired) build(node string, q *question) error {
+	sole := node == "" // as viaduct-control: who is said by name has no other's
 	d.settle(&node)
 	objects := make([]*model.Object, 0, len(d.objects))
 	for _, o := range d.objects {
@@ -178,7 +179,7 @@ func (d *desired) build(node string, q *question) error {
 		d.place(o)
 	}
 	slices.SortFunc(objects, func(a, b *model.Object) int { return a.Key.Compare(b.Key) })
-	snapshot, errs, err := compile.Once(objects, compile.Node{Name: node, Sole: true})
+	snapshot, errs, err := compile.Once(objects, compile.Node{Name: node, Sole: sole})
 	if err == nil {
 		err = manifests.Refused(errs)
 	}

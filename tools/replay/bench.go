@@ -94,6 +94,9 @@ func newBench(cfg Config, sinks Sinks) (_ *bench, err error) {
 	for name := range strings.SplitSeq(cfg.Port, ",") {
 		port := t.ByName(name)
 		switch {
+		case port == nil && strings.Contains(name, "/"):
+			return nil, fmt.Errorf("no port is named %q in %s: of pods those of the node are, that have status.podIPs; "+
+				"there are %s", name, cfg.Manifests, portNames(snapshot))
 		case port == nil:
 			return nil, fmt.Errorf("no port is named %q in %s; there are %s", name, cfg.Manifests, portNames(snapshot))
 		case port.Trunk && cfg.MAC != nil:

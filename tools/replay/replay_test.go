@@ -259,6 +259,8 @@ func TestErrors(t *testing.T) {
 		{"empty directory", Config{Manifests: t.TempDir(), Port: "left"}, "there is no NodeConfig"},
 		{"unknown port", Config{Manifests: good, Port: "nope"}, `no port is named "nope" in ` + good +
 			"; there are left, right, tagged"},
+		{"unknown pod", Config{Manifests: good, Port: "shop/web"}, "status.podIPs"},
+		{"unknown node", Config{Manifests: good, Port: "left", Node: "nope"}, `--node is "nope"`},
 		{"bad manifest", Config{Manifests: directoryOf(t, lab+"---\nkind: Route\n"), Port: "left"}, "lab.yaml:"},
 		{"bad route", Config{Manifests: directoryOf(t, strings.Replace(lab, "10.2.0.254, port: right",
 			"10.2.0.254, port: middle", 1)), Port: "left"}, "middle"},

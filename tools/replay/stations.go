@@ -23,7 +23,7 @@ func compiled(dir, node string) (*api.Snapshot, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := compile.New(compile.Node{Name: node, Sole: true})
+	c := compile.New(compile.Node{Name: node, Sole: node == ""})
 	c.Replace(objects)
 	step, err := c.Compile(1)
 	if err != nil {

@@ -18,7 +18,7 @@ func policies(f *Flags) *cobra.Command {
 	c := &cobra.Command{
 		Use:     "policies [NAME]",
 		Short:   "Show the policies in force, their rules, and whom they judge",
-		Example: "  viaduct policies\n  viaduct policies \"NetworkPolicy shop/web\"\n  viaduct policies --address 10.244.1.7",
+		Example: "  viaduct policies\n  viaduct policies shop/web\n  viaduct policies --address 10.244.1.7",
 		Args:    cobra.MaximumNArgs(1),
 	}
 	var ask api.PoliciesRequest

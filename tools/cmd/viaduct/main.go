@@ -35,9 +35,11 @@ func main() {
 
 func root() *cobra.Command {
 	flags := &show.Flags{}
+	v, revision, _ := process.Build()
 	c := &cobra.Command{
-		Use:   "viaduct",
-		Short: "Run a userspace packet dataplane, look at it, replay captures through it",
+		Use:     "viaduct",
+		Version: fmt.Sprintf("%s %.12s", v, revision),
+		Short:   "Run a userspace packet dataplane, look at it, replay captures through it",
 		Long: `Run a userspace packet dataplane on one machine, look at a running one, replay captures through
 it, see it work.
 

@@ -118,6 +118,9 @@ func TestVersionAndCompletion(t *testing.T) {
 		!strings.Contains(got.stdout, `"go":"go1.`) {
 		t.Errorf("version: %+v", got)
 	}
+	if got := viaduct(t, "--version"); got.status != 0 || !strings.HasPrefix(got.stdout, "viaduct version ") {
+		t.Errorf("--version: %+v", got)
+	}
 	for _, shell := range []string{"bash", "zsh", "fish"} {
 		if got := viaduct(t, "completion", shell); got.status != 0 || len(got.stdout) < 1000 {
 			t.Errorf("completion %s: status %d, %d bytes", shell, got.status, len(got.stdout))
