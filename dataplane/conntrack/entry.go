@@ -2,6 +2,8 @@
 
 package conntrack
 
+import "github.com/viaduct-net/viaduct/dataplane/packet"
+
 // entry is what is kept of a flow: two cache lines. The first says whose it is and whether it may go on, the second
 // counts and follows TCP's windows. Arrays have the opener's direction first, the reply direction second.
 type entry struct {
@@ -42,6 +44,9 @@ const (
 
 // opener is 1 when the opener is hi.
 func (e *entry) opener() uint8 { return e.flags & openerHi }
+
+// moved: a packet in direction d came by another port than its end is known to be behind.
+func (e *entry) moved(in packet.PortID, d uint8) bool { return uint32(e.ports>>(32*d)) != uint32(in) }
 
 func (e *entry) tuple() Tuple { return e.key.tuple(e.opener()) }
 

@@ -138,6 +138,10 @@ type Seen struct {
 	// Moved, of Known and Stale: the packet came by another port than its end is known to be behind. Where that port or
 	// this one has a station, it is not from there.
 	Moved bool
+	// Error, of Stale: the packet is an ICMP error, which may come from anywhere. The flow is to be judged between
+	// Opener and Other, the ports that its ends are known to be behind.
+	Error         bool
+	Opener, Other packet.PortID
 
 	kind uint8  // of the key
 	tick uint32 // when it was seen; of Stale
@@ -201,7 +205,7 @@ func (sh *shard) track(n uint32, p *packet.Packet, in packet.PortID, d uint8, ti
 	s *Seen) bool {
 	e := &sh.entries[n-1]
 	if e.flags&revoked != 0 {
-		return sh.trackRevoked(n, p, d, tick, generation, s)
+		return sh.trackRevoked(n, p, in, d, tick, generation, s)
 	}
 	reason := sh.follow(n, p, d, tick)
 	if reason != verdict.None {
@@ -213,7 +217,7 @@ func (sh *shard) track(n uint32, p *packet.Packet, in packet.PortID, d uint8, ti
 	}
 	e.packets[d&1]++
 	e.bytes[d&1] += uint64(p.L3Len)
-	s.at, s.Rule, s.Reply, s.Moved = n, e.rule, d != 0, uint32(e.ports>>(32*d)) != uint32(in)
+	s.at, s.Rule, s.Reply, s.Moved = n, e.rule, d != 0, e.moved(in, d)
 	s.Status = Known
 	if e.generation != generation {
 		s.Status, s.Tuple, s.tick = Stale, e.tuple(), tick

@@ -46,6 +46,9 @@ func (l *Pipeline) judgeFlow(p *packet.Packet, in, out *tables.Port) verdict.Rea
 	case conntrack.Related:
 		return verdict.None
 	case conntrack.Stale:
+		if s.Error {
+			return l.judgeError()
+		}
 		return l.judgeAgain(in, out)
 	case conntrack.NewFlow:
 		return l.judgeNew(in, out)
@@ -54,9 +57,9 @@ func (l *Pipeline) judgeFlow(p *packet.Packet, in, out *tables.Port) verdict.Rea
 }
 
 // forged says of a packet of a flow whose end is behind another port than it came by whether its source is a station's
-// of this node: not what the world sends by the host's port may be taken for a pod's.
+// of this node: not what the world sends by the host's port or a link's may be taken for a pod's.
 func (l *Pipeline) forged(p *packet.Packet, in *tables.Port) bool {
-	if !in.Station.Router || in.Station.Has(p.Src) {
+	if !in.Shared() || in.Station.Has(p.Src) {
 		return false
 	}
 	group := l.t.FIB.Lookup(p.Src)
@@ -98,6 +101,19 @@ func (l *Pipeline) judgeAgain(in, out *tables.Port) verdict.Reason {
 	}
 	l.flows.Keep(&l.seen, l.t.Policy.Generation, uint32(v.Rule))
 	return verdict.None
+}
+
+// judgeError is judgeAgain for an ICMP error, whose sender need not be at either end of the flow that it is about.
+func (l *Pipeline) judgeError() verdict.Reason {
+	s := &l.seen
+	opener, responder := l.t.Port(s.Opener), l.t.Port(s.Other)
+	switch {
+	case opener == nil || responder == nil:
+		return verdict.ICMPWithoutFlow
+	case s.Reply:
+		return l.judgeAgain(responder, opener)
+	}
+	return l.judgeAgain(opener, responder)
 }
 
 // consult asks policy about the flow that was seen; existing says that it was let in before.

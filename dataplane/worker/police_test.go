@@ -7,6 +7,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/google/gopacket"
 	"github.com/google/gopacket/layers"
 
 	"github.com/viaduct-net/viaduct/control/api"
@@ -38,16 +39,37 @@ func (r *rig) talk(by packet.PortID, src, dst string) (out [][]byte) {
 // answer is talk with the ports of udp turned round.
 func (r *rig) answer(by packet.PortID, src, dst string) (out [][]byte) {
 	r.t.Helper()
-	data := udp(r.t, 1, src, dst, 20, nil)
+	r.inject(1, onTrunk(by, answerOf(udp(r.t, 1, src, dst, 20, nil))))
+	r.poll()
+	return append(r.sent(0), r.sent(1)...)
+}
+
+// answerOf turns the ports of a UDP packet round.
+func answerOf(data []byte) []byte {
 	at := 14 + 20
 	if data[12] == 0x86 {
 		at = 14 + 40
 	}
 	ports := data[at : at+4]
 	ports[0], ports[1], ports[2], ports[3] = ports[2], ports[3], ports[0], ports[1]
-	r.inject(1, onTrunk(by, data))
-	r.poll()
-	return append(r.sent(0), r.sent(1)...)
+	return data
+}
+
+// unreachable is an ICMP error about a packet.
+func unreachable(t *testing.T, device int, src, dst string, about []byte) []byte {
+	t.Helper()
+	eth := &layers.Ethernet{SrcMAC: hostMACs[device][:], DstMAC: portMACs[device][:]}
+	if netip.MustParseAddr(src).Is4() {
+		eth.EthernetType = layers.EthernetTypeIPv4
+		return build(t, eth,
+			&layers.IPv4{Version: 4, TTL: 64, Protocol: layers.IPProtocolICMPv4, SrcIP: ip(src), DstIP: ip(dst)},
+			&layers.ICMPv4{TypeCode: layers.CreateICMPv4TypeCode(3, 1)}, gopacket.Payload(about[14:]))
+	}
+	eth.EthernetType = layers.EthernetTypeIPv6
+	h := &layers.IPv6{Version: 6, HopLimit: 64, NextHeader: layers.IPProtocolICMPv6, SrcIP: ip(src), DstIP: ip(dst)}
+	icmp := &layers.ICMPv6{TypeCode: layers.CreateICMPv6TypeCode(1, 0)}
+	_ = icmp.SetNetworkLayerForChecksum(h)
+	return build(t, eth, h, icmp, gopacket.Payload(append(make([]byte, 4), about[14:]...)))
 }
 
 var podFamilies = []struct{ a, b, host, world string }{
@@ -124,14 +146,10 @@ func TestRevocation(t *testing.T) {
 
 // A flow is known from the packet on that is really sent, and not before.
 func TestFlowsOpenWhenTheyLeave(t *testing.T) {
-	r := newRig(t, func(s *api.Snapshot) {
+	r := newRig(t, withLink(func(s *api.Snapshot) {
 		closed(s)
-		s.Ports = append([]*api.Port{{Id: 1, Name: "lab", Device: "dev0", Addresses: []*api.Prefix{prefix("10.2.0.1/24")}}},
-			slices.DeleteFunc(s.Ports, func(p *api.Port) bool { return p.Id == podDirect })...)
-		s.Groups = slices.DeleteFunc(s.Groups, func(g *api.NextHopGroup) bool { return g.Id == podDirect })
-		s.Routes = slices.DeleteFunc(s.Routes, func(r *api.Route) bool { return r.Group == podDirect })
 		s.Limits = []*api.Limit{{Port: podB, ToPortBitsPerSecond: 1000, ToPortBurstBytes: 100}}
-	})
+	}))
 	entries := func() int { return r.worker.flows.Entries() }
 	r.inject(1, onTrunk(podA, udp(t, 1, "10.244.1.7", "10.2.0.2", 20, nil)))
 	r.poll() // its neighbour is asked for
@@ -182,6 +200,71 @@ func TestPolicyOfFragments(t *testing.T) {
 		}
 		if n := r.count(theHost, verdict.IngressDenied); n != 3 {
 			t.Errorf("%d of 3 counted as denied", n)
+		}
+	}
+}
+
+// withLink is a change with a port to a link in the place of podDirect's.
+func withLink(change func(*api.Snapshot)) func(*api.Snapshot) {
+	return func(s *api.Snapshot) {
+		change(s)
+		s.Ports = append([]*api.Port{{Id: 1, Name: "lab", Device: "dev0", Addresses: []*api.Prefix{prefix("10.2.0.1/24")}}},
+			slices.DeleteFunc(s.Ports, func(p *api.Port) bool { return p.Id == podDirect })...)
+		s.Groups = slices.DeleteFunc(s.Groups, func(g *api.NextHopGroup) bool { return g.Id == podDirect })
+		s.Routes = slices.DeleteFunc(s.Routes, func(r *api.Route) bool { return r.Group == podDirect })
+	}
+}
+
+// A flow between pods is judged again by its own ends' policies, whoever sends what makes it be asked about: who forges
+// an answer on a link, or sends an ICMP error, gets it around neither.
+func TestOthersDoNotRenewAFlow(t *testing.T) {
+	const link = packet.PortID(1)
+	for _, f := range podFamilies {
+		for _, row := range []struct {
+			name string
+			by   packet.PortID
+			data func() []byte
+		}{
+			{"an answer by the link", link, func() []byte { return answerOf(udp(t, 0, f.b, f.a, 20, nil)) }},
+			{"an answer by the host", theHost, func() []byte { return answerOf(udp(t, 1, f.b, f.a, 20, nil)) }},
+			{"an error by the link", link, func() []byte {
+				return unreachable(t, 0, f.world, f.a, udp(t, 1, f.a, f.b, 20, nil))
+			}},
+			{"an error by the host", theHost, func() []byte {
+				return unreachable(t, 1, f.world, f.a, udp(t, 1, f.a, f.b, 20, nil))
+			}},
+		} {
+			r := newRig(t, withLink(closed))
+			send := func() (left int) {
+				if row.by == link {
+					r.inject(0, row.data())
+				} else {
+					r.inject(1, onTrunk(row.by, row.data()))
+				}
+				r.poll()
+				return len(r.sent(0)) + len(r.sent(1))
+			}
+			if out := r.talk(podA, f.a, f.b); len(out) != 1 {
+				t.Fatalf("%d packets left", len(out))
+			}
+			isError := row.name[3] == 'e'
+			if left := send(); (left == 1) != isError {
+				t.Errorf("%s: %d packets left", row.name, left)
+			}
+			r.apply(withLink(shut))
+			if left := send(); left != 0 {
+				t.Errorf("%s, when the flow is denied: %d packets left", row.name, left)
+			}
+			if out := r.talk(podA, f.a, f.b); len(out) != 0 {
+				t.Errorf("%s: the flow goes on, though it is denied", row.name)
+			}
+			r.apply(withLink(closed))
+			if left := send(); (left == 1) != isError {
+				t.Errorf("%s, when the flow is let again: %d packets left", row.name, left)
+			}
+			if out := r.talk(podA, f.a, f.b); len(out) != 1 {
+				t.Errorf("%s: the flow does not go on, though it is let", row.name)
+			}
 		}
 	}
 }
