@@ -74,7 +74,7 @@ func (sh *shard) open(t *Table, o *opening, generation, rule uint32) verdict.Rea
 		switch e := &sh.entries[n-1]; {
 		case e.expired(o.tick):
 			sh.free(n, causeExpired)
-		case e.state.closed() || e.flags&revoked != 0:
+		case e.state.closed() || e.flags&revoked != 0 || o.state == tcpSynSent && e.beginsAnew(o.from^e.opener()):
 			sh.free(n, causeReopened)
 		default:
 			return verdict.None

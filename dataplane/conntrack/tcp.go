@@ -83,12 +83,13 @@ func (e *entry) stray(g *segment, d uint8) verdict.Reason {
 }
 
 // syn is a segment with SYN. Where a connection stands it passes without effect, and the end answers with a challenge
-// (RFC 5961 4.2); so does a retransmission.
+// (RFC 5961 4.2); so does a retransmission. Of what was taken up in mid-stream nobody knows whether it stands at the end
+// that has not been heard, and that policy has not let in: of the other one's SYN policy is asked.
 func (sh *shard) syn(n uint32, p *packet.Packet, g *segment, d uint8, tick uint32) verdict.Reason {
 	e := &sh.entries[n-1]
 	answer := g.has(tcpACK)
 	switch {
-	case e.state.closed() && !answer:
+	case !answer && e.beginsAnew(d):
 		return reopen
 	case e.state == tcpSynSent && d == 0:
 		if answer {
@@ -110,6 +111,9 @@ func (sh *shard) syn(n uint32, p *packet.Packet, g *segment, d uint8, tick uint3
 	}
 	return verdict.None
 }
+
+// beginsAnew: a SYN in direction d opens the flow once more.
+func (e *entry) beginsAnew(d uint8) bool { return e.state.closed() || e.state == tcpPickedUp && d != 0 }
 
 // synAck is the answer to a SYN: it acknowledges that, and data that came with it, and nothing else.
 func (sh *shard) synAck(n uint32, p *packet.Packet, g *segment, d uint8, tick uint32) verdict.Reason {

@@ -192,6 +192,17 @@ var dialogues = map[string]string{
 		s A 9000 ack 5001 win 100: known close_wait
 		s FA 9000 ack 5001 win 100: known last_ack
 		c A 5001 ack 9001 win 100: known time_wait`,
+	"picked up, and segments come again before the other end speaks": `
+		c A 5000 ack 9000 win 100 len 10: new picked_up
+		c A 5010 ack 9000 win 100 len 10: known picked_up
+		c A 5000 ack 9000 win 100 len 10: known picked_up
+		c A 5020 ack 9100 win 100 len 10: known picked_up
+		s A 9100 ack 5030 win 100: known established`,
+	"picked up, and the other end begins anew": `
+		c A 5000 ack 9000 win 100 len 10: new picked_up
+		c S 7000 win 100: known picked_up
+		s S 3000 win 100: new syn_sent
+		c SA 7000 ack 3001 win 100: known syn_received`,
 	"picked up, and the other end knows nothing of it": `
 		c A 5000 ack 9000 win 100 len 10: new picked_up
 		s R 8999: tcp_out_of_window picked_up

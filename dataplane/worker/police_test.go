@@ -11,6 +11,7 @@ import (
 	"github.com/google/gopacket/layers"
 
 	"github.com/viaduct-net/viaduct/control/api"
+	"github.com/viaduct-net/viaduct/dataplane/conntrack"
 	"github.com/viaduct-net/viaduct/dataplane/neighbor"
 	"github.com/viaduct-net/viaduct/dataplane/packet"
 	"github.com/viaduct-net/viaduct/dataplane/verdict"
@@ -266,5 +267,35 @@ func TestOthersDoNotRenewAFlow(t *testing.T) {
 				t.Errorf("%s: the flow does not go on, though it is let", row.name)
 			}
 		}
+	}
+}
+
+// segment is a TCP segment, of which nothing follows.
+func segment(t *testing.T, src, dst string, from, to layers.TCPPort, flags func(*layers.TCP)) []byte {
+	t.Helper()
+	h := &layers.IPv4{Version: 4, TTL: 64, Protocol: layers.IPProtocolTCP, SrcIP: ip(src), DstIP: ip(dst)}
+	s := &layers.TCP{SrcPort: from, DstPort: to, Seq: 1000, Ack: 5000, Window: 1000}
+	flags(s)
+	_ = s.SetNetworkLayerForChecksum(h)
+	eth := &layers.Ethernet{SrcMAC: hostMACs[1][:], DstMAC: portMACs[1][:], EthernetType: layers.EthernetTypeIPv4}
+	return build(t, eth, h, s)
+}
+
+// What is taken up from either end, as it was open before, opens no way for a new connection from the end that policy
+// does not let in.
+func TestNoConnectionByWhatWasTakenUp(t *testing.T) {
+	r := newRig(t, closed)
+	r.worker.flows = conntrack.New(conntrack.Config{Flows: 64, Loose: r.now + 1e12})
+	r.worker.pipeline.Init(r.worker.flows, nil)
+	send := func(data []byte) int {
+		r.inject(1, onTrunk(theHost, data))
+		r.poll()
+		return len(r.sent(1))
+	}
+	if left := send(segment(t, "8.8.8.8", "10.244.1.7", 4000, 80, func(s *layers.TCP) { s.ACK = true })); left != 1 {
+		t.Fatalf("%d segments left of a connection that may have been open", left)
+	}
+	if left := send(segment(t, "8.8.8.8", "10.244.1.7", 4000, 80, func(s *layers.TCP) { s.SYN = true })); left != 0 {
+		t.Errorf("%d SYNs left that policy denies", left)
 	}
 }
