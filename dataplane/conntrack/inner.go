@@ -146,7 +146,7 @@ func (t *Table) trackError(p *packet.Packet, now int64, generation uint32, s *Se
 		return
 	}
 	s.Status, s.Reason = Related, verdict.None
-	s.at, s.Rule, s.Reply, s.kind = n, e.rule, d == 0, uint8(k.word>>kindShift)
+	s.at, s.Rule, s.Reply, s.kind = n, e.rule, d == 0, k.kind()
 	switch {
 	case e.generation != generation:
 		s.Status, s.Tuple, s.tick, s.Error = Stale, e.tuple(), tickOf(now), true

@@ -143,7 +143,7 @@ type Seen struct {
 	Error         bool
 	Opener, Other packet.PortID
 
-	kind uint8  // of the key
+	kind uint8  // of the key, without kindHi
 	tick uint32 // when it was seen; of Stale
 	at   uint32 // number of the entry, and 1; 0: none
 	hash uint64
@@ -259,7 +259,7 @@ func (sh *shard) still(s *Seen) *entry {
 	if s.Status != Stale || s.at == 0 {
 		return nil
 	}
-	if e := &sh.entries[s.at-1]; e.state != free && e.tuple() == s.Tuple && uint8(e.key.word>>kindShift) == s.kind {
+	if e := &sh.entries[s.at-1]; e.state != free && e.tuple() == s.Tuple && e.key.kind() == s.kind {
 		return e
 	}
 	return nil
