@@ -66,7 +66,11 @@ func (e *entry) expired(tick uint32) bool { return int32(tick-e.expires) >= 0 }
 
 // idle is for how long, in ticks, nothing has refreshed the entry.
 func (e *entry) idle(tick uint32) uint32 {
-	idle := tick - (e.expires - timeouts[e.state])
+	timeout := timeouts[e.state&31]
+	if e.flags&revoked != 0 {
+		timeout = revokedTicks
+	}
+	idle := tick - (e.expires - timeout)
 	if int32(idle) < 0 {
 		return 0
 	}

@@ -90,6 +90,51 @@ func TestWhoMakesWay(t *testing.T) {
 			t.Fatal("not the oldest")
 		}
 	})
+	t.Run("what is over behind what goes on", func(t *testing.T) {
+		r := newRig(t, false, Config{Flows: 8, PerPort: 100, PerSource: 100})
+		r.see(r.query('c', "echo", 5)) // and again each second, as ping does
+		r.see(r.query('s', "reply", 5))
+		r.speakAll(`
+			c S 100 win 1000: new syn_sent
+			s RA 0 ack 101: known closed`)
+		for port := range uint16(6) {
+			r.udp('c', port+1)
+		}
+		for range 3 {
+			r.now += second
+			r.see(r.query('c', "echo", 5))
+		}
+		r.udp('c', 100)
+		if st := r.tab.Stats(); !r.known(1) || st.EvictedDone != 1 || st.States["icmp_answered"] != 1 {
+			t.Fatalf("%+v", st)
+		}
+	})
+	t.Run("what is revoked no sooner than others", func(t *testing.T) {
+		r := newRig(t, false, Config{Flows: 8, PerPort: 100, PerSource: 100})
+		for port := range uint16(7) {
+			r.udp('c', port+1)
+			r.udp('s', port+1)
+		}
+		r.speakAll(opened)
+		r.now += 3 * second
+		for port := range uint16(7) {
+			r.udp('c', port+1)
+		}
+		r.now += 20 * second
+		s := r.tab.seen(r.segment("c A 101 ack 501 win 1000"), portA, r.now, 2)
+		r.tab.Revoke(&s, 2, verdict.EgressDenied)
+		for f := range r.tab.All(r.now) {
+			if f.State == "revoked" && f.Idle != 0 {
+				t.Errorf("%+v", f)
+			}
+		}
+		if _, reason := r.udp('c', 100); reason != verdict.None || r.tab.Stats().EvictedIdle != 1 {
+			t.Fatal(reason, r.tab.Stats())
+		}
+		if s := r.tab.seen(r.segment("s A 501 ack 101 win 2000 len 10"), portB, r.now, 2); s.Status != Invalid {
+			t.Fatalf("what was revoked opens the other way round: %+v", s)
+		}
+	})
 	t.Run("what is over before the half-open", func(t *testing.T) {
 		r := newRig(t, false, Config{Flows: 8, PerPort: 100, PerSource: 100})
 		r.speakAll(opened + `
