@@ -35,7 +35,7 @@ func (l *Pipeline) police(p *packet.Packet, in, out *tables.Port) verdict.Reason
 func (l *Pipeline) judgeFlow(p *packet.Packet, in, out *tables.Port) verdict.Reason {
 	s := &l.seen
 	l.flows.Track(p, in.ID, l.now, l.t.Policy.Generation, s)
-	if s.Moved && l.forged(p, in) {
+	if (s.Moved || s.Status == conntrack.NewFlow && !in.Station.Only()) && l.forged(p, in) {
 		return verdict.SpoofedSource
 	}
 	switch s.Status {
@@ -56,8 +56,9 @@ func (l *Pipeline) judgeFlow(p *packet.Packet, in, out *tables.Port) verdict.Rea
 	return s.Reason
 }
 
-// forged says of a packet of a flow whose end is behind another port than it came by whether its source is a station's
-// of this node: not what the world sends by the host's port or a link's may be taken for a pod's.
+// forged says of a packet of a flow whose end is behind another port than it came by, or of a flow's first that came by a
+// link, whether its source is a station's of this node: not what the world sends by the host's port or a link's may be
+// taken for a pod's. A first packet by the host's may be: the host translates what pods send to services.
 func (l *Pipeline) forged(p *packet.Packet, in *tables.Port) bool {
 	if !in.Shared() || in.Station.Has(p.Src) {
 		return false
@@ -79,6 +80,8 @@ func (l *Pipeline) judgeNew(in, out *tables.Port) verdict.Reason {
 		s.Turn()
 		if turned := l.consult(in, out, false); turned.Reason == verdict.None {
 			v = turned
+		} else {
+			s.Turn()
 		}
 	}
 	l.decision.Rule = v.Rule

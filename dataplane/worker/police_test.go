@@ -299,3 +299,35 @@ func TestNoConnectionByWhatWasTakenUp(t *testing.T) {
 		t.Errorf("%d SYNs left that policy denies", left)
 	}
 }
+
+// What comes by a link with a source that is a pod's of this node is not the pod's: it opens no flow, neither to
+// another pod that lets that one in nor, as if it spoke to itself, to that one.
+func TestForgedPacketByALink(t *testing.T) {
+	for _, f := range podFamilies {
+		r := newRig(t, withLink(closed))
+		for i, to := range []string{f.b, f.a} {
+			r.inject(0, udp(t, 0, f.a, to, 20, nil))
+			r.poll()
+			if out := append(r.sent(0), r.sent(1)...); len(out) != 0 || r.count(1, verdict.SpoofedSource) != uint64(i+1) {
+				t.Errorf("%d packets left from a forged %s to %s", len(out), f.a, to)
+			}
+		}
+	}
+}
+
+// Of what may have been open before, and is denied either way, the tuple is remembered as it was sent.
+func TestDeniedEitherWay(t *testing.T) {
+	r := newRig(t, func(s *api.Snapshot) {
+		shut(s)
+		s.Policies[0].Egress = true
+	})
+	r.worker.flows = conntrack.New(conntrack.Config{Flows: 64, Loose: r.now + 1e12})
+	r.worker.pipeline.Init(r.worker.flows, nil)
+	r.inject(1, onTrunk(theHost, segment(t, "8.8.8.8", "10.244.1.7", 4000, 80, func(s *layers.TCP) { s.ACK = true })))
+	r.poll()
+	d := r.worker.Denials().List()
+	if len(d) != 1 || d[0].Tuple.Src.String() != "8.8.8.8" || d[0].In != theHost || d[0].Out != podA ||
+		d[0].Reason != verdict.IngressDenied {
+		t.Errorf("remembered: %+v", d)
+	}
+}
