@@ -90,8 +90,8 @@ func (l *limits) sourceFull(t Tuple) bool {
 	return min(a.Load(), b.Load()) >= l.perSource
 }
 
-func (l *limits) sourceEnters(t Tuple) {
-	a, b := l.source(t)
+func (l *limits) sourceEnters(e *entry) {
+	a, b := l.source(e.tuple())
 	a.Add(1)
 	b.Add(1)
 }

@@ -11,7 +11,7 @@
 //	shard.go     a part of the table behind one lock: index, entries, lists
 //	follow.go    the flow's state, by protocol: tcp.go with segment.go and window.go, udp.go, icmp.go, sctp.go
 //	inner.go     the packet that an ICMP error is about
-//	syn.go       fingerprints: what is kept of a SYN under a flood
+//	syn.go       fingerprints: what is kept of a SYN under a flood, and on what stands
 //	repeat.go    SYNs that have to be repeated, under a flood
 //	revoke.go    what becomes of a flow that policy no longer lets
 //	open.go      Open: a new flow, if limits (limit.go) and memory (room.go, memory.go) let it in
@@ -207,7 +207,7 @@ func (sh *shard) track(n uint32, p *packet.Packet, in packet.PortID, d uint8, ti
 	if e.flags&revoked != 0 {
 		return sh.trackRevoked(n, p, in, d, tick, generation, s)
 	}
-	reason := sh.follow(n, p, d, tick)
+	reason := sh.follow(n, p, in, d, tick)
 	if reason != verdict.None {
 		if reason == reopen {
 			return false
