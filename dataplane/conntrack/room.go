@@ -52,8 +52,8 @@ func (sh *shard) evict(syn bool, tick uint32) bool {
 	return false
 }
 
-// done returns the oldest of the flows that are over. Questions that go on, such as a ping's, stand behind the others from
-// then on.
+// done returns the oldest of the flows that are over. Questions that go on, such as a ping's, stand behind the others
+// from then on.
 func (sh *shard) done(tick uint32) uint32 {
 	for range sampled {
 		n := sh.lists[classDone].oldest

@@ -27,9 +27,9 @@ const (
 
 const markLifeUnits = uint16(markLife >> markUnit)
 
-// anew is a segment with SYN on a connection that stands. Both ends may have forgotten it, as when they were cut off from
-// each other: the opener's SYN is then answered by a SYN-ACK and not by a challenge, and the flow begins once more. Who
-// asked is still the one that policy let.
+// anew is a segment with SYN on a connection that stands. Both ends may have forgotten it, as when they were cut off
+// from each other: the opener's SYN is then answered by a SYN-ACK and not by a challenge, and the flow begins once more.
+// Who asked is still the one that policy let.
 func (sh *shard) anew(n uint32, p *packet.Packet, g *segment, d uint8, tick uint32) verdict.Reason {
 	e, now := &sh.entries[n-1], duration(tick)
 	keys := &sh.limits.keys
@@ -59,8 +59,8 @@ func offered(p *packet.Packet) uint8 {
 	return markUnscaled
 }
 
-// answered sets the bounds by the SYN-ACK to a SYN that is no more: its sequence number is what was acknowledged, and its
-// window as large as it can have been.
+// answered sets the bounds by the SYN-ACK to a SYN that is no more: its sequence number is what was acknowledged, and
+// its window as large as it can have been.
 func (sh *shard) answered(n uint32, p *packet.Packet, g *segment, scale uint8, tick uint32) verdict.Reason {
 	asked := segment{seq: g.ack - 1, end: g.ack, window: 0xffff, flags: tcpSYN, whole: true}
 	sh.entries[n-1].begin(&asked, 0, scale&dirScale, scale != markUnscaled)

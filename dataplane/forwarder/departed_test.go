@@ -41,7 +41,8 @@ func TestDeparted(t *testing.T) {
 		}
 	}
 	prev := &tables.Tables{Ports: []tables.Port{{}, {ID: 1}, {}, {ID: 3}}}
-	if list := allDeparted(prev, &tables.Tables{Ports: []tables.Port{{}, {ID: 1}}}); !slices.Equal(list, []packet.PortID{3}) {
+	next := &tables.Tables{Ports: prev.Ports[:2]}
+	if list := allDeparted(prev, next); !slices.Equal(list, []packet.PortID{3}) {
 		t.Errorf("departed are %v", list)
 	}
 }

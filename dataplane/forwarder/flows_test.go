@@ -21,8 +21,8 @@ func TestNumberOfALinkBecomesAPods(t *testing.T) {
 	f.shareFlows(&tables.Tables{Ports: []tables.Port{{}, {ID: id}}})
 	f.forget([]packet.PortID{id})
 	for i := range uint16(4) {
-		b := []byte{0, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0, 0x45, 0, 0, 28, 0, 0, 0, 0, 64, 17, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2,
-			0, 0, 0, 53, 0, 8, 0, 0}
+		b := []byte{0, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0, 0x45, 0, 0, 28, 0, 0, 0, 0, 64, 17, 0, 0, 10, 0, 0, 1,
+			10, 0, 0, 2, 0, 0, 0, 53, 0, 8, 0, 0}
 		binary.BigEndian.PutUint16(b[34:], 1000+i)
 		binary.BigEndian.PutUint16(b[24:], ^packet.Fold(packet.Sum(b[14:34], 0)))
 		p := &packet.Packet{Frame: b, End: len(b)}

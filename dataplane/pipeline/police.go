@@ -56,9 +56,9 @@ func (l *Pipeline) judgeFlow(p *packet.Packet, in, out *tables.Port) verdict.Rea
 	return s.Reason
 }
 
-// forged says of a packet of a flow whose end is behind another port than it came by, or of a flow's first that came by a
-// link, whether its source is a station's of this node: not what the world sends by the host's port or a link's may be
-// taken for a pod's. A first packet by the host's may be: the host translates what pods send to services.
+// forged says of a packet of a flow whose end is behind another port than it came by, or of a flow's first that came by
+// a link, whether its source is a station's of this node: not what the world sends by the host's port or a link's may
+// be taken for a pod's. A first packet by the host's may be: the host translates what pods send to services.
 func (l *Pipeline) forged(p *packet.Packet, in *tables.Port) bool {
 	if !in.Shared() || in.Station.Has(p.Src) {
 		return false
