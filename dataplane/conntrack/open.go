@@ -90,6 +90,9 @@ func (sh *shard) open(t *Table, o *opening, generation, rule uint32) verdict.Rea
 			}
 			return verdict.None
 		}
+		if place == nil { // nobody asked for it here: see Config.Loose
+			o.state = tcpPickedUp
+		}
 	}
 	n, r := sh.admit(t, o)
 	if n == 0 {
@@ -125,7 +128,8 @@ func (sh *shard) admit(t *Table, o *opening) (uint32, verdict.Reason) {
 	if t.limits.portFull(o.port) {
 		return 0, verdict.FlowLimit
 	}
-	switch full := t.limits.sourceFull(o.s.Tuple); {
+	takenUp := o.state == tcpPickedUp && o.s.Reply
+	switch full := t.limits.sourceFull(o.s.Tuple, takenUp); {
 	case syn && (full || sh.flooded()):
 		return 0, sh.mark(t, o)
 	case full && o.state != tcpSynSent:

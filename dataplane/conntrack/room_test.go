@@ -199,6 +199,32 @@ func TestSourceLimit(t *testing.T) {
 	})
 }
 
+// TestTakenUpForOthers: what others have taken up as if a source had opened it leaves the source half of what it may.
+func TestTakenUpForOthers(t *testing.T) {
+	r := newRig(t, false, Config{Flows: 256, PerPort: 256, PerSource: 20, Loose: start + second})
+	p := r.segment("s A 9000 ack 5000 win 100")
+	for port := range uint16(40) {
+		p.SrcPort = 1000 + port
+		s := r.tab.seen(p, portB, r.now, 1)
+		s.Turn()
+		want := verdict.None
+		if port >= 10 {
+			want = verdict.SourceLimit
+		}
+		if reason := r.tab.Open(&s, p, portB, portA, r.now, 1, 42); reason != want {
+			t.Fatal(port, reason)
+		}
+	}
+	for port := range uint16(10) {
+		if _, reason := r.udp('c', port+1); reason != verdict.None {
+			t.Fatal(reason)
+		}
+	}
+	if _, reason := r.udp('c', 100); reason != verdict.SourceLimit {
+		t.Fatal(reason)
+	}
+}
+
 func TestFingerprint(t *testing.T) {
 	both(t, func(t *testing.T, v6 bool) {
 		r := newRig(t, v6, Config{Flows: 64})

@@ -338,7 +338,7 @@ func TestLoose(t *testing.T) {
 	}
 	r = newRig(t, true, Config{Flows: 64, Loose: start + second})
 	s, _ = r.see(r.segment("s SA 500 ack 101 win 2000 ws 3"))
-	if s.Status != NewFlow || !s.Reply || s.Tuple.Src != r.a || r.state() != "syn_received" {
+	if s.Status != NewFlow || !s.Reply || s.Tuple.Src != r.a || r.state() != "picked_up" {
 		t.Fatalf("%+v %s", s, r.state())
 	}
 	r.speak("c A 101 ack 501 win 10: known established")
