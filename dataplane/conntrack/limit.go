@@ -84,8 +84,8 @@ func (l *limits) source(e Tuple) (a, b *atomic.Int32) {
 	return &l.sources[0][uint32(h)&mask], &l.sources[1][uint32(h>>32)&mask]
 }
 
-// sourceFull says whether the opener has as many unanswered flows as it may, or, of those that others have it open, half
-// as many.
+// sourceFull says whether the opener has as many unanswered flows as it may; half as many, where others would have it
+// open one more.
 func (l *limits) sourceFull(t Tuple, byOthers bool) bool {
 	most := l.perSource
 	if byOthers {

@@ -82,8 +82,8 @@ func TestRepeat(t *testing.T) {
 	})
 }
 
-// TestOthersCannotHaveAPortRepeat: answers that nobody asked for, which are let through while what was open before may be
-// taken up, are no handshakes of the port that they go to.
+// TestOthersCannotHaveAPortRepeat: answers that nobody asked for, which are let through while what was open before may
+// be taken up, are no handshakes of the port that they go to.
 func TestOthersCannotHaveAPortRepeat(t *testing.T) {
 	both(t, func(t *testing.T, v6 bool) {
 		const flows = 1 << 13

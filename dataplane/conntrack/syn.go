@@ -28,7 +28,7 @@ const (
 const markLifeUnits = uint16(markLife >> markUnit)
 
 // anew is a segment with SYN on a connection that stands. Both ends may have forgotten it, as when they were cut off
-// from each other: the opener's SYN is then answered by a SYN-ACK and not by a challenge, and the flow begins once more.
+// from each other: the opener's SYN is then answered by a SYN-ACK, not by a challenge, and the flow begins once more.
 // Who asked is still the one that policy let.
 func (sh *shard) anew(n uint32, p *packet.Packet, g *segment, d uint8, tick uint32) verdict.Reason {
 	e, now := &sh.entries[n-1], duration(tick)
