@@ -155,6 +155,15 @@ func (s *Seen) Turn() {
 	s.Reply = !s.Reply
 }
 
+// Excuse has a SYN that would have to be repeated go on as a new flow's: its source is known to be none of a flood's.
+func (t *Table) Excuse(s *Seen) {
+	sh := t.shard(s.hash)
+	sh.lock.Lock()
+	sh.count.unrepeated--
+	sh.lock.Unlock()
+	s.Status, s.Reason = NewFlow, verdict.None
+}
+
 func (s *Seen) refuse(r verdict.Reason) { s.Status, s.Reason = Invalid, r }
 
 // Track finds the flow of a packet that Parse took and that came by a port, and follows the flow's state. now is in

@@ -38,6 +38,9 @@ func (l *Pipeline) judgeFlow(p *packet.Packet, in, out *tables.Port) verdict.Rea
 	if (s.Moved || s.Status == conntrack.NewFlow && !in.Station.Only()) && l.forged(p, in) {
 		return verdict.SpoofedSource
 	}
+	if s.Reason == verdict.SYNFlood && in.Station.Router && in.Station.Has(p.Src) {
+		l.flows.Excuse(s) // the node's own, which is behind one port with the world
+	}
 	switch s.Status {
 	case conntrack.Known:
 		l.decision.Rule = policy.RuleID(s.Rule)

@@ -331,3 +331,26 @@ func TestDeniedEitherWay(t *testing.T) {
 		t.Errorf("remembered: %+v", d)
 	}
 }
+
+// A flood from the world does not have the node itself repeat its requests: kubelet's probes may have but a second.
+func TestFloodByTheHostsPort(t *testing.T) {
+	r := newRig(t, podNode)
+	send := func(src string, from layers.TCPPort) (left int) {
+		r.inject(1, onTrunk(theHost, segment(t, src, "10.244.1.7", from, 80, func(s *layers.TCP) { s.SYN = true })))
+		r.poll()
+		return len(r.sent(1))
+	}
+	passed := 0
+	for from := range layers.TCPPort(100) {
+		passed += send("8.8.8.8", 1000+from)
+	}
+	if passed == 0 || passed == 100 || r.count(theHost, verdict.SYNFlood) != uint64(100-passed) {
+		t.Fatalf("%d SYNs of a flood left", passed)
+	}
+	if left := send("10.244.1.1", 1000); left != 1 {
+		t.Errorf("%d SYNs of the node's own left", left)
+	}
+	if s := r.worker.flows.Stats(); s.Unrepeated != uint64(100-passed) {
+		t.Errorf("%d SYNs have to be repeated", s.Unrepeated)
+	}
+}
