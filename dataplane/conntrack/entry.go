@@ -2,6 +2,8 @@
 
 package conntrack
 
+import "github.com/viaduct-net/viaduct/dataplane/packet"
+
 // entry is what is kept of a flow: two cache lines. The first says whose it is and whether it may go on, the second
 // counts and follows TCP's windows. Arrays have the opener's direction first, the reply direction second.
 type entry struct {
@@ -43,6 +45,9 @@ const (
 // opener is 1 when the opener is hi.
 func (e *entry) opener() uint8 { return e.flags & openerHi }
 
+// moved: a packet in direction d came by another port than its end is known to be behind.
+func (e *entry) moved(in packet.PortID, d uint8) bool { return uint32(e.ports>>(32*d)) != uint32(in) }
+
 func (e *entry) tuple() Tuple { return e.key.tuple(e.opener()) }
 
 // Times of an entry are in ticks of 2^24 ns, 17 ms: 32 bits of them are 2.3 years, and differences are right when they
@@ -61,11 +66,11 @@ func (e *entry) expired(tick uint32) bool { return int32(tick-e.expires) >= 0 }
 
 // idle is for how long, in ticks, nothing has refreshed the entry.
 func (e *entry) idle(tick uint32) uint32 {
-	lasts := timeouts[e.state]
+	timeout := timeouts[e.state&31]
 	if e.flags&revoked != 0 {
-		lasts = revokedTicks
+		timeout = revokedTicks
 	}
-	idle := tick - (e.expires - lasts)
+	idle := tick - (e.expires - timeout)
 	if int32(idle) < 0 {
 		return 0
 	}

@@ -318,6 +318,36 @@ func TestGenerations(t *testing.T) {
 	})
 }
 
+// TestGenerationsOfQueries: whichever address is the higher one, a query's flow is kept and revoked.
+func TestGenerationsOfQueries(t *testing.T) {
+	both(t, func(t *testing.T, v6 bool) {
+		for _, from := range []byte("cs") {
+			r := newRig(t, v6, Config{Flows: 64})
+			ask := r.query(from, "echo", 5)
+			r.expect(ask, "new icmp_asked")
+			s := r.tab.seen(ask, portA, r.now, 2)
+			r.tab.Keep(&s, 2, 43)
+			if k := r.tab.seen(ask, portA, r.now, 2); k.Status != Known || k.Rule != 43 {
+				t.Errorf("kept: %+v", k)
+			}
+			s = r.tab.seen(ask, portA, r.now, 3)
+			r.tab.Revoke(&s, 3, verdict.EgressDenied)
+			if k := r.tab.seen(ask, portA, r.now, 3); k.Status != Invalid || k.Reason != verdict.EgressDenied {
+				t.Errorf("revoked: %+v", k)
+			}
+			about := r.a
+			if from == 's' {
+				about = r.b
+			}
+			s = r.tab.seen(r.errorAbout(ask, about, 0), portA, r.now, 4)
+			r.tab.Keep(&s, 4, 44)
+			if k := r.tab.seen(ask, portA, r.now, 4); k.Status != Known || k.Rule != 44 {
+				t.Errorf("kept by an error: %+v", k)
+			}
+		}
+	})
+}
+
 // TestOpenTwice: another worker has opened the flow meanwhile.
 func TestOpenTwice(t *testing.T) {
 	r := newRig(t, false, Config{Flows: 64})

@@ -146,10 +146,11 @@ func (t *Table) trackError(p *packet.Packet, now int64, generation uint32, s *Se
 		return
 	}
 	s.Status, s.Reason = Related, verdict.None
-	s.at, s.Rule, s.Reply, s.kind = n, e.rule, d == 0, uint8(k.word>>kindShift)
+	s.at, s.Rule, s.Reply, s.kind = n, e.rule, d == 0, k.kind()
 	switch {
 	case e.generation != generation:
-		s.Status, s.Tuple, s.tick = Stale, e.tuple(), tickOf(now)
+		s.Status, s.Tuple, s.tick, s.Error = Stale, e.tuple(), tickOf(now), true
+		s.Opener, s.Other = packet.PortID(uint32(e.ports)), packet.PortID(e.ports>>32)
 	case e.flags&revoked != 0:
 		s.refuse(e.denied())
 	}

@@ -77,6 +77,9 @@ func (k *key) tuple(from uint8) Tuple {
 	return t
 }
 
+// kind is what is asked by ICMP, whichever end asks.
+func (k *key) kind() uint8 { return uint8(k.word>>kindShift) &^ kindHi }
+
 func (k *key) proto() packet.IPProto { return packet.IPProto(k.word >> protoShift) }
 
 // portsOf is the packet's ports as a tuple has them. Parse reads those of ICMP of echoes alone.

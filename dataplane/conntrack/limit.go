@@ -89,14 +89,19 @@ func (l *limits) source(e Tuple) (a, b *atomic.Int32) {
 	return &l.sources[0][uint32(h)&mask], &l.sources[1][uint32(h>>32)&mask]
 }
 
-// sourceFull says whether the opener has as many unanswered flows as it may.
-func (l *limits) sourceFull(t Tuple) bool {
+// sourceFull says whether the opener has as many unanswered flows as it may; half as many, where others would have it
+// open one more.
+func (l *limits) sourceFull(t Tuple, byOthers bool) bool {
+	most := l.perSource
+	if byOthers {
+		most /= 2
+	}
 	a, b := l.source(t)
-	return min(a.Load(), b.Load()) >= l.perSource
+	return min(a.Load(), b.Load()) >= most
 }
 
-func (l *limits) sourceEnters(t Tuple) {
-	a, b := l.source(t)
+func (l *limits) sourceEnters(e *entry) {
+	a, b := l.source(e.tuple())
 	a.Add(1)
 	b.Add(1)
 }

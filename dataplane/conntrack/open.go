@@ -74,7 +74,7 @@ func (sh *shard) open(t *Table, o *opening, generation, rule uint32) verdict.Rea
 		switch e := &sh.entries[n-1]; {
 		case e.expired(o.tick):
 			sh.free(n, causeExpired)
-		case e.state.closed() || e.flags&revoked != 0:
+		case e.state.closed() || e.flags&revoked != 0 || o.state == tcpSynSent && e.beginsAnew(o.from^e.opener()):
 			sh.free(n, causeReopened)
 		default:
 			return verdict.None
@@ -89,6 +89,9 @@ func (sh *shard) open(t *Table, o *opening, generation, rule uint32) verdict.Rea
 				*place = 0
 			}
 			return verdict.None
+		}
+		if place == nil { // nobody asked for it here: see Config.Loose
+			o.state = tcpPickedUp
 		}
 	}
 	n, r := sh.admit(t, o)
@@ -125,7 +128,8 @@ func (sh *shard) admit(t *Table, o *opening) (uint32, verdict.Reason) {
 	if t.limits.portFull(o.port) {
 		return 0, verdict.FlowLimit
 	}
-	switch full := t.limits.sourceFull(o.s.Tuple); {
+	takenUp := o.state == tcpPickedUp && o.s.Reply
+	switch full := t.limits.sourceFull(o.s.Tuple, takenUp); {
 	case syn && (full || sh.flooded()):
 		return 0, sh.mark(t, o)
 	case full && o.state != tcpSynSent:
@@ -145,11 +149,7 @@ func (sh *shard) admit(t *Table, o *opening) (uint32, verdict.Reason) {
 }
 
 func (sh *shard) mark(t *Table, o *opening) verdict.Reason {
-	scale, scaled := scaleOf(o.p)
-	if !scaled {
-		scale = markUnscaled
-	}
-	sh.remember(t.keys.mark(o.s.hash, o.from, o.g.seq), scale, o.now)
+	sh.remember(t.keys.mark(o.s.hash, o.from, o.g.seq), offered(o.p), o.now)
 	sh.count.marked++
 	return verdict.None
 }
@@ -165,15 +165,13 @@ func (sh *shard) fill(n uint32, o *opening, generation, rule uint32) {
 	e.end, e.limit, e.ack = [2]uint32{}, [2]uint32{}, [2]uint32{}
 	e.bytes, e.packets = [2]uint64{}, [2]uint64{}
 	e.bytes[d], e.packets[d] = uint64(o.p.L3Len), 1
-	sh.limits.sourceEnters(o.s.Tuple)
 	sh.enter(n, o.state)
 	e.refresh(o.tick)
 	sh.insert(o.s.hash, n)
 	sh.count.opened++
 }
 
-// handshake sets the bounds by a SYN, or by the SYN-ACK to one that is no more: its sequence number is what was
-// acknowledged, and its window as large as it can have been.
+// handshake sets the bounds by a SYN, or by the SYN-ACK to one that is no more.
 func (sh *shard) handshake(n uint32, o *opening, scale uint8) {
 	e := &sh.entries[n-1]
 	if !o.s.Reply {
@@ -181,8 +179,6 @@ func (sh *shard) handshake(n uint32, o *opening, scale uint8) {
 		e.begin(&o.g, 0, own, scaled)
 		return
 	}
-	asked := segment{seq: o.g.ack - 1, end: o.g.ack, window: 0xffff, flags: tcpSYN, whole: true}
-	e.begin(&asked, 0, scale&dirScale, scale != markUnscaled)
 	e.packets[0], e.bytes[0] = 1, 0
-	_ = sh.synAck(n, o.p, &o.g, 1, o.tick)
+	_ = sh.answered(n, o.p, &o.g, scale, o.tick)
 }

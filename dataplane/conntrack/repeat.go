@@ -5,7 +5,8 @@ package conntrack
 // A port from which many connections are begun that nobody answers is flooding, or being used to flood. From then on a
 // SYN of its is dropped when it comes for the first time and let on when it is repeated: who means it repeats it after
 // a second (RFC 6298 2.1), a flood of random sources does not. So a flood ends here, before policy is asked and before
-// the end that it is for works on it, and who is behind the same port and means it gets through a second later.
+// the end that it is for works on it, and who is behind the same port and means it gets through a second later;
+// the node itself at once (Table.Excuse).
 //
 // What came is remembered in 4 bytes, 24 bits of a keyed hash and 8 of time, in buckets of a cache line: 8 million of
 // them in a table of the default size, of which the oldest of a bucket gives way. The memory is the process's only once

@@ -82,6 +82,26 @@ func TestRepeat(t *testing.T) {
 	})
 }
 
+// TestOthersCannotHaveAPortRepeat: answers that nobody asked for, which are let through while what was open before may
+// be taken up, are no handshakes of the port that they go to.
+func TestOthersCannotHaveAPortRepeat(t *testing.T) {
+	both(t, func(t *testing.T, v6 bool) {
+		const flows = 1 << 13
+		r := newRig(t, v6, Config{Flows: flows, PerPort: flows, PerSource: flows, Loose: start + 60*second})
+		answer := r.segment("s SA 500 ack 101 win 1000 ws 3")
+		for port := range uint16(2 * flows / floodShare) {
+			answer.SrcPort = 1000 + port
+			if s, reason := r.see(answer); s.Status != NewFlow || !s.Reply || reason != verdict.None {
+				t.Fatalf("%+v, %v", s, reason)
+			}
+		}
+		if _, reason := r.see(r.segment("c S 100 win 1000")); reason != verdict.None {
+			t.Error(reason)
+		}
+		r.sound()
+	})
+}
+
 // TestRepeatIsForgotten: what came long ago is no repetition.
 func TestRepeatIsForgotten(t *testing.T) {
 	r := newRig(t, false, Config{Flows: 64})

@@ -39,13 +39,14 @@ func (t *Table) Revoke(s *Seen, generation uint32, why verdict.Reason) {
 }
 
 // trackRevoked is track for a packet of a revoked flow.
-func (sh *shard) trackRevoked(n uint32, p *packet.Packet, d uint8, tick, generation uint32, s *Seen) bool {
+func (sh *shard) trackRevoked(n uint32, p *packet.Packet, in packet.PortID, d uint8, tick, generation uint32,
+	s *Seen) bool {
 	e := &sh.entries[n-1]
 	if begins(p) {
 		return false
 	}
 	e.expires = tick + revokedTicks
-	s.at, s.Rule, s.Reply, s.tick = n, e.rule, d != 0, tick
+	s.at, s.Rule, s.Reply, s.Moved, s.tick = n, e.rule, d != 0, e.moved(in, d), tick
 	if e.generation != generation {
 		s.Status, s.Tuple = Stale, e.tuple()
 		return true

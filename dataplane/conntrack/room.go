@@ -34,11 +34,9 @@ func (sh *shard) take(syn bool, tick uint32) uint32 {
 }
 
 func (sh *shard) evict(syn bool, tick uint32) bool {
-	if n := sh.lists[classDone].oldest; n != 0 {
-		if e := &sh.entries[n-1]; e.state.closed() || e.idle(tick) >= doneIdleTicks {
-			sh.makeWay(n, causeEvictedDone, tick)
-			return true
-		}
+	if n := sh.done(tick); n != 0 {
+		sh.makeWay(n, causeEvictedDone, tick)
+		return true
 	}
 	if syn {
 		return false
@@ -52,6 +50,23 @@ func (sh *shard) evict(syn bool, tick uint32) bool {
 		return true
 	}
 	return false
+}
+
+// done returns the oldest of the flows that are over. Questions that go on, such as a ping's, stand behind the others
+// from then on.
+func (sh *shard) done(tick uint32) uint32 {
+	for range sampled {
+		n := sh.lists[classDone].oldest
+		if n == 0 {
+			return 0
+		}
+		if e := &sh.entries[n-1]; e.state.closed() || e.idle(tick) >= doneIdleTicks {
+			return n
+		}
+		sh.unlink(classDone, n)
+		sh.push(classDone, n)
+	}
+	return 0
 }
 
 func (sh *shard) makeWay(n uint32, why cause, tick uint32) {

@@ -90,6 +90,51 @@ func TestWhoMakesWay(t *testing.T) {
 			t.Fatal("not the oldest")
 		}
 	})
+	t.Run("what is over behind what goes on", func(t *testing.T) {
+		r := newRig(t, false, Config{Flows: 8, PerPort: 100, PerSource: 100})
+		r.see(r.query('c', "echo", 5)) // and again each second, as ping does
+		r.see(r.query('s', "reply", 5))
+		r.speakAll(`
+			c S 100 win 1000: new syn_sent
+			s RA 0 ack 101: known closed`)
+		for port := range uint16(6) {
+			r.udp('c', port+1)
+		}
+		for range 3 {
+			r.now += second
+			r.see(r.query('c', "echo", 5))
+		}
+		r.udp('c', 100)
+		if st := r.tab.Stats(); !r.known(1) || st.EvictedDone != 1 || st.States["icmp_answered"] != 1 {
+			t.Fatalf("%+v", st)
+		}
+	})
+	t.Run("what is revoked no sooner than others", func(t *testing.T) {
+		r := newRig(t, false, Config{Flows: 8, PerPort: 100, PerSource: 100})
+		for port := range uint16(7) {
+			r.udp('c', port+1)
+			r.udp('s', port+1)
+		}
+		r.speakAll(opened)
+		r.now += 3 * second
+		for port := range uint16(7) {
+			r.udp('c', port+1)
+		}
+		r.now += 20 * second
+		s := r.tab.seen(r.segment("c A 101 ack 501 win 1000"), portA, r.now, 2)
+		r.tab.Revoke(&s, 2, verdict.EgressDenied)
+		for f := range r.tab.All(r.now) {
+			if f.State == "revoked" && f.Idle != 0 {
+				t.Errorf("%+v", f)
+			}
+		}
+		if _, reason := r.udp('c', 100); reason != verdict.None || r.tab.Stats().EvictedIdle != 1 {
+			t.Fatal(reason, r.tab.Stats())
+		}
+		if s := r.tab.seen(r.segment("s A 501 ack 101 win 2000 len 10"), portB, r.now, 2); s.Status != Invalid {
+			t.Fatalf("what was revoked opens the other way round: %+v", s)
+		}
+	})
 	t.Run("what is over before the half-open", func(t *testing.T) {
 		r := newRig(t, false, Config{Flows: 8, PerPort: 100, PerSource: 100})
 		r.speakAll(opened + `
@@ -152,6 +197,32 @@ func TestSourceLimit(t *testing.T) {
 			t.Fatal("a SYN gets a fingerprint:", reason)
 		}
 	})
+}
+
+// TestTakenUpForOthers: what others have taken up as if a source had opened it leaves the source half of what it may.
+func TestTakenUpForOthers(t *testing.T) {
+	r := newRig(t, false, Config{Flows: 256, PerPort: 256, PerSource: 20, Loose: start + second})
+	p := r.segment("s A 9000 ack 5000 win 100")
+	for port := range uint16(40) {
+		p.SrcPort = 1000 + port
+		s := r.tab.seen(p, portB, r.now, 1)
+		s.Turn()
+		want := verdict.None
+		if port >= 10 {
+			want = verdict.SourceLimit
+		}
+		if reason := r.tab.Open(&s, p, portB, portA, r.now, 1, 42); reason != want {
+			t.Fatal(port, reason)
+		}
+	}
+	for port := range uint16(10) {
+		if _, reason := r.udp('c', port+1); reason != verdict.None {
+			t.Fatal(reason)
+		}
+	}
+	if _, reason := r.udp('c', 100); reason != verdict.SourceLimit {
+		t.Fatal(reason)
+	}
 }
 
 func TestFingerprint(t *testing.T) {

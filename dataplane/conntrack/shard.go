@@ -151,8 +151,11 @@ func (sh *shard) enter(n uint32, next state) {
 	if was != classOpen {
 		sh.unlink(was, n)
 	}
-	if was == classHalf {
+	switch classHalf {
+	case was:
 		sh.limits.sourceLeaves(e)
+	case is:
+		sh.limits.sourceEnters(e)
 	}
 	if is != classOpen {
 		sh.push(is, n)

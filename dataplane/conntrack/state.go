@@ -96,5 +96,8 @@ func init() {
 // handshake: TCP, whose handshake is not over.
 func (s state) handshake() bool { return s == tcpSynSent || s == tcpSynSent2 || s == tcpSynReceived }
 
+// stands: TCP, of which both ends may know.
+func (s state) stands() bool { return s >= tcpPickedUp && s <= tcpLastAck }
+
 // closed: a packet that opens flows opens this one anew.
 func (s state) closed() bool { return s == tcpTimeWait || s == tcpClosed || s == sctpClosed }

@@ -57,8 +57,8 @@ type Stats struct {
 	EvictedIdle     uint64
 
 	Fingerprints uint64 // SYNs that got no entry
-	Unrepeated   uint64 // SYNs under a flood that have to be repeated
 	Answered     uint64 // of which as many opened a flow after all
+	Unrepeated   uint64 // SYNs under a flood that have to be repeated
 
 	RefusedFull, RefusedPort, RefusedSource uint64
 }

@@ -2,7 +2,12 @@
 
 package conntrack
 
-import "time"
+import (
+	"time"
+
+	"github.com/viaduct-net/viaduct/dataplane/packet"
+	"github.com/viaduct-net/viaduct/dataplane/verdict"
+)
 
 // Under a flood of SYNs, an allowed SYN gets no entry but a fingerprint: 8 bytes in a fixed array. The SYN-ACK that
 // answers it opens the flow; SYNs that nobody answers cost nothing, and push out nothing but other fingerprints.
@@ -21,6 +26,46 @@ const (
 )
 
 const markLifeUnits = uint16(markLife >> markUnit)
+
+// anew is a segment with SYN on a connection that stands. Both ends may have forgotten it, as when they were cut off
+// from each other: the opener's SYN is then answered by a SYN-ACK, not by a challenge, and the flow begins once more.
+// Who asked is still the one that policy let.
+func (sh *shard) anew(n uint32, p *packet.Packet, g *segment, d uint8, tick uint32) verdict.Reason {
+	e, now := &sh.entries[n-1], duration(tick)
+	keys := &sh.limits.keys
+	hash := keys.hash(&e.key)
+	answer := g.has(tcpACK)
+	switch {
+	case d == 0 && !answer:
+		sh.remember(keys.mark(hash, e.opener(), g.seq), offered(p), now)
+	case d != 0 && answer:
+		place, scale := sh.recall(keys.mark(hash, e.opener(), g.ack-1), now)
+		if place == nil {
+			break
+		}
+		*place = 0
+		e.shift, e.window = [2]uint8{}, [2]uint16{}
+		sh.enter(n, tcpSynSent)
+		return sh.answered(n, p, g, scale, tick)
+	}
+	return verdict.None
+}
+
+// offered is the window scale of a SYN as a fingerprint has it.
+func offered(p *packet.Packet) uint8 {
+	if scale, scaled := scaleOf(p); scaled {
+		return scale
+	}
+	return markUnscaled
+}
+
+// answered sets the bounds by the SYN-ACK to a SYN that is no more: its sequence number is what was acknowledged, and
+// its window as large as it can have been.
+func (sh *shard) answered(n uint32, p *packet.Packet, g *segment, scale uint8, tick uint32) verdict.Reason {
+	asked := segment{seq: g.ack - 1, end: g.ack, window: 0xffff, flags: tcpSYN, whole: true}
+	sh.entries[n-1].begin(&asked, 0, scale&dirScale, scale != markUnscaled)
+	return sh.synAck(n, p, g, 1, tick)
+}
 
 // synShare is the reciprocal of the share of a shard's entries that TCP flows may have before their handshake is over.
 const synShare = 8

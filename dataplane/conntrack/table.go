@@ -11,7 +11,7 @@
 //	shard.go     a part of the table behind one lock: index, entries, lists
 //	follow.go    the flow's state, by protocol: tcp.go with segment.go and window.go, udp.go, icmp.go, sctp.go
 //	inner.go     the packet that an ICMP error is about
-//	syn.go       fingerprints: what is kept of a SYN under a flood
+//	syn.go       fingerprints: what is kept of a SYN under a flood, and on what stands
 //	repeat.go    SYNs that have to be repeated, under a flood
 //	revoke.go    what becomes of a flow that policy no longer lets
 //	open.go      Open: a new flow, if limits (limit.go) and memory (room.go, memory.go) let it in
@@ -141,8 +141,12 @@ type Seen struct {
 	// Moved, of Known and Stale: the packet came by another port than its end is known to be behind. Where that port or
 	// this one has a station, it is not from there.
 	Moved bool
+	// Error, of Stale: the packet is an ICMP error, which may come from anywhere. The flow is to be judged between
+	// Opener and Other, the ports that its ends are known to be behind.
+	Error         bool
+	Opener, Other packet.PortID
 
-	kind uint8  // of the key
+	kind uint8  // of the key, without kindHi
 	tick uint32 // when it was seen; of Stale
 	at   uint32 // number of the entry, and 1; 0: none
 	hash uint64
@@ -152,6 +156,15 @@ type Seen struct {
 func (s *Seen) Turn() {
 	s.Tuple = s.Tuple.reverse()
 	s.Reply = !s.Reply
+}
+
+// Excuse has a SYN that would have to be repeated go on as a new flow's: its source is known to be none of a flood's.
+func (t *Table) Excuse(s *Seen) {
+	sh := t.shard(s.hash)
+	sh.lock.Lock()
+	sh.count.unrepeated--
+	sh.lock.Unlock()
+	s.Status, s.Reason = NewFlow, verdict.None
 }
 
 func (s *Seen) refuse(r verdict.Reason) { s.Status, s.Reason = Invalid, r }
@@ -204,9 +217,9 @@ func (sh *shard) track(n uint32, p *packet.Packet, in packet.PortID, d uint8, ti
 	s *Seen) bool {
 	e := &sh.entries[n-1]
 	if e.flags&revoked != 0 {
-		return sh.trackRevoked(n, p, d, tick, generation, s)
+		return sh.trackRevoked(n, p, in, d, tick, generation, s)
 	}
-	reason := sh.follow(n, p, d, tick)
+	reason := sh.follow(n, p, in, d, tick)
 	if reason != verdict.None {
 		if reason == reopen {
 			return false
@@ -216,7 +229,7 @@ func (sh *shard) track(n uint32, p *packet.Packet, in packet.PortID, d uint8, ti
 	}
 	e.packets[d&1]++
 	e.bytes[d&1] += uint64(p.L3Len)
-	s.at, s.Rule, s.Reply, s.Moved = n, e.rule, d != 0, uint32(e.ports>>(32*d)) != uint32(in)
+	s.at, s.Rule, s.Reply, s.Moved = n, e.rule, d != 0, e.moved(in, d)
 	s.Status = Known
 	if e.generation != generation {
 		s.Status, s.Tuple, s.tick = Stale, e.tuple(), tick
@@ -258,7 +271,7 @@ func (sh *shard) still(s *Seen) *entry {
 	if s.Status != Stale || s.at == 0 {
 		return nil
 	}
-	if e := &sh.entries[s.at-1]; e.state != free && e.tuple() == s.Tuple && uint8(e.key.word>>kindShift) == s.kind {
+	if e := &sh.entries[s.at-1]; e.state != free && e.tuple() == s.Tuple && e.key.kind() == s.kind {
 		return e
 	}
 	return nil

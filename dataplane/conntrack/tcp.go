@@ -8,7 +8,7 @@ import (
 )
 
 // followTCP takes a segment into its connection.
-func (sh *shard) followTCP(n uint32, p *packet.Packet, d uint8, tick uint32) verdict.Reason {
+func (sh *shard) followTCP(n uint32, p *packet.Packet, in packet.PortID, d uint8, tick uint32) verdict.Reason {
 	e := &sh.entries[n-1]
 	var g segment
 	g.read(p)
@@ -16,7 +16,7 @@ func (sh *shard) followTCP(n uint32, p *packet.Packet, d uint8, tick uint32) ver
 		return sh.reset(n, &g, d, tick)
 	}
 	if g.has(tcpSYN) {
-		return sh.syn(n, p, &g, d, tick)
+		return sh.syn(n, p, in, &g, d, tick)
 	}
 	if e.state == tcpSynSent {
 		return e.stray(&g, d)
@@ -83,12 +83,14 @@ func (e *entry) stray(g *segment, d uint8) verdict.Reason {
 }
 
 // syn is a segment with SYN. Where a connection stands it passes without effect, and the end answers with a challenge
-// (RFC 5961 4.2); so does a retransmission.
-func (sh *shard) syn(n uint32, p *packet.Packet, g *segment, d uint8, tick uint32) verdict.Reason {
+// (RFC 5961 4.2), unless both ends have forgotten it (see anew); so does a retransmission. Of what was taken up in
+// mid-stream nobody knows whether it stands at the end that has not been heard, and that policy has not let in: of its
+// SYN policy is asked.
+func (sh *shard) syn(n uint32, p *packet.Packet, in packet.PortID, g *segment, d uint8, tick uint32) verdict.Reason {
 	e := &sh.entries[n-1]
 	answer := g.has(tcpACK)
 	switch {
-	case e.state.closed() && !answer:
+	case !answer && e.beginsAnew(d):
 		return reopen
 	case e.state == tcpSynSent && d == 0:
 		if answer {
@@ -107,9 +109,14 @@ func (sh *shard) syn(n uint32, p *packet.Packet, g *segment, d uint8, tick uint3
 		return sh.synAck(n, p, g, d, tick)
 	case e.state == tcpSynReceived && answer && e.shift[d&1]&dirSynAck == 0: // the second one of a simultaneous open
 		return sh.synAck(n, p, g, d, tick)
+	case e.state.stands() && !e.moved(in, d):
+		return sh.anew(n, p, g, d, tick)
 	}
 	return verdict.None
 }
+
+// beginsAnew: a SYN in direction d opens the flow once more.
+func (e *entry) beginsAnew(d uint8) bool { return e.state.closed() || e.state == tcpPickedUp && d != 0 }
 
 // synAck is the answer to a SYN: it acknowledges that, and data that came with it, and nothing else.
 func (sh *shard) synAck(n uint32, p *packet.Packet, g *segment, d uint8, tick uint32) verdict.Reason {

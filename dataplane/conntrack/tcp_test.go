@@ -150,6 +150,27 @@ var dialogues = map[string]string{
 		s A 501 ack 101 win 2000: known established
 		c R 101: known closed
 		c S 77777777 win 1000: new syn_sent`,
+	"both ends have forgotten what stands, and begin anew": `
+		c S 100 win 1000: new syn_sent
+		s SA 500 ack 101 win 2000: known syn_received
+		c A 101 ack 501 win 1000: known established
+		s SA 90000000 ack 77777778 win 1000: known established
+		c S 77777777 win 1000 ws 2: known established
+		s SA 90000000 ack 77777779 win 1000 ws 3: known established
+		s SA 90000000 ack 77777778 win 1000 ws 3: known syn_received
+		s SA 90000000 ack 77777778 win 1000 ws 3: known syn_received
+		c A 77777778 ack 90000001 win 500: known established
+		s A 90000001 ack 77777778 win 125 len 1000: known established
+		c FA 77777778 ack 90001001 win 500: known fin_wait
+		s A 501 ack 101 win 2000: tcp_out_of_window fin_wait`,
+	"who was asked does not begin anew on what stands": `
+		c S 100 win 1000: new syn_sent
+		s SA 500 ack 101 win 2000: known syn_received
+		c A 101 ack 501 win 1000: known established
+		s S 90000000 win 1000: known established
+		c SA 77777777 ack 90000001 win 1000: known established
+		s A 90000001 ack 77777778 win 1000: tcp_out_of_window established
+		c A 101 ack 501 win 1000: known established`,
 	"an old connection of the server alone": `
 		c S 100 win 1000: new syn_sent
 		s A 7000000 ack 8000000 win 100: known syn_sent
@@ -192,6 +213,17 @@ var dialogues = map[string]string{
 		s A 9000 ack 5001 win 100: known close_wait
 		s FA 9000 ack 5001 win 100: known last_ack
 		c A 5001 ack 9001 win 100: known time_wait`,
+	"picked up, and segments come again before the other end speaks": `
+		c A 5000 ack 9000 win 100 len 10: new picked_up
+		c A 5010 ack 9000 win 100 len 10: known picked_up
+		c A 5000 ack 9000 win 100 len 10: known picked_up
+		c A 5020 ack 9100 win 100 len 10: known picked_up
+		s A 9100 ack 5030 win 100: known established`,
+	"picked up, and the other end begins anew": `
+		c A 5000 ack 9000 win 100 len 10: new picked_up
+		c S 7000 win 100: known picked_up
+		s S 3000 win 100: new syn_sent
+		c SA 7000 ack 3001 win 100: known syn_received`,
 	"picked up, and the other end knows nothing of it": `
 		c A 5000 ack 9000 win 100 len 10: new picked_up
 		s R 8999: tcp_out_of_window picked_up
@@ -256,6 +288,31 @@ const opened = `
 	s SA 500 ack 101 win 2000: known syn_received
 	c A 101 ack 501 win 1000: known established`
 
+// TestForgedAnew: who is not at an end begins nothing anew, and a source's unanswered flows are counted all the same.
+func TestForgedAnew(t *testing.T) {
+	both(t, func(t *testing.T, v6 bool) {
+		const unanswered = "c S 7000 win 1000: known established"
+		r := newRig(t, v6, Config{Flows: 64})
+		r.speakAll(opened)
+		r.tab.seen(r.segment("c S 5000 win 1000"), portA+portB, r.now, 1)
+		r.speak("s SA 9000 ack 5001 win 1000: known established")
+		r.speak(unanswered)
+		r.tab.seen(r.segment("s SA 9000 ack 7001 win 1000"), portA+portB, r.now, 1)
+		r.speakAll(`
+			c A 101 ack 501 win 1000: known established
+			s SA 9000 ack 7001 win 1000: known syn_received`)
+		a, b := r.tab.limits.source(Tuple{Src: r.a})
+		if a.Load() != 1 || b.Load() != 1 {
+			t.Errorf("%d and %d unanswered", a.Load(), b.Load())
+		}
+		r.speak("c A 7001 ack 9001 win 1000: known established")
+		if a.Load() != 0 || b.Load() != 0 {
+			t.Errorf("%d and %d unanswered", a.Load(), b.Load())
+		}
+		r.sound()
+	})
+}
+
 // TestLoose: for a while after the dataplane has begun, either end may open what stood before.
 func TestLoose(t *testing.T) {
 	r := newRig(t, false, Config{Flows: 64, Loose: start + second})
@@ -281,7 +338,7 @@ func TestLoose(t *testing.T) {
 	}
 	r = newRig(t, true, Config{Flows: 64, Loose: start + second})
 	s, _ = r.see(r.segment("s SA 500 ack 101 win 2000 ws 3"))
-	if s.Status != NewFlow || !s.Reply || s.Tuple.Src != r.a || r.state() != "syn_received" {
+	if s.Status != NewFlow || !s.Reply || s.Tuple.Src != r.a || r.state() != "picked_up" {
 		t.Fatalf("%+v %s", s, r.state())
 	}
 	r.speak("c A 101 ack 501 win 10: known established")

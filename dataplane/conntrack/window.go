@@ -34,11 +34,15 @@ func (e *entry) widenBytes(d uint8, bytes uint32) {
 	e.widen(d, (bytes+1<<scale-1)>>scale)
 }
 
-// inWindow judges a segment with ACK and without SYN.
+// inWindow judges a segment with ACK and without SYN. Of an end that has not been heard nobody knows what it has sent
+// and offered: II asks for nothing then, and III that it may have sent what is acknowledged.
 func (e *entry) inWindow(g *segment, d uint8) bool {
 	d &= 1
 	o := d ^ 1
 	oldest := e.end[o] - max(e.width(d), leastWidth)
+	if e.window[o] == 0 {
+		return !after(g.seq, e.limit[d]) && !after(g.ack, e.limit[o]) && !before(g.ack, oldest)
+	}
 	return !after(g.seq, e.limit[d]) &&
 		!before(g.end, e.end[d]-e.width(o)) &&
 		!after(g.ack, e.end[o]) &&
@@ -63,6 +67,9 @@ func (e *entry) advance(g *segment, d uint8) {
 		if g.whole && g.has(tcpFIN) {
 			e.shift[d] |= dirFin
 		}
+	}
+	if e.window[o] == 0 && after(g.ack, e.end[o]) {
+		e.end[o] = g.ack
 	}
 	if !before(g.ack, e.ack[d]) {
 		e.ack[d] = g.ack

@@ -50,7 +50,7 @@ func (l *Log) Note(d *Denial, now int64) {
 		*at = *d
 		at.First, at.Packets = now, 0
 	}
-	at.Reason, at.Rule, at.Last = d.Reason, d.Rule, now
+	at.In, at.Out, at.Reason, at.Rule, at.Last = d.In, d.Out, d.Reason, d.Rule, now
 	at.Packets++
 }
 
@@ -63,14 +63,15 @@ func place(t *conntrack.Tuple) uint64 {
 
 // List returns what is remembered, the latest first.
 func (l *Log) List() (list []Denial) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.places == nil {
-		return nil
+	var all [size]Denial
+	l.mu.Lock() // for no longer than a copy takes: a worker may wait for it
+	if l.places != nil {
+		all = *l.places
 	}
-	for i := range l.places {
-		if l.places[i].Packets > 0 {
-			list = append(list, l.places[i])
+	l.mu.Unlock()
+	for i := range all {
+		if all[i].Packets > 0 {
+			list = append(list, all[i])
 		}
 	}
 	slices.SortFunc(list, func(a, b Denial) int { return cmp.Compare(b.Last, a.Last) })

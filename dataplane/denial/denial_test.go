@@ -23,11 +23,11 @@ func TestLog(t *testing.T) {
 	a, b := flow(1), flow(2)
 	l.Note(&a, 10)
 	l.Note(&b, 20)
-	a.Rule = 21
+	a.Rule, a.In = 21, 3
 	l.Note(&a, 30)
 	list := l.List()
 	if len(list) != 2 || list[0].Tuple != a.Tuple || list[0].Packets != 2 || list[0].First != 10 || list[0].Last != 30 ||
-		list[0].Rule != 21 || list[1].Tuple != b.Tuple || list[1].Packets != 1 {
+		list[0].Rule != 21 || list[0].In != 3 || list[1].Tuple != b.Tuple || list[1].Packets != 1 {
 		t.Errorf("%+v", list)
 	}
 	a.Staged, a.Reason = true, verdict.None

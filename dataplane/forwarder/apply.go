@@ -73,11 +73,27 @@ func departed(prev, next *tables.Tables, d *api.Delta) (list []packet.PortID) {
 	}
 	for _, p := range d.GetSet().GetPorts() {
 		id := packet.PortID(p.GetId())
-		if was := prev.Port(id); was != nil && was.IfIndex != next.Port(id).IfIndex {
+		if was := prev.Port(id); was != nil && another(was, next.Port(id)) {
 			list = append(list, id)
 		}
 	}
 	return list
+}
+
+// allDeparted is departed for tables that were built anew.
+func allDeparted(prev, next *tables.Tables) (list []packet.PortID) {
+	for i := range prev.Ports {
+		if was := &prev.Ports[i]; was.ID != 0 && another(was, next.Port(was.ID)) {
+			list = append(list, was.ID)
+		}
+	}
+	return list
+}
+
+// another says whether a port is no more what it was: gone, of another name, or a pod's whose device is another one or
+// none. What is behind a link or the host's port stays the same when the device returns.
+func another(was, is *tables.Port) bool {
+	return is == nil || was.Name != is.Name || was.IfIndex != is.IfIndex && !(was.Shared() && is.Shared())
 }
 
 // note remembers the ports' names, for when they are gone. A number that is another port's from here on counts from
@@ -162,12 +178,7 @@ func (f *Forwarder) apply(ctx context.Context, snapshot *api.Snapshot) error {
 	// The commit point: from here on nothing is undone, nor left half done.
 	ctx = context.WithoutCancel(ctx)
 	f.snapshot = snapshot
-	var gone []packet.PortID
-	for _, p := range f.tables.Load().Ports {
-		if p.ID != 0 && next.Port(p.ID) == nil {
-			gone = append(gone, p.ID)
-		}
-	}
+	gone := allDeparted(f.tables.Load(), next)
 	next.Enter(f.tables.Load())
 	f.tables.Store(next)
 	f.forget(gone)

@@ -54,6 +54,7 @@ func (f *Forwarder) forget(ports []packet.PortID) {
 	for _, id := range ports {
 		gone[id] = true
 		f.dns.Forget(id)
+		flows.Share(id, false)
 	}
 	flows.Forget(gone)
 }

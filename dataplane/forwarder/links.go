@@ -305,10 +305,12 @@ func (f *Forwarder) reopen(ctx context.Context, links links, changed bool) error
 	if !changed && len(opened) == 0 {
 		return openErr
 	}
-	next, err := tables.Relink(f.tables.Load(), f.lookup(links))
+	prev := f.tables.Load()
+	next, err := tables.Relink(prev, f.lookup(links))
 	if err != nil {
 		return errors.Join(openErr, err)
 	}
 	f.tables.Store(next)
+	f.forget(allDeparted(prev, next))
 	return errors.Join(openErr, f.serve(ctx, opened))
 }

@@ -35,8 +35,11 @@ func (l *Pipeline) police(p *packet.Packet, in, out *tables.Port) verdict.Reason
 func (l *Pipeline) judgeFlow(p *packet.Packet, in, out *tables.Port) verdict.Reason {
 	s := &l.seen
 	l.flows.Track(p, in.ID, l.now, l.t.Policy.Generation, s)
-	if s.Moved && l.forged(p, in) {
+	if (s.Moved || s.Status == conntrack.NewFlow && !in.Station.Only()) && l.forged(p, in) {
 		return verdict.SpoofedSource
+	}
+	if s.Reason == verdict.SYNFlood && in.Station.Router && in.Station.Has(p.Src) {
+		l.flows.Excuse(s) // the node's own, which is behind one port with the world
 	}
 	switch s.Status {
 	case conntrack.Known:
@@ -46,25 +49,25 @@ func (l *Pipeline) judgeFlow(p *packet.Packet, in, out *tables.Port) verdict.Rea
 	case conntrack.Related:
 		return verdict.None
 	case conntrack.Stale:
+		if s.Error {
+			return l.judgeError()
+		}
 		r := l.judgeAgain(in, out)
 		if r == verdict.None {
 			l.learnNames(p, out)
 		}
 		return r
 	case conntrack.NewFlow:
-		// By the host's port a pod may come whose destination the host's stack has translated; by a link it may not.
-		if !in.Station.Only() && l.forged(p, in) {
-			return verdict.SpoofedSource
-		}
 		return l.judgeNew(in, out)
 	}
 	return s.Reason
 }
 
-// forged says of a packet that came by another port than its sender is known to be behind whether its source is a
-// station's of this node: what the world sends, by the host's port or by a link, may not be taken for a pod's.
+// forged says of a packet of a flow whose end is behind another port than it came by, or of a flow's first that came by
+// a link, whether its source is a station's of this node: not what the world sends by the host's port or a link's may
+// be taken for a pod's. A first packet by the host's may be: the host translates what pods send to services.
 func (l *Pipeline) forged(p *packet.Packet, in *tables.Port) bool {
-	if in.Station.Has(p.Src) {
+	if !in.Shared() || in.Station.Has(p.Src) {
 		return false
 	}
 	group := l.t.FIB.Lookup(p.Src)
@@ -84,6 +87,8 @@ func (l *Pipeline) judgeNew(in, out *tables.Port) verdict.Reason {
 		s.Turn()
 		if turned := l.consult(in, out, false); turned.Reason == verdict.None {
 			v = turned
+		} else {
+			s.Turn()
 		}
 	}
 	l.decision.Rule = v.Rule
@@ -106,6 +111,19 @@ func (l *Pipeline) judgeAgain(in, out *tables.Port) verdict.Reason {
 	}
 	l.flows.Keep(&l.seen, l.t.Policy.Generation, uint32(v.Rule))
 	return verdict.None
+}
+
+// judgeError is judgeAgain for an ICMP error, whose sender need not be at either end of the flow that it is about.
+func (l *Pipeline) judgeError() verdict.Reason {
+	s := &l.seen
+	opener, responder := l.t.Port(s.Opener), l.t.Port(s.Other)
+	switch {
+	case opener == nil || responder == nil:
+		return verdict.ICMPWithoutFlow
+	case s.Reply:
+		return l.judgeAgain(responder, opener)
+	}
+	return l.judgeAgain(opener, responder)
 }
 
 // consult asks policy about the flow that was seen; existing says that it was let in before.
