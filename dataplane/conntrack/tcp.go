@@ -190,7 +190,7 @@ func (t *Table) unknownTCP(sh *shard, p *packet.Packet, in packet.PortID, from u
 	g.read(p)
 	switch {
 	case g.flags&(tcpSYN|tcpRST) == 0:
-		s.Either = loose
+		midStream(p, loose, s)
 	case g.flags&(tcpSYN|tcpACK) == tcpSYN:
 		if t.limits.floods(uint32(in)) && !sh.repeated(t.keys.mark(s.hash, from, g.seq), now) {
 			sh.count.unrepeated++
@@ -205,5 +205,26 @@ func (t *Table) unknownTCP(sh *shard, p *packet.Packet, in packet.PortID, from u
 		fallthrough
 	default:
 		s.refuse(verdict.TCPWithoutFlow)
+	}
+}
+
+// ephemeral is the first of the ports that ends choose by themselves (Linux' ip_local_port_range; RFC 6056 2.1 asks for
+// 49152 and up): who speaks from one of them to another port has opened the connection, as far as can be told.
+const ephemeral = 32768
+
+// midStream says who has opened the connection of a segment that nobody knows. The answer of an end that was asked opens
+// nothing: what was revoked or denied before a restart would go on as a connection of that end's. Until loose ends it is
+// taken for the answer that it is, and policy asked about the one who asked. Where the ports do not tell, policy has to
+// let it either way then.
+func midStream(p *packet.Packet, loose bool, s *Seen) {
+	from, to := p.SrcPort >= ephemeral, p.DstPort >= ephemeral
+	switch {
+	case from && !to:
+	case to && !from && loose:
+		s.Turn()
+	case to && !from:
+		s.refuse(verdict.TCPWithoutFlow)
+	default:
+		s.Either = loose
 	}
 }

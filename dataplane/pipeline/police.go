@@ -79,17 +79,16 @@ func (l *Pipeline) forged(p *packet.Packet, in *tables.Port) bool {
 }
 
 // judgeNew judges a flow that the packet would open, or, of what was open before this dataplane was, would take up
-// again from either end.
+// again: policy has to let it either way where it cannot be told who opened it.
 func (l *Pipeline) judgeNew(in, out *tables.Port) verdict.Reason {
 	s := &l.seen
 	v := l.consult(in, out, false)
-	if v.Reason != verdict.None && s.Either {
+	if v.Reason == verdict.None && s.Either {
 		s.Turn()
-		if turned := l.consult(in, out, false); turned.Reason == verdict.None {
+		if turned := l.consult(in, out, false); turned.Reason != verdict.None {
 			v = turned
-		} else {
-			s.Turn()
 		}
+		s.Turn()
 	}
 	l.decision.Rule = v.Rule
 	l.note(in, out, &v)

@@ -311,11 +311,41 @@ func TestNoConnectionByWhatWasTakenUp(t *testing.T) {
 		r.poll()
 		return len(r.sent(1))
 	}
-	if left := send(segment(t, "8.8.8.8", "10.244.1.7", 4000, 80, func(s *layers.TCP) { s.ACK = true })); left != 1 {
+	if left := send(segment(t, "8.8.8.8", "10.244.1.7", 443, 40000, func(s *layers.TCP) { s.ACK = true })); left != 1 {
 		t.Fatalf("%d segments left of a connection that may have been open", left)
 	}
-	if left := send(segment(t, "8.8.8.8", "10.244.1.7", 4000, 80, func(s *layers.TCP) { s.SYN = true })); left != 0 {
+	if left := send(segment(t, "8.8.8.8", "10.244.1.7", 443, 40000, func(s *layers.TCP) { s.SYN = true })); left != 0 {
 		t.Errorf("%d SYNs left that policy denies", left)
+	}
+}
+
+// A connection that policy denies does not go on when its flow was forgotten, by a dataplane that began anew or because
+// it was idle, whichever end speaks first: what is an answer by its ports is not taken for a beginning.
+func TestForgottenConnectionStaysDenied(t *testing.T) {
+	ack := func(s *layers.TCP) { s.ACK = true }
+	answer := func(s *layers.TCP) { s.ACK, s.Seq, s.Ack = true, 5000, 1000 }
+	for _, row := range []struct {
+		name       string
+		loose      int64
+		from, to   layers.TCPPort // of what pod A says to the world, which policy lets A begin
+		left, back int
+	}{
+		{"asked, after a start", 1e12, 80, 40000, 0, 0}, {"asked, later", 0, 80, 40000, 0, 0},
+		{"ports do not tell, after a start", 1e12, 40001, 40000, 0, 0},
+		{"ports do not tell, later", 0, 40001, 40000, 1, 1},
+		{"opener", 1e12, 40000, 80, 1, 1}, {"opener, later", 0, 40000, 80, 1, 1},
+	} {
+		r := newRig(t, closed)
+		r.worker.flows = conntrack.New(conntrack.Config{Flows: 64, Loose: r.now + row.loose})
+		r.worker.pipeline.Init(r.worker.flows, nil)
+		r.inject(1, onTrunk(podA, segment(t, "10.244.1.7", "8.8.8.8", row.from, row.to, ack)))
+		r.poll()
+		left := len(r.sent(1))
+		r.inject(1, onTrunk(theHost, segment(t, "8.8.8.8", "10.244.1.7", row.to, row.from, answer)))
+		r.poll()
+		if back := len(r.sent(1)); left != row.left || back != row.back {
+			t.Errorf("%s: %d segments left, %d came back; want %d and %d", row.name, left, back, row.left, row.back)
+		}
 	}
 }
 
