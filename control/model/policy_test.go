@@ -226,6 +226,9 @@ func TestRefusedPolicies(t *testing.T) {
 		{to("{networks: [10.0.0.0]}"), "spec.egress[0].to[0].networks[0]", "not a prefix"},
 		{to("{domainNames: [example]}"), "spec.egress[0].to[0].domainNames[0]", "not a domain name"},
 		{to("{domainNames: ['a.*.example.com']}"), "spec.egress[0].to[0].domainNames[0]", "not a domain name"},
+		{to("{domainNames: ['*." + strings.Repeat("abcde.", 41) + "abcdef']}"), "spec.egress[0].to[0].domainNames[0]",
+			"not a domain name"},
+		{to("{domainNames: [\u212a.example.com]}"), "spec.egress[0].to[0].domainNames[0]", "not a domain name"},
 		{admin("egress: [{action: Deny, to: [{domainNames: [a.b]}]}]"), "spec.egress[0].to[0].domainNames", "that accept"},
 		{admin("egress: [{action: Deny, to: [{nodes: {}}], protocols: [{destinationNamedPort: a}]}]"),
 			"spec.egress[0].protocols[0].destinationNamedPort", "have no named ports"},
@@ -272,5 +275,25 @@ func TestNewer(t *testing.T) {
 	policy.Spec.Ingress = []networkingv1.NetworkPolicyIngressRule{{From: []networkingv1.NetworkPolicyPeer{{}}}}
 	if o, refused := FromTyped(policy); refused != nil || o.Spec.(*Policy).Rules[0].Any {
 		t.Errorf("typed: %+v, %v", o, refused)
+	}
+}
+
+// TestServedNames: an API server's definition does not bound the lengths of names. One that nobody can ask for matches
+// nobody, and what the dataplane would refuse is not handed to it.
+func TestServedNames(t *testing.T) {
+	text, err := yaml.YAMLToJSON([]byte(admin("egress: [{action: Accept, to: [{domainNames: [" +
+		strings.Repeat("a", 64) + ".org, '*." + strings.Repeat("abcde.", 41) + "abcdef', _sip._tcp.a.org]}]}, " +
+		"{action: Deny, to: [{networks: ['::/0']}]}]")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	o, refused := FromServer(text)
+	if refused != nil {
+		t.Fatal(refused)
+	}
+	_, got, _ := strings.Cut(printPolicy(o.Spec.(*Policy)), "\n")
+	if want := "spec.egress[0]: allow to [domains [_sip._tcp.a.org]] []\n" +
+		"spec.egress[1]: deny to [blocks [{::/0 []}]] []"; got != want {
+		t.Errorf("%s, want %s", got, want)
 	}
 }
