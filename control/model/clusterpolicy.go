@@ -31,8 +31,15 @@ const (
 func clusterPolicy(c *checker, text []byte) *Policy {
 	from := new(policyv1alpha2.ClusterNetworkPolicy)
 	unknown, err := strictjson.UnmarshalStrict(text, from)
+	if len(unknown) >= maxUnknown && err == nil {
+		c.check(false, "spec", "has %d fields or more that are not known here", maxUnknown)
+		return nil
+	}
+	c.newer = map[string]bool{}
 	for _, e := range unknown {
-		if err == nil && !(c.served && newer.MatchString(e.Error())) {
+		if rule := newer.FindStringSubmatch(e.Error()); c.served && rule != nil {
+			c.newer[rule[1]] = true
+		} else if err == nil {
 			err = e
 		}
 	}
@@ -51,10 +58,14 @@ func clusterPolicy(c *checker, text []byte) *Policy {
 	return clusterPolicyOf(c, from)
 }
 
+// maxUnknown is how many fields that are not known sigs.k8s.io/json tells of (saveStrictError): of which rules more
+// are, nobody says.
+const maxUnknown = 100
+
 // newer matches what a definition that is newer than ours may have in a peer or a protocol. The API's text says what
 // becomes of such a rule: see clusterRule.
 var newer = regexp.MustCompile(
-	`^unknown field "spec\.(ingress|egress)\[\d+\]\.(from|to|protocols)\[\d+\]\.[^"]+"$`)
+	`^unknown field "(spec\.(?:ingress|egress)\[\d+\])\.(?:from|to|protocols)\[\d+\]\.[^"]+"$`)
 
 func clusterPolicyOf(c *checker, from *policyv1alpha2.ClusterNetworkPolicy) *Policy {
 	p := &Policy{}
@@ -172,7 +183,7 @@ func (c *checker) clusterRule(
 	a, known := actions[action]
 	c.check(known, "action", "%q is not one of Accept, Deny, Pass", action)
 	return &clusterRule{PolicyRule: PolicyRule{Name: path, Action: a},
-		blocks: Peer{Kind: Blocks}, domains: Peer{Kind: Domains}}
+		blocks: Peer{Kind: Blocks}, domains: Peer{Kind: Domains}, strange: c.newer[strings.Join(c.path, ".")]}
 }
 
 // one says whether just one of what excludes each other is there. From an API server none is something that came later.

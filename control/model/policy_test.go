@@ -253,6 +253,10 @@ func TestNewer(t *testing.T) {
 		{"ingress: [{action: Deny, from: [{services: {}}]}]", "deny", "[anybody]"},
 		{"ingress: [{action: Pass, from: [{namespaces: {}}], protocols: [{icmp: {type: 8}}]}]", "deny", "[anybody]"},
 		{"ingress: [{action: Accept, from: [{namespaces: {}}], protocols: [{tcp: {flags: syn}}]}]", "allow", "[]"},
+		{"ingress: [{action: Accept, from: [{namespaces: {}}], " +
+			"protocols: [{tcp: {destinationPort: {number: 80}, sourcePort: {number: 1}}}]}]", "allow", "[]"},
+		{"ingress: [{action: Accept, from: [{pods: {podSelector: {}, serviceAccounts: {}}}]}]", "allow", "[]"},
+		{"ingress: [{action: Deny, from: [{namespaces: {fields: {}}}]}]", "deny", "[anybody]"},
 	} {
 		text, err := yaml.YAMLToJSON([]byte(admin(c[0])))
 		if err != nil {
@@ -269,6 +273,18 @@ func TestNewer(t *testing.T) {
 		if _, refused := FromJSON(Place{}, text); refused == nil {
 			t.Errorf("a document with %s was taken", c[0])
 		}
+	}
+	var many []string
+	for i := range 101 {
+		many = append(many, fmt.Sprintf("x%d: 1", i))
+	}
+	text, err := yaml.YAMLToJSON([]byte(admin("ingress: [{action: Deny, from: [{pods: {podSelector: {}, " +
+		strings.Join(many, ", ") + "}}]}]")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, refused := FromServer(text); refused == nil {
+		t.Error("an object with more than can be told of was taken")
 	}
 	policy := &networkingv1.NetworkPolicy{}
 	policy.Name, policy.Namespace = "p", "shop"
