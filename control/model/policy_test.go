@@ -313,3 +313,32 @@ func TestServedNames(t *testing.T) {
 		t.Errorf("%s, want %s", got, want)
 	}
 }
+
+// TestServedBlocks: prefixes that an API server takes are taken, with the meaning that they have there.
+func TestServedBlocks(t *testing.T) {
+	for text, want := range map[string]string{
+		"010.001.0.0/16":       "10.1.0.0/16",
+		"::ffff:10.1.2.3/112":  "10.1.0.0/16",
+		"::ffff:10.1.2.3/128":  "10.1.2.3/32",
+		"10.0.0.1/08":          "10.0.0.0/8",
+		"::ffff:0:0/64":        "::/64",
+		"fd00::1/8":            "fd00::/8",
+		"10.0.0.0/33":          "",
+		"10.0.0.0":             "",
+		"fe80::%eth0/64":       "",
+		"::ffff:300.0.0.0/112": "",
+	} {
+		p := &networkingv1.NetworkPolicy{}
+		p.Name, p.Namespace = "p", "shop"
+		p.Spec.Ingress = []networkingv1.NetworkPolicyIngressRule{{From: []networkingv1.NetworkPolicyPeer{
+			{IPBlock: &networkingv1.IPBlock{CIDR: text}}}}}
+		o, refused := FromTyped(p)
+		got := ""
+		if refused == nil {
+			got = o.Spec.(*Policy).Rules[0].Peers[0].Blocks[0].Prefix.String()
+		}
+		if got != want {
+			t.Errorf("%s is %q, want %q", text, got, want)
+		}
+	}
+}
