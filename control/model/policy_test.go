@@ -342,3 +342,23 @@ func TestServedBlocks(t *testing.T) {
 		}
 	}
 }
+
+// TestPairs: what the dataplane makes of a policy does not grow with the product of what the policy says.
+func TestPairs(t *testing.T) {
+	rule := func(peers, ports int) string {
+		var from, to []string
+		for i := range peers {
+			from = append(from, fmt.Sprintf("{podSelector: {matchLabels: {app: a%d}}}", i))
+		}
+		for i := range ports {
+			to = append(to, fmt.Sprintf("{port: %d}", 2*i+1))
+		}
+		return fmt.Sprintf("{from: [%s], ports: [%s]}", strings.Join(from, ", "), strings.Join(to, ", "))
+	}
+	decodeOne(t, networkPolicy("{ingress: ["+rule(128, 128)+", "+rule(128, 128)+"]}"))
+	decodeOne(t, networkPolicy("{ingress: ["+rule(0, 32767)+"]}"))
+	checkRefused(t, []refusal{
+		{networkPolicy("{ingress: [" + rule(128, 128) + ", " + rule(128, 128) + ", " + rule(1, 1) + "]}"), "spec",
+			"32769 pairs of a peer and a port"},
+	})
+}
