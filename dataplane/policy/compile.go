@@ -5,6 +5,7 @@ package policy
 import (
 	"cmp"
 	"slices"
+	"sort"
 
 	"github.com/viaduct-net/viaduct/control/api"
 	"github.com/viaduct-net/viaduct/dataplane/packet"
@@ -46,7 +47,7 @@ type compiler struct {
 
 // compileSide makes a side of the policies' rules for a direction.
 func compileSide(policies []*policy, d direction, ports []*api.NamedPort) side {
-	c := compiler{ports: ports}
+	c := compiler{ports: byName(ports)}
 	for _, p := range policies {
 		if c.isolated == 0 && p.isolates(d) {
 			c.isolated = p.isolation(d)
@@ -62,6 +63,9 @@ func compileSide(policies []*policy, d direction, ports []*api.NamedPort) side {
 	}
 	slices.SortFunc(c.uses, func(a, b use) int { return cmp.Or(cmp.Compare(a.set, b.set), cmp.Compare(a.rank, b.rank)) })
 	c.fill()
+	slices.SortFunc(c.named, func(a, b named) int {
+		return cmp.Or(cmp.Compare(a.name, b.name), cmp.Compare(a.rank, b.rank), cmp.Compare(a.set, b.set))
+	})
 	return c.side
 }
 
@@ -140,10 +144,23 @@ func appendRange(list []span, r *api.PortRange, rank uint32) []span {
 	return list
 }
 
-// appendNamed appends the ports that a name has at the subject.
+// byName returns ports in the order of their names, in which a snapshot of ours has them.
+func byName(ports []*api.NamedPort) []*api.NamedPort {
+	compare := func(a, b *api.NamedPort) int { return cmp.Compare(a.GetName(), b.GetName()) }
+	if !slices.IsSortedFunc(ports, compare) {
+		ports = slices.SortedFunc(slices.Values(ports), compare)
+	}
+	return ports
+}
+
+// appendNamed appends the ports that a name has at the subject, whose ports are in the order of their names.
 func appendNamed(list []span, r *api.PortRange, ports []*api.NamedPort, rank uint32) []span {
-	for _, p := range ports {
-		if p.GetName() == r.GetName() && (r.GetProtocol() == 0 || r.GetProtocol() == p.GetProtocol()) {
+	at := sort.Search(len(ports), func(i int) bool { return ports[i].GetName() >= r.GetName() })
+	for _, p := range ports[at:] {
+		if p.GetName() != r.GetName() {
+			break
+		}
+		if r.GetProtocol() == api.Protocol_PROTOCOL_ANY || r.GetProtocol() == p.GetProtocol() {
 			at := uint32(p.GetProtocol())<<16 | p.GetPort()
 			list = append(list, span{at, at, rank})
 		}
