@@ -46,7 +46,11 @@ func (l *Pipeline) judgeFlow(p *packet.Packet, in, out *tables.Port) verdict.Rea
 	case conntrack.Related:
 		return verdict.None
 	case conntrack.Stale:
-		return l.judgeAgain(in, out)
+		reason := l.judgeAgain(in, out)
+		if reason == verdict.None {
+			l.learnNames(p, out)
+		}
+		return reason
 	case conntrack.NewFlow:
 		return l.judgeNew(in, out)
 	}
