@@ -41,7 +41,7 @@ func networkPolicyOf(c *checker, from *networkingv1.NetworkPolicy) *Policy {
 	})
 	pairs := 0
 	for i := range p.Rules {
-		pairs += len(p.Rules[i].Peers) * len(p.Rules[i].Ports)
+		pairs += len(p.Rules[i].Peers) * max(len(p.Rules[i].Ports), 1)
 	}
 	c.check(pairs <= maxRulePairs, "spec", "its rules have %d pairs of a peer and a port, more than %d: "+
 		"say ranges of ports (endPort), or selectors that select more", pairs, maxRulePairs)
