@@ -10,7 +10,8 @@ import (
 )
 
 // maxRulePairs bounds the pairs of a peer and a port of a policy's rules, the prefixes of a rule being one peer: the
-// dataplane has memory for each, of each set of pods that policies tell apart. A ClusterNetworkPolicy has 31,250 at most.
+// dataplane has memory for each, of each set of pods that policies tell apart. A ClusterNetworkPolicy has 31,250 at
+// most.
 const maxRulePairs = 1 << 15
 
 // networkPolicyOf reads a NetworkPolicy, with the meaning that the text of its API gives each field.

@@ -29,8 +29,8 @@ func compile(policies []*policy, ports []*api.NamedPort) *class {
 	return c
 }
 
-// rules are those of a policy for one direction, in few lists: a class may have a hundred thousand, and is compiled anew
-// when one of them changes.
+// rules are those of a policy for one direction, in few lists: a class may have a hundred thousand, and is compiled
+// anew when one of them changes.
 type rules struct {
 	list  []rule
 	sets  []uint32 // peers of all of them, 0 is every peer
