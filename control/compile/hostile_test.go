@@ -61,3 +61,47 @@ spec:
 		}
 	}
 }
+
+// TestSetsOfOld: who comes later is in no set of a policy that is gone.
+func TestSetsOfOld(t *testing.T) {
+	objects, refused := model.Decode("", []byte(`
+apiVersion: viaduct.dev/v1alpha1
+kind: NodeConfig
+metadata: {name: here}
+spec: {}
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: p, namespace: shop}
+spec: {podSelector: {}, ingress: [{from: [{podSelector: {matchLabels: {app: web}}}]}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: web, namespace: shop, labels: {app: web}}
+status: {podIP: 10.0.0.1}
+`))
+	if len(refused) > 0 {
+		t.Fatal(refused)
+	}
+	c := compile.New(compile.Node{Name: "here"})
+	compiled := func(epoch uint64) *compile.Step {
+		step, err := c.Compile(epoch)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Acked(epoch)
+		return step
+	}
+	c.Replace(objects[:2])
+	if n := len(compiled(1).Snapshot.PeerSets); n != 2 {
+		t.Fatalf("%d sets, want 2", n)
+	}
+	c.Change(nil, []model.Key{objects[1].Key})
+	if n := len(compiled(2).Snapshot.PeerSets); n != 0 {
+		t.Fatalf("%d sets, want none", n)
+	}
+	c.Change(objects[2:], nil)
+	if step := compiled(3); len(step.Delta.PeerSetChanges) != 0 || len(step.Delta.Set.Identities) != 1 {
+		t.Errorf("got %v", step.Delta)
+	}
+}
