@@ -69,7 +69,8 @@ func TestFlatten(t *testing.T) {
 // TestClassesOfOld: classes that no identity has any more are forgotten.
 func TestClassesOfOld(t *testing.T) {
 	s := &api.Snapshot{Epoch: 1, Identities: []*api.Identity{{Id: 1, Kind: api.Identity_KIND_POD, Namespace: "a"}},
-		PeerSets: []*api.PeerSet{{Id: 1, Identities: []uint32{1}}}, Policies: []*api.Policy{{Name: "p", Subjects: []uint32{1}}}}
+		PeerSets: []*api.PeerSet{{Id: 1, Identities: []uint32{1}}},
+		Policies: []*api.Policy{{Name: "p", Subjects: []uint32{1}}}}
 	ids, err := identity.Build(s)
 	if err != nil {
 		t.Fatal(err)
