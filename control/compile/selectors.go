@@ -62,6 +62,10 @@ const (
 	ofNamespaces // that pods are of
 )
 
+// maxPairs bounds the pairs of a namespace and a label that a set is filed under: who writes a policy chooses how many
+// of each it names, and there are as many pairs as the product.
+const maxPairs = 256
+
 // ways are the postings under which all that the set selects is found, by whichever of them. Of the postings of one way
 // an identity has one at most.
 func (s *peerSet) ways() (ways [][]posting) {
@@ -80,7 +84,11 @@ func (s *peerSet) ways() (ways [][]posting) {
 	}
 	for _, r := range s.labels {
 		if r.Operator == model.In {
-			ways = append(ways, r.postings(of, namespaces))
+			among := namespaces
+			if len(among)*len(r.Values) > max(maxPairs, len(r.Values)) {
+				among = []string{""}
+			}
+			ways = append(ways, r.postings(of, among))
 		}
 	}
 	var all []posting

@@ -18,7 +18,8 @@ type checker struct {
 	path   []string
 	field  string
 	reason string
-	served bool // an API server said so, whose definitions may be newer than ours
+	served bool            // an API server said so, whose definitions may be newer than ours
+	newer  map[string]bool // paths of rules in which it says what is not known here
 }
 
 // within runs f with the field name added to the path.

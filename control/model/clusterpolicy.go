@@ -15,19 +15,31 @@ import (
 
 // Limits of a ClusterNetworkPolicy, as its definition has them.
 const (
-	maxPriority   = 1000
-	maxRules      = 25 // of one direction
-	maxPeers      = 25 // of a rule; prefixes and domain names of a peer; protocols of a rule
-	maxRuleName   = 100
-	maxDomainName = 253
+	maxPriority = 1000
+	maxRules    = 25 // of one direction
+	maxPeers    = 25 // of a rule; prefixes and domain names of a peer; protocols of a rule
+	maxRuleName = 100
+)
+
+// Bytes of a domain name, the star of a pattern included, and of one of its labels (RFC 1035 2.3.4).
+const (
+	maxDomainName  = 253
+	maxDomainLabel = 63
 )
 
 // clusterPolicy decodes a ClusterNetworkPolicy.
 func clusterPolicy(c *checker, text []byte) *Policy {
 	from := new(policyv1alpha2.ClusterNetworkPolicy)
 	unknown, err := strictjson.UnmarshalStrict(text, from)
+	if len(unknown) >= maxUnknown && err == nil {
+		c.check(false, "spec", "has %d fields or more that are not known here", maxUnknown)
+		return nil
+	}
+	c.newer = map[string]bool{}
 	for _, e := range unknown {
-		if err == nil && !(c.served && newer.MatchString(e.Error())) {
+		if rule := newer.FindStringSubmatch(e.Error()); c.served && rule != nil {
+			c.newer[rule[1]] = true
+		} else if err == nil {
 			err = e
 		}
 	}
@@ -46,10 +58,14 @@ func clusterPolicy(c *checker, text []byte) *Policy {
 	return clusterPolicyOf(c, from)
 }
 
+// maxUnknown is how many fields that are not known sigs.k8s.io/json tells of (saveStrictError): of which rules more
+// are, nobody says.
+const maxUnknown = 100
+
 // newer matches what a definition that is newer than ours may have in a peer or a protocol. The API's text says what
 // becomes of such a rule: see clusterRule.
 var newer = regexp.MustCompile(
-	`^unknown field "spec\.(ingress|egress)\[\d+\]\.(from|to|protocols)\[\d+\]\.[^"]+"$`)
+	`^unknown field "(spec\.(?:ingress|egress)\[\d+\])\.(?:from|to|protocols)\[\d+\]\.[^"]+"$`)
 
 func clusterPolicyOf(c *checker, from *policyv1alpha2.ClusterNetworkPolicy) *Policy {
 	p := &Policy{}
@@ -167,7 +183,7 @@ func (c *checker) clusterRule(
 	a, known := actions[action]
 	c.check(known, "action", "%q is not one of Accept, Deny, Pass", action)
 	return &clusterRule{PolicyRule: PolicyRule{Name: path, Action: a},
-		blocks: Peer{Kind: Blocks}, domains: Peer{Kind: Domains}}
+		blocks: Peer{Kind: Blocks}, domains: Peer{Kind: Domains}, strange: c.newer[strings.Join(c.path, ".")]}
 }
 
 // one says whether just one of what excludes each other is there. From an API server none is something that came later.
@@ -202,7 +218,9 @@ func (c *checker) egressPeer(r *clusterRule, from *policyv1alpha2.ClusterNetwork
 		c.listed("domainNames", len(from.DomainNames))
 		c.check(r.Action == Allow, "domainNames", "only rules that accept may have them")
 		for i, text := range from.DomainNames {
-			r.domains.Domains = append(r.domains.Domains, c.domain(index("domainNames", i), string(text)))
+			if name, can := c.domain(index("domainNames", i), string(text)); can {
+				r.domains.Domains = append(r.domains.Domains, name)
+			}
 		}
 	default:
 		r.Peers = append(r.Peers, c.podsOf(from.Namespaces, from.Pods))
@@ -213,16 +231,28 @@ func (c *checker) listed(field string, n int) {
 	c.check(1 <= n && n <= maxPeers, field, "1 to %d, not %d", maxPeers, n)
 }
 
-// domain reads a name of at least two labels, or "*." and such a name.
-func (c *checker) domain(field, text string) string {
-	name := strings.ToLower(strings.TrimSuffix(text, "."))
+// domain reads a name of at least two labels, or "*." and such a name. From an API server, whose definition has no
+// bounds on lengths, a name that is too long for any to be asked for is left out: nobody matches it.
+func (c *checker) domain(field, text string) (name string, can bool) {
+	name = lower(strings.TrimSuffix(text, "."))
 	rest := strings.TrimPrefix(name, "*.")
-	valid := len(rest) <= maxDomainName && strings.Contains(rest, ".")
+	valid, short := strings.Contains(rest, "."), len(name) <= maxDomainName
 	for label := range strings.SplitSeq(rest, ".") {
-		valid = valid && len(label) <= 63 && framed(label, lowerOrDigit, "-_")
+		valid = valid && framed(strings.TrimLeft(label, "_"), lowerOrDigit, "-_")
+		short = short && len(label) <= maxDomainLabel
 	}
-	c.check(valid, field, "%q is not a domain name (www.example.com, *.example.com)", text)
-	return name
+	c.check(valid && (short || c.served), field, "%q is not a domain name (www.example.com, *.example.com)", text)
+	return name, valid && short
+}
+
+// lower has ASCII letters in lower case; that of other letters may be ASCII.
+func lower(s string) string {
+	return strings.Map(func(r rune) rune {
+		if 'A' <= r && r <= 'Z' {
+			r += 'a' - 'A'
+		}
+		return r
+	}, s)
 }
 
 func (c *checker) clusterPorts(r *clusterRule, from []policyv1alpha2.ClusterNetworkPolicyProtocol) {

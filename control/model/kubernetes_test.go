@@ -122,6 +122,8 @@ func TestRefusedKubernetes(t *testing.T) {
 		{pod(`status: {podIP: "fe80::1"}`), "status.podIP", "link-local"},
 		{pod("spec: {containers: [{name: c, ports: [{containerPort: 0}]}]}"),
 			"spec.containers[0].ports[0].containerPort", "between 1 and 65535"},
+		{pod("spec: {containers: [{name: c, ports: [" + strings.Repeat("{name: a, containerPort: 1}, ", 4097) + "]}]}"),
+			"spec.containers", "4097 ports with names"},
 		{pod("spec: {containers: [{name: c, ports: [{containerPort: 1, protocol: ICMP}]}]}"),
 			"spec.containers[0].ports[0].protocol", "not one of"},
 		{node("spec: {podCIDRs: [10.0.0.0/24, 10.0.0.1/24]}"), "spec.podCIDRs[1]", "10.0.0.0/24"},

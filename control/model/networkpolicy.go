@@ -9,6 +9,11 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 )
 
+// maxRulePairs bounds the pairs of a peer and a port of a policy's rules, the prefixes of a rule being one peer: the
+// dataplane has memory for each, of each set of pods that policies tell apart. A ClusterNetworkPolicy has 31,250 at
+// most.
+const maxRulePairs = 1 << 15
+
 // networkPolicyOf reads a NetworkPolicy, with the meaning that the text of its API gives each field.
 func networkPolicyOf(c *checker, from *networkingv1.NetworkPolicy) *Policy {
 	namespace := from.Namespace
@@ -35,6 +40,12 @@ func networkPolicyOf(c *checker, from *networkingv1.NetworkPolicy) *Policy {
 			})
 		}
 	})
+	pairs := 0
+	for i := range p.Rules {
+		pairs += len(p.Rules[i].Peers) * max(len(p.Rules[i].Ports), 1)
+	}
+	c.check(pairs <= maxRulePairs, "spec", "its rules have %d pairs of a peer and a port, more than %d: "+
+		"say ranges of ports (endPort), or selectors that select more", pairs, maxRulePairs)
 	// Rules of a direction that the policy does not relate to say nothing.
 	p.Rules = slices.DeleteFunc(p.Rules, func(r PolicyRule) bool {
 		return r.Egress && !p.Egress || !r.Egress && !p.Ingress

@@ -27,6 +27,9 @@ type ContainerPort struct {
 	Port     uint16
 }
 
+// maxNamedPorts bounds what the dataplane goes through for a new flow to a pod, where rules name ports.
+const maxNamedPorts = 4096
+
 func podOf(c *checker, from *corev1.Pod) *Pod {
 	p := &Pod{
 		UID:         cmp.Or(from.Annotations[corev1.MirrorPodAnnotationKey], string(from.UID)),
@@ -46,6 +49,8 @@ func podOf(c *checker, from *corev1.Pod) *Pod {
 			c.within(field, func() { p.addPort(c, port) })
 		}
 	}
+	c.check(len(p.Ports) <= maxNamedPorts, "spec.containers", "%d ports with names, more than %d", len(p.Ports),
+		maxNamedPorts)
 	return p
 }
 

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	netutils "k8s.io/utils/net"
 )
 
 // Policy is what is used of a NetworkPolicy or a ClusterNetworkPolicy.
@@ -122,13 +123,35 @@ func (c *checker) annotations(all map[string]string, known ...string) (staged, n
 	return staged, nodes
 }
 
-// block reads a prefix, whose bits behind its length do not count: the API server lets them be.
+// block reads a prefix, whose bits behind its length do not count: the API server lets them be. It also lets be, in
+// ipBlock, IPv4 with leading zeros and IPv4 mapped into IPv6 (k8s.io/apimachinery, IsValidCIDRForLegacyField), and what
+// it has taken is to be enforced.
 func (c *checker) block(field, text string) netip.Prefix {
 	p, err := netip.ParsePrefix(text)
+	if c.served && (err != nil || p.Addr().Is4In6()) {
+		p, err = legacyPrefix(text)
+	}
 	c.check(err == nil, field, "%q is not a prefix (10.0.0.0/8, fd00::/8)", text)
 	c.check(err != nil || !p.Addr().Is4In6(), field, "%q is an IPv4-mapped prefix", text)
 	return p.Masked()
 }
+
+// legacyPrefix reads what Go's net.ParseCIDR once read, and with its meaning.
+func legacyPrefix(text string) (netip.Prefix, error) {
+	_, n, err := netutils.ParseCIDRSloppy(text)
+	if err != nil {
+		return netip.Prefix{}, err
+	}
+	a, _ := netip.AddrFromSlice(n.IP)
+	bits, _ := n.Mask.Size()
+	if a.Is4In6() { // so the mask has those before the IPv4 address
+		a, bits = a.Unmap(), bits-mappedBits
+	}
+	return netip.PrefixFrom(a, bits), nil
+}
+
+// mappedBits are those before the IPv4 address in one that is mapped into IPv6 (RFC 4291 2.5.5.2).
+const mappedBits = 96
 
 func comparePrefixes(a, b netip.Prefix) int {
 	return cmp.Or(a.Addr().Compare(b.Addr()), cmp.Compare(a.Bits(), b.Bits()))

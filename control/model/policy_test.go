@@ -226,6 +226,9 @@ func TestRefusedPolicies(t *testing.T) {
 		{to("{networks: [10.0.0.0]}"), "spec.egress[0].to[0].networks[0]", "not a prefix"},
 		{to("{domainNames: [example]}"), "spec.egress[0].to[0].domainNames[0]", "not a domain name"},
 		{to("{domainNames: ['a.*.example.com']}"), "spec.egress[0].to[0].domainNames[0]", "not a domain name"},
+		{to("{domainNames: ['*." + strings.Repeat("abcde.", 41) + "abcdef']}"), "spec.egress[0].to[0].domainNames[0]",
+			"not a domain name"},
+		{to("{domainNames: [\u212a.example.com]}"), "spec.egress[0].to[0].domainNames[0]", "not a domain name"},
 		{admin("egress: [{action: Deny, to: [{domainNames: [a.b]}]}]"), "spec.egress[0].to[0].domainNames", "that accept"},
 		{admin("egress: [{action: Deny, to: [{nodes: {}}], protocols: [{destinationNamedPort: a}]}]"),
 			"spec.egress[0].protocols[0].destinationNamedPort", "have no named ports"},
@@ -250,6 +253,10 @@ func TestNewer(t *testing.T) {
 		{"ingress: [{action: Deny, from: [{services: {}}]}]", "deny", "[anybody]"},
 		{"ingress: [{action: Pass, from: [{namespaces: {}}], protocols: [{icmp: {type: 8}}]}]", "deny", "[anybody]"},
 		{"ingress: [{action: Accept, from: [{namespaces: {}}], protocols: [{tcp: {flags: syn}}]}]", "allow", "[]"},
+		{"ingress: [{action: Accept, from: [{namespaces: {}}], " +
+			"protocols: [{tcp: {destinationPort: {number: 80}, sourcePort: {number: 1}}}]}]", "allow", "[]"},
+		{"ingress: [{action: Accept, from: [{pods: {podSelector: {}, serviceAccounts: {}}}]}]", "allow", "[]"},
+		{"ingress: [{action: Deny, from: [{namespaces: {fields: {}}}]}]", "deny", "[anybody]"},
 	} {
 		text, err := yaml.YAMLToJSON([]byte(admin(c[0])))
 		if err != nil {
@@ -267,10 +274,91 @@ func TestNewer(t *testing.T) {
 			t.Errorf("a document with %s was taken", c[0])
 		}
 	}
+	var many []string
+	for i := range 101 {
+		many = append(many, fmt.Sprintf("x%d: 1", i))
+	}
+	text, err := yaml.YAMLToJSON([]byte(admin("ingress: [{action: Deny, from: [{pods: {podSelector: {}, " +
+		strings.Join(many, ", ") + "}}]}]")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, refused := FromServer(text); refused == nil {
+		t.Error("an object with more than can be told of was taken")
+	}
 	policy := &networkingv1.NetworkPolicy{}
 	policy.Name, policy.Namespace = "p", "shop"
 	policy.Spec.Ingress = []networkingv1.NetworkPolicyIngressRule{{From: []networkingv1.NetworkPolicyPeer{{}}}}
 	if o, refused := FromTyped(policy); refused != nil || o.Spec.(*Policy).Rules[0].Any {
 		t.Errorf("typed: %+v, %v", o, refused)
 	}
+}
+
+// TestServedNames: an API server's definition does not bound the lengths of names. One that nobody can ask for matches
+// nobody, and what the dataplane would refuse is not handed to it.
+func TestServedNames(t *testing.T) {
+	text, err := yaml.YAMLToJSON([]byte(admin("egress: [{action: Accept, to: [{domainNames: [" +
+		strings.Repeat("a", 64) + ".org, '*." + strings.Repeat("abcde.", 41) + "abcdef', _sip._tcp.a.org]}]}, " +
+		"{action: Deny, to: [{networks: ['::/0']}]}]")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	o, refused := FromServer(text)
+	if refused != nil {
+		t.Fatal(refused)
+	}
+	_, got, _ := strings.Cut(printPolicy(o.Spec.(*Policy)), "\n")
+	if want := "spec.egress[0]: allow to [domains [_sip._tcp.a.org]] []\n" +
+		"spec.egress[1]: deny to [blocks [{::/0 []}]] []"; got != want {
+		t.Errorf("%s, want %s", got, want)
+	}
+}
+
+// TestServedBlocks: prefixes that an API server takes are taken, with the meaning that they have there.
+func TestServedBlocks(t *testing.T) {
+	for text, want := range map[string]string{
+		"010.001.0.0/16":       "10.1.0.0/16",
+		"::ffff:10.1.2.3/112":  "10.1.0.0/16",
+		"::ffff:10.1.2.3/128":  "10.1.2.3/32",
+		"10.0.0.1/08":          "10.0.0.0/8",
+		"::ffff:0:0/64":        "::/64",
+		"fd00::1/8":            "fd00::/8",
+		"10.0.0.0/33":          "",
+		"10.0.0.0":             "",
+		"fe80::%eth0/64":       "",
+		"::ffff:300.0.0.0/112": "",
+	} {
+		p := &networkingv1.NetworkPolicy{}
+		p.Name, p.Namespace = "p", "shop"
+		p.Spec.Ingress = []networkingv1.NetworkPolicyIngressRule{{From: []networkingv1.NetworkPolicyPeer{
+			{IPBlock: &networkingv1.IPBlock{CIDR: text}}}}}
+		o, refused := FromTyped(p)
+		got := ""
+		if refused == nil {
+			got = o.Spec.(*Policy).Rules[0].Peers[0].Blocks[0].Prefix.String()
+		}
+		if got != want {
+			t.Errorf("%s is %q, want %q", text, got, want)
+		}
+	}
+}
+
+// TestPairs: what the dataplane makes of a policy does not grow with the product of what the policy says.
+func TestPairs(t *testing.T) {
+	rule := func(peers, ports int) string {
+		var from, to []string
+		for i := range peers {
+			from = append(from, fmt.Sprintf("{podSelector: {matchLabels: {app: a%d}}}", i))
+		}
+		for i := range ports {
+			to = append(to, fmt.Sprintf("{port: %d}", 2*i+1))
+		}
+		return fmt.Sprintf("{from: [%s], ports: [%s]}", strings.Join(from, ", "), strings.Join(to, ", "))
+	}
+	decodeOne(t, networkPolicy("{ingress: ["+rule(128, 128)+", "+rule(128, 128)+"]}"))
+	decodeOne(t, networkPolicy("{ingress: ["+rule(0, 32767)+"]}"))
+	checkRefused(t, []refusal{
+		{networkPolicy("{ingress: [" + rule(128, 128) + ", " + rule(128, 128) + ", " + rule(1, 1) + "]}"), "spec",
+			"32769 pairs of a peer and a port"},
+	})
 }

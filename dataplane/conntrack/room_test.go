@@ -206,7 +206,6 @@ func TestTakenUpForOthers(t *testing.T) {
 	for port := range uint16(40) {
 		p.SrcPort = 1000 + port
 		s := r.tab.seen(p, portB, r.now, 1)
-		s.Turn()
 		want := verdict.None
 		if port >= 10 {
 			want = verdict.SourceLimit
@@ -232,7 +231,7 @@ func TestFingerprint(t *testing.T) {
 		r.speakAll(`
 			c S 100 win 1000 ws 2: new none
 			s SA 500 ack 102 win 1000: tcp_without_flow none
-			s A 500 ack 101 win 1000: source_limit none
+			s A 500 ack 101 win 1000: tcp_without_flow none
 			s R 500: tcp_without_flow none
 			c SA 500 ack 101 win 1000: tcp_without_flow none`)
 		s, reason := r.see(r.segment("s SA 500 ack 101 win 2000 ws 3"))

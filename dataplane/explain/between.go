@@ -25,14 +25,17 @@ const endSteps = 2
 
 // merge makes one reply of what both nodes say: the source's is asked first, and where it denies the other's is not.
 func merge(out, in *api.ExplainReply) *api.ExplainReply {
-	r, staged, stagedRule := out, stagedOf(out), cmp.Or(out.StagedRule, out.Rule)
+	r := out
+	staged, stagedRule := stagedOf(out)
 	if out.Verdict == word(true) {
 		r = in
 		r.Steps = append(out.Steps, in.Steps[endSteps:]...)
 		r.Rule = cmp.Or(in.Rule, out.Rule)
 	}
 	if staged == word(true) {
-		staged, stagedRule = stagedOf(in), cmp.Or(in.StagedRule, in.Rule, stagedRule)
+		let := stagedRule
+		staged, stagedRule = stagedOf(in)
+		stagedRule = cmp.Or(stagedRule, let)
 	}
 	if r.StagedVerdict, r.StagedRule = staged, stagedRule; staged == r.Verdict {
 		r.StagedVerdict, r.StagedRule = "", ""
@@ -40,5 +43,10 @@ func merge(out, in *api.ExplainReply) *api.ExplainReply {
 	return r
 }
 
-// stagedOf is the verdict if staged policies were enforced.
-func stagedOf(r *api.ExplainReply) string { return cmp.Or(r.StagedVerdict, r.Verdict) }
+// stagedOf is the verdict if staged policies were enforced, and its rule: empty where none had to decide.
+func stagedOf(r *api.ExplainReply) (word, rule string) {
+	if r.StagedVerdict != "" {
+		return r.StagedVerdict, r.StagedRule
+	}
+	return r.Verdict, r.Rule
+}

@@ -90,6 +90,10 @@ func TestMerge(t *testing.T) {
 			"deny a   [from to a]"},
 		{"staged lets at the destination", reply("allow", "a", "", ""), reply("deny", "b", "allow", "s"),
 			"deny b allow s [from to a b]"},
+		{"staged lets at the source without a rule", reply("deny", "a", "allow", ""), reply("allow", "", "", ""),
+			"deny a allow  [from to a]"},
+		{"staged lets at the destination without a rule", reply("allow", "", "", ""), reply("deny", "b", "allow", ""),
+			"deny b allow  [from to  b]"},
 	} {
 		r := merge(tt.out, tt.in)
 		if got := fmt.Sprint(r.Verdict, " ", r.Rule, " ", r.StagedVerdict, " ", r.StagedRule, " ", r.Steps); got != tt.want {

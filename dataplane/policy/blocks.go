@@ -65,39 +65,52 @@ type mention struct {
 }
 
 // mentions returns the prefixes that blocks name, each once. They are valid.
+//
+// A prefix is held where more blocks are around it than blocks except it: each block counts at its prefix, and is taken
+// off at the exceptions that are in no other one of its own. So what one costs does not depend on the others.
 func mentions(list []*api.PrefixSet) []mention {
-	held := map[netip.Prefix]bool{}
-	around := new(bart.Table[[]*bart.Lite]) // by block, what it excepts
+	named := map[netip.Prefix]bool{}
+	counts := new(bart.Table[int])
+	count := func(p netip.Prefix, by int) {
+		was, _ := counts.Get(p)
+		counts.Insert(p, was+by)
+	}
 	for _, b := range list {
 		p, _ := identity.Parse(b.GetPrefix())
-		held[p] = true
-		except := new(bart.Lite)
-		for _, e := range b.GetExcept() {
-			inner, _ := identity.Parse(e)
-			held[inner] = true
-			except.Insert(inner)
+		named[p] = true
+		count(p, 1)
+		for _, e := range outermost(b.GetExcept(), named) {
+			count(e, -1)
 		}
-		was, _ := around.Get(p)
-		around.Insert(p, append(was, except))
 	}
-	made := make([]mention, 0, len(held))
-	for p := range held {
-		made = append(made, mention{p, holds(around, p)})
+	made := make([]mention, 0, len(named))
+	for p := range named {
+		around := 0
+		for _, by := range counts.Supernets(p) {
+			around += by
+		}
+		made = append(made, mention{p, around > 0})
 	}
 	slices.SortFunc(made, func(a, b mention) int { return a.prefix.Compare(b.prefix) })
 	return made
 }
 
-// holds says whether one of the blocks holds a prefix without excepting it.
-func holds(around *bart.Table[[]*bart.Lite], p netip.Prefix) bool {
-	for _, excepts := range around.Supernets(p) {
-		for _, except := range excepts {
-			if !except.LookupPrefix(p) {
-				return true
-			}
+// outermost returns the prefixes of a list that are in no other one of it. All of them are named.
+func outermost(list []*api.Prefix, named map[netip.Prefix]bool) []netip.Prefix {
+	all := make([]netip.Prefix, 0, len(list))
+	for _, one := range list {
+		p, _ := identity.Parse(one)
+		named[p] = true
+		all = append(all, p)
+	}
+	slices.SortFunc(all, netip.Prefix.Compare) // what is around another one goes before it
+	outer := all[:0]
+	for _, p := range all {
+		if n := len(outer); n == 0 || !outer[n-1].Overlaps(p) {
+			outer = append(outer, p)
 		}
 	}
-	return false
+	return outer
 }
 
 // blockEditor makes the next blocks.

@@ -5,7 +5,6 @@ package policy
 import (
 	"slices"
 
-	"github.com/viaduct-net/viaduct/control/api"
 	"github.com/viaduct-net/viaduct/dataplane/identity"
 	"github.com/viaduct-net/viaduct/dataplane/packet"
 	"github.com/viaduct-net/viaduct/dataplane/policy/names"
@@ -62,16 +61,6 @@ func (t *Table) in(e *end, set uint32) bool {
 	for i := range e.learned.Len {
 		if _, found := slices.BinarySearch(t.patterns.Sets(e.learned.Patterns[i]), set); found {
 			return true
-		}
-	}
-	return false
-}
-
-// hasName says whether the end is an identity with this name for the flow's destination port.
-func (t *Table) hasName(e *end, name string, proto api.Protocol, q *Query) bool {
-	for _, p := range t.ids.Get(e.id).GetNamedPorts() {
-		if p.GetPort() == uint32(q.DstPort) && p.GetProtocol() == api.Protocol(q.Proto) && p.GetName() == name {
-			return proto == api.Protocol_PROTOCOL_ANY || proto == p.GetProtocol()
 		}
 	}
 	return false

@@ -39,7 +39,8 @@ const rulesAt = 2
 type policy struct {
 	config *api.Policy
 	first  RuleID
-	named  bool // an ingress rule names ports, which are the subject's
+	named  bool     // an ingress rule names ports, which are the subject's
+	rules  [2]rules // by direction
 }
 
 func (p *policy) ids() RuleID { return rulesAt + RuleID(len(p.config.GetRules())) }

@@ -44,7 +44,7 @@ type side struct {
 	buckets []bucket // by set, ascending; first that of every peer, set 0; last one behind the end
 	cells   []cell
 	rules   []ranked // by rank
-	named   []named  // by set and rank
+	named   []named  // by name, rank and set
 }
 
 // empty says whether the policies say nothing of the direction.
@@ -199,22 +199,22 @@ func (s *side) visit(i int, key uint32, best *ranks) {
 	}
 }
 
-// matchNamed takes the rules into account that name ports. There are few, and most peers have no name for the port.
+// matchNamed takes the rules into account that name ports. Most peers have no name for the port, and what the others
+// have is found by the name.
 func (t *Table) matchNamed(s *side, q *Query, peer *end, best *ranks) {
-	at := func(set uint32) int {
-		return sort.Search(len(s.named), func(i int) bool { return s.named[i].set >= set })
-	}
-	for i := at(0); i < len(s.named); {
-		set := s.named[i].set
-		next := at(set + 1)
-		if set == 0 || t.in(peer, set) {
-			for _, n := range s.named[i:next] {
-				if n.rank < best[n.tier] && t.hasName(peer, n.name, n.protocol, q) {
-					best[n.tier] = n.rank
-				}
+	for _, p := range t.ids.Get(peer.id).GetNamedPorts() {
+		if p.GetPort() != uint32(q.DstPort) || p.GetProtocol() != api.Protocol(q.Proto) {
+			continue
+		}
+		name := p.GetName()
+		at := sort.Search(len(s.named), func(i int) bool { return s.named[i].name >= name })
+		for ; at < len(s.named) && s.named[at].name == name; at++ {
+			n := &s.named[at]
+			if n.rank < best[n.tier] && (n.protocol == api.Protocol_PROTOCOL_ANY || n.protocol == p.GetProtocol()) &&
+				(n.set == 0 || t.in(peer, n.set)) {
+				best[n.tier] = n.rank
 			}
 		}
-		i = next
 	}
 }
 

@@ -37,6 +37,7 @@ func (b *builder) setPolicies(set []*api.Policy, removed []string) error {
 			gone[was] = true
 		}
 		p := &policy{config: cfg, first: b.t.nextRule, named: namesSubjects(cfg)}
+		p.rules = [2]rules{ingress: rulesOf(cfg, ingress), egress: rulesOf(cfg, egress)}
 		b.t.nextRule += p.ids()
 		made = append(made, p)
 	}
