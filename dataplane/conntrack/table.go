@@ -135,7 +135,7 @@ type Seen struct {
 	Reason verdict.Reason
 	// Reply: the packet goes from the end that was asked to the one that opened the flow, or would.
 	Reply bool
-	// Either, of NewFlow: who opened the flow is not known, and policy is to let it by the tuple and by the reverse (Turn).
+	// Either, of NewFlow: who opened the flow is not known; policy is to let it by the tuple and by the reverse (Turn).
 	Either bool
 	// Moved, of Known and Stale: the packet came by another port than its end is known to be behind. Where that port or
 	// this one has a station, it is not from there.

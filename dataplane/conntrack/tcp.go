@@ -212,10 +212,10 @@ func (t *Table) unknownTCP(sh *shard, p *packet.Packet, in packet.PortID, from u
 // 49152 and up): who speaks from one of them to another port has opened the connection, as far as can be told.
 const ephemeral = 32768
 
-// midStream says who has opened the connection of a segment that nobody knows. The answer of an end that was asked opens
-// nothing: what was revoked or denied before a restart would go on as a connection of that end's. Until loose ends it is
-// taken for the answer that it is, and policy asked about the one who asked. Where the ports do not tell, policy has to
-// let it either way then.
+// midStream says who has opened the connection of a segment that nobody knows. The answer of an end that was asked
+// opens nothing: what was revoked or denied before a restart would go on as a connection of that end's. Until loose
+// ends it is taken for the answer that it is, and policy asked about the one who asked. Where the ports do not tell,
+// policy has to let it either way then.
 func midStream(p *packet.Packet, loose bool, s *Seen) {
 	from, to := p.SrcPort >= ephemeral, p.DstPort >= ephemeral
 	switch {

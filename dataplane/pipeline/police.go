@@ -67,15 +67,20 @@ func (l *Pipeline) judgeFlow(p *packet.Packet, in, out *tables.Port) verdict.Rea
 // a link, whether its source is a station's of this node: not what the world sends by the host's port or a link's may
 // be taken for a pod's. A first packet by the host's may be: the host translates what pods send to services.
 func (l *Pipeline) forged(p *packet.Packet, in *tables.Port) bool {
-	if !in.Shared() || in.Station.Has(p.Src) {
-		return false
-	}
-	group := l.t.FIB.Lookup(p.Src)
+	return in.Shared() && !in.Station.Has(p.Src) && l.owner(p.Src) != nil
+}
+
+// owner is the port whose station has an address; nil where none of this node's has.
+func (l *Pipeline) owner(a packet.Addr) *tables.Port {
+	group := l.t.FIB.Lookup(a)
 	if group == nil || group.Kind != route.Forward {
-		return false
+		return nil
 	}
-	owner := l.t.Port(group.Select(p.FlowHash).Port)
-	return owner != nil && owner.Station.Has(p.Src)
+	port := l.t.Port(group.Select(0).Port) // an address of a station's leads to it alone
+	if port == nil || !port.Station.Has(a) {
+		return nil
+	}
+	return port
 }
 
 // judgeNew judges a flow that the packet would open, or, of what was open before this dataplane was, would take up
@@ -131,6 +136,11 @@ func (l *Pipeline) consult(in, out *tables.Port, existing bool) policy.Verdict {
 	f := &l.seen.Tuple
 	q := tables.Query(opener, responder, f.Src, f.Dst, f.Proto, f.DstPort)
 	q.Names, q.Port, q.Now, q.Existing = l.names, opener.ID, l.now, existing
+	if opener.Station.Router && !q.Egress {
+		if pod := l.owner(f.Src); pod != nil { // which the host's stack has led elsewhere than it was sent
+			q.Egress, q.Port = true, pod.ID
+		}
+	}
 	return l.t.Policy.Judge(&q)
 }
 

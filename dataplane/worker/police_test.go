@@ -403,3 +403,21 @@ func TestFloodByTheHostsPort(t *testing.T) {
 		t.Errorf("%d SYNs have to be repeated", s.Unrepeated)
 	}
 }
+
+// What a pod sends to a service, and the host's stack leads on to another pod, is judged by both pods' policies when it
+// comes back.
+func TestWhatTheHostLedElsewhere(t *testing.T) {
+	for _, f := range podFamilies {
+		r := newRig(t, closed)
+		if out := r.talk(theHost, f.a, f.b); len(out) != 1 {
+			t.Errorf("%d packets left that both let", len(out))
+		}
+		r = newRig(t, func(s *api.Snapshot) {
+			closed(s)
+			s.Policies[0].Egress = true // and no rule lets anything out
+		})
+		if out := r.talk(theHost, f.a, f.b); len(out) != 0 || r.count(theHost, verdict.EgressDenied) != 1 {
+			t.Errorf("%d packets left that the sender's policy denies", len(out))
+		}
+	}
+}

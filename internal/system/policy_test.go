@@ -50,8 +50,8 @@ func newStage(t *testing.T, more ...string) *stage {
 }
 
 // configure says what the node's settings are, with more lines.
-func (s *podSite) configure(more ...string) {
-	s.write("node.yaml", nodeManifest("node", "{device: up, mode: kernel}\n  "+strings.Join(more, "\n  "),
+func (p *podSite) configure(more ...string) {
+	p.write("node.yaml", nodeManifest("node", "{device: up, mode: kernel}\n  "+strings.Join(more, "\n  "),
 		[]string{"10.244.1.0/24", "fd00:244:1::/64"}, "192.0.2.1", "2001:db8::1"))
 }
 

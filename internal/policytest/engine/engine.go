@@ -56,7 +56,9 @@ const maxPods, maxNames = 256, 256
 func New(c *oracle.Cluster, node string) (*Engine, error) {
 	e := &Engine{node: node, compiler: compile.New(compile.Node{Name: node}), now: 1e12,
 		attached: map[string]*compile.Attachment{}, names: names.NewStore(maxPods, maxNames)}
-	e.pipeline.Init(conntrack.New(conntrack.Config{Flows: flows, PerPort: flows, PerSource: flows, Handshakes: flows}), e.names)
+	e.pipeline.Init(conntrack.New(conntrack.Config{
+		Flows: flows, PerPort: flows, PerSource: flows, Handshakes: flows,
+	}), e.names)
 	return e, e.Apply(c)
 }
 
