@@ -15,6 +15,9 @@ const headroom = 256
 // tickInterval is how often neighbour timers run and held packets are looked through, in nanoseconds.
 const tickInterval = int64(100e6)
 
+// sweepParts is in how many ticks all shards of the table of flows are swept a little: packets wait meanwhile.
+const sweepParts = 4
+
 // tick does what is due ten times a second.
 func (w *Worker) tick() {
 	if w.now-w.advanced < tickInterval {
@@ -29,7 +32,8 @@ func (w *Worker) tick() {
 	w.freeFrames.Store(uint64(w.pool.Free()))
 	if w.timers {
 		w.tables.Neighbors.Advance(w.now, w.probe)
-		w.flows.Sweep(w.now, 0, 1)
+		w.flows.Sweep(w.now, w.swept, sweepParts)
+		w.swept = (w.swept + 1) % sweepParts
 	}
 }
 

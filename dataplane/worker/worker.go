@@ -80,6 +80,7 @@ type Worker struct {
 		group [BatchSize]*route.Group
 		flow  [BatchSize]uint64
 	}
+	swept     int  // the part of the table of flows that is swept next
 	manyFlows bool // so that it is worth while to look them up ahead
 	one       [1]xsk.Desc
 	polled    [1]unix.PollFd
