@@ -3,40 +3,68 @@
 package conntrack
 
 import (
+	"fmt"
+	"runtime"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
 
-// memory is the arrays of all shards, without a pointer in them: the collector does not look inside.
+// memory is the arrays of all shards, outside the collector's heap: it has nothing to look for in them, and their size
+// is not to make it wait with the rest. It is taken at once, but for syns, which only a flood touches.
 type memory struct {
 	entries []entry
 	slots   []uint64
 	links   []link
 	marks   []uint64
 	syns    []uint32
+	held    *mapping
 }
+
+// mapping is what the kernel gave, for as long as somebody refers to it.
+type mapping struct{ bytes []byte }
 
 func reserve(shards, each, slots int) memory {
-	return memory{
-		entries: huge[entry](shards * each),
-		slots:   huge[uint64](shards * slots),
-		links:   make([]link, shards*(each+1)),
-		marks:   make([]uint64, shards*slots/2),
-		syns:    make([]uint32, shards*max(min(repeatFactor*shards*each, repeatMax)/shards/repeatWays, 1)*repeatWays),
-	}
+	syns := max(min(repeatFactor*shards*each, repeatMax)/shards/repeatWays, 1) * repeatWays
+	m := memory{held: mapped(size[entry](shards*each) + size[uint64](shards*slots) + size[link](shards*(each+1)) +
+		size[uint64](shards*slots/2) + size[uint32](shards*syns))}
+	rest := m.held.bytes
+	m.entries, rest = carve[entry](rest, shards*each)
+	m.slots, rest = carve[uint64](rest, shards*slots)
+	m.links, rest = carve[link](rest, shards*(each+1))
+	m.marks, rest = carve[uint64](rest, shards*slots/2)
+	touch(m.held.bytes[:len(m.held.bytes)-len(rest)])
+	m.syns, _ = carve[uint32](rest, shards*syns)
+	return m
 }
 
-// huge makes an array for which the kernel is asked to use huge pages: flows are looked up in no order, and with pages
-// of 4 KB each look would miss the TLB too. A kernel that has none gives others.
-func huge[T any](n int) []T {
-	const page = 2 << 20
-	a := make([]T, n)
-	b := unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(a))), uintptr(n)*unsafe.Sizeof(*new(T)))
-	at := uintptr(unsafe.Pointer(unsafe.SliceData(b)))
-	if skip := int(-at & (page - 1)); len(b) >= skip+page {
-		b = b[skip:]
-		_ = unix.Madvise(b[:len(b)&^(page-1)], unix.MADV_HUGEPAGE)
+const cacheLine, smallPage = 64, 4096
+
+// size is what an array takes, in bytes: whole cache lines.
+func size[T any](n int) int {
+	return (n*int(unsafe.Sizeof(*new(T))) + cacheLine - 1) &^ (cacheLine - 1)
+}
+
+// carve takes an array off the front of b, whose address is that of a cache line.
+func carve[T any](b []byte, n int) ([]T, []byte) {
+	return unsafe.Slice((*T)(unsafe.Pointer(unsafe.SliceData(b))), n), b[size[T](n):]
+}
+
+// mapped asks the kernel for zeroed memory, in huge pages if it has some: flows are looked up in no order, and with
+// pages of 4 KB each look would miss the TLB too. Where there is no memory it panics, as make does.
+func mapped(bytes int) *mapping {
+	b, err := unix.Mmap(-1, 0, bytes, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_NORESERVE)
+	if err != nil {
+		panic(fmt.Sprintf("no memory for a table of flows of %d bytes: %v", bytes, err))
 	}
-	return a
+	_ = unix.Madvise(b, unix.MADV_HUGEPAGE)
+	m := &mapping{b}
+	runtime.AddCleanup(m, func(b []byte) { _ = unix.Munmap(b) }, b)
+	return m
+}
+
+func touch(b []byte) {
+	for i := 0; i < len(b); i += smallPage {
+		b[i] = 0
+	}
 }

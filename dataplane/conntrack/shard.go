@@ -20,6 +20,7 @@ type shard struct {
 	marks   []uint64
 	syns    []uint32 // see repeat.go
 	limits  *limits
+	held    *mapping // that the arrays are of
 
 	lists  [numClasses]list // classHalf and classDone by age; the free entries in classOpen's place
 	cursor uint32           // of Sweep
@@ -36,7 +37,7 @@ type link struct{ older, newer uint32 }
 type list struct{ oldest, newest uint32 }
 
 func (sh *shard) init(l *limits, m memory, i, shards, each, slots int) {
-	sh.limits = l
+	sh.limits, sh.held = l, m.held
 	sh.slots = m.slots[i*slots : (i+1)*slots]
 	sh.entries = m.entries[i*each : (i+1)*each]
 	sh.links = m.links[i*(each+1) : (i+1)*(each+1)]
