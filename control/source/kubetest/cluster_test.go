@@ -69,6 +69,7 @@ func (c *cluster) apply(o *unstructured.Unstructured) {
 	options := metav1.ApplyOptions{FieldManager: "test", Force: true}
 	_, before := c.of(o).Get(ctx, o.GetName(), metav1.GetOptions{})
 	status, hasStatus := o.Object["status"]
+	hasStatus = hasStatus && o.GetKind() != "CustomResourceDefinition" // whose status is the server's to write
 	body := o.DeepCopy()
 	delete(body.Object, "status")
 	if _, err := c.of(o).Apply(ctx, o.GetName(), body, options); err != nil {
