@@ -328,7 +328,8 @@ type FlowTable struct {
 	// Of them those that nobody has answered yet.
 	HalfOpen uint64 `protobuf:"varint,3,opt,name=half_open,json=halfOpen,proto3" json:"half_open,omitempty"`
 	Opened   uint64 `protobuf:"varint,4,opt,name=opened,proto3" json:"opened,omitempty"`
-	// Ended by their own packets, by time, by a policy that no longer lets them, and to make room for others.
+	// Over and given back; forgotten by time; no longer let by policy, and kept so that they stay quiet; and pushed out to
+	// make room for others.
 	Closed  uint64 `protobuf:"varint,5,opt,name=closed,proto3" json:"closed,omitempty"`
 	Expired uint64 `protobuf:"varint,6,opt,name=expired,proto3" json:"expired,omitempty"`
 	Revoked uint64 `protobuf:"varint,7,opt,name=revoked,proto3" json:"revoked,omitempty"`
