@@ -53,7 +53,8 @@ func carve[T any](b []byte, n int) ([]T, []byte) {
 // mapped asks the kernel for zeroed memory, in huge pages if it has some: flows are looked up in no order, and with
 // pages of 4 KB each look would miss the TLB too. Where there is no memory it panics, as make does.
 func mapped(bytes int) *mapping {
-	b, err := unix.Mmap(-1, 0, bytes, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_NORESERVE)
+	const anonymous = unix.MAP_PRIVATE | unix.MAP_ANONYMOUS | unix.MAP_NORESERVE
+	b, err := unix.Mmap(-1, 0, bytes, unix.PROT_READ|unix.PROT_WRITE, anonymous)
 	if err != nil {
 		panic(fmt.Sprintf("no memory for a table of flows of %d bytes: %v", bytes, err))
 	}

@@ -4,8 +4,8 @@ package conntrack
 
 import "github.com/viaduct-net/viaduct/dataplane/packet"
 
-// sweepShare is the reciprocal of the share of a shard that one call of Sweep looks at: 32 calls for each part go round.
-// It holds a lock for microseconds.
+// sweepShare is the reciprocal of the share of a shard that one call of Sweep looks at: 32 calls for each part go
+// round. It holds a lock for microseconds.
 const sweepShare = 32
 
 // Sweep frees expired entries, of the shards whose number modulo parts is part. It looks at a few of them in each
