@@ -62,8 +62,10 @@ func addresses(m []byte) (list []packet.Addr) {
 			break
 		}
 		r := dnsmessage.Resource{Header: h}
-		switch h.Type {
-		case dnsmessage.TypeA, dnsmessage.TypeAAAA, dnsmessage.TypeCNAME:
+		switch kind := h.Type; {
+		case h.Class != dnsmessage.ClassINET: // which may hold anything
+			err = parser.SkipAnswer()
+		case kind == dnsmessage.TypeA, kind == dnsmessage.TypeAAAA, kind == dnsmessage.TypeCNAME:
 			r, err = parser.Answer()
 		default:
 			err = parser.SkipAnswer()
