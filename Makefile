@@ -18,7 +18,7 @@ PACKAGES := clang:/usr/bin/clang llvm:/usr/bin/llvm-strip clang-format:/usr/bin/
 	libbpf-dev:/usr/include/bpf/bpf_helpers.h libc6-dev:/usr/include/assert.h \
 	linux-libc-dev:/usr/include/linux/bpf.h gcc:/usr/bin/gcc \
 	tshark:/usr/bin/tshark etcd-server:/usr/bin/etcd etcd-client:/usr/bin/etcdctl \
-	containernetworking-plugins:/usr/lib/cni/bridge iptables:/usr/sbin/iptables \
+	containernetworking-plugins:/usr/lib/cni/bridge iptables:/usr/sbin/iptables nftables:/usr/sbin/nft \
 	containerd:/usr/bin/containerd runc:/usr/sbin/runc
 
 # Modules of their own, so that what only they need stays out of everybody's go.mod.

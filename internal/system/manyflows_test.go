@@ -257,6 +257,7 @@ func (m *flood) send(may func(sent int) error) error {
 			if err != nil && !errors.Is(err, unix.ENOBUFS) {
 				return err
 			}
+			done = max(done, 0) // -1 when there was no buffer for the first
 			left, sent = left[done:], sent+done
 		}
 	}
