@@ -4,8 +4,6 @@ package forwarder
 
 import (
 	"cmp"
-	"fmt"
-	"net/netip"
 	"slices"
 
 	"github.com/viaduct-net/viaduct/dataplane/api"
@@ -20,11 +18,10 @@ import (
 func (f *Forwarder) Denials(r *api.DenialsRequest) (*api.DenialsReply, error) {
 	var address packet.Addr
 	if r.Address != "" {
-		a, err := netip.ParseAddr(r.Address)
-		if err != nil {
-			return nil, fmt.Errorf("%q is not an address", r.Address)
+		var err error
+		if address, err = parseAddress(r.Address); err != nil {
+			return nil, err
 		}
-		address = packet.AddrFrom(a.Unmap())
 	}
 	f.mu.Lock()
 	var all []denial.Denial

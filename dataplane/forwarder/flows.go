@@ -119,16 +119,24 @@ func (f *Forwarder) Flows(r *api.FlowsRequest) (iter.Seq[*api.Flow], error) {
 	}, nil
 }
 
+// parseAddress reads an address that somebody asks about.
+func parseAddress(text string) (packet.Addr, error) {
+	a, err := netip.ParseAddr(text)
+	if err != nil {
+		return packet.Addr{}, fmt.Errorf("%q is not an address", text)
+	}
+	return packet.AddrFrom(a.Unmap()), nil
+}
+
 func (f *Forwarder) flowFilter(r *api.FlowsRequest) (func(*conntrack.Flow) bool, error) {
 	var address packet.Addr
 	var port packet.PortID
 	var proto packet.IPProto
 	if r.Address != "" {
-		a, err := netip.ParseAddr(r.Address)
-		if err != nil {
-			return nil, fmt.Errorf("%q is not an address", r.Address)
+		var err error
+		if address, err = parseAddress(r.Address); err != nil {
+			return nil, err
 		}
-		address = packet.AddrFrom(a.Unmap())
 	}
 	if p := f.tables.Load().ByName(r.Port); p != nil {
 		port = p.ID

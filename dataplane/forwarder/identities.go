@@ -3,9 +3,7 @@
 package forwarder
 
 import (
-	"fmt"
 	"iter"
-	"net/netip"
 	"strings"
 
 	controlapi "github.com/viaduct-net/viaduct/control/api"
@@ -19,9 +17,9 @@ import (
 func (f *Forwarder) Identities(r *api.IdentitiesRequest) (iter.Seq[*api.Identity], uint64, error) {
 	t := f.tables.Load()
 	if r.Address != "" {
-		address, err := netip.ParseAddr(r.Address)
+		address, err := parseAddress(r.Address)
 		if err != nil {
-			return nil, 0, fmt.Errorf("address %q: %w", r.Address, err)
+			return nil, 0, err
 		}
 		return identityOf(t, address, r.Namespace), t.Epoch, nil
 	}
@@ -42,8 +40,8 @@ func (f *Forwarder) Identities(r *api.IdentitiesRequest) (iter.Seq[*api.Identity
 }
 
 // identityOf is the list of the one identity that an address has, if it is of the namespace.
-func identityOf(t *tables.Tables, a netip.Addr, namespace string) iter.Seq[*api.Identity] {
-	id := t.Identities.Of(packet.AddrFrom(a.Unmap()))
+func identityOf(t *tables.Tables, a packet.Addr, namespace string) iter.Seq[*api.Identity] {
+	id := t.Identities.Of(a)
 	i := t.Identities.Get(id)
 	return func(yield func(*api.Identity) bool) {
 		if i != nil && (namespace == "" || i.Namespace == namespace) {

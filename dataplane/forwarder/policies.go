@@ -4,7 +4,6 @@ package forwarder
 
 import (
 	"fmt"
-	"net/netip"
 	"slices"
 	"strings"
 
@@ -19,11 +18,11 @@ func (f *Forwarder) Policies(r *api.PoliciesRequest) (list []*api.Policy, epoch 
 	s := f.InForce()
 	wanted := func(p *api.Policy) bool { return isNamed(p.GetName(), r.Name) }
 	if r.Address != "" {
-		a, err := netip.ParseAddr(r.Address)
+		address, err := parseAddress(r.Address)
 		if err != nil {
-			return nil, 0, fmt.Errorf("%q is not an address", r.Address)
+			return nil, 0, err
 		}
-		id := uint32(f.tables.Load().Identities.Of(packet.AddrFrom(a.Unmap())))
+		id := uint32(f.tables.Load().Identities.Of(address))
 		named := wanted
 		wanted = func(p *api.Policy) bool { return named(p) && slices.Contains(p.Subjects, id) }
 	}
@@ -41,11 +40,10 @@ func (f *Forwarder) Explain(r *api.ExplainRequest) (*api.ExplainReply, error) {
 	t := f.tables.Load()
 	var ends [2]packet.Addr
 	for i, text := range []string{r.Source, r.Destination} {
-		a, err := netip.ParseAddr(text)
-		if err != nil {
-			return nil, fmt.Errorf("%q is not an address", text)
+		var err error
+		if ends[i], err = parseAddress(text); err != nil {
+			return nil, err
 		}
-		ends[i] = packet.AddrFrom(a.Unmap())
 	}
 	proto, err := explain.ParseProtocol(r.Protocol)
 	switch {
