@@ -44,13 +44,9 @@ func flows(f *Flags) *cobra.Command {
 	}
 	var ask api.FlowsRequest
 	c.Flags().StringVar(&ask.Address, "address", "", "only those with this address at either end")
-	c.Flags().StringVar(&ask.Port, "port", "", "only those that come in or go out by this port")
 	c.Flags().StringVar(&ask.Protocol, "protocol", "", "only those of tcp, udp, sctp, icmp, icmpv6 or a number")
 	c.Flags().Uint32Var(&ask.Limit, "limit", 1000, "at most so many; 0: all")
-	_ = c.RegisterFlagCompletionFunc("port", func(c *cobra.Command, _ []string, _ string) (
-		[]string, cobra.ShellCompDirective) {
-		return portNames(c.Context(), f.Run), cobra.ShellCompDirectiveNoFileComp
-	})
+	portFlag(f, c, &ask.Port, "only those that come in or go out by this port")
 	_ = c.RegisterFlagCompletionFunc("protocol", cobra.FixedCompletions(
 		[]string{"tcp", "udp", "sctp", "icmp", "icmpv6"}, cobra.ShellCompDirectiveNoFileComp))
 	return command(f, c, func(*cobra.Command, []string) view[*api.FlowsReply] {
@@ -74,11 +70,7 @@ let in and that policies which are staged would have denied. Each worker remembe
 	}
 	var ask api.DenialsRequest
 	c.Flags().StringVar(&ask.Address, "address", "", "only of flows with this address at either end")
-	c.Flags().StringVar(&ask.Port, "port", "", "only of flows that come in or would go out by this port")
-	_ = c.RegisterFlagCompletionFunc("port", func(c *cobra.Command, _ []string, _ string) (
-		[]string, cobra.ShellCompDirective) {
-		return portNames(c.Context(), f.Run), cobra.ShellCompDirectiveNoFileComp
-	})
+	portFlag(f, c, &ask.Port, "only of flows that come in or would go out by this port")
 	return command(f, c, func(*cobra.Command, []string) view[*api.DenialsReply] {
 		return view[*api.DenialsReply]{
 			ask: func(ctx context.Context, c *Client) (*api.DenialsReply, error) {
@@ -92,6 +84,15 @@ let in and that policies which are staged would have denied. Each worker remembe
 // Denials asks for the flows that policy denied lately.
 func (c *Client) Denials(ctx context.Context, ask *api.DenialsRequest) (*api.DenialsReply, error) {
 	return plain(c.rpc.Denials(ctx, ask))
+}
+
+// portFlag gives c the flag --port, completed from the running dataplane.
+func portFlag(f *Flags, c *cobra.Command, port *string, usage string) {
+	c.Flags().StringVar(port, "port", "", usage)
+	_ = c.RegisterFlagCompletionFunc("port", func(c *cobra.Command, _ []string, _ string) (
+		[]string, cobra.ShellCompDirective) {
+		return portNames(c.Context(), f.Run), cobra.ShellCompDirectiveNoFileComp
+	})
 }
 
 // Policies asks for the policies in force and gathers the stream into one reply.
