@@ -53,6 +53,7 @@ func (d *Delta) Apply(base *Snapshot) (*Snapshot, error) {
 		set.GetPeerSets()...), keys(d.GetRemovedPeerSets(), peerSetKey), comparePeerSets)
 	next.Services = merge(&m, base.GetServices(), set.GetServices(),
 		keys(d.GetRemovedServices(), serviceKey), compareServices)
+	next.Egress = merge(&m, base.GetEgress(), set.GetEgress(), keys(d.GetRemovedEgress(), egressKey), compareEgress)
 	next.Tunnels = merge(&m, base.GetTunnels(), set.GetTunnels(), keys(d.GetRemovedTunnels(), tunnelKey), compareTunnels)
 	next.Mirrors = merge(&m, base.GetMirrors(), set.GetMirrors(), keys(d.GetRemovedMirrors(), mirrorKey), compareMirrors)
 	next.Limits = merge(&m, base.GetLimits(), set.GetLimits(), keys(d.GetRemovedLimits(), limitKey), compareLimits)
@@ -77,6 +78,7 @@ func Difference(from, to *Snapshot) *Delta {
 		policies   []*Policy
 		peerSets   []*PeerSet
 		services   []*Service
+		egress     []*Egress
 		tunnels    []*Tunnel
 		mirrors    []*Mirror
 		limits     []*Limit
@@ -93,6 +95,7 @@ func Difference(from, to *Snapshot) *Delta {
 	set.PeerSets, removed.peerSets = differ(from.GetPeerSets(), to.GetPeerSets(), comparePeerSets)
 	d.changeMembers(from.GetPeerSets())
 	set.Services, removed.services = differ(from.GetServices(), to.GetServices(), compareServices)
+	set.Egress, removed.egress = differ(from.GetEgress(), to.GetEgress(), compareEgress)
 	set.Tunnels, removed.tunnels = differ(from.GetTunnels(), to.GetTunnels(), compareTunnels)
 	set.Mirrors, removed.mirrors = differ(from.GetMirrors(), to.GetMirrors(), compareMirrors)
 	set.Limits, removed.limits = differ(from.GetLimits(), to.GetLimits(), compareLimits)
@@ -109,6 +112,7 @@ func Difference(from, to *Snapshot) *Delta {
 	d.RemovedPolicies = keys(removed.policies, (*Policy).GetName)
 	d.RemovedPeerSets = keys(removed.peerSets, (*PeerSet).GetId)
 	d.RemovedServices = keys(removed.services, (*Service).GetId)
+	d.RemovedEgress = keys(removed.egress, (*Egress).GetNamespace)
 	d.RemovedTunnels = keys(removed.tunnels, (*Tunnel).GetPort)
 	d.RemovedMirrors = keys(removed.mirrors, (*Mirror).GetName)
 	d.RemovedLimits = keys(removed.limits, (*Limit).GetPort)
@@ -130,6 +134,7 @@ func identityKey(id uint32) *Identity  { return &Identity{Id: id} }
 func policyKey(name string) *Policy    { return &Policy{Name: name} }
 func peerSetKey(id uint32) *PeerSet    { return &PeerSet{Id: id} }
 func serviceKey(id uint32) *Service    { return &Service{Id: id} }
+func egressKey(name string) *Egress    { return &Egress{Namespace: name} }
 func tunnelKey(port uint32) *Tunnel    { return &Tunnel{Port: port} }
 func mirrorKey(name string) *Mirror    { return &Mirror{Name: name} }
 func limitKey(port uint32) *Limit      { return &Limit{Port: port} }
@@ -143,6 +148,7 @@ func compareIdentities(a, b *Identity) int { return cmp.Compare(a.GetId(), b.Get
 func comparePolicies(a, b *Policy) int     { return strings.Compare(a.GetName(), b.GetName()) }
 func comparePeerSets(a, b *PeerSet) int    { return cmp.Compare(a.GetId(), b.GetId()) }
 func compareServices(a, b *Service) int    { return cmp.Compare(a.GetId(), b.GetId()) }
+func compareEgress(a, b *Egress) int       { return strings.Compare(a.GetNamespace(), b.GetNamespace()) }
 func compareTunnels(a, b *Tunnel) int      { return cmp.Compare(a.GetPort(), b.GetPort()) }
 func compareMirrors(a, b *Mirror) int      { return strings.Compare(a.GetName(), b.GetName()) }
 func compareLimits(a, b *Limit) int        { return cmp.Compare(a.GetPort(), b.GetPort()) }

@@ -65,7 +65,10 @@ func snapshot(t *rapid.T, epoch uint64) *api.Snapshot {
 			fmt.Sprint(value.Draw(t, "domain"))}})
 	}
 	for _, id := range ids("services") {
-		s.Services = append(s.Services, &api.Service{Id: id, Port: value.Draw(t, "service")})
+		s.Services = append(s.Services, &api.Service{Id: id, AffinitySeconds: value.Draw(t, "service")})
+	}
+	for _, id := range ids("egress") {
+		s.Egress = append(s.Egress, &api.Egress{Namespace: fmt.Sprint("n", id), Origin: value.Draw(t, "egress")})
 	}
 	for _, id := range ids("tunnels") {
 		s.Tunnels = append(s.Tunnels, &api.Tunnel{Port: id, Network: value.Draw(t, "tunnel")})

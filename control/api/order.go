@@ -18,6 +18,8 @@ func (s *Snapshot) Order() {
 	slices.SortFunc(s.IdentityPrefixes, compareIdentityPrefixes)
 	slices.SortFunc(s.Policies, comparePolicies)
 	slices.SortFunc(s.PeerSets, comparePeerSets)
+	slices.SortFunc(s.Services, compareServices)
+	slices.SortFunc(s.Egress, compareEgress)
 	slices.SortFunc(s.Limits, compareLimits)
 }
 
@@ -30,5 +32,7 @@ func (d *Delta) Order() {
 	slices.Sort(d.RemovedPolicies)
 	slices.Sort(d.RemovedPeerSets)
 	slices.SortFunc(d.PeerSetChanges, func(a, b *PeerSetChange) int { return cmp.Compare(a.GetId(), b.GetId()) })
+	slices.Sort(d.RemovedServices)
+	slices.Sort(d.RemovedEgress)
 	slices.Sort(d.RemovedLimits)
 }

@@ -500,50 +500,186 @@ func (PolicyRule_Action) EnumDescriptor() ([]byte, []int) {
 	return file_control_api_snapshot_proto_rawDescGZIP(), []int{18, 1}
 }
 
-type Service_Affinity int32
+type Service_Algorithm int32
 
 const (
-	Service_AFFINITY_NONE      Service_Affinity = 0
-	Service_AFFINITY_CLIENT_IP Service_Affinity = 1
+	// Absent from a valid service.
+	Service_ALGORITHM_NONE                 Service_Algorithm = 0
+	Service_ALGORITHM_RANDOM               Service_Algorithm = 1
+	Service_ALGORITHM_ROUND_ROBIN          Service_Algorithm = 2
+	Service_ALGORITHM_WEIGHTED_ROUND_ROBIN Service_Algorithm = 3
+	Service_ALGORITHM_LEAST_CONNECTIONS    Service_Algorithm = 4
+	// The better of two taken at random, by measured handshake time and connections.
+	Service_ALGORITHM_TWO_CHOICES Service_Algorithm = 5
+	// By the client's address.
+	Service_ALGORITHM_SOURCE_HASH Service_Algorithm = 6
+	// Consistent hashing of the flow (Maglev).
+	Service_ALGORITHM_MAGLEV Service_Algorithm = 7
+	// The same with bounded loads.
+	Service_ALGORITHM_MAGLEV_BOUNDED Service_Algorithm = 8
 )
 
-// Enum value maps for Service_Affinity.
+// Enum value maps for Service_Algorithm.
 var (
-	Service_Affinity_name = map[int32]string{
-		0: "AFFINITY_NONE",
-		1: "AFFINITY_CLIENT_IP",
+	Service_Algorithm_name = map[int32]string{
+		0: "ALGORITHM_NONE",
+		1: "ALGORITHM_RANDOM",
+		2: "ALGORITHM_ROUND_ROBIN",
+		3: "ALGORITHM_WEIGHTED_ROUND_ROBIN",
+		4: "ALGORITHM_LEAST_CONNECTIONS",
+		5: "ALGORITHM_TWO_CHOICES",
+		6: "ALGORITHM_SOURCE_HASH",
+		7: "ALGORITHM_MAGLEV",
+		8: "ALGORITHM_MAGLEV_BOUNDED",
 	}
-	Service_Affinity_value = map[string]int32{
-		"AFFINITY_NONE":      0,
-		"AFFINITY_CLIENT_IP": 1,
+	Service_Algorithm_value = map[string]int32{
+		"ALGORITHM_NONE":                 0,
+		"ALGORITHM_RANDOM":               1,
+		"ALGORITHM_ROUND_ROBIN":          2,
+		"ALGORITHM_WEIGHTED_ROUND_ROBIN": 3,
+		"ALGORITHM_LEAST_CONNECTIONS":    4,
+		"ALGORITHM_TWO_CHOICES":          5,
+		"ALGORITHM_SOURCE_HASH":          6,
+		"ALGORITHM_MAGLEV":               7,
+		"ALGORITHM_MAGLEV_BOUNDED":       8,
 	}
 )
 
-func (x Service_Affinity) Enum() *Service_Affinity {
-	p := new(Service_Affinity)
+func (x Service_Algorithm) Enum() *Service_Algorithm {
+	p := new(Service_Algorithm)
 	*p = x
 	return p
 }
 
-func (x Service_Affinity) String() string {
+func (x Service_Algorithm) String() string {
 	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
 }
 
-func (Service_Affinity) Descriptor() protoreflect.EnumDescriptor {
+func (Service_Algorithm) Descriptor() protoreflect.EnumDescriptor {
 	return file_control_api_snapshot_proto_enumTypes[9].Descriptor()
 }
 
-func (Service_Affinity) Type() protoreflect.EnumType {
+func (Service_Algorithm) Type() protoreflect.EnumType {
 	return &file_control_api_snapshot_proto_enumTypes[9]
 }
 
-func (x Service_Affinity) Number() protoreflect.EnumNumber {
+func (x Service_Algorithm) Number() protoreflect.EnumNumber {
 	return protoreflect.EnumNumber(x)
 }
 
-// Deprecated: Use Service_Affinity.Descriptor instead.
-func (Service_Affinity) EnumDescriptor() ([]byte, []int) {
+// Deprecated: Use Service_Algorithm.Descriptor instead.
+func (Service_Algorithm) EnumDescriptor() ([]byte, []int) {
 	return file_control_api_snapshot_proto_rawDescGZIP(), []int{21, 0}
+}
+
+// What becomes of TCP flows whose backend is gone from the list.
+type Service_Removal int32
+
+const (
+	// They go on for as long as their ends do.
+	Service_REMOVAL_DRAIN Service_Removal = 0
+	// Both ends are reset.
+	Service_REMOVAL_RESET Service_Removal = 1
+)
+
+// Enum value maps for Service_Removal.
+var (
+	Service_Removal_name = map[int32]string{
+		0: "REMOVAL_DRAIN",
+		1: "REMOVAL_RESET",
+	}
+	Service_Removal_value = map[string]int32{
+		"REMOVAL_DRAIN": 0,
+		"REMOVAL_RESET": 1,
+	}
+)
+
+func (x Service_Removal) Enum() *Service_Removal {
+	p := new(Service_Removal)
+	*p = x
+	return p
+}
+
+func (x Service_Removal) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Service_Removal) Descriptor() protoreflect.EnumDescriptor {
+	return file_control_api_snapshot_proto_enumTypes[10].Descriptor()
+}
+
+func (Service_Removal) Type() protoreflect.EnumType {
+	return &file_control_api_snapshot_proto_enumTypes[10]
+}
+
+func (x Service_Removal) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Service_Removal.Descriptor instead.
+func (Service_Removal) EnumDescriptor() ([]byte, []int) {
+	return file_control_api_snapshot_proto_rawDescGZIP(), []int{21, 1}
+}
+
+type Frontend_Kind int32
+
+const (
+	// Absent from a valid frontend.
+	Frontend_KIND_NONE          Frontend_Kind = 0
+	Frontend_KIND_CLUSTER_IP    Frontend_Kind = 1
+	Frontend_KIND_EXTERNAL_IP   Frontend_Kind = 2
+	Frontend_KIND_LOAD_BALANCER Frontend_Kind = 3
+	// At the addresses of the node that NodeSettings.node_port_prefixes says.
+	Frontend_KIND_NODE_PORT Frontend_Kind = 4
+	// Of one pod: at every address of the node, or at the one that is said.
+	Frontend_KIND_HOST_PORT Frontend_Kind = 5
+)
+
+// Enum value maps for Frontend_Kind.
+var (
+	Frontend_Kind_name = map[int32]string{
+		0: "KIND_NONE",
+		1: "KIND_CLUSTER_IP",
+		2: "KIND_EXTERNAL_IP",
+		3: "KIND_LOAD_BALANCER",
+		4: "KIND_NODE_PORT",
+		5: "KIND_HOST_PORT",
+	}
+	Frontend_Kind_value = map[string]int32{
+		"KIND_NONE":          0,
+		"KIND_CLUSTER_IP":    1,
+		"KIND_EXTERNAL_IP":   2,
+		"KIND_LOAD_BALANCER": 3,
+		"KIND_NODE_PORT":     4,
+		"KIND_HOST_PORT":     5,
+	}
+)
+
+func (x Frontend_Kind) Enum() *Frontend_Kind {
+	p := new(Frontend_Kind)
+	*p = x
+	return p
+}
+
+func (x Frontend_Kind) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Frontend_Kind) Descriptor() protoreflect.EnumDescriptor {
+	return file_control_api_snapshot_proto_enumTypes[11].Descriptor()
+}
+
+func (Frontend_Kind) Type() protoreflect.EnumType {
+	return &file_control_api_snapshot_proto_enumTypes[11]
+}
+
+func (x Frontend_Kind) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Frontend_Kind.Descriptor instead.
+func (Frontend_Kind) EnumDescriptor() ([]byte, []int) {
+	return file_control_api_snapshot_proto_rawDescGZIP(), []int{22, 0}
 }
 
 type Tunnel_Kind int32
@@ -583,11 +719,11 @@ func (x Tunnel_Kind) String() string {
 }
 
 func (Tunnel_Kind) Descriptor() protoreflect.EnumDescriptor {
-	return file_control_api_snapshot_proto_enumTypes[10].Descriptor()
+	return file_control_api_snapshot_proto_enumTypes[12].Descriptor()
 }
 
 func (Tunnel_Kind) Type() protoreflect.EnumType {
-	return &file_control_api_snapshot_proto_enumTypes[10]
+	return &file_control_api_snapshot_proto_enumTypes[12]
 }
 
 func (x Tunnel_Kind) Number() protoreflect.EnumNumber {
@@ -596,7 +732,7 @@ func (x Tunnel_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Tunnel_Kind.Descriptor instead.
 func (Tunnel_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_control_api_snapshot_proto_rawDescGZIP(), []int{23, 0}
+	return file_control_api_snapshot_proto_rawDescGZIP(), []int{25, 0}
 }
 
 // Snapshot is all that the dataplane of one node has to know.
@@ -628,8 +764,11 @@ type Snapshot struct {
 	Policies []*Policy `protobuf:"bytes,22,rep,name=policies,proto3" json:"policies,omitempty"`
 	// Ordered by id; ids are unique.
 	PeerSets []*PeerSet `protobuf:"bytes,23,rep,name=peer_sets,json=peerSets,proto3" json:"peer_sets,omitempty"`
-	// 30 to 39: services. Ordered by id.
+	// 30 to 39: services and translation.
+	// Ordered by id; ids are unique.
 	Services []*Service `protobuf:"bytes,30,rep,name=services,proto3" json:"services,omitempty"`
+	// Ordered by namespace; namespaces are unique.
+	Egress []*Egress `protobuf:"bytes,31,rep,name=egress,proto3" json:"egress,omitempty"`
 	// 40 to 49: between nodes. Ordered by port.
 	Tunnels []*Tunnel `protobuf:"bytes,40,rep,name=tunnels,proto3" json:"tunnels,omitempty"`
 	// 50 to 59: watching. Ordered by name.
@@ -761,6 +900,13 @@ func (x *Snapshot) GetServices() []*Service {
 	return nil
 }
 
+func (x *Snapshot) GetEgress() []*Egress {
+	if x != nil {
+		return x.Egress
+	}
+	return nil
+}
+
 func (x *Snapshot) GetTunnels() []*Tunnel {
 	if x != nil {
 		return x.Tunnels
@@ -809,6 +955,7 @@ type Delta struct {
 	PeerSetChanges []*PeerSetChange `protobuf:"bytes,24,rep,name=peer_set_changes,json=peerSetChanges,proto3" json:"peer_set_changes,omitempty"`
 	// 30 and on: as in Snapshot.
 	RemovedServices []uint32 `protobuf:"varint,30,rep,packed,name=removed_services,json=removedServices,proto3" json:"removed_services,omitempty"`
+	RemovedEgress   []string `protobuf:"bytes,31,rep,name=removed_egress,json=removedEgress,proto3" json:"removed_egress,omitempty"`
 	RemovedTunnels  []uint32 `protobuf:"varint,40,rep,packed,name=removed_tunnels,json=removedTunnels,proto3" json:"removed_tunnels,omitempty"`
 	RemovedMirrors  []string `protobuf:"bytes,50,rep,name=removed_mirrors,json=removedMirrors,proto3" json:"removed_mirrors,omitempty"`
 	RemovedLimits   []uint32 `protobuf:"varint,60,rep,packed,name=removed_limits,json=removedLimits,proto3" json:"removed_limits,omitempty"`
@@ -951,6 +1098,13 @@ func (x *Delta) GetRemovedServices() []uint32 {
 	return nil
 }
 
+func (x *Delta) GetRemovedEgress() []string {
+	if x != nil {
+		return x.RemovedEgress
+	}
+	return nil
+}
+
 func (x *Delta) GetRemovedTunnels() []uint32 {
 	if x != nil {
 		return x.RemovedTunnels
@@ -999,7 +1153,14 @@ type NodeSettings struct {
 	// Flows that are tracked at most; 0: 262144.
 	Flows uint32 `protobuf:"varint,12,opt,name=flows,proto3" json:"flows,omitempty"`
 	// Flows that one port may have opened at most; 0: a quarter of all.
-	FlowsPerPort  uint32 `protobuf:"varint,13,opt,name=flows_per_port,json=flowsPerPort,proto3" json:"flows_per_port,omitempty"`
+	FlowsPerPort uint32 `protobuf:"varint,13,opt,name=flows_per_port,json=flowsPerPort,proto3" json:"flows_per_port,omitempty"`
+	// The dataplane's own addresses among the node's pods', one of a family at most, 4 or 16 bytes, IPv4 first: those that
+	// flows take that come from the host's stack and go back to it.
+	DataplaneAddresses [][]byte `protobuf:"bytes,14,rep,name=dataplane_addresses,json=dataplaneAddresses,proto3" json:"dataplane_addresses,omitempty"`
+	// Addresses of the node at which node ports are; empty: all.
+	NodePortPrefixes []*Prefix `protobuf:"bytes,15,rep,name=node_port_prefixes,json=nodePortPrefixes,proto3" json:"node_port_prefixes,omitempty"`
+	// Destinations to which pods keep their addresses: those of the cluster, and configured ones. Ordered, unique.
+	Unmasqueraded []*Prefix `protobuf:"bytes,16,rep,name=unmasqueraded,proto3" json:"unmasqueraded,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1123,6 +1284,27 @@ func (x *NodeSettings) GetFlowsPerPort() uint32 {
 		return x.FlowsPerPort
 	}
 	return 0
+}
+
+func (x *NodeSettings) GetDataplaneAddresses() [][]byte {
+	if x != nil {
+		return x.DataplaneAddresses
+	}
+	return nil
+}
+
+func (x *NodeSettings) GetNodePortPrefixes() []*Prefix {
+	if x != nil {
+		return x.NodePortPrefixes
+	}
+	return nil
+}
+
+func (x *NodeSettings) GetUnmasqueraded() []*Prefix {
+	if x != nil {
+		return x.Unmasqueraded
+	}
+	return nil
 }
 
 // Uplink is the device that leads to the other nodes.
@@ -1448,8 +1630,10 @@ type HostRoute struct {
 	// Bits behind the prefix are zero.
 	Prefix *Prefix `protobuf:"bytes,1,opt,name=prefix,proto3" json:"prefix,omitempty"`
 	// The next router's address, 4 or 16 bytes, on a subnet of the host's; empty: to the dataplane, by the host port.
-	Via           []byte `protobuf:"bytes,2,opt,name=via,proto3" json:"via,omitempty"`
-	Origin        uint32 `protobuf:"varint,3,opt,name=origin,proto3" json:"origin,omitempty"`
+	Via    []byte `protobuf:"bytes,2,opt,name=via,proto3" json:"via,omitempty"`
+	Origin uint32 `protobuf:"varint,3,opt,name=origin,proto3" json:"origin,omitempty"`
+	// Whether services are there, not pods.
+	Service       bool `protobuf:"varint,4,opt,name=service,proto3" json:"service,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1503,6 +1687,13 @@ func (x *HostRoute) GetOrigin() uint32 {
 		return x.Origin
 	}
 	return 0
+}
+
+func (x *HostRoute) GetService() bool {
+	if x != nil {
+		return x.Service
+	}
+	return false
 }
 
 // NextHopGroup is what routes lead to. Equal groups are one.
@@ -2482,26 +2673,32 @@ func (x *PortRange) GetName() string {
 	return ""
 }
 
-// Service is one port of a service under one address.
+// Service is one port of a service, of one IP family: where it takes traffic, who answers, and how one of those is chosen.
 type Service struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// From 1; stable for as long as the service's name, address and port are in use.
+	// From 1; stable for as long as name and family are in use. A number that became free is not given out again by the
+	// snapshot that freed it.
 	Id uint32 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
-	// "default/web:http".
+	// "default/web:http", "default/web" of a port without a name. Unique with ipv6.
 	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
-	// 4 or 16 bytes; empty: every address of the node (a node port).
-	Address  []byte   `protobuf:"bytes,3,opt,name=address,proto3" json:"address,omitempty"`
+	Ipv6 bool   `protobuf:"varint,3,opt,name=ipv6,proto3" json:"ipv6,omitempty"`
+	// TCP, UDP or SCTP.
 	Protocol Protocol `protobuf:"varint,4,opt,name=protocol,proto3,enum=viaduct.control.v1.Protocol" json:"protocol,omitempty"`
-	// 1 to 65535.
-	Port uint32 `protobuf:"varint,5,opt,name=port,proto3" json:"port,omitempty"`
-	// Where traffic goes; empty: refused with ICMP unreachable.
-	Backends []*Backend       `protobuf:"bytes,6,rep,name=backends,proto3" json:"backends,omitempty"`
-	Affinity Service_Affinity `protobuf:"varint,7,opt,name=affinity,proto3,enum=viaduct.control.v1.Service_Affinity" json:"affinity,omitempty"`
-	// Seconds that an affinity lasts without traffic.
+	// Ordered by kind, address, port and host address; unique.
+	Frontends []*Frontend `protobuf:"bytes,5,rep,name=frontends,proto3" json:"frontends,omitempty"`
+	// Ordered by address and port; each pair is unique.
+	Backends  []*Backend        `protobuf:"bytes,6,rep,name=backends,proto3" json:"backends,omitempty"`
+	Algorithm Service_Algorithm `protobuf:"varint,7,opt,name=algorithm,proto3,enum=viaduct.control.v1.Service_Algorithm" json:"algorithm,omitempty"`
+	// Seconds for which a client's flows go to the backend of its last one; 0: no affinity.
 	AffinitySeconds uint32 `protobuf:"varint,8,opt,name=affinity_seconds,json=affinitySeconds,proto3" json:"affinity_seconds,omitempty"`
-	// Whether only backends on this node are used for traffic from outside, with the client's address kept.
-	LocalOnly     bool   `protobuf:"varint,9,opt,name=local_only,json=localOnly,proto3" json:"local_only,omitempty"`
-	Origin        uint32 `protobuf:"varint,10,opt,name=origin,proto3" json:"origin,omitempty"`
+	// Seconds in which a backend that is new to a service that has others comes to its share; 0: at once.
+	SlowStartSeconds uint32 `protobuf:"varint,9,opt,name=slow_start_seconds,json=slowStartSeconds,proto3" json:"slow_start_seconds,omitempty"`
+	// Failures in a row after which a backend is tried less; 0: never.
+	EjectionFailures uint32          `protobuf:"varint,10,opt,name=ejection_failures,json=ejectionFailures,proto3" json:"ejection_failures,omitempty"`
+	Removal          Service_Removal `protobuf:"varint,11,opt,name=removal,proto3,enum=viaduct.control.v1.Service_Removal" json:"removal,omitempty"`
+	// Whether backends on other nodes answer outside clients themselves, which keep their addresses.
+	DirectReturn  bool   `protobuf:"varint,12,opt,name=direct_return,json=directReturn,proto3" json:"direct_return,omitempty"`
+	Origin        uint32 `protobuf:"varint,13,opt,name=origin,proto3" json:"origin,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2550,11 +2747,11 @@ func (x *Service) GetName() string {
 	return ""
 }
 
-func (x *Service) GetAddress() []byte {
+func (x *Service) GetIpv6() bool {
 	if x != nil {
-		return x.Address
+		return x.Ipv6
 	}
-	return nil
+	return false
 }
 
 func (x *Service) GetProtocol() Protocol {
@@ -2564,11 +2761,11 @@ func (x *Service) GetProtocol() Protocol {
 	return Protocol_PROTOCOL_ANY
 }
 
-func (x *Service) GetPort() uint32 {
+func (x *Service) GetFrontends() []*Frontend {
 	if x != nil {
-		return x.Port
+		return x.Frontends
 	}
-	return 0
+	return nil
 }
 
 func (x *Service) GetBackends() []*Backend {
@@ -2578,11 +2775,11 @@ func (x *Service) GetBackends() []*Backend {
 	return nil
 }
 
-func (x *Service) GetAffinity() Service_Affinity {
+func (x *Service) GetAlgorithm() Service_Algorithm {
 	if x != nil {
-		return x.Affinity
+		return x.Algorithm
 	}
-	return Service_AFFINITY_NONE
+	return Service_ALGORITHM_NONE
 }
 
 func (x *Service) GetAffinitySeconds() uint32 {
@@ -2592,9 +2789,30 @@ func (x *Service) GetAffinitySeconds() uint32 {
 	return 0
 }
 
-func (x *Service) GetLocalOnly() bool {
+func (x *Service) GetSlowStartSeconds() uint32 {
 	if x != nil {
-		return x.LocalOnly
+		return x.SlowStartSeconds
+	}
+	return 0
+}
+
+func (x *Service) GetEjectionFailures() uint32 {
+	if x != nil {
+		return x.EjectionFailures
+	}
+	return 0
+}
+
+func (x *Service) GetRemoval() Service_Removal {
+	if x != nil {
+		return x.Removal
+	}
+	return Service_REMOVAL_DRAIN
+}
+
+func (x *Service) GetDirectReturn() bool {
+	if x != nil {
+		return x.DirectReturn
 	}
 	return false
 }
@@ -2606,24 +2824,109 @@ func (x *Service) GetOrigin() uint32 {
 	return 0
 }
 
-// Backend is one destination of a service.
+// Frontend is where a service takes traffic.
+type Frontend struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Kind  Frontend_Kind          `protobuf:"varint,1,opt,name=kind,proto3,enum=viaduct.control.v1.Frontend_Kind" json:"kind,omitempty"`
+	// 4 or 16 bytes, of the service's family; empty for node ports, and for host ports of all addresses of the node.
+	Address []byte `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
+	// 1 to 65535.
+	Port uint32 `protobuf:"varint,3,opt,name=port,proto3" json:"port,omitempty"`
+	// Whether only Backend.local ones are used: for all clients at a cluster address, for those outside the cluster at the
+	// others. Where there is none the traffic is dropped.
+	LocalOnly bool `protobuf:"varint,4,opt,name=local_only,json=localOnly,proto3" json:"local_only,omitempty"`
+	// Sources that may come; empty: all. Others are dropped.
+	Sources       []*Prefix `protobuf:"bytes,5,rep,name=sources,proto3" json:"sources,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Frontend) Reset() {
+	*x = Frontend{}
+	mi := &file_control_api_snapshot_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Frontend) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Frontend) ProtoMessage() {}
+
+func (x *Frontend) ProtoReflect() protoreflect.Message {
+	mi := &file_control_api_snapshot_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Frontend.ProtoReflect.Descriptor instead.
+func (*Frontend) Descriptor() ([]byte, []int) {
+	return file_control_api_snapshot_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *Frontend) GetKind() Frontend_Kind {
+	if x != nil {
+		return x.Kind
+	}
+	return Frontend_KIND_NONE
+}
+
+func (x *Frontend) GetAddress() []byte {
+	if x != nil {
+		return x.Address
+	}
+	return nil
+}
+
+func (x *Frontend) GetPort() uint32 {
+	if x != nil {
+		return x.Port
+	}
+	return 0
+}
+
+func (x *Frontend) GetLocalOnly() bool {
+	if x != nil {
+		return x.LocalOnly
+	}
+	return false
+}
+
+func (x *Frontend) GetSources() []*Prefix {
+	if x != nil {
+		return x.Sources
+	}
+	return nil
+}
+
+// Backend is one who answers for a service. One that is neither cluster nor local begins no flow and keeps those that it
+// has.
 type Backend struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// 4 or 16 bytes, network byte order.
+	// 4 or 16 bytes, network byte order, of the service's family.
 	Address []byte `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
-	Port    uint32 `protobuf:"varint,2,opt,name=port,proto3" json:"port,omitempty"`
-	Weight  uint32 `protobuf:"varint,3,opt,name=weight,proto3" json:"weight,omitempty"`
-	// Whether it runs on this node.
-	Local bool `protobuf:"varint,4,opt,name=local,proto3" json:"local,omitempty"`
-	// Whether it only finishes what it has begun: no flow begins there while there is another.
-	Terminating   bool `protobuf:"varint,5,opt,name=terminating,proto3" json:"terminating,omitempty"`
+	// 1 to 65535.
+	Port uint32 `protobuf:"varint,2,opt,name=port,proto3" json:"port,omitempty"`
+	// 1 to 65535, relative to the service's other backends.
+	Weight uint32 `protobuf:"varint,3,opt,name=weight,proto3" json:"weight,omitempty"`
+	// Whether it may be chosen where every node's may.
+	Cluster bool `protobuf:"varint,4,opt,name=cluster,proto3" json:"cluster,omitempty"`
+	// Whether it may be chosen where only this node's may.
+	Local         bool `protobuf:"varint,5,opt,name=local,proto3" json:"local,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Backend) Reset() {
 	*x = Backend{}
-	mi := &file_control_api_snapshot_proto_msgTypes[22]
+	mi := &file_control_api_snapshot_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2635,7 +2938,7 @@ func (x *Backend) String() string {
 func (*Backend) ProtoMessage() {}
 
 func (x *Backend) ProtoReflect() protoreflect.Message {
-	mi := &file_control_api_snapshot_proto_msgTypes[22]
+	mi := &file_control_api_snapshot_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2648,7 +2951,7 @@ func (x *Backend) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Backend.ProtoReflect.Descriptor instead.
 func (*Backend) Descriptor() ([]byte, []int) {
-	return file_control_api_snapshot_proto_rawDescGZIP(), []int{22}
+	return file_control_api_snapshot_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Backend) GetAddress() []byte {
@@ -2672,6 +2975,13 @@ func (x *Backend) GetWeight() uint32 {
 	return 0
 }
 
+func (x *Backend) GetCluster() bool {
+	if x != nil {
+		return x.Cluster
+	}
+	return false
+}
+
 func (x *Backend) GetLocal() bool {
 	if x != nil {
 		return x.Local
@@ -2679,11 +2989,66 @@ func (x *Backend) GetLocal() bool {
 	return false
 }
 
-func (x *Backend) GetTerminating() bool {
+// Egress is the addresses that pods of a namespace have towards what is outside the cluster.
+type Egress struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Namespace string                 `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	// One of each family at most: 4 or 16 bytes, network byte order, IPv4 first.
+	Addresses     [][]byte `protobuf:"bytes,2,rep,name=addresses,proto3" json:"addresses,omitempty"`
+	Origin        uint32   `protobuf:"varint,3,opt,name=origin,proto3" json:"origin,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Egress) Reset() {
+	*x = Egress{}
+	mi := &file_control_api_snapshot_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Egress) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Egress) ProtoMessage() {}
+
+func (x *Egress) ProtoReflect() protoreflect.Message {
+	mi := &file_control_api_snapshot_proto_msgTypes[24]
 	if x != nil {
-		return x.Terminating
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
 	}
-	return false
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Egress.ProtoReflect.Descriptor instead.
+func (*Egress) Descriptor() ([]byte, []int) {
+	return file_control_api_snapshot_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *Egress) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+func (x *Egress) GetAddresses() [][]byte {
+	if x != nil {
+		return x.Addresses
+	}
+	return nil
+}
+
+func (x *Egress) GetOrigin() uint32 {
+	if x != nil {
+		return x.Origin
+	}
+	return 0
 }
 
 // Tunnel leads to another node.
@@ -2708,7 +3073,7 @@ type Tunnel struct {
 
 func (x *Tunnel) Reset() {
 	*x = Tunnel{}
-	mi := &file_control_api_snapshot_proto_msgTypes[23]
+	mi := &file_control_api_snapshot_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2720,7 +3085,7 @@ func (x *Tunnel) String() string {
 func (*Tunnel) ProtoMessage() {}
 
 func (x *Tunnel) ProtoReflect() protoreflect.Message {
-	mi := &file_control_api_snapshot_proto_msgTypes[23]
+	mi := &file_control_api_snapshot_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2733,7 +3098,7 @@ func (x *Tunnel) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Tunnel.ProtoReflect.Descriptor instead.
 func (*Tunnel) Descriptor() ([]byte, []int) {
-	return file_control_api_snapshot_proto_rawDescGZIP(), []int{23}
+	return file_control_api_snapshot_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Tunnel) GetPort() uint32 {
@@ -2814,7 +3179,7 @@ type Mirror struct {
 
 func (x *Mirror) Reset() {
 	*x = Mirror{}
-	mi := &file_control_api_snapshot_proto_msgTypes[24]
+	mi := &file_control_api_snapshot_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2826,7 +3191,7 @@ func (x *Mirror) String() string {
 func (*Mirror) ProtoMessage() {}
 
 func (x *Mirror) ProtoReflect() protoreflect.Message {
-	mi := &file_control_api_snapshot_proto_msgTypes[24]
+	mi := &file_control_api_snapshot_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2839,7 +3204,7 @@ func (x *Mirror) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mirror.ProtoReflect.Descriptor instead.
 func (*Mirror) Descriptor() ([]byte, []int) {
-	return file_control_api_snapshot_proto_rawDescGZIP(), []int{24}
+	return file_control_api_snapshot_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Mirror) GetName() string {
@@ -2916,7 +3281,7 @@ type Limit struct {
 
 func (x *Limit) Reset() {
 	*x = Limit{}
-	mi := &file_control_api_snapshot_proto_msgTypes[25]
+	mi := &file_control_api_snapshot_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2928,7 +3293,7 @@ func (x *Limit) String() string {
 func (*Limit) ProtoMessage() {}
 
 func (x *Limit) ProtoReflect() protoreflect.Message {
-	mi := &file_control_api_snapshot_proto_msgTypes[25]
+	mi := &file_control_api_snapshot_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2941,7 +3306,7 @@ func (x *Limit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Limit.ProtoReflect.Descriptor instead.
 func (*Limit) Descriptor() ([]byte, []int) {
-	return file_control_api_snapshot_proto_rawDescGZIP(), []int{25}
+	return file_control_api_snapshot_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Limit) GetPort() uint32 {
@@ -2990,7 +3355,7 @@ var File_control_api_snapshot_proto protoreflect.FileDescriptor
 
 const file_control_api_snapshot_proto_rawDesc = "" +
 	"\n" +
-	"\x1acontrol/api/snapshot.proto\x12\x12viaduct.control.v1\"\xe2\x06\n" +
+	"\x1acontrol/api/snapshot.proto\x12\x12viaduct.control.v1\"\x96\a\n" +
 	"\bSnapshot\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\x12\x18\n" +
 	"\aorigins\x18\x02 \x03(\tR\aorigins\x124\n" +
@@ -3008,10 +3373,11 @@ const file_control_api_snapshot_proto_rawDesc = "" +
 	"\x11identity_prefixes\x18\x15 \x03(\v2\".viaduct.control.v1.IdentityPrefixR\x10identityPrefixes\x126\n" +
 	"\bpolicies\x18\x16 \x03(\v2\x1a.viaduct.control.v1.PolicyR\bpolicies\x128\n" +
 	"\tpeer_sets\x18\x17 \x03(\v2\x1b.viaduct.control.v1.PeerSetR\bpeerSets\x127\n" +
-	"\bservices\x18\x1e \x03(\v2\x1b.viaduct.control.v1.ServiceR\bservices\x124\n" +
+	"\bservices\x18\x1e \x03(\v2\x1b.viaduct.control.v1.ServiceR\bservices\x122\n" +
+	"\x06egress\x18\x1f \x03(\v2\x1a.viaduct.control.v1.EgressR\x06egress\x124\n" +
 	"\atunnels\x18( \x03(\v2\x1a.viaduct.control.v1.TunnelR\atunnels\x124\n" +
 	"\amirrors\x182 \x03(\v2\x1a.viaduct.control.v1.MirrorR\amirrors\x121\n" +
-	"\x06limits\x18< \x03(\v2\x19.viaduct.control.v1.LimitR\x06limits\"\xe7\a\n" +
+	"\x06limits\x18< \x03(\v2\x19.viaduct.control.v1.LimitR\x06limits\"\x8e\b\n" +
 	"\x05Delta\x12\x12\n" +
 	"\x04base\x18\x01 \x01(\x04R\x04base\x12.\n" +
 	"\x03set\x18\x02 \x01(\v2\x1c.viaduct.control.v1.SnapshotR\x03set\x12@\n" +
@@ -3028,13 +3394,14 @@ const file_control_api_snapshot_proto_rawDesc = "" +
 	"\x10removed_policies\x18\x16 \x03(\tR\x0fremovedPolicies\x12*\n" +
 	"\x11removed_peer_sets\x18\x17 \x03(\rR\x0fremovedPeerSets\x12K\n" +
 	"\x10peer_set_changes\x18\x18 \x03(\v2!.viaduct.control.v1.PeerSetChangeR\x0epeerSetChanges\x12)\n" +
-	"\x10removed_services\x18\x1e \x03(\rR\x0fremovedServices\x12'\n" +
+	"\x10removed_services\x18\x1e \x03(\rR\x0fremovedServices\x12%\n" +
+	"\x0eremoved_egress\x18\x1f \x03(\tR\rremovedEgress\x12'\n" +
 	"\x0fremoved_tunnels\x18( \x03(\rR\x0eremovedTunnels\x12'\n" +
 	"\x0fremoved_mirrors\x182 \x03(\tR\x0eremovedMirrors\x12%\n" +
 	"\x0eremoved_limits\x18< \x03(\rR\rremovedLimits\x1a:\n" +
 	"\fOriginsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\rR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xa1\x04\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xde\x05\n" +
 	"\fNodeSettings\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06origin\x18\x02 \x01(\rR\x06origin\x12\x18\n" +
@@ -3052,7 +3419,10 @@ const file_control_api_snapshot_proto_rawDesc = "" +
 	" \x03(\v2\x1d.viaduct.control.v1.PortRangeR\x0ffailSafeIngress\x12G\n" +
 	"\x10fail_safe_egress\x18\v \x03(\v2\x1d.viaduct.control.v1.PortRangeR\x0efailSafeEgress\x12\x14\n" +
 	"\x05flows\x18\f \x01(\rR\x05flows\x12$\n" +
-	"\x0eflows_per_port\x18\r \x01(\rR\fflowsPerPort\"\x8f\x01\n" +
+	"\x0eflows_per_port\x18\r \x01(\rR\fflowsPerPort\x12/\n" +
+	"\x13dataplane_addresses\x18\x0e \x03(\fR\x12dataplaneAddresses\x12H\n" +
+	"\x12node_port_prefixes\x18\x0f \x03(\v2\x1a.viaduct.control.v1.PrefixR\x10nodePortPrefixes\x12@\n" +
+	"\runmasqueraded\x18\x10 \x03(\v2\x1a.viaduct.control.v1.PrefixR\runmasqueraded\"\x8f\x01\n" +
 	"\x06Uplink\x12\x16\n" +
 	"\x06device\x18\x01 \x01(\tR\x06device\x123\n" +
 	"\x04mode\x18\x02 \x01(\x0e2\x1f.viaduct.control.v1.Uplink.ModeR\x04mode\"8\n" +
@@ -3087,11 +3457,12 @@ const file_control_api_snapshot_proto_rawDesc = "" +
 	"\aStation\x12\x10\n" +
 	"\x03mac\x18\x01 \x01(\fR\x03mac\x12\x1c\n" +
 	"\taddresses\x18\x02 \x03(\fR\taddresses\x12\x16\n" +
-	"\x06router\x18\x03 \x01(\bR\x06router\"i\n" +
+	"\x06router\x18\x03 \x01(\bR\x06router\"\x83\x01\n" +
 	"\tHostRoute\x122\n" +
 	"\x06prefix\x18\x01 \x01(\v2\x1a.viaduct.control.v1.PrefixR\x06prefix\x12\x10\n" +
 	"\x03via\x18\x02 \x01(\fR\x03via\x12\x16\n" +
-	"\x06origin\x18\x03 \x01(\rR\x06origin\"\xf9\x01\n" +
+	"\x06origin\x18\x03 \x01(\rR\x06origin\x12\x18\n" +
+	"\aservice\x18\x04 \x01(\bR\aservice\"\xf9\x01\n" +
 	"\fNextHopGroup\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\rR\x02id\x129\n" +
 	"\x04kind\x18\x02 \x01(\x0e2%.viaduct.control.v1.NextHopGroup.KindR\x04kind\x12/\n" +
@@ -3187,29 +3558,59 @@ const file_control_api_snapshot_proto_rawDesc = "" +
 	"\bprotocol\x18\x01 \x01(\x0e2\x1c.viaduct.control.v1.ProtocolR\bprotocol\x12\x14\n" +
 	"\x05first\x18\x02 \x01(\rR\x05first\x12\x12\n" +
 	"\x04last\x18\x03 \x01(\rR\x04last\x12\x12\n" +
-	"\x04name\x18\x04 \x01(\tR\x04name\"\xa9\x03\n" +
+	"\x04name\x18\x04 \x01(\tR\x04name\"\xea\x06\n" +
 	"\aService\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\rR\x02id\x12\x12\n" +
-	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
-	"\aaddress\x18\x03 \x01(\fR\aaddress\x128\n" +
-	"\bprotocol\x18\x04 \x01(\x0e2\x1c.viaduct.control.v1.ProtocolR\bprotocol\x12\x12\n" +
-	"\x04port\x18\x05 \x01(\rR\x04port\x127\n" +
-	"\bbackends\x18\x06 \x03(\v2\x1b.viaduct.control.v1.BackendR\bbackends\x12@\n" +
-	"\baffinity\x18\a \x01(\x0e2$.viaduct.control.v1.Service.AffinityR\baffinity\x12)\n" +
-	"\x10affinity_seconds\x18\b \x01(\rR\x0faffinitySeconds\x12\x1d\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +
+	"\x04ipv6\x18\x03 \x01(\bR\x04ipv6\x128\n" +
+	"\bprotocol\x18\x04 \x01(\x0e2\x1c.viaduct.control.v1.ProtocolR\bprotocol\x12:\n" +
+	"\tfrontends\x18\x05 \x03(\v2\x1c.viaduct.control.v1.FrontendR\tfrontends\x127\n" +
+	"\bbackends\x18\x06 \x03(\v2\x1b.viaduct.control.v1.BackendR\bbackends\x12C\n" +
+	"\talgorithm\x18\a \x01(\x0e2%.viaduct.control.v1.Service.AlgorithmR\talgorithm\x12)\n" +
+	"\x10affinity_seconds\x18\b \x01(\rR\x0faffinitySeconds\x12,\n" +
+	"\x12slow_start_seconds\x18\t \x01(\rR\x10slowStartSeconds\x12+\n" +
+	"\x11ejection_failures\x18\n" +
+	" \x01(\rR\x10ejectionFailures\x12=\n" +
+	"\aremoval\x18\v \x01(\x0e2#.viaduct.control.v1.Service.RemovalR\aremoval\x12#\n" +
+	"\rdirect_return\x18\f \x01(\bR\fdirectReturn\x12\x16\n" +
+	"\x06origin\x18\r \x01(\rR\x06origin\"\xff\x01\n" +
+	"\tAlgorithm\x12\x12\n" +
+	"\x0eALGORITHM_NONE\x10\x00\x12\x14\n" +
+	"\x10ALGORITHM_RANDOM\x10\x01\x12\x19\n" +
+	"\x15ALGORITHM_ROUND_ROBIN\x10\x02\x12\"\n" +
+	"\x1eALGORITHM_WEIGHTED_ROUND_ROBIN\x10\x03\x12\x1f\n" +
+	"\x1bALGORITHM_LEAST_CONNECTIONS\x10\x04\x12\x19\n" +
+	"\x15ALGORITHM_TWO_CHOICES\x10\x05\x12\x19\n" +
+	"\x15ALGORITHM_SOURCE_HASH\x10\x06\x12\x14\n" +
+	"\x10ALGORITHM_MAGLEV\x10\a\x12\x1c\n" +
+	"\x18ALGORITHM_MAGLEV_BOUNDED\x10\b\"/\n" +
+	"\aRemoval\x12\x11\n" +
+	"\rREMOVAL_DRAIN\x10\x00\x12\x11\n" +
+	"\rREMOVAL_RESET\x10\x01\"\xc7\x02\n" +
+	"\bFrontend\x125\n" +
+	"\x04kind\x18\x01 \x01(\x0e2!.viaduct.control.v1.Frontend.KindR\x04kind\x12\x18\n" +
+	"\aaddress\x18\x02 \x01(\fR\aaddress\x12\x12\n" +
+	"\x04port\x18\x03 \x01(\rR\x04port\x12\x1d\n" +
 	"\n" +
-	"local_only\x18\t \x01(\bR\tlocalOnly\x12\x16\n" +
-	"\x06origin\x18\n" +
-	" \x01(\rR\x06origin\"5\n" +
-	"\bAffinity\x12\x11\n" +
-	"\rAFFINITY_NONE\x10\x00\x12\x16\n" +
-	"\x12AFFINITY_CLIENT_IP\x10\x01\"\x87\x01\n" +
+	"local_only\x18\x04 \x01(\bR\tlocalOnly\x124\n" +
+	"\asources\x18\x05 \x03(\v2\x1a.viaduct.control.v1.PrefixR\asources\"\x80\x01\n" +
+	"\x04Kind\x12\r\n" +
+	"\tKIND_NONE\x10\x00\x12\x13\n" +
+	"\x0fKIND_CLUSTER_IP\x10\x01\x12\x14\n" +
+	"\x10KIND_EXTERNAL_IP\x10\x02\x12\x16\n" +
+	"\x12KIND_LOAD_BALANCER\x10\x03\x12\x12\n" +
+	"\x0eKIND_NODE_PORT\x10\x04\x12\x12\n" +
+	"\x0eKIND_HOST_PORT\x10\x05\"\x7f\n" +
 	"\aBackend\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\fR\aaddress\x12\x12\n" +
 	"\x04port\x18\x02 \x01(\rR\x04port\x12\x16\n" +
-	"\x06weight\x18\x03 \x01(\rR\x06weight\x12\x14\n" +
-	"\x05local\x18\x04 \x01(\bR\x05local\x12 \n" +
-	"\vterminating\x18\x05 \x01(\bR\vterminating\"\xca\x02\n" +
+	"\x06weight\x18\x03 \x01(\rR\x06weight\x12\x18\n" +
+	"\acluster\x18\x04 \x01(\bR\acluster\x12\x14\n" +
+	"\x05local\x18\x05 \x01(\bR\x05local\"\\\n" +
+	"\x06Egress\x12\x1c\n" +
+	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x1c\n" +
+	"\taddresses\x18\x02 \x03(\fR\taddresses\x12\x16\n" +
+	"\x06origin\x18\x03 \x01(\rR\x06origin\"\xca\x02\n" +
 	"\x06Tunnel\x12\x12\n" +
 	"\x04port\x18\x01 \x01(\rR\x04port\x123\n" +
 	"\x04kind\x18\x02 \x01(\x0e2\x1f.viaduct.control.v1.Tunnel.KindR\x04kind\x12\x14\n" +
@@ -3266,8 +3667,8 @@ func file_control_api_snapshot_proto_rawDescGZIP() []byte {
 	return file_control_api_snapshot_proto_rawDescData
 }
 
-var file_control_api_snapshot_proto_enumTypes = make([]protoimpl.EnumInfo, 11)
-var file_control_api_snapshot_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
+var file_control_api_snapshot_proto_enumTypes = make([]protoimpl.EnumInfo, 13)
+var file_control_api_snapshot_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
 var file_control_api_snapshot_proto_goTypes = []any{
 	(OnAbsence)(0),            // 0: viaduct.control.v1.OnAbsence
 	(Protocol)(0),             // 1: viaduct.control.v1.Protocol
@@ -3278,92 +3679,103 @@ var file_control_api_snapshot_proto_goTypes = []any{
 	(Policy_Tier)(0),          // 6: viaduct.control.v1.Policy.Tier
 	(PolicyRule_Direction)(0), // 7: viaduct.control.v1.PolicyRule.Direction
 	(PolicyRule_Action)(0),    // 8: viaduct.control.v1.PolicyRule.Action
-	(Service_Affinity)(0),     // 9: viaduct.control.v1.Service.Affinity
-	(Tunnel_Kind)(0),          // 10: viaduct.control.v1.Tunnel.Kind
-	(*Snapshot)(nil),          // 11: viaduct.control.v1.Snapshot
-	(*Delta)(nil),             // 12: viaduct.control.v1.Delta
-	(*NodeSettings)(nil),      // 13: viaduct.control.v1.NodeSettings
-	(*Uplink)(nil),            // 14: viaduct.control.v1.Uplink
-	(*Prefix)(nil),            // 15: viaduct.control.v1.Prefix
-	(*Port)(nil),              // 16: viaduct.control.v1.Port
-	(*Station)(nil),           // 17: viaduct.control.v1.Station
-	(*HostRoute)(nil),         // 18: viaduct.control.v1.HostRoute
-	(*NextHopGroup)(nil),      // 19: viaduct.control.v1.NextHopGroup
-	(*NextHop)(nil),           // 20: viaduct.control.v1.NextHop
-	(*Route)(nil),             // 21: viaduct.control.v1.Route
-	(*Neighbor)(nil),          // 22: viaduct.control.v1.Neighbor
-	(*Identity)(nil),          // 23: viaduct.control.v1.Identity
-	(*NamedPort)(nil),         // 24: viaduct.control.v1.NamedPort
-	(*PeerSet)(nil),           // 25: viaduct.control.v1.PeerSet
-	(*PeerSetChange)(nil),     // 26: viaduct.control.v1.PeerSetChange
-	(*IdentityPrefix)(nil),    // 27: viaduct.control.v1.IdentityPrefix
-	(*Policy)(nil),            // 28: viaduct.control.v1.Policy
-	(*PolicyRule)(nil),        // 29: viaduct.control.v1.PolicyRule
-	(*PrefixSet)(nil),         // 30: viaduct.control.v1.PrefixSet
-	(*PortRange)(nil),         // 31: viaduct.control.v1.PortRange
-	(*Service)(nil),           // 32: viaduct.control.v1.Service
-	(*Backend)(nil),           // 33: viaduct.control.v1.Backend
-	(*Tunnel)(nil),            // 34: viaduct.control.v1.Tunnel
-	(*Mirror)(nil),            // 35: viaduct.control.v1.Mirror
-	(*Limit)(nil),             // 36: viaduct.control.v1.Limit
-	nil,                       // 37: viaduct.control.v1.Delta.OriginsEntry
+	(Service_Algorithm)(0),    // 9: viaduct.control.v1.Service.Algorithm
+	(Service_Removal)(0),      // 10: viaduct.control.v1.Service.Removal
+	(Frontend_Kind)(0),        // 11: viaduct.control.v1.Frontend.Kind
+	(Tunnel_Kind)(0),          // 12: viaduct.control.v1.Tunnel.Kind
+	(*Snapshot)(nil),          // 13: viaduct.control.v1.Snapshot
+	(*Delta)(nil),             // 14: viaduct.control.v1.Delta
+	(*NodeSettings)(nil),      // 15: viaduct.control.v1.NodeSettings
+	(*Uplink)(nil),            // 16: viaduct.control.v1.Uplink
+	(*Prefix)(nil),            // 17: viaduct.control.v1.Prefix
+	(*Port)(nil),              // 18: viaduct.control.v1.Port
+	(*Station)(nil),           // 19: viaduct.control.v1.Station
+	(*HostRoute)(nil),         // 20: viaduct.control.v1.HostRoute
+	(*NextHopGroup)(nil),      // 21: viaduct.control.v1.NextHopGroup
+	(*NextHop)(nil),           // 22: viaduct.control.v1.NextHop
+	(*Route)(nil),             // 23: viaduct.control.v1.Route
+	(*Neighbor)(nil),          // 24: viaduct.control.v1.Neighbor
+	(*Identity)(nil),          // 25: viaduct.control.v1.Identity
+	(*NamedPort)(nil),         // 26: viaduct.control.v1.NamedPort
+	(*PeerSet)(nil),           // 27: viaduct.control.v1.PeerSet
+	(*PeerSetChange)(nil),     // 28: viaduct.control.v1.PeerSetChange
+	(*IdentityPrefix)(nil),    // 29: viaduct.control.v1.IdentityPrefix
+	(*Policy)(nil),            // 30: viaduct.control.v1.Policy
+	(*PolicyRule)(nil),        // 31: viaduct.control.v1.PolicyRule
+	(*PrefixSet)(nil),         // 32: viaduct.control.v1.PrefixSet
+	(*PortRange)(nil),         // 33: viaduct.control.v1.PortRange
+	(*Service)(nil),           // 34: viaduct.control.v1.Service
+	(*Frontend)(nil),          // 35: viaduct.control.v1.Frontend
+	(*Backend)(nil),           // 36: viaduct.control.v1.Backend
+	(*Egress)(nil),            // 37: viaduct.control.v1.Egress
+	(*Tunnel)(nil),            // 38: viaduct.control.v1.Tunnel
+	(*Mirror)(nil),            // 39: viaduct.control.v1.Mirror
+	(*Limit)(nil),             // 40: viaduct.control.v1.Limit
+	nil,                       // 41: viaduct.control.v1.Delta.OriginsEntry
 }
 var file_control_api_snapshot_proto_depIdxs = []int32{
-	13, // 0: viaduct.control.v1.Snapshot.node:type_name -> viaduct.control.v1.NodeSettings
-	16, // 1: viaduct.control.v1.Snapshot.ports:type_name -> viaduct.control.v1.Port
-	19, // 2: viaduct.control.v1.Snapshot.groups:type_name -> viaduct.control.v1.NextHopGroup
-	21, // 3: viaduct.control.v1.Snapshot.routes:type_name -> viaduct.control.v1.Route
-	22, // 4: viaduct.control.v1.Snapshot.neighbors:type_name -> viaduct.control.v1.Neighbor
-	18, // 5: viaduct.control.v1.Snapshot.host_routes:type_name -> viaduct.control.v1.HostRoute
-	23, // 6: viaduct.control.v1.Snapshot.identities:type_name -> viaduct.control.v1.Identity
-	27, // 7: viaduct.control.v1.Snapshot.identity_prefixes:type_name -> viaduct.control.v1.IdentityPrefix
-	28, // 8: viaduct.control.v1.Snapshot.policies:type_name -> viaduct.control.v1.Policy
-	25, // 9: viaduct.control.v1.Snapshot.peer_sets:type_name -> viaduct.control.v1.PeerSet
-	32, // 10: viaduct.control.v1.Snapshot.services:type_name -> viaduct.control.v1.Service
-	34, // 11: viaduct.control.v1.Snapshot.tunnels:type_name -> viaduct.control.v1.Tunnel
-	35, // 12: viaduct.control.v1.Snapshot.mirrors:type_name -> viaduct.control.v1.Mirror
-	36, // 13: viaduct.control.v1.Snapshot.limits:type_name -> viaduct.control.v1.Limit
-	11, // 14: viaduct.control.v1.Delta.set:type_name -> viaduct.control.v1.Snapshot
-	37, // 15: viaduct.control.v1.Delta.origins:type_name -> viaduct.control.v1.Delta.OriginsEntry
-	15, // 16: viaduct.control.v1.Delta.removed_routes:type_name -> viaduct.control.v1.Prefix
-	22, // 17: viaduct.control.v1.Delta.removed_neighbors:type_name -> viaduct.control.v1.Neighbor
-	15, // 18: viaduct.control.v1.Delta.removed_host_routes:type_name -> viaduct.control.v1.Prefix
-	15, // 19: viaduct.control.v1.Delta.removed_identity_prefixes:type_name -> viaduct.control.v1.Prefix
-	26, // 20: viaduct.control.v1.Delta.peer_set_changes:type_name -> viaduct.control.v1.PeerSetChange
-	0,  // 21: viaduct.control.v1.NodeSettings.on_absence:type_name -> viaduct.control.v1.OnAbsence
-	15, // 22: viaduct.control.v1.NodeSettings.pod_prefixes:type_name -> viaduct.control.v1.Prefix
-	14, // 23: viaduct.control.v1.NodeSettings.uplink:type_name -> viaduct.control.v1.Uplink
-	31, // 24: viaduct.control.v1.NodeSettings.fail_safe_ingress:type_name -> viaduct.control.v1.PortRange
-	31, // 25: viaduct.control.v1.NodeSettings.fail_safe_egress:type_name -> viaduct.control.v1.PortRange
-	2,  // 26: viaduct.control.v1.Uplink.mode:type_name -> viaduct.control.v1.Uplink.Mode
-	15, // 27: viaduct.control.v1.Port.addresses:type_name -> viaduct.control.v1.Prefix
-	3,  // 28: viaduct.control.v1.Port.attach:type_name -> viaduct.control.v1.Port.Attach
-	17, // 29: viaduct.control.v1.Port.station:type_name -> viaduct.control.v1.Station
-	15, // 30: viaduct.control.v1.HostRoute.prefix:type_name -> viaduct.control.v1.Prefix
-	4,  // 31: viaduct.control.v1.NextHopGroup.kind:type_name -> viaduct.control.v1.NextHopGroup.Kind
-	20, // 32: viaduct.control.v1.NextHopGroup.hops:type_name -> viaduct.control.v1.NextHop
-	5,  // 33: viaduct.control.v1.Identity.kind:type_name -> viaduct.control.v1.Identity.Kind
-	24, // 34: viaduct.control.v1.Identity.named_ports:type_name -> viaduct.control.v1.NamedPort
-	1,  // 35: viaduct.control.v1.NamedPort.protocol:type_name -> viaduct.control.v1.Protocol
-	30, // 36: viaduct.control.v1.PeerSet.blocks:type_name -> viaduct.control.v1.PrefixSet
-	15, // 37: viaduct.control.v1.IdentityPrefix.prefix:type_name -> viaduct.control.v1.Prefix
-	6,  // 38: viaduct.control.v1.Policy.tier:type_name -> viaduct.control.v1.Policy.Tier
-	29, // 39: viaduct.control.v1.Policy.rules:type_name -> viaduct.control.v1.PolicyRule
-	7,  // 40: viaduct.control.v1.PolicyRule.direction:type_name -> viaduct.control.v1.PolicyRule.Direction
-	8,  // 41: viaduct.control.v1.PolicyRule.action:type_name -> viaduct.control.v1.PolicyRule.Action
-	31, // 42: viaduct.control.v1.PolicyRule.ports:type_name -> viaduct.control.v1.PortRange
-	15, // 43: viaduct.control.v1.PrefixSet.prefix:type_name -> viaduct.control.v1.Prefix
-	15, // 44: viaduct.control.v1.PrefixSet.except:type_name -> viaduct.control.v1.Prefix
-	1,  // 45: viaduct.control.v1.PortRange.protocol:type_name -> viaduct.control.v1.Protocol
-	1,  // 46: viaduct.control.v1.Service.protocol:type_name -> viaduct.control.v1.Protocol
-	33, // 47: viaduct.control.v1.Service.backends:type_name -> viaduct.control.v1.Backend
-	9,  // 48: viaduct.control.v1.Service.affinity:type_name -> viaduct.control.v1.Service.Affinity
-	10, // 49: viaduct.control.v1.Tunnel.kind:type_name -> viaduct.control.v1.Tunnel.Kind
-	50, // [50:50] is the sub-list for method output_type
-	50, // [50:50] is the sub-list for method input_type
-	50, // [50:50] is the sub-list for extension type_name
-	50, // [50:50] is the sub-list for extension extendee
-	0,  // [0:50] is the sub-list for field type_name
+	15, // 0: viaduct.control.v1.Snapshot.node:type_name -> viaduct.control.v1.NodeSettings
+	18, // 1: viaduct.control.v1.Snapshot.ports:type_name -> viaduct.control.v1.Port
+	21, // 2: viaduct.control.v1.Snapshot.groups:type_name -> viaduct.control.v1.NextHopGroup
+	23, // 3: viaduct.control.v1.Snapshot.routes:type_name -> viaduct.control.v1.Route
+	24, // 4: viaduct.control.v1.Snapshot.neighbors:type_name -> viaduct.control.v1.Neighbor
+	20, // 5: viaduct.control.v1.Snapshot.host_routes:type_name -> viaduct.control.v1.HostRoute
+	25, // 6: viaduct.control.v1.Snapshot.identities:type_name -> viaduct.control.v1.Identity
+	29, // 7: viaduct.control.v1.Snapshot.identity_prefixes:type_name -> viaduct.control.v1.IdentityPrefix
+	30, // 8: viaduct.control.v1.Snapshot.policies:type_name -> viaduct.control.v1.Policy
+	27, // 9: viaduct.control.v1.Snapshot.peer_sets:type_name -> viaduct.control.v1.PeerSet
+	34, // 10: viaduct.control.v1.Snapshot.services:type_name -> viaduct.control.v1.Service
+	37, // 11: viaduct.control.v1.Snapshot.egress:type_name -> viaduct.control.v1.Egress
+	38, // 12: viaduct.control.v1.Snapshot.tunnels:type_name -> viaduct.control.v1.Tunnel
+	39, // 13: viaduct.control.v1.Snapshot.mirrors:type_name -> viaduct.control.v1.Mirror
+	40, // 14: viaduct.control.v1.Snapshot.limits:type_name -> viaduct.control.v1.Limit
+	13, // 15: viaduct.control.v1.Delta.set:type_name -> viaduct.control.v1.Snapshot
+	41, // 16: viaduct.control.v1.Delta.origins:type_name -> viaduct.control.v1.Delta.OriginsEntry
+	17, // 17: viaduct.control.v1.Delta.removed_routes:type_name -> viaduct.control.v1.Prefix
+	24, // 18: viaduct.control.v1.Delta.removed_neighbors:type_name -> viaduct.control.v1.Neighbor
+	17, // 19: viaduct.control.v1.Delta.removed_host_routes:type_name -> viaduct.control.v1.Prefix
+	17, // 20: viaduct.control.v1.Delta.removed_identity_prefixes:type_name -> viaduct.control.v1.Prefix
+	28, // 21: viaduct.control.v1.Delta.peer_set_changes:type_name -> viaduct.control.v1.PeerSetChange
+	0,  // 22: viaduct.control.v1.NodeSettings.on_absence:type_name -> viaduct.control.v1.OnAbsence
+	17, // 23: viaduct.control.v1.NodeSettings.pod_prefixes:type_name -> viaduct.control.v1.Prefix
+	16, // 24: viaduct.control.v1.NodeSettings.uplink:type_name -> viaduct.control.v1.Uplink
+	33, // 25: viaduct.control.v1.NodeSettings.fail_safe_ingress:type_name -> viaduct.control.v1.PortRange
+	33, // 26: viaduct.control.v1.NodeSettings.fail_safe_egress:type_name -> viaduct.control.v1.PortRange
+	17, // 27: viaduct.control.v1.NodeSettings.node_port_prefixes:type_name -> viaduct.control.v1.Prefix
+	17, // 28: viaduct.control.v1.NodeSettings.unmasqueraded:type_name -> viaduct.control.v1.Prefix
+	2,  // 29: viaduct.control.v1.Uplink.mode:type_name -> viaduct.control.v1.Uplink.Mode
+	17, // 30: viaduct.control.v1.Port.addresses:type_name -> viaduct.control.v1.Prefix
+	3,  // 31: viaduct.control.v1.Port.attach:type_name -> viaduct.control.v1.Port.Attach
+	19, // 32: viaduct.control.v1.Port.station:type_name -> viaduct.control.v1.Station
+	17, // 33: viaduct.control.v1.HostRoute.prefix:type_name -> viaduct.control.v1.Prefix
+	4,  // 34: viaduct.control.v1.NextHopGroup.kind:type_name -> viaduct.control.v1.NextHopGroup.Kind
+	22, // 35: viaduct.control.v1.NextHopGroup.hops:type_name -> viaduct.control.v1.NextHop
+	5,  // 36: viaduct.control.v1.Identity.kind:type_name -> viaduct.control.v1.Identity.Kind
+	26, // 37: viaduct.control.v1.Identity.named_ports:type_name -> viaduct.control.v1.NamedPort
+	1,  // 38: viaduct.control.v1.NamedPort.protocol:type_name -> viaduct.control.v1.Protocol
+	32, // 39: viaduct.control.v1.PeerSet.blocks:type_name -> viaduct.control.v1.PrefixSet
+	17, // 40: viaduct.control.v1.IdentityPrefix.prefix:type_name -> viaduct.control.v1.Prefix
+	6,  // 41: viaduct.control.v1.Policy.tier:type_name -> viaduct.control.v1.Policy.Tier
+	31, // 42: viaduct.control.v1.Policy.rules:type_name -> viaduct.control.v1.PolicyRule
+	7,  // 43: viaduct.control.v1.PolicyRule.direction:type_name -> viaduct.control.v1.PolicyRule.Direction
+	8,  // 44: viaduct.control.v1.PolicyRule.action:type_name -> viaduct.control.v1.PolicyRule.Action
+	33, // 45: viaduct.control.v1.PolicyRule.ports:type_name -> viaduct.control.v1.PortRange
+	17, // 46: viaduct.control.v1.PrefixSet.prefix:type_name -> viaduct.control.v1.Prefix
+	17, // 47: viaduct.control.v1.PrefixSet.except:type_name -> viaduct.control.v1.Prefix
+	1,  // 48: viaduct.control.v1.PortRange.protocol:type_name -> viaduct.control.v1.Protocol
+	1,  // 49: viaduct.control.v1.Service.protocol:type_name -> viaduct.control.v1.Protocol
+	35, // 50: viaduct.control.v1.Service.frontends:type_name -> viaduct.control.v1.Frontend
+	36, // 51: viaduct.control.v1.Service.backends:type_name -> viaduct.control.v1.Backend
+	9,  // 52: viaduct.control.v1.Service.algorithm:type_name -> viaduct.control.v1.Service.Algorithm
+	10, // 53: viaduct.control.v1.Service.removal:type_name -> viaduct.control.v1.Service.Removal
+	11, // 54: viaduct.control.v1.Frontend.kind:type_name -> viaduct.control.v1.Frontend.Kind
+	17, // 55: viaduct.control.v1.Frontend.sources:type_name -> viaduct.control.v1.Prefix
+	12, // 56: viaduct.control.v1.Tunnel.kind:type_name -> viaduct.control.v1.Tunnel.Kind
+	57, // [57:57] is the sub-list for method output_type
+	57, // [57:57] is the sub-list for method input_type
+	57, // [57:57] is the sub-list for extension type_name
+	57, // [57:57] is the sub-list for extension extendee
+	0,  // [0:57] is the sub-list for field type_name
 }
 
 func init() { file_control_api_snapshot_proto_init() }
@@ -3376,8 +3788,8 @@ func file_control_api_snapshot_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_control_api_snapshot_proto_rawDesc), len(file_control_api_snapshot_proto_rawDesc)),
-			NumEnums:      11,
-			NumMessages:   27,
+			NumEnums:      13,
+			NumMessages:   29,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

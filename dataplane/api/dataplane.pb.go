@@ -2357,7 +2357,9 @@ type Flow struct {
 	// Until it is forgotten, if nothing more comes.
 	ExpiresNanoseconds uint64 `protobuf:"varint,15,opt,name=expires_nanoseconds,json=expiresNanoseconds,proto3" json:"expires_nanoseconds,omitempty"`
 	// The rule that let it in: "NetworkPolicy default/web spec.ingress[0]"; empty: none had to.
-	Rule          string `protobuf:"bytes,16,opt,name=rule,proto3" json:"rule,omitempty"`
+	Rule string `protobuf:"bytes,16,opt,name=rule,proto3" json:"rule,omitempty"`
+	// What the ends become for the other one; absent: they stay. source and destination are as the opener sends them.
+	Translation   *Translation `protobuf:"bytes,17,opt,name=translation,proto3" json:"translation,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2497,6 +2499,508 @@ func (x *Flow) GetRule() string {
 	return ""
 }
 
+func (x *Flow) GetTranslation() *Translation {
+	if x != nil {
+		return x.Translation
+	}
+	return nil
+}
+
+// Translation is the ends of a flow as the one who is asked sees them.
+type Translation struct {
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	Source          string                 `protobuf:"bytes,1,opt,name=source,proto3" json:"source,omitempty"`
+	SourcePort      uint32                 `protobuf:"varint,2,opt,name=source_port,json=sourcePort,proto3" json:"source_port,omitempty"`
+	Destination     string                 `protobuf:"bytes,3,opt,name=destination,proto3" json:"destination,omitempty"`
+	DestinationPort uint32                 `protobuf:"varint,4,opt,name=destination_port,json=destinationPort,proto3" json:"destination_port,omitempty"`
+	// "default/web:http"; empty: the flow goes to no service.
+	Service       string `protobuf:"bytes,5,opt,name=service,proto3" json:"service,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Translation) Reset() {
+	*x = Translation{}
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Translation) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Translation) ProtoMessage() {}
+
+func (x *Translation) ProtoReflect() protoreflect.Message {
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Translation.ProtoReflect.Descriptor instead.
+func (*Translation) Descriptor() ([]byte, []int) {
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *Translation) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
+}
+
+func (x *Translation) GetSourcePort() uint32 {
+	if x != nil {
+		return x.SourcePort
+	}
+	return 0
+}
+
+func (x *Translation) GetDestination() string {
+	if x != nil {
+		return x.Destination
+	}
+	return ""
+}
+
+func (x *Translation) GetDestinationPort() uint32 {
+	if x != nil {
+		return x.DestinationPort
+	}
+	return 0
+}
+
+func (x *Translation) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+type ServicesRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Only the services of this name, "default/web", or the one port, "default/web:http"; empty: all.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Only those that have this address as a frontend's or a backend's; empty: all.
+	Address       string `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ServicesRequest) Reset() {
+	*x = ServicesRequest{}
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ServicesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ServicesRequest) ProtoMessage() {}
+
+func (x *ServicesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ServicesRequest.ProtoReflect.Descriptor instead.
+func (*ServicesRequest) Descriptor() ([]byte, []int) {
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *ServicesRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ServicesRequest) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+// ServicesReply is a part of the list.
+type ServicesReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Services      []*Service             `protobuf:"bytes,1,rep,name=services,proto3" json:"services,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ServicesReply) Reset() {
+	*x = ServicesReply{}
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ServicesReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ServicesReply) ProtoMessage() {}
+
+func (x *ServicesReply) ProtoReflect() protoreflect.Message {
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ServicesReply.ProtoReflect.Descriptor instead.
+func (*ServicesReply) Descriptor() ([]byte, []int) {
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *ServicesReply) GetServices() []*Service {
+	if x != nil {
+		return x.Services
+	}
+	return nil
+}
+
+// Service is one port of a service, of one family.
+type Service struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// "default/web:http".
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Ipv6 bool   `protobuf:"varint,2,opt,name=ipv6,proto3" json:"ipv6,omitempty"`
+	// "tcp", "udp" or "sctp".
+	Protocol string `protobuf:"bytes,3,opt,name=protocol,proto3" json:"protocol,omitempty"`
+	// "random", "round-robin", "weighted-round-robin", "least-connections", "two-choices", "source-hash", "maglev" or
+	// "maglev-bounded".
+	Algorithm       string      `protobuf:"bytes,4,opt,name=algorithm,proto3" json:"algorithm,omitempty"`
+	AffinitySeconds uint32      `protobuf:"varint,5,opt,name=affinity_seconds,json=affinitySeconds,proto3" json:"affinity_seconds,omitempty"`
+	Frontends       []*Frontend `protobuf:"bytes,6,rep,name=frontends,proto3" json:"frontends,omitempty"`
+	Backends        []*Backend  `protobuf:"bytes,7,rep,name=backends,proto3" json:"backends,omitempty"`
+	// Where it came from: "Service default/web (web.yaml:3)".
+	Origin string `protobuf:"bytes,8,opt,name=origin,proto3" json:"origin,omitempty"`
+	// Flows that were begun, and those that were refused or dropped for want of a backend, since the service is known.
+	Opened        uint64 `protobuf:"varint,9,opt,name=opened,proto3" json:"opened,omitempty"`
+	Refused       uint64 `protobuf:"varint,10,opt,name=refused,proto3" json:"refused,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Service) Reset() {
+	*x = Service{}
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Service) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Service) ProtoMessage() {}
+
+func (x *Service) ProtoReflect() protoreflect.Message {
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Service.ProtoReflect.Descriptor instead.
+func (*Service) Descriptor() ([]byte, []int) {
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *Service) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Service) GetIpv6() bool {
+	if x != nil {
+		return x.Ipv6
+	}
+	return false
+}
+
+func (x *Service) GetProtocol() string {
+	if x != nil {
+		return x.Protocol
+	}
+	return ""
+}
+
+func (x *Service) GetAlgorithm() string {
+	if x != nil {
+		return x.Algorithm
+	}
+	return ""
+}
+
+func (x *Service) GetAffinitySeconds() uint32 {
+	if x != nil {
+		return x.AffinitySeconds
+	}
+	return 0
+}
+
+func (x *Service) GetFrontends() []*Frontend {
+	if x != nil {
+		return x.Frontends
+	}
+	return nil
+}
+
+func (x *Service) GetBackends() []*Backend {
+	if x != nil {
+		return x.Backends
+	}
+	return nil
+}
+
+func (x *Service) GetOrigin() string {
+	if x != nil {
+		return x.Origin
+	}
+	return ""
+}
+
+func (x *Service) GetOpened() uint64 {
+	if x != nil {
+		return x.Opened
+	}
+	return 0
+}
+
+func (x *Service) GetRefused() uint64 {
+	if x != nil {
+		return x.Refused
+	}
+	return 0
+}
+
+// Frontend is where a service takes traffic.
+type Frontend struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// "cluster-ip", "external-ip", "load-balancer", "node-port" or "host-port".
+	Kind string `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
+	// Empty: every address of the node that has such ports.
+	Address string `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
+	Port    uint32 `protobuf:"varint,3,opt,name=port,proto3" json:"port,omitempty"`
+	// "cluster" or "local".
+	TrafficPolicy string `protobuf:"bytes,4,opt,name=traffic_policy,json=trafficPolicy,proto3" json:"traffic_policy,omitempty"`
+	// Prefixes that may come; empty: all.
+	Sources       []string `protobuf:"bytes,5,rep,name=sources,proto3" json:"sources,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Frontend) Reset() {
+	*x = Frontend{}
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Frontend) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Frontend) ProtoMessage() {}
+
+func (x *Frontend) ProtoReflect() protoreflect.Message {
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Frontend.ProtoReflect.Descriptor instead.
+func (*Frontend) Descriptor() ([]byte, []int) {
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *Frontend) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *Frontend) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *Frontend) GetPort() uint32 {
+	if x != nil {
+		return x.Port
+	}
+	return 0
+}
+
+func (x *Frontend) GetTrafficPolicy() string {
+	if x != nil {
+		return x.TrafficPolicy
+	}
+	return ""
+}
+
+func (x *Frontend) GetSources() []string {
+	if x != nil {
+		return x.Sources
+	}
+	return nil
+}
+
+// Backend is one who answers.
+type Backend struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Address string                 `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
+	Port    uint32                 `protobuf:"varint,2,opt,name=port,proto3" json:"port,omitempty"`
+	Weight  uint32                 `protobuf:"varint,3,opt,name=weight,proto3" json:"weight,omitempty"`
+	// "ready", "local" (for local traffic policies alone), "far" (for cluster traffic policies alone),
+	// "draining" or "ejected".
+	State string `protobuf:"bytes,4,opt,name=state,proto3" json:"state,omitempty"`
+	// Flows that it has, and those that it had and has.
+	Active uint64 `protobuf:"varint,5,opt,name=active,proto3" json:"active,omitempty"`
+	Opened uint64 `protobuf:"varint,6,opt,name=opened,proto3" json:"opened,omitempty"`
+	// Flows that it refused or did not answer, and how often it was ejected.
+	Failed    uint64 `protobuf:"varint,7,opt,name=failed,proto3" json:"failed,omitempty"`
+	Ejections uint64 `protobuf:"varint,8,opt,name=ejections,proto3" json:"ejections,omitempty"`
+	// Of TCP: smoothed time from the SYN to its answer; 0: not known.
+	HandshakeNanoseconds uint64 `protobuf:"varint,9,opt,name=handshake_nanoseconds,json=handshakeNanoseconds,proto3" json:"handshake_nanoseconds,omitempty"`
+	unknownFields        protoimpl.UnknownFields
+	sizeCache            protoimpl.SizeCache
+}
+
+func (x *Backend) Reset() {
+	*x = Backend{}
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Backend) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Backend) ProtoMessage() {}
+
+func (x *Backend) ProtoReflect() protoreflect.Message {
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Backend.ProtoReflect.Descriptor instead.
+func (*Backend) Descriptor() ([]byte, []int) {
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *Backend) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *Backend) GetPort() uint32 {
+	if x != nil {
+		return x.Port
+	}
+	return 0
+}
+
+func (x *Backend) GetWeight() uint32 {
+	if x != nil {
+		return x.Weight
+	}
+	return 0
+}
+
+func (x *Backend) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *Backend) GetActive() uint64 {
+	if x != nil {
+		return x.Active
+	}
+	return 0
+}
+
+func (x *Backend) GetOpened() uint64 {
+	if x != nil {
+		return x.Opened
+	}
+	return 0
+}
+
+func (x *Backend) GetFailed() uint64 {
+	if x != nil {
+		return x.Failed
+	}
+	return 0
+}
+
+func (x *Backend) GetEjections() uint64 {
+	if x != nil {
+		return x.Ejections
+	}
+	return 0
+}
+
+func (x *Backend) GetHandshakeNanoseconds() uint64 {
+	if x != nil {
+		return x.HandshakeNanoseconds
+	}
+	return 0
+}
+
 type DenialsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Only of flows with this address at either end; empty: all.
@@ -2509,7 +3013,7 @@ type DenialsRequest struct {
 
 func (x *DenialsRequest) Reset() {
 	*x = DenialsRequest{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[29]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2521,7 +3025,7 @@ func (x *DenialsRequest) String() string {
 func (*DenialsRequest) ProtoMessage() {}
 
 func (x *DenialsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[29]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2534,7 +3038,7 @@ func (x *DenialsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DenialsRequest.ProtoReflect.Descriptor instead.
 func (*DenialsRequest) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{29}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *DenialsRequest) GetAddress() string {
@@ -2561,7 +3065,7 @@ type DenialsReply struct {
 
 func (x *DenialsReply) Reset() {
 	*x = DenialsReply{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[30]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2573,7 +3077,7 @@ func (x *DenialsReply) String() string {
 func (*DenialsReply) ProtoMessage() {}
 
 func (x *DenialsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[30]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2586,7 +3090,7 @@ func (x *DenialsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DenialsReply.ProtoReflect.Descriptor instead.
 func (*DenialsReply) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{30}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *DenialsReply) GetDenials() []*Denial {
@@ -2623,7 +3127,7 @@ type Denial struct {
 
 func (x *Denial) Reset() {
 	*x = Denial{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[31]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2635,7 +3139,7 @@ func (x *Denial) String() string {
 func (*Denial) ProtoMessage() {}
 
 func (x *Denial) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[31]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2648,7 +3152,7 @@ func (x *Denial) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Denial.ProtoReflect.Descriptor instead.
 func (*Denial) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{31}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Denial) GetProtocol() string {
@@ -2756,7 +3260,7 @@ type ExplainRequest struct {
 
 func (x *ExplainRequest) Reset() {
 	*x = ExplainRequest{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[32]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2768,7 +3272,7 @@ func (x *ExplainRequest) String() string {
 func (*ExplainRequest) ProtoMessage() {}
 
 func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[32]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2781,7 +3285,7 @@ func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainRequest.ProtoReflect.Descriptor instead.
 func (*ExplainRequest) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{32}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ExplainRequest) GetSource() string {
@@ -2833,7 +3337,7 @@ type ExplainReply struct {
 
 func (x *ExplainReply) Reset() {
 	*x = ExplainReply{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[33]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2845,7 +3349,7 @@ func (x *ExplainReply) String() string {
 func (*ExplainReply) ProtoMessage() {}
 
 func (x *ExplainReply) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[33]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2858,7 +3362,7 @@ func (x *ExplainReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainReply.ProtoReflect.Descriptor instead.
 func (*ExplainReply) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{33}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ExplainReply) GetVerdict() string {
@@ -2920,7 +3424,7 @@ type NeighborsRequest struct {
 
 func (x *NeighborsRequest) Reset() {
 	*x = NeighborsRequest{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[34]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2932,7 +3436,7 @@ func (x *NeighborsRequest) String() string {
 func (*NeighborsRequest) ProtoMessage() {}
 
 func (x *NeighborsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[34]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2945,7 +3449,7 @@ func (x *NeighborsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NeighborsRequest.ProtoReflect.Descriptor instead.
 func (*NeighborsRequest) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{34}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *NeighborsRequest) GetPort() string {
@@ -2964,7 +3468,7 @@ type NeighborsReply struct {
 
 func (x *NeighborsReply) Reset() {
 	*x = NeighborsReply{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[35]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2976,7 +3480,7 @@ func (x *NeighborsReply) String() string {
 func (*NeighborsReply) ProtoMessage() {}
 
 func (x *NeighborsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[35]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2989,7 +3493,7 @@ func (x *NeighborsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NeighborsReply.ProtoReflect.Descriptor instead.
 func (*NeighborsReply) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{35}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *NeighborsReply) GetNeighbors() []*Neighbor {
@@ -3018,7 +3522,7 @@ type Neighbor struct {
 
 func (x *Neighbor) Reset() {
 	*x = Neighbor{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[36]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3030,7 +3534,7 @@ func (x *Neighbor) String() string {
 func (*Neighbor) ProtoMessage() {}
 
 func (x *Neighbor) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[36]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3043,7 +3547,7 @@ func (x *Neighbor) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Neighbor.ProtoReflect.Descriptor instead.
 func (*Neighbor) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{36}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *Neighbor) GetPort() string {
@@ -3098,7 +3602,7 @@ type LedgerRequest struct {
 
 func (x *LedgerRequest) Reset() {
 	*x = LedgerRequest{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[37]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3110,7 +3614,7 @@ func (x *LedgerRequest) String() string {
 func (*LedgerRequest) ProtoMessage() {}
 
 func (x *LedgerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[37]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3123,7 +3627,7 @@ func (x *LedgerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LedgerRequest.ProtoReflect.Descriptor instead.
 func (*LedgerRequest) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{37}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *LedgerRequest) GetPort() string {
@@ -3150,7 +3654,7 @@ type LedgerReply struct {
 
 func (x *LedgerReply) Reset() {
 	*x = LedgerReply{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[38]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3162,7 +3666,7 @@ func (x *LedgerReply) String() string {
 func (*LedgerReply) ProtoMessage() {}
 
 func (x *LedgerReply) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[38]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3175,7 +3679,7 @@ func (x *LedgerReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LedgerReply.ProtoReflect.Descriptor instead.
 func (*LedgerReply) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{38}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *LedgerReply) GetEpoch() uint64 {
@@ -3248,7 +3752,7 @@ type PortLedger struct {
 
 func (x *PortLedger) Reset() {
 	*x = PortLedger{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[39]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3260,7 +3764,7 @@ func (x *PortLedger) String() string {
 func (*PortLedger) ProtoMessage() {}
 
 func (x *PortLedger) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[39]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3273,7 +3777,7 @@ func (x *PortLedger) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortLedger.ProtoReflect.Descriptor instead.
 func (*PortLedger) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{39}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *PortLedger) GetId() uint32 {
@@ -3404,7 +3908,7 @@ type ReasonCount struct {
 
 func (x *ReasonCount) Reset() {
 	*x = ReasonCount{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[40]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3416,7 +3920,7 @@ func (x *ReasonCount) String() string {
 func (*ReasonCount) ProtoMessage() {}
 
 func (x *ReasonCount) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[40]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3429,7 +3933,7 @@ func (x *ReasonCount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReasonCount.ProtoReflect.Descriptor instead.
 func (*ReasonCount) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{40}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *ReasonCount) GetReason() string {
@@ -3476,7 +3980,7 @@ type SocketStatistics struct {
 
 func (x *SocketStatistics) Reset() {
 	*x = SocketStatistics{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[41]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3488,7 +3992,7 @@ func (x *SocketStatistics) String() string {
 func (*SocketStatistics) ProtoMessage() {}
 
 func (x *SocketStatistics) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[41]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3501,7 +4005,7 @@ func (x *SocketStatistics) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SocketStatistics.ProtoReflect.Descriptor instead.
 func (*SocketStatistics) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{41}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *SocketStatistics) GetRxDropped() uint64 {
@@ -3744,7 +4248,7 @@ const file_dataplane_api_dataplane_proto_rawDesc = "" +
 	"\x05limit\x18\x04 \x01(\rR\x05limit\">\n" +
 	"\n" +
 	"FlowsReply\x120\n" +
-	"\x05flows\x18\x01 \x03(\v2\x1a.viaduct.dataplane.v1.FlowR\x05flows\"\xd8\x03\n" +
+	"\x05flows\x18\x01 \x03(\v2\x1a.viaduct.dataplane.v1.FlowR\x05flows\"\x9d\x04\n" +
 	"\x04Flow\x12\x1a\n" +
 	"\bprotocol\x18\x01 \x01(\tR\bprotocol\x12\x14\n" +
 	"\x05state\x18\x02 \x01(\tR\x05state\x12\x16\n" +
@@ -3763,7 +4267,48 @@ const file_dataplane_api_dataplane_proto_rawDesc = "" +
 	"replyBytes\x12)\n" +
 	"\x10idle_nanoseconds\x18\x0e \x01(\x04R\x0fidleNanoseconds\x12/\n" +
 	"\x13expires_nanoseconds\x18\x0f \x01(\x04R\x12expiresNanoseconds\x12\x12\n" +
-	"\x04rule\x18\x10 \x01(\tR\x04rule\">\n" +
+	"\x04rule\x18\x10 \x01(\tR\x04rule\x12C\n" +
+	"\vtranslation\x18\x11 \x01(\v2!.viaduct.dataplane.v1.TranslationR\vtranslation\"\xad\x01\n" +
+	"\vTranslation\x12\x16\n" +
+	"\x06source\x18\x01 \x01(\tR\x06source\x12\x1f\n" +
+	"\vsource_port\x18\x02 \x01(\rR\n" +
+	"sourcePort\x12 \n" +
+	"\vdestination\x18\x03 \x01(\tR\vdestination\x12)\n" +
+	"\x10destination_port\x18\x04 \x01(\rR\x0fdestinationPort\x12\x18\n" +
+	"\aservice\x18\x05 \x01(\tR\aservice\"?\n" +
+	"\x0fServicesRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
+	"\aaddress\x18\x02 \x01(\tR\aaddress\"J\n" +
+	"\rServicesReply\x129\n" +
+	"\bservices\x18\x01 \x03(\v2\x1d.viaduct.dataplane.v1.ServiceR\bservices\"\xd9\x02\n" +
+	"\aService\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04ipv6\x18\x02 \x01(\bR\x04ipv6\x12\x1a\n" +
+	"\bprotocol\x18\x03 \x01(\tR\bprotocol\x12\x1c\n" +
+	"\talgorithm\x18\x04 \x01(\tR\talgorithm\x12)\n" +
+	"\x10affinity_seconds\x18\x05 \x01(\rR\x0faffinitySeconds\x12<\n" +
+	"\tfrontends\x18\x06 \x03(\v2\x1e.viaduct.dataplane.v1.FrontendR\tfrontends\x129\n" +
+	"\bbackends\x18\a \x03(\v2\x1d.viaduct.dataplane.v1.BackendR\bbackends\x12\x16\n" +
+	"\x06origin\x18\b \x01(\tR\x06origin\x12\x16\n" +
+	"\x06opened\x18\t \x01(\x04R\x06opened\x12\x18\n" +
+	"\arefused\x18\n" +
+	" \x01(\x04R\arefused\"\x8d\x01\n" +
+	"\bFrontend\x12\x12\n" +
+	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x18\n" +
+	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x12\n" +
+	"\x04port\x18\x03 \x01(\rR\x04port\x12%\n" +
+	"\x0etraffic_policy\x18\x04 \x01(\tR\rtrafficPolicy\x12\x18\n" +
+	"\asources\x18\x05 \x03(\tR\asources\"\x80\x02\n" +
+	"\aBackend\x12\x18\n" +
+	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x12\n" +
+	"\x04port\x18\x02 \x01(\rR\x04port\x12\x16\n" +
+	"\x06weight\x18\x03 \x01(\rR\x06weight\x12\x14\n" +
+	"\x05state\x18\x04 \x01(\tR\x05state\x12\x16\n" +
+	"\x06active\x18\x05 \x01(\x04R\x06active\x12\x16\n" +
+	"\x06opened\x18\x06 \x01(\x04R\x06opened\x12\x16\n" +
+	"\x06failed\x18\a \x01(\x04R\x06failed\x12\x1c\n" +
+	"\tejections\x18\b \x01(\x04R\tejections\x123\n" +
+	"\x15handshake_nanoseconds\x18\t \x01(\x04R\x14handshakeNanoseconds\">\n" +
 	"\x0eDenialsRequest\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x12\n" +
 	"\x04port\x18\x02 \x01(\tR\x04port\"F\n" +
@@ -3861,7 +4406,7 @@ const file_dataplane_api_dataplane_proto_rawDesc = "" +
 	"\tPortState\x12\x13\n" +
 	"\x0fPORT_STATE_GONE\x10\x00\x12\x13\n" +
 	"\x0fPORT_STATE_DOWN\x10\x01\x12\x11\n" +
-	"\rPORT_STATE_UP\x10\x022\xe2\x06\n" +
+	"\rPORT_STATE_UP\x10\x022\xbc\a\n" +
 	"\tDataplane\x12P\n" +
 	"\x06Status\x12#.viaduct.dataplane.v1.StatusRequest\x1a!.viaduct.dataplane.v1.StatusReply\x12M\n" +
 	"\x05Ports\x12\".viaduct.dataplane.v1.PortsRequest\x1a .viaduct.dataplane.v1.PortsReply\x12R\n" +
@@ -3869,7 +4414,8 @@ const file_dataplane_api_dataplane_proto_rawDesc = "" +
 	"\tNeighbors\x12&.viaduct.dataplane.v1.NeighborsRequest\x1a$.viaduct.dataplane.v1.NeighborsReply\x12^\n" +
 	"\n" +
 	"Identities\x12'.viaduct.dataplane.v1.IdentitiesRequest\x1a%.viaduct.dataplane.v1.IdentitiesReply0\x01\x12X\n" +
-	"\bPolicies\x12%.viaduct.dataplane.v1.PoliciesRequest\x1a#.viaduct.dataplane.v1.PoliciesReply0\x01\x12O\n" +
+	"\bPolicies\x12%.viaduct.dataplane.v1.PoliciesRequest\x1a#.viaduct.dataplane.v1.PoliciesReply0\x01\x12X\n" +
+	"\bServices\x12%.viaduct.dataplane.v1.ServicesRequest\x1a#.viaduct.dataplane.v1.ServicesReply0\x01\x12O\n" +
 	"\x05Flows\x12\".viaduct.dataplane.v1.FlowsRequest\x1a .viaduct.dataplane.v1.FlowsReply0\x01\x12S\n" +
 	"\aExplain\x12$.viaduct.dataplane.v1.ExplainRequest\x1a\".viaduct.dataplane.v1.ExplainReply\x12S\n" +
 	"\aDenials\x12$.viaduct.dataplane.v1.DenialsRequest\x1a\".viaduct.dataplane.v1.DenialsReply\x12P\n" +
@@ -3888,7 +4434,7 @@ func file_dataplane_api_dataplane_proto_rawDescGZIP() []byte {
 }
 
 var file_dataplane_api_dataplane_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_dataplane_api_dataplane_proto_msgTypes = make([]protoimpl.MessageInfo, 43)
+var file_dataplane_api_dataplane_proto_msgTypes = make([]protoimpl.MessageInfo, 49)
 var file_dataplane_api_dataplane_proto_goTypes = []any{
 	(PortState)(0),            // 0: viaduct.dataplane.v1.PortState
 	(*StatusRequest)(nil),     // 1: viaduct.dataplane.v1.StatusRequest
@@ -3920,20 +4466,26 @@ var file_dataplane_api_dataplane_proto_goTypes = []any{
 	(*FlowsRequest)(nil),      // 27: viaduct.dataplane.v1.FlowsRequest
 	(*FlowsReply)(nil),        // 28: viaduct.dataplane.v1.FlowsReply
 	(*Flow)(nil),              // 29: viaduct.dataplane.v1.Flow
-	(*DenialsRequest)(nil),    // 30: viaduct.dataplane.v1.DenialsRequest
-	(*DenialsReply)(nil),      // 31: viaduct.dataplane.v1.DenialsReply
-	(*Denial)(nil),            // 32: viaduct.dataplane.v1.Denial
-	(*ExplainRequest)(nil),    // 33: viaduct.dataplane.v1.ExplainRequest
-	(*ExplainReply)(nil),      // 34: viaduct.dataplane.v1.ExplainReply
-	(*NeighborsRequest)(nil),  // 35: viaduct.dataplane.v1.NeighborsRequest
-	(*NeighborsReply)(nil),    // 36: viaduct.dataplane.v1.NeighborsReply
-	(*Neighbor)(nil),          // 37: viaduct.dataplane.v1.Neighbor
-	(*LedgerRequest)(nil),     // 38: viaduct.dataplane.v1.LedgerRequest
-	(*LedgerReply)(nil),       // 39: viaduct.dataplane.v1.LedgerReply
-	(*PortLedger)(nil),        // 40: viaduct.dataplane.v1.PortLedger
-	(*ReasonCount)(nil),       // 41: viaduct.dataplane.v1.ReasonCount
-	(*SocketStatistics)(nil),  // 42: viaduct.dataplane.v1.SocketStatistics
-	nil,                       // 43: viaduct.dataplane.v1.PortLedger.HookEntry
+	(*Translation)(nil),       // 30: viaduct.dataplane.v1.Translation
+	(*ServicesRequest)(nil),   // 31: viaduct.dataplane.v1.ServicesRequest
+	(*ServicesReply)(nil),     // 32: viaduct.dataplane.v1.ServicesReply
+	(*Service)(nil),           // 33: viaduct.dataplane.v1.Service
+	(*Frontend)(nil),          // 34: viaduct.dataplane.v1.Frontend
+	(*Backend)(nil),           // 35: viaduct.dataplane.v1.Backend
+	(*DenialsRequest)(nil),    // 36: viaduct.dataplane.v1.DenialsRequest
+	(*DenialsReply)(nil),      // 37: viaduct.dataplane.v1.DenialsReply
+	(*Denial)(nil),            // 38: viaduct.dataplane.v1.Denial
+	(*ExplainRequest)(nil),    // 39: viaduct.dataplane.v1.ExplainRequest
+	(*ExplainReply)(nil),      // 40: viaduct.dataplane.v1.ExplainReply
+	(*NeighborsRequest)(nil),  // 41: viaduct.dataplane.v1.NeighborsRequest
+	(*NeighborsReply)(nil),    // 42: viaduct.dataplane.v1.NeighborsReply
+	(*Neighbor)(nil),          // 43: viaduct.dataplane.v1.Neighbor
+	(*LedgerRequest)(nil),     // 44: viaduct.dataplane.v1.LedgerRequest
+	(*LedgerReply)(nil),       // 45: viaduct.dataplane.v1.LedgerReply
+	(*PortLedger)(nil),        // 46: viaduct.dataplane.v1.PortLedger
+	(*ReasonCount)(nil),       // 47: viaduct.dataplane.v1.ReasonCount
+	(*SocketStatistics)(nil),  // 48: viaduct.dataplane.v1.SocketStatistics
+	nil,                       // 49: viaduct.dataplane.v1.PortLedger.HookEntry
 }
 var file_dataplane_api_dataplane_proto_depIdxs = []int32{
 	6,  // 0: viaduct.dataplane.v1.StatusReply.last_nack:type_name -> viaduct.dataplane.v1.Refusal
@@ -3955,38 +4507,44 @@ var file_dataplane_api_dataplane_proto_depIdxs = []int32{
 	25, // 16: viaduct.dataplane.v1.PoliciesReply.policies:type_name -> viaduct.dataplane.v1.Policy
 	26, // 17: viaduct.dataplane.v1.Policy.rules:type_name -> viaduct.dataplane.v1.PolicyRule
 	29, // 18: viaduct.dataplane.v1.FlowsReply.flows:type_name -> viaduct.dataplane.v1.Flow
-	32, // 19: viaduct.dataplane.v1.DenialsReply.denials:type_name -> viaduct.dataplane.v1.Denial
-	37, // 20: viaduct.dataplane.v1.NeighborsReply.neighbors:type_name -> viaduct.dataplane.v1.Neighbor
-	40, // 21: viaduct.dataplane.v1.LedgerReply.ports:type_name -> viaduct.dataplane.v1.PortLedger
-	40, // 22: viaduct.dataplane.v1.LedgerReply.total:type_name -> viaduct.dataplane.v1.PortLedger
-	41, // 23: viaduct.dataplane.v1.PortLedger.reasons:type_name -> viaduct.dataplane.v1.ReasonCount
-	42, // 24: viaduct.dataplane.v1.PortLedger.sockets:type_name -> viaduct.dataplane.v1.SocketStatistics
-	43, // 25: viaduct.dataplane.v1.PortLedger.hook:type_name -> viaduct.dataplane.v1.PortLedger.HookEntry
-	1,  // 26: viaduct.dataplane.v1.Dataplane.Status:input_type -> viaduct.dataplane.v1.StatusRequest
-	9,  // 27: viaduct.dataplane.v1.Dataplane.Ports:input_type -> viaduct.dataplane.v1.PortsRequest
-	15, // 28: viaduct.dataplane.v1.Dataplane.Routes:input_type -> viaduct.dataplane.v1.RoutesRequest
-	35, // 29: viaduct.dataplane.v1.Dataplane.Neighbors:input_type -> viaduct.dataplane.v1.NeighborsRequest
-	19, // 30: viaduct.dataplane.v1.Dataplane.Identities:input_type -> viaduct.dataplane.v1.IdentitiesRequest
-	23, // 31: viaduct.dataplane.v1.Dataplane.Policies:input_type -> viaduct.dataplane.v1.PoliciesRequest
-	27, // 32: viaduct.dataplane.v1.Dataplane.Flows:input_type -> viaduct.dataplane.v1.FlowsRequest
-	33, // 33: viaduct.dataplane.v1.Dataplane.Explain:input_type -> viaduct.dataplane.v1.ExplainRequest
-	30, // 34: viaduct.dataplane.v1.Dataplane.Denials:input_type -> viaduct.dataplane.v1.DenialsRequest
-	38, // 35: viaduct.dataplane.v1.Dataplane.Ledger:input_type -> viaduct.dataplane.v1.LedgerRequest
-	2,  // 36: viaduct.dataplane.v1.Dataplane.Status:output_type -> viaduct.dataplane.v1.StatusReply
-	10, // 37: viaduct.dataplane.v1.Dataplane.Ports:output_type -> viaduct.dataplane.v1.PortsReply
-	16, // 38: viaduct.dataplane.v1.Dataplane.Routes:output_type -> viaduct.dataplane.v1.RoutesReply
-	36, // 39: viaduct.dataplane.v1.Dataplane.Neighbors:output_type -> viaduct.dataplane.v1.NeighborsReply
-	20, // 40: viaduct.dataplane.v1.Dataplane.Identities:output_type -> viaduct.dataplane.v1.IdentitiesReply
-	24, // 41: viaduct.dataplane.v1.Dataplane.Policies:output_type -> viaduct.dataplane.v1.PoliciesReply
-	28, // 42: viaduct.dataplane.v1.Dataplane.Flows:output_type -> viaduct.dataplane.v1.FlowsReply
-	34, // 43: viaduct.dataplane.v1.Dataplane.Explain:output_type -> viaduct.dataplane.v1.ExplainReply
-	31, // 44: viaduct.dataplane.v1.Dataplane.Denials:output_type -> viaduct.dataplane.v1.DenialsReply
-	39, // 45: viaduct.dataplane.v1.Dataplane.Ledger:output_type -> viaduct.dataplane.v1.LedgerReply
-	36, // [36:46] is the sub-list for method output_type
-	26, // [26:36] is the sub-list for method input_type
-	26, // [26:26] is the sub-list for extension type_name
-	26, // [26:26] is the sub-list for extension extendee
-	0,  // [0:26] is the sub-list for field type_name
+	30, // 19: viaduct.dataplane.v1.Flow.translation:type_name -> viaduct.dataplane.v1.Translation
+	33, // 20: viaduct.dataplane.v1.ServicesReply.services:type_name -> viaduct.dataplane.v1.Service
+	34, // 21: viaduct.dataplane.v1.Service.frontends:type_name -> viaduct.dataplane.v1.Frontend
+	35, // 22: viaduct.dataplane.v1.Service.backends:type_name -> viaduct.dataplane.v1.Backend
+	38, // 23: viaduct.dataplane.v1.DenialsReply.denials:type_name -> viaduct.dataplane.v1.Denial
+	43, // 24: viaduct.dataplane.v1.NeighborsReply.neighbors:type_name -> viaduct.dataplane.v1.Neighbor
+	46, // 25: viaduct.dataplane.v1.LedgerReply.ports:type_name -> viaduct.dataplane.v1.PortLedger
+	46, // 26: viaduct.dataplane.v1.LedgerReply.total:type_name -> viaduct.dataplane.v1.PortLedger
+	47, // 27: viaduct.dataplane.v1.PortLedger.reasons:type_name -> viaduct.dataplane.v1.ReasonCount
+	48, // 28: viaduct.dataplane.v1.PortLedger.sockets:type_name -> viaduct.dataplane.v1.SocketStatistics
+	49, // 29: viaduct.dataplane.v1.PortLedger.hook:type_name -> viaduct.dataplane.v1.PortLedger.HookEntry
+	1,  // 30: viaduct.dataplane.v1.Dataplane.Status:input_type -> viaduct.dataplane.v1.StatusRequest
+	9,  // 31: viaduct.dataplane.v1.Dataplane.Ports:input_type -> viaduct.dataplane.v1.PortsRequest
+	15, // 32: viaduct.dataplane.v1.Dataplane.Routes:input_type -> viaduct.dataplane.v1.RoutesRequest
+	41, // 33: viaduct.dataplane.v1.Dataplane.Neighbors:input_type -> viaduct.dataplane.v1.NeighborsRequest
+	19, // 34: viaduct.dataplane.v1.Dataplane.Identities:input_type -> viaduct.dataplane.v1.IdentitiesRequest
+	23, // 35: viaduct.dataplane.v1.Dataplane.Policies:input_type -> viaduct.dataplane.v1.PoliciesRequest
+	31, // 36: viaduct.dataplane.v1.Dataplane.Services:input_type -> viaduct.dataplane.v1.ServicesRequest
+	27, // 37: viaduct.dataplane.v1.Dataplane.Flows:input_type -> viaduct.dataplane.v1.FlowsRequest
+	39, // 38: viaduct.dataplane.v1.Dataplane.Explain:input_type -> viaduct.dataplane.v1.ExplainRequest
+	36, // 39: viaduct.dataplane.v1.Dataplane.Denials:input_type -> viaduct.dataplane.v1.DenialsRequest
+	44, // 40: viaduct.dataplane.v1.Dataplane.Ledger:input_type -> viaduct.dataplane.v1.LedgerRequest
+	2,  // 41: viaduct.dataplane.v1.Dataplane.Status:output_type -> viaduct.dataplane.v1.StatusReply
+	10, // 42: viaduct.dataplane.v1.Dataplane.Ports:output_type -> viaduct.dataplane.v1.PortsReply
+	16, // 43: viaduct.dataplane.v1.Dataplane.Routes:output_type -> viaduct.dataplane.v1.RoutesReply
+	42, // 44: viaduct.dataplane.v1.Dataplane.Neighbors:output_type -> viaduct.dataplane.v1.NeighborsReply
+	20, // 45: viaduct.dataplane.v1.Dataplane.Identities:output_type -> viaduct.dataplane.v1.IdentitiesReply
+	24, // 46: viaduct.dataplane.v1.Dataplane.Policies:output_type -> viaduct.dataplane.v1.PoliciesReply
+	32, // 47: viaduct.dataplane.v1.Dataplane.Services:output_type -> viaduct.dataplane.v1.ServicesReply
+	28, // 48: viaduct.dataplane.v1.Dataplane.Flows:output_type -> viaduct.dataplane.v1.FlowsReply
+	40, // 49: viaduct.dataplane.v1.Dataplane.Explain:output_type -> viaduct.dataplane.v1.ExplainReply
+	37, // 50: viaduct.dataplane.v1.Dataplane.Denials:output_type -> viaduct.dataplane.v1.DenialsReply
+	45, // 51: viaduct.dataplane.v1.Dataplane.Ledger:output_type -> viaduct.dataplane.v1.LedgerReply
+	41, // [41:52] is the sub-list for method output_type
+	30, // [30:41] is the sub-list for method input_type
+	30, // [30:30] is the sub-list for extension type_name
+	30, // [30:30] is the sub-list for extension extendee
+	0,  // [0:30] is the sub-list for field type_name
 }
 
 func init() { file_dataplane_api_dataplane_proto_init() }
@@ -4000,7 +4558,7 @@ func file_dataplane_api_dataplane_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_dataplane_api_dataplane_proto_rawDesc), len(file_dataplane_api_dataplane_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   43,
+			NumMessages:   49,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -30,6 +30,7 @@ const (
 	Dataplane_Neighbors_FullMethodName  = "/viaduct.dataplane.v1.Dataplane/Neighbors"
 	Dataplane_Identities_FullMethodName = "/viaduct.dataplane.v1.Dataplane/Identities"
 	Dataplane_Policies_FullMethodName   = "/viaduct.dataplane.v1.Dataplane/Policies"
+	Dataplane_Services_FullMethodName   = "/viaduct.dataplane.v1.Dataplane/Services"
 	Dataplane_Flows_FullMethodName      = "/viaduct.dataplane.v1.Dataplane/Flows"
 	Dataplane_Explain_FullMethodName    = "/viaduct.dataplane.v1.Dataplane/Explain"
 	Dataplane_Denials_FullMethodName    = "/viaduct.dataplane.v1.Dataplane/Denials"
@@ -54,6 +55,8 @@ type DataplaneClient interface {
 	Identities(ctx context.Context, in *IdentitiesRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[IdentitiesReply], error)
 	// Policies streams the policies in force, ordered by tier, priority and name.
 	Policies(ctx context.Context, in *PoliciesRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[PoliciesReply], error)
+	// Services streams the services in force, ordered by name and family.
+	Services(ctx context.Context, in *ServicesRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ServicesReply], error)
 	// Flows streams the flows that are tracked, in no order.
 	Flows(ctx context.Context, in *FlowsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[FlowsReply], error)
 	// Explain says what the policies in force say of a flow that would begin, and why.
@@ -159,9 +162,28 @@ func (c *dataplaneClient) Policies(ctx context.Context, in *PoliciesRequest, opt
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Dataplane_PoliciesClient = grpc.ServerStreamingClient[PoliciesReply]
 
+func (c *dataplaneClient) Services(ctx context.Context, in *ServicesRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ServicesReply], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Dataplane_ServiceDesc.Streams[3], Dataplane_Services_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[ServicesRequest, ServicesReply]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Dataplane_ServicesClient = grpc.ServerStreamingClient[ServicesReply]
+
 func (c *dataplaneClient) Flows(ctx context.Context, in *FlowsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[FlowsReply], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &Dataplane_ServiceDesc.Streams[3], Dataplane_Flows_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &Dataplane_ServiceDesc.Streams[4], Dataplane_Flows_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -226,6 +248,8 @@ type DataplaneServer interface {
 	Identities(*IdentitiesRequest, grpc.ServerStreamingServer[IdentitiesReply]) error
 	// Policies streams the policies in force, ordered by tier, priority and name.
 	Policies(*PoliciesRequest, grpc.ServerStreamingServer[PoliciesReply]) error
+	// Services streams the services in force, ordered by name and family.
+	Services(*ServicesRequest, grpc.ServerStreamingServer[ServicesReply]) error
 	// Flows streams the flows that are tracked, in no order.
 	Flows(*FlowsRequest, grpc.ServerStreamingServer[FlowsReply]) error
 	// Explain says what the policies in force say of a flow that would begin, and why.
@@ -261,6 +285,9 @@ func (UnimplementedDataplaneServer) Identities(*IdentitiesRequest, grpc.ServerSt
 }
 func (UnimplementedDataplaneServer) Policies(*PoliciesRequest, grpc.ServerStreamingServer[PoliciesReply]) error {
 	return status.Error(codes.Unimplemented, "method Policies not implemented")
+}
+func (UnimplementedDataplaneServer) Services(*ServicesRequest, grpc.ServerStreamingServer[ServicesReply]) error {
+	return status.Error(codes.Unimplemented, "method Services not implemented")
 }
 func (UnimplementedDataplaneServer) Flows(*FlowsRequest, grpc.ServerStreamingServer[FlowsReply]) error {
 	return status.Error(codes.Unimplemented, "method Flows not implemented")
@@ -382,6 +409,17 @@ func _Dataplane_Policies_Handler(srv interface{}, stream grpc.ServerStream) erro
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Dataplane_PoliciesServer = grpc.ServerStreamingServer[PoliciesReply]
 
+func _Dataplane_Services_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(ServicesRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(DataplaneServer).Services(m, &grpc.GenericServerStream[ServicesRequest, ServicesReply]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Dataplane_ServicesServer = grpc.ServerStreamingServer[ServicesReply]
+
 func _Dataplane_Flows_Handler(srv interface{}, stream grpc.ServerStream) error {
 	m := new(FlowsRequest)
 	if err := stream.RecvMsg(m); err != nil {
@@ -493,6 +531,11 @@ var Dataplane_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "Policies",
 			Handler:       _Dataplane_Policies_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "Services",
+			Handler:       _Dataplane_Services_Handler,
 			ServerStreams: true,
 		},
 		{

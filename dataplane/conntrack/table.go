@@ -49,6 +49,9 @@ type Config struct {
 	// Loose is until when, in monotonic nanoseconds, a TCP segment of a flow that nobody knows may open it from either
 	// end (see Seen.Either): what was open before the dataplane began. 0: never.
 	Loose int64
+	// Left is told of the backend of a translated flow that ends, and whether it had answered. It is called with a lock
+	// held, and must not call the table. Nil: nobody is told.
+	Left func(backend uint32, answered bool)
 	// Seed keys the hash; nil: random.
 	Seed *Seed
 }
@@ -144,6 +147,15 @@ type Seen struct {
 	// Opener and Other, the ports that its ends are known to be behind.
 	Error         bool
 	Opener, Other packet.PortID
+
+	// Translated, of Known, Stale and Related: the flow's packets are translated, and this one is to have Ends. Of Related
+	// it is the packet that the error quotes that is to have them, and Quoted are those that it has.
+	Translated   bool
+	Ends, Quoted packet.Ends
+	// Backend is the Translation's; 0: none.
+	Backend uint32
+	// Waited, of the packet that first answers a translated flow, is since when it was waited for, in nanoseconds.
+	Waited int64
 
 	kind uint8  // of the key, without kindHi
 	tick uint32 // when it was seen; of Stale

@@ -26,6 +26,7 @@ func (b *build) contract(s *api.Snapshot) error {
 		ordered(b, "policies", s.GetPolicies(), comparePolicies),
 		ordered(b, "peer_sets", s.GetPeerSets(), comparePeerSets),
 		ignored(b, "services", s.GetServices()),
+		ignored(b, "egress", s.GetEgress()),
 		ignored(b, "tunnels", s.GetTunnels()),
 		ignored(b, "mirrors", s.GetMirrors()),
 		ordered(b, "limits", s.GetLimits(), compareLimits),

@@ -18,6 +18,7 @@ import (
 	"github.com/viaduct-net/viaduct/dataplane/packet"
 	"github.com/viaduct-net/viaduct/dataplane/policy"
 	"github.com/viaduct-net/viaduct/dataplane/route"
+	"github.com/viaduct-net/viaduct/dataplane/service"
 	"github.com/viaduct-net/viaduct/dataplane/sparse"
 )
 
@@ -33,8 +34,9 @@ type Tables struct {
 	Node      *api.NodeSettings // never nil; not to be changed
 	Origins   []string          // where objects came from, as the snapshot has it
 
-	Identities *identity.Set // who has an address
-	Policy     *policy.Table // who may speak to whom
+	Identities *identity.Set  // who has an address
+	Policy     *policy.Table  // who may speak to whom
+	Services   *service.Table // who answers for services; nil: there are none
 
 	// Node4 and Node6 are the host's own first addresses, from which it says what is wrong with a packet; zero where
 	// there is none, or no port leads to the host.

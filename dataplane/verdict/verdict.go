@@ -112,6 +112,12 @@ const (
 	FragmentOverlap
 	FragmentTimeout
 	FragmentQueueFull
+	ServiceRefused
+	ServiceReset
+	ServiceNoLocal
+	ServiceSourceDenied
+	NoNATAddress
+	NATPortsExhausted
 
 	// NumReasons is the number of reasons, for arrays indexed by Reason.
 	NumReasons
@@ -208,6 +214,14 @@ var reasons = [NumReasons]entry{
 	FragmentOverlap:         {"fragment_overlap", Dropped, "its datagram's fragments overlap or contradict (RFC 5722)"},
 	FragmentTimeout:         {"fragment_timeout", Dropped, "the first fragment of its datagram did not come in time"},
 	FragmentQueueFull:       {"fragment_queue_full", Dropped, "too many fragments wait for their datagram's first"},
+
+	ServiceRefused: {"service_refused", Consumed, "nobody answers for the service; RST or ICMP unreachable sent"},
+	ServiceReset:   {"service_reset", Consumed, "its backend is gone from the service; RST sent"},
+
+	ServiceNoLocal:      {"service_no_local", Dropped, "the service's traffic policy is Local, and nobody here answers"},
+	ServiceSourceDenied: {"service_source_denied", Dropped, "the service does not let its source come"},
+	NoNATAddress:        {"no_nat_address", Dropped, "no address of the family to translate its source to"},
+	NATPortsExhausted:   {"nat_ports_exhausted", Dropped, "every source port is taken towards its destination"},
 }
 
 // String returns the reason's name as used in counters, JSON and metrics: lower case with underscores.
