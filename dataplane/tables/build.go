@@ -53,7 +53,8 @@ type pinned struct {
 // in force: what has not changed is shared with it, so that the cost is mostly that of the change. A port's device
 // may be absent; Relink completes the port when it appears.
 //
-// The neighbours in n stay as they are until the tables are put in force by Enter.
+// The neighbours in n stay as they are until the tables are put in force by Enter. Backends and the addresses of the
+// host's devices are prev's.
 func Build(prev *Tables, snap *api.Snapshot, links Links, n *neighbor.Table) (*Tables, error) {
 	node := snap.GetNode()
 	if node == nil {
@@ -85,7 +86,7 @@ func Build(prev *Tables, snap *api.Snapshot, links Links, n *neighbor.Table) (*T
 	if b.t.Identities, err = identity.Build(snap); err != nil {
 		return nil, b.invalidIdentity(err)
 	}
-	if err := b.buildPolicies(); err != nil {
+	if err := cmp.Or(b.buildPolicies(), b.buildServices()); err != nil {
 		return nil, err
 	}
 	return b.commit(), nil
@@ -124,6 +125,8 @@ func Relink(prev *Tables, links Links) (*Tables, error) {
 	b.replaceGroups(edit)
 	t.FIB = edit.Build()
 	t.dropNeighbors(prev)
+	t.findNode()
+	t.findTracking(true)
 	return b.commit(), nil
 }
 

@@ -25,8 +25,8 @@ func (b *build) contract(s *api.Snapshot) error {
 		ordered(b, "identity_prefixes", s.GetIdentityPrefixes(), compareIdentityPrefixes),
 		ordered(b, "policies", s.GetPolicies(), comparePolicies),
 		ordered(b, "peer_sets", s.GetPeerSets(), comparePeerSets),
-		ignored(b, "services", s.GetServices()),
-		ignored(b, "egress", s.GetEgress()),
+		ordered(b, "services", s.GetServices(), compareServices),
+		ordered(b, "egress", s.GetEgress(), compareEgress),
 		ignored(b, "tunnels", s.GetTunnels()),
 		ignored(b, "mirrors", s.GetMirrors()),
 		ordered(b, "limits", s.GetLimits(), compareLimits),
@@ -67,6 +67,8 @@ func compareGroups(a, b *api.NextHopGroup) int { return cmp.Compare(a.GetId(), b
 func compareIdentities(a, b *api.Identity) int { return cmp.Compare(a.GetId(), b.GetId()) }
 func comparePolicies(a, b *api.Policy) int     { return cmp.Compare(a.GetName(), b.GetName()) }
 func comparePeerSets(a, b *api.PeerSet) int    { return cmp.Compare(a.GetId(), b.GetId()) }
+func compareServices(a, b *api.Service) int    { return cmp.Compare(a.GetId(), b.GetId()) }
+func compareEgress(a, b *api.Egress) int       { return cmp.Compare(a.GetNamespace(), b.GetNamespace()) }
 func compareLimits(a, b *api.Limit) int        { return cmp.Compare(a.GetPort(), b.GetPort()) }
 func compareHostRoutes(a, b *api.HostRoute) int {
 	return comparePrefixes(a.GetPrefix(), b.GetPrefix())

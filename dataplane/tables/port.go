@@ -31,6 +31,8 @@ type Port struct {
 	Up      bool // the device is present, administratively up, and has a carrier
 	Present bool // the device exists
 
+	Masquerades bool // pods' packets that leave the cluster by it take its address
+
 	Trunk   bool // packets come and go by the trunk
 	Host    bool // what is behind it is the host's own stack
 	Station Station

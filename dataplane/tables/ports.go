@@ -68,7 +68,7 @@ func (b *build) buildDirect(field string, cfg *api.Port, owner map[netip.Addr]st
 	p := Port{
 		ID: packet.PortID(cfg.Id), Name: cfg.Name, Device: cfg.Device, DeviceIndex: link.Index,
 		VLANs: packet.VLANs{Outer: uint16(cfg.OuterVlan), Inner: uint16(cfg.InnerVlan)},
-		MTU:   int(cfg.Mtu), Present: present, IfIndex: link.IfIndex,
+		MTU:   int(cfg.Mtu), Present: present, IfIndex: link.IfIndex, Masquerades: b.masquerades(cfg.Device),
 	}
 	if present {
 		p.MAC, p.Up, p.MTU = link.MAC, link.Up, usableMTU(&p, link)

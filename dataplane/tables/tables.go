@@ -4,7 +4,7 @@
 // network devices, and swapped in by one atomic pointer.
 //
 // Files: tables.go (what the pipeline asks), port.go (a port's addresses), build.go (snapshot to tables), contract.go,
-// ports.go, groups.go, routes.go and policies.go (its parts), update.go (tables and a delta to tables).
+// ports.go, groups.go, routes.go, policies.go and services.go (its parts), update.go (tables and a delta to tables).
 package tables
 
 import (
@@ -34,14 +34,22 @@ type Tables struct {
 	Node      *api.NodeSettings // never nil; not to be changed
 	Origins   []string          // where objects came from, as the snapshot has it
 
-	Identities *identity.Set  // who has an address
-	Policy     *policy.Table  // who may speak to whom
-	Services   *service.Table // who answers for services; nil: there are none
+	Identities *identity.Set     // who has an address
+	Policy     *policy.Table     // who may speak to whom
+	Services   *service.Table    // who answers for services
+	Backends   *service.Backends // those who do, of all epochs
 
 	// Node4 and Node6 are the host's own first addresses, from which it says what is wrong with a packet; zero where
 	// there is none, or no port leads to the host.
 	Node4, Node6 packet.Addr
+	// Dataplane4 and Dataplane6 are the dataplane's own addresses, which flows take that go to the host's stack; zero
+	// where there is none.
+	Dataplane4, Dataplane6 packet.Addr
+	// Tracking: packets are looked for among the flows before they are routed. A port has a station or masquerades, or
+	// there are services.
+	Tracking bool
 
+	translation
 	demux  []demux // by device index
 	byName map[string]packet.PortID
 	groups sparse.Map[*group]      // by the snapshot's group id

@@ -354,7 +354,28 @@ func TestRefusals(t *testing.T) {
 		{"policy", "policies[0].name", "is empty", func(s *api.Snapshot) { s.Policies = []*api.Policy{{}} }},
 		{"policy twice", "policies[1]", "twice", func(s *api.Snapshot) { s.Policies = []*api.Policy{{}, {}} }},
 		{"peer sets", "peer_sets[1]", "order", func(s *api.Snapshot) { s.PeerSets = []*api.PeerSet{{Id: 2}, {Id: 1}} }},
-		{"service", "services[0]", "not act on services", func(s *api.Snapshot) { s.Services = []*api.Service{{}} }},
+		{"services out of order", "services[1]", "order",
+			func(s *api.Snapshot) { s.Services = []*api.Service{{Id: 2}, {Id: 1}} }},
+		{"egress twice", "egress[1]", "twice",
+			func(s *api.Snapshot) { s.Egress = []*api.Egress{{Namespace: "a"}, {Namespace: "a"}} }},
+		{"egress of nobody", "egress[0].namespace", "missing", func(s *api.Snapshot) { s.Egress = []*api.Egress{{}} }},
+		{"egress to nowhere", "egress[0].addresses", "missing",
+			func(s *api.Snapshot) { s.Egress = []*api.Egress{{Namespace: "a"}} }},
+		{"egress with two of a family", "egress[0].addresses[1]", "only one", func(s *api.Snapshot) {
+			s.Egress = []*api.Egress{{Namespace: "a", Addresses: [][]byte{bytesOf("192.0.2.1"), bytesOf("192.0.2.2")}}}
+		}},
+		{"dataplane's address", "node.dataplane_addresses[0]", "station", func(s *api.Snapshot) {
+			s.Node.DataplaneAddresses = [][]byte{bytesOf("224.0.0.1")}
+		}},
+		{"dataplane's addresses", "node.dataplane_addresses[1]", "order", func(s *api.Snapshot) {
+			s.Node.DataplaneAddresses = [][]byte{bytesOf("fd00::1"), bytesOf("10.244.1.254")}
+		}},
+		{"node ports' prefix", "node.node_port_prefixes[0]", "not an IPv4", func(s *api.Snapshot) {
+			s.Node.NodePortPrefixes = []*api.Prefix{{}}
+		}},
+		{"not masqueraded", "node.unmasqueraded[0]", "33 bits", func(s *api.Snapshot) {
+			s.Node.Unmasqueraded = []*api.Prefix{{Address: bytesOf("10.0.0.0"), Bits: 33}}
+		}},
 		{"tunnel", "tunnels[0]", "not act on tunnels", func(s *api.Snapshot) { s.Tunnels = []*api.Tunnel{{}} }},
 		{"mirror", "mirrors[0]", "not act on mirrors", func(s *api.Snapshot) { s.Mirrors = []*api.Mirror{{}} }},
 		{"limit of nothing", "limits[0].port", "no port 0", func(s *api.Snapshot) { s.Limits = []*api.Limit{{}} }},

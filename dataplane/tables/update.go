@@ -48,7 +48,7 @@ func Update(prev *Tables, next *api.Snapshot, d *api.Delta, links Links) (*Table
 	if t.Identities, err = prev.Identities.Update(d); err != nil {
 		return nil, b.invalidIdentity(err)
 	}
-	if err := b.updatePolicies(d); err != nil {
+	if err := cmp.Or(b.updatePolicies(d), b.updateServices(d)); err != nil {
 		return nil, err
 	}
 	return b.commit(), nil
