@@ -1,16 +1,34 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package service says which flows are a service's, and chooses who answers them.
+//
+// A flow goes through the files in this order:
+//
+//	service.go   Choose: what is asked, and what is said
+//	index.go     finds the frontend that the flow was sent to; frontend.go is what one is
+//	affinity.go  the backend that the client's last flow went to
+//	pool.go      the backends of a service that may be chosen, and which of them are ready
+//	dice.go      what a worker chooses with
+//	random.go, roundrobin.go, connections.go, rendezvous.go, maglev.go, bounded.go: the algorithms
+//	backends.go  what is known of a backend, whichever epoch's; health.go takes those away for a while that fail
+//
+// Tables are made by build.go, with check.go for what a snapshot may say; enter.go has the backends follow the table in
+// force; list.go is what people read.
 package service
 
 import (
 	"github.com/viaduct-net/viaduct/control/api"
 	"github.com/viaduct-net/viaduct/dataplane/packet"
+	"github.com/viaduct-net/viaduct/dataplane/sparse"
 )
 
 // Table is the services of one epoch. Nothing in it changes but the Backends' counts, which all epochs share. The nil
 // Table has no services.
-type Table struct{}
+type Table struct {
+	services sparse.Map[*Service] // by id
+	index    index
+	backends *Backends
+}
 
 // Service is one port of a service, of one family.
 type Service struct {
@@ -18,6 +36,16 @@ type Service struct {
 	Name   string // "default/web:http"
 	Reset  bool   // TCP flows to backends that are gone are reset; else they go on
 	Direct bool   // backends on other nodes answer outside clients themselves
+
+	algorithm api.Service_Algorithm
+	affinity  int64 // nanoseconds; 0: none
+	ramp      int64 // nanoseconds of slow start; 0: none
+	group     *group
+	members   []member // in order of address and port
+	cluster   pool     // those for any node's clients
+	local     pool     // those on this node; empty where no frontend asks for them
+	frontends []frontend
+	config    *api.Service
 }
 
 // Query is the first packet of a flow.
@@ -55,37 +83,84 @@ type Choice struct {
 	Outside bool   // the frontend is for clients outside the cluster: no cluster address
 }
 
-// Dice is what one worker chooses with: random numbers and the turns of round robin. The zero value is ready.
-type Dice struct{}
-
 // Choose says what becomes of the flow that a packet begins. It allocates nothing. Many workers may call it at once,
 // each with dice of its own.
-func (t *Table) Choose(q *Query, d *Dice, c *Choice) { *c = Choice{} }
-
-// Direct finds the service and the backend of a flow that another node has chosen to be answered here directly: it was
-// sent to the frontend q.Dst and q.DstPort, and goes to the backend with the address.
-func (t *Table) Direct(q *Query, backend packet.Addr, c *Choice) { *c = Choice{} }
-
-// Empty says whether there are no services.
-func (t *Table) Empty() bool { return true }
-
-// InvalidError says what of a snapshot's services is at fault.
-type InvalidError struct {
-	Origin uint32 // of the object
-	Field  string // path in the snapshot: "services[2].backends[0].port"
-	Reason string // one line of lower case
+func (t *Table) Choose(q *Query, d *Dice, c *Choice) {
+	*c = Choice{}
+	if t == nil {
+		return
+	}
+	f := t.find(q)
+	if f == nil {
+		if t.owns(q) {
+			c.Outcome = NoSuchPort
+		}
+		return
+	}
+	s := f.service
+	c.Service, c.Outside = s, f.outside()
+	if !f.lets(q.Src) {
+		c.Outcome = SourceDenied
+		s.group.denied.Add(1)
+		return
+	}
+	p := &s.cluster
+	if f.onlyLocal(q) {
+		p = &s.local
+	}
+	if len(p.members) == 0 {
+		if c.Outcome = Refused; p == &s.local {
+			c.Outcome = NoLocal
+			s.group.noLocal.Add(1)
+			return
+		}
+		s.group.refused.Add(1)
+		return
+	}
+	t.backends.tick(q.Now)
+	c.set(t.choose(s, p, q, d))
 }
 
-// Error joins field and reason.
-func (e *InvalidError) Error() string { return e.Field + ": " + e.Reason }
+// choose takes one of a pool that is not empty.
+func (t *Table) choose(s *Service, p *pool, q *Query, d *Dice) *member {
+	if s.affinity == 0 {
+		return p.pick(s, q, d)
+	}
+	a := t.backends.affinity.Load()
+	k := affinityKey{q.Src, s.ID}
+	if m := p.numbered(a.get(k, q.Now)); m != nil && s.state(m, q.Now) != unfit {
+		a.put(k, m.number, q.Now, q.Now+s.affinity)
+		return m
+	}
+	m := p.pick(s, q, d)
+	a.put(k, m.number, q.Now, q.Now+s.affinity)
+	return m
+}
 
-// Build makes the table of a snapshot's services, which are in the contract's order. Of prev, which may be nil, what has
-// not changed is shared. The Backends change only when the table comes into force: see Enter.
-func Build(prev *Table, snap *api.Snapshot, b *Backends) (*Table, error) { return &Table{}, nil }
+func (c *Choice) set(m *member) {
+	c.Outcome, c.Backend, c.Port, c.Number = Chosen, m.addr, m.port, m.number
+}
 
-// Update makes the table of next, which is prev's snapshot with a delta applied, at the cost of what the delta names.
-func (t *Table) Update(next *api.Snapshot, d *api.Delta, b *Backends) (*Table, error) { return t, nil }
+// Direct finds the service and the backend of a flow that another node has chosen to be answered here directly: it was
+// sent to the frontend q.Dst and q.DstPort, and goes to the backend with the address. Where there is no such backend the
+// flow is refused.
+func (t *Table) Direct(q *Query, backend packet.Addr, c *Choice) {
+	*c = Choice{}
+	if t == nil {
+		return
+	}
+	f := t.find(q)
+	if f == nil {
+		return
+	}
+	c.Service, c.Outside, c.Outcome = f.service, f.outside(), Refused
+	for i := range f.service.members {
+		if m := &f.service.members[i]; m.addr == backend {
+			c.set(m)
+			return
+		}
+	}
+}
 
-// Enter is called when the table comes into force, in the place of the one before: backends that are gone are from then
-// on. now is in monotonic nanoseconds.
-func (t *Table) Enter(b *Backends, now int64) {}
+// Empty says whether there are no services.
+func (t *Table) Empty() bool { return t == nil || t.services.Len() == 0 }

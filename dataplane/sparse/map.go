@@ -118,3 +118,41 @@ func (e *Editor[V]) chunk(number uint32) *chunk[V] {
 	e.m.chunks[number], e.own[number] = c, true
 	return c
 }
+
+// Changed iterates, in no order, over the numbers whose values differ between two maps. Chunks that they share cost
+// nothing.
+func Changed[V comparable](from, to Map[V]) iter.Seq[uint32] {
+	return func(yield func(uint32) bool) {
+		for number, c := range to.chunks {
+			if was := from.chunks[number]; was != c && !differ(was, c, number, yield) {
+				return
+			}
+		}
+		for number, c := range from.chunks {
+			if to.chunks[number] == nil && !differ(c, nil, number, yield) {
+				return
+			}
+		}
+	}
+}
+
+// differ yields the numbers of a chunk, either version of which may be nil, until it is told to stop.
+func differ[V comparable](was, is *chunk[V], number uint32, yield func(uint32) bool) bool {
+	var none chunk[V]
+	if was == nil {
+		was = &none
+	}
+	if is == nil {
+		is = &none
+	}
+	for used := was.used | is.used; used != 0; used &= used - 1 {
+		index := uint32(bits.TrailingZeros64(used))
+		if (was.used^is.used)>>index&1 == 0 && was.values[index] == is.values[index] {
+			continue
+		}
+		if !yield(number<<chunkBits | index) {
+			return false
+		}
+	}
+	return true
+}

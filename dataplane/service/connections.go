@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package service
+
+// looked is how many members least connections looks at. Of larger pools it takes as many that follow on a random one:
+// each has its turn, and a choice costs the same whatever the size.
+const looked = 64
+
+// leastConnections takes the member with the fewest flows for its weight, the one to come included; of equals a random
+// one.
+func (p *pool) leastConnections(s *Service, q *Query, d *Dice) *member {
+	n, start := len(p.members), 0
+	if n > looked {
+		start = d.below(n)
+	}
+	var best *member
+	var bestFlows, bestWeight uint64
+	equals := 1
+	for i := range min(n, looked) {
+		at := start + i
+		if at >= n {
+			at -= n
+		}
+		m := &p.members[at]
+		switch s.state(m, q.Now) {
+		case unfit:
+			continue
+		case onTrial:
+			return m
+		}
+		flows, weight := m.slot.flows()+1, uint64(m.weight)*uint64(s.share(m, q.Now))
+		switch left, right := flows*bestWeight, bestFlows*weight; {
+		case best == nil || left < right:
+			best, bestFlows, bestWeight, equals = m, flows, weight, 1
+		case left == right:
+			if equals++; d.below(equals) == 0 {
+				best, bestFlows, bestWeight = m, flows, weight
+			}
+		}
+	}
+	if best == nil {
+		return p.anyone(s, q, d)
+	}
+	return best
+}
+
+// twoChoices takes the better of two that are taken at random by weight: the longest queue is then shorter than with one
+// choice by an order of growth (Mitzenmacher, IEEE TPDS 12, 2001). The better one is who is to answer sooner: its
+// handshakes' time by its flows, the one to come included.
+func (p *pool) twoChoices(s *Service, q *Query, d *Dice) *member {
+	i, j := p.randomIndex(d), p.randomIndex(d)
+	for range tries {
+		if i != j {
+			break
+		}
+		j = p.randomIndex(d)
+	}
+	a, b := &p.members[i], &p.members[j]
+	switch sa, sb := s.state(a, q.Now), s.state(b, q.Now); {
+	case sa == onTrial || sb == unfit:
+		return a
+	case sb == onTrial || sa == unfit:
+		return b
+	}
+	ta, tb := uint64(a.slot.handshake.Load()), uint64(b.slot.handshake.Load())
+	if ta == 0 || tb == 0 { // of one nothing is known
+		ta, tb = 1, 1
+	}
+	if tb*(b.slot.flows()+1) < ta*(a.slot.flows()+1) {
+		return b
+	}
+	return a
+}
