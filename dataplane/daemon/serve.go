@@ -117,6 +117,16 @@ func (s *server) Policies(r *api.PoliciesRequest, stream grpc.ServerStreamingSer
 	})
 }
 
+func (s *server) Services(r *api.ServicesRequest, stream grpc.ServerStreamingServer[api.ServicesReply]) error {
+	services, err := s.f.Services(r)
+	if err != nil {
+		return status.Error(codes.InvalidArgument, err.Error())
+	}
+	return inParts(services, func(part []*api.Service) error {
+		return stream.Send(&api.ServicesReply{Services: part})
+	})
+}
+
 func (s *server) Flows(r *api.FlowsRequest, stream grpc.ServerStreamingServer[api.FlowsReply]) error {
 	if err := s.known(r.Port); err != nil {
 		return err

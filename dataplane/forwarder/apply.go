@@ -60,6 +60,7 @@ func (f *Forwarder) applyDelta(ctx context.Context, d *api.Delta) error {
 	}
 	f.snapshot = next
 	f.tables.Store(t)
+	f.enterServices(t)
 	f.updateTrunk(d, links)
 	f.forget(departed(prev, t, d))
 	f.note(d.GetSet().GetPorts())
@@ -181,6 +182,7 @@ func (f *Forwarder) apply(ctx context.Context, snapshot *api.Snapshot) error {
 	gone := allDeparted(f.tables.Load(), next)
 	next.Enter(f.tables.Load())
 	f.tables.Store(next)
+	f.enterServices(next)
 	f.forget(gone)
 	f.reportWorkers(links)
 	f.reportFlows()

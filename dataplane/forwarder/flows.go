@@ -32,6 +32,7 @@ func (f *Forwarder) provideFlows(node *controlapi.NodeSettings) {
 	f.dns = names.NewStore(namesPorts, namesPerPort)
 	f.flows.Store(conntrack.New(conntrack.Config{
 		Flows: int(node.GetFlows()), PerPort: int(node.GetFlowsPerPort()), Loose: f.clock() + int64(loose),
+		Left: f.tables.Load().Backends.Left, // the same ones for the life of the forwarder
 	}))
 	f.flowsOf = flowsOf(node)
 }

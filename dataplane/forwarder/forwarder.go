@@ -8,6 +8,7 @@
 // workers.go (their threads), device.go (one device's hook and sockets), pins.go and slots.go (where hooks are pinned,
 // and the numbers of devices), trunk.go (ports without sockets of their own), bare.go (hooks that somebody takes off),
 // host.go (what is kept in the host's stack), links.go (the kernel's word on devices), flows.go (the table of flows),
+// addresses.go (those of the host), services.go (what is known of them),
 // report.go, identities.go, policies.go, denials.go and metrics.go (what the CLI and Prometheus read).
 package forwarder
 

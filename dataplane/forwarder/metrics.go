@@ -31,6 +31,13 @@ var (
 	halfOpenDesc  = describe("flows_half_open", "Tracked flows that nobody has answered yet.")
 	flowDesc      = describe("flow_events_total", "What became of flows.", "event")
 	refusedDesc   = describe("flows_refused_total", "Flows not let in for want of room, by what was full.", "limit")
+	servicesDesc  = describe("services", "Ports of services in force, of both families.")
+	serviceDesc   = describe("service_flows_total", "Flows to services, by what became of them.", "outcome")
+	ejectedDesc   = describe("service_backends_ejected", "Backends that no flow is sent to for their failures.")
+	ejectionsDesc = describe("service_ejections_total", "How often a backend was ejected.")
+	conflictsDesc = describe("service_conflicts", "Frontends that another service has.")
+	affinityDesc  = describe("service_affinity_clients", "Clients whose backend is remembered.")
+	evictionsDesc = describe("service_affinity_evictions_total", "Clients forgotten before their time for want of room.")
 	receivedDesc  = describe("received_packets_total", "Packets taken from rx rings.", "port")
 	rxBytesDesc   = describe("received_bytes_total", "Bytes of them, Ethernet header included.", "port")
 	sentDesc      = describe("transmitted_packets_total", "Packets given to tx rings.", "port")
@@ -74,7 +81,8 @@ func (m *changeMetrics) collectors() []prometheus.Collector {
 func (c *Collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		epochDesc, routesDesc, identityDesc, neighborsDesc, policiesDesc, flowsDesc, flowRoomDesc, halfOpenDesc, flowDesc,
-		refusedDesc, receivedDesc, rxBytesDesc, sentDesc, txBytesDesc, heldDesc,
+		refusedDesc, servicesDesc, serviceDesc, ejectedDesc, ejectionsDesc, conflictsDesc, affinityDesc, evictionsDesc,
+		receivedDesc, rxBytesDesc, sentDesc, txBytesDesc, heldDesc,
 		packetsDesc, dropsDesc, hookDesc, framesDesc, balanceDesc,
 	} {
 		ch <- d
@@ -101,6 +109,7 @@ func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 	if s.FlowTable != nil {
 		collectFlows(ch, s.FlowTable)
 	}
+	c.f.collectServices(ch)
 	for _, w := range s.Workers {
 		gauge(framesDesc, float64(w.FramesFree), strconv.Itoa(int(w.Id)))
 	}
@@ -128,6 +137,28 @@ func collectFlows(ch chan<- prometheus.Metric, t *api.FlowTable) {
 		"table": t.RefusedTable, "port": t.RefusedPort, "source": t.RefusedSource,
 	} {
 		ch <- prometheus.MustNewConstMetric(refusedDesc, prometheus.CounterValue, float64(n), limit)
+	}
+}
+
+// collectServices gives sums over all services: there may be thousands.
+func (f *Forwarder) collectServices(ch chan<- prometheus.Metric) {
+	t := f.tables.Load()
+	totals := t.Backends.Totals()
+	clients, evictions := t.Backends.Affinities(f.clock())
+	for d, n := range map[*prometheus.Desc]int{
+		servicesDesc: t.Services.Len(), ejectedDesc: t.Backends.Ejected(), conflictsDesc: t.Services.Contested(),
+		affinityDesc: clients,
+	} {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, float64(n))
+	}
+	for d, n := range map[*prometheus.Desc]uint64{ejectionsDesc: totals.Ejections, evictionsDesc: evictions} {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(n))
+	}
+	for outcome, n := range map[string]uint64{
+		"opened": totals.Opened, "refused": totals.Refused, "no_local": totals.NoLocal,
+		"source_denied": totals.SourceDenied,
+	} {
+		ch <- prometheus.MustNewConstMetric(serviceDesc, prometheus.CounterValue, float64(n), outcome)
 	}
 }
 

@@ -43,9 +43,10 @@ type slot struct {
 	active    atomic.Int32  // flows that it has
 	row       atomic.Uint32 // failures since it last answered
 	opened    atomic.Uint64
-	failed    atomic.Uint64
+	failed    atomic.Uint32
+	ejections atomic.Uint32
 	handshake atomic.Uint32 // smoothed, nanoseconds; 0: not known
-	ejections atomic.Uint32 // since it last came back
+	again     atomic.Uint32 // ejections since it last came back
 	until     atomic.Int64  // when it is ejected: when it is tried next
 	since     atomic.Int64  // since when it is a newcomer; 0: it is none
 	standing  atomic.Uint32 // a Standing
@@ -257,6 +258,7 @@ func (s *slot) clear(g *group) {
 	s.failed.Store(0)
 	s.handshake.Store(0)
 	s.ejections.Store(0)
+	s.again.Store(0)
 	s.until.Store(0)
 	s.since.Store(0)
 	s.standing.Store(uint32(InForce))

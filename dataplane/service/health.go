@@ -80,7 +80,8 @@ func (s *slot) fail(g *group, now int64) {
 
 // span is how long the next ejection takes.
 func (s *slot) span() int64 {
-	n := min(s.ejections.Add(1), maxEjections)
+	s.ejections.Add(1)
+	n := min(s.again.Add(1), maxEjections)
 	return int64(n) * ejection
 }
 
@@ -109,7 +110,7 @@ func (s *slot) recover() {
 	if was := s.health.Swap(healthy); was == healthy {
 		return
 	}
-	s.ejections.Store(0)
+	s.again.Store(0)
 	s.row.Store(0)
 	if g := s.group.Load(); g != nil {
 		g.ejected.Add(-1)

@@ -106,7 +106,7 @@ type Backend struct {
 	Active    uint64 // flows that it has
 	Opened    uint64
 	Failed    uint64
-	Ejections uint64 // in a row
+	Ejections uint64
 	Handshake uint64 // smoothed time from a SYN to its answer, nanoseconds; 0: not known
 }
 
@@ -117,7 +117,7 @@ func (s *Service) Backends() []Backend {
 		slot := s.members[i].slot
 		list[i] = Backend{
 			Number: s.members[i].number, Config: s.config.Backends[i], Ejected: slot.health.Load() != healthy,
-			Active: slot.flows(), Opened: slot.opened.Load(), Failed: slot.failed.Load(),
+			Active: slot.flows(), Opened: slot.opened.Load(), Failed: uint64(slot.failed.Load()),
 			Ejections: uint64(slot.ejections.Load()), Handshake: uint64(slot.handshake.Load()),
 		}
 	}
@@ -132,6 +132,14 @@ type Conflict struct {
 	Proto   packet.IPProto
 	Winner  *Service
 	Loser   *Service
+}
+
+// Contested is how many conflicts there are.
+func (t *Table) Contested() int {
+	if t == nil {
+		return 0
+	}
+	return t.index.contested
 }
 
 // Conflicts lists them, in no order.

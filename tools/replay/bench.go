@@ -90,6 +90,7 @@ func newBench(cfg Config, sinks Sinks) (_ *bench, err error) {
 		return nil, fmt.Errorf("build tables: %w", err)
 	}
 	t.Enter(nil)
+	t.Services.Enter(t.Backends, b.now)
 	b.tables.Store(t)
 	for name := range strings.SplitSeq(cfg.Port, ",") {
 		port := t.ByName(name)
@@ -143,11 +144,12 @@ func (b *bench) open(devices []string) (err error) {
 // flows are tracked as the dataplane does it, where there are stations; else none is.
 func (b *bench) flows() *conntrack.Table {
 	t := b.tables.Load()
-	if b.trunk < 0 {
+	if b.trunk < 0 && !t.Tracking {
 		return nil
 	}
 	flows := conntrack.New(conntrack.Config{
 		Flows: int(t.Node.GetFlows()), PerPort: int(t.Node.GetFlowsPerPort()), Loose: startOfTime + int64(loose),
+		Left: t.Backends.Left,
 	})
 	for i := range t.Ports {
 		flows.Share(t.Ports[i].ID, t.Ports[i].Shared())
