@@ -45,25 +45,36 @@ func (p *pool) leastConnections(s *Service, q *Query, d *Dice) *member {
 }
 
 // twoChoices takes the better of two that are taken at random by weight: the longest queue is then shorter than with one
-// choice by an order of growth (Mitzenmacher, IEEE TPDS 12, 2001). The better one is who is to answer sooner: its
-// handshakes' time by its flows, the one to come included.
+// choice by an order of growth (Mitzenmacher, IEEE TPDS 12, 2001).
 func (p *pool) twoChoices(s *Service, q *Query, d *Dice) *member {
-	i, j := p.randomIndex(d), p.randomIndex(d)
-	for range tries {
-		if i != j {
-			break
+	var one *member
+	for range 2 * tries {
+		m := p.random(d)
+		if m == one {
+			continue
 		}
-		j = p.randomIndex(d)
+		switch s.ready(m, q.Now, d) {
+		case unfit:
+		case onTrial:
+			return m
+		case well:
+			if one != nil {
+				return better(one, m)
+			}
+			one = m
+		}
 	}
-	a, b := &p.members[i], &p.members[j]
-	switch sa, sb := s.state(a, q.Now), s.state(b, q.Now); {
-	case sa == onTrial || sb == unfit:
-		return a
-	case sb == onTrial || sa == unfit:
-		return b
+	if one != nil {
+		return one
 	}
+	return p.anyone(s, q, d)
+}
+
+// better is who is to answer sooner: by the time of handshakes, as far as it is known of both, and the flows, the one to
+// come included.
+func better(a, b *member) *member {
 	ta, tb := uint64(a.slot.handshake.Load()), uint64(b.slot.handshake.Load())
-	if ta == 0 || tb == 0 { // of one nothing is known
+	if ta == 0 || tb == 0 {
 		ta, tb = 1, 1
 	}
 	if tb*(b.slot.flows()+1) < ta*(a.slot.flows()+1) {

@@ -68,9 +68,11 @@ func (p *pool) pick(s *Service, q *Query, d *Dice) *member {
 		return p.maglev(s, q)
 	case api.Service_ALGORITHM_MAGLEV_BOUNDED:
 		return p.bounded(s, q)
+	case api.Service_ALGORITHM_TWO_CHOICES:
+		return p.twoChoices(s, q, d)
 	}
 	for range tries {
-		if m := p.draw(s, q, d); s.ready(m, q.Now, d) {
+		if m := p.draw(d, s.algorithm); s.ready(m, q.Now, d) != unfit {
 			return m
 		}
 	}
@@ -78,14 +80,12 @@ func (p *pool) pick(s *Service, q *Query, d *Dice) *member {
 }
 
 // draw is one try of an algorithm that may be asked again.
-func (p *pool) draw(s *Service, q *Query, d *Dice) *member {
-	switch s.algorithm {
+func (p *pool) draw(d *Dice, algorithm api.Service_Algorithm) *member {
+	switch algorithm {
 	case api.Service_ALGORITHM_ROUND_ROBIN:
 		return p.roundRobin(d)
 	case api.Service_ALGORITHM_WEIGHTED_ROUND_ROBIN:
 		return p.weightedRoundRobin(d)
-	case api.Service_ALGORITHM_TWO_CHOICES:
-		return p.twoChoices(s, q, d)
 	}
 	return p.random(d)
 }
@@ -114,20 +114,17 @@ func (p *pool) numbered(number uint32) *member {
 	return nil
 }
 
-// ready says whether a member that an algorithm has drawn takes the flow: it is fit, and no newcomer that has had its
-// share. To reject some draws makes the chance of each member proportional to its weight and to its share.
-func (s *Service) ready(m *member, now int64, d *Dice) bool {
-	switch s.state(m, now) {
-	case unfit:
-		return false
-	case onTrial:
-		return true
+// ready is state for a member that was drawn at random or in turn: a newcomer that has had its share is unfit as well. To
+// reject some draws makes the chance of each member proportional to its weight and to its share.
+func (s *Service) ready(m *member, now int64, d *Dice) fitness {
+	state := s.state(m, now)
+	if state != well || s.ramp == 0 {
+		return state
 	}
-	if s.ramp == 0 {
-		return true
+	if share := s.share(m, now); share < fullShare && d.below(fullShare) >= share {
+		return unfit
 	}
-	share := s.share(m, now)
-	return share == fullShare || d.below(fullShare) < share
+	return well
 }
 
 // fullShare is the share of a backend that is no newcomer.
