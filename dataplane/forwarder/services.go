@@ -74,8 +74,8 @@ func (f *Forwarder) Services(r *api.ServicesRequest) (iter.Seq[*api.Service], er
 	}, nil
 }
 
-// isOfService says whether a port of a service, "default/web:http", is the one that is asked for, or one of its service.
-// All are where none is said.
+// isOfService says whether a port of a service, "default/web:http", is the one that is asked for, or one of its
+// service. All are where none is said.
 func isOfService(port, name string) bool {
 	return name == "" || port == name || strings.HasPrefix(port, name+":")
 }
@@ -90,8 +90,9 @@ func familyOf(s *service.Service) int {
 // hasAddress says whether an address is a frontend's or a backend's of the service.
 func hasAddress(s *controlapi.Service, a packet.Addr) bool {
 	octets := a.Netip().AsSlice()
-	return slices.ContainsFunc(s.Frontends, func(f *controlapi.Frontend) bool { return slices.Equal(f.Address, octets) }) ||
-		slices.ContainsFunc(s.Backends, func(b *controlapi.Backend) bool { return slices.Equal(b.Address, octets) })
+	front := func(f *controlapi.Frontend) bool { return slices.Equal(f.Address, octets) }
+	back := func(b *controlapi.Backend) bool { return slices.Equal(b.Address, octets) }
+	return slices.ContainsFunc(s.Frontends, front) || slices.ContainsFunc(s.Backends, back)
 }
 
 func describeService(t *tables.Tables, s *service.Service) *api.Service {

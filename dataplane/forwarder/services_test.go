@@ -56,7 +56,8 @@ func TestServices(t *testing.T) {
 		{"default/web:http", "", "default/web:http"}, {"default/we", "", ""}, {"", "10.244.2.8", "default/api"},
 		{"", "10.96.0.1", "default/web:http"}, {"", "10.96.0.9", ""},
 	} {
-		if got := strings.Join(listed(t, f, &api.ServicesRequest{Name: row.name, Address: row.address}), " "); got != row.want {
+		got := strings.Join(listed(t, f, &api.ServicesRequest{Name: row.name, Address: row.address}), " ")
+		if got != row.want {
 			t.Errorf("%+v: %s", row, got)
 		}
 	}

@@ -218,7 +218,8 @@ func (b *Backends) tick(now int64) {
 	}
 }
 
-// number gives a backend its number: the one that it has, or a free one that is its own when the table comes into force.
+// number gives a backend its number: the one that it has, or a free one that is its own when the table comes into
+// force.
 func (b *Backends) number(k backendKey, g *group) (uint32, error) {
 	if n := b.numbers[k]; n != 0 {
 		return n, nil

@@ -3,6 +3,7 @@
 package service
 
 import (
+	"net/netip"
 	"testing"
 
 	"github.com/viaduct-net/viaduct/control/api"
@@ -146,7 +147,7 @@ func TestAffinity(t *testing.T) {
 	less := web(1, 10)
 	less.AffinitySeconds = 60
 	for i, b := range less.Backends {
-		if packet.Addr4(uint32(b.Address[0])<<24|uint32(b.Address[1])<<16|uint32(b.Address[2])<<8|uint32(b.Address[3])) == first {
+		if a, _ := netip.AddrFromSlice(b.Address); packet.AddrFrom(a) == first {
 			less.Backends = append(less.Backends[:i:i], less.Backends[i+1:]...)
 			break
 		}

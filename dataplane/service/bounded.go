@@ -30,8 +30,8 @@ func (p *pool) bounded(s *Service, q *Query) *member {
 	return m
 }
 
-// flows is how many flows the members have. Of a large pool it is how many the service has, those that go on to backends
-// that are gone included.
+// flows is how many flows the members have. Of a large pool it is how many the service has, those that go on to
+// backends that are gone included.
 func (p *pool) flows(s *Service) (all uint64) {
 	if len(p.members) > looked {
 		return uint64(max(s.group.active.Load(), 0))

@@ -20,8 +20,8 @@ type builder struct {
 	backends *Backends
 }
 
-// Build makes the table of a snapshot's services, which are in the contract's order. Of prev, which may be nil, what has
-// not changed is shared. The Backends change only when the table comes into force: see Enter.
+// Build makes the table of a snapshot's services, which are in the contract's order. Of prev, which may be nil, what
+// has not changed is shared. The Backends change only when the table comes into force: see Enter.
 func Build(prev *Table, snap *api.Snapshot, b *Backends) (*Table, error) {
 	if prev != nil && prev.backends != b {
 		prev = nil

@@ -44,8 +44,8 @@ func (p *pool) leastConnections(s *Service, q *Query, d *Dice) *member {
 	return best
 }
 
-// twoChoices takes the better of two that are taken at random by weight: the longest queue is then shorter than with one
-// choice by an order of growth (Mitzenmacher, IEEE TPDS 12, 2001).
+// twoChoices takes the better of two that are taken at random by weight: the longest queue is then shorter than with
+// one choice by an order of growth (Mitzenmacher, IEEE TPDS 12, 2001).
 func (p *pool) twoChoices(s *Service, q *Query, d *Dice) *member {
 	var one *member
 	for range 2 * tries {
@@ -70,8 +70,8 @@ func (p *pool) twoChoices(s *Service, q *Query, d *Dice) *member {
 	return p.anyone(s, q, d)
 }
 
-// better is who is to answer sooner: by the time of handshakes, as far as it is known of both, and the flows, the one to
-// come included.
+// better is who is to answer sooner: by the time of handshakes, as far as it is known of both, and the flows, the one
+// to come included.
 func better(a, b *member) *member {
 	ta, tb := uint64(a.slot.handshake.Load()), uint64(b.slot.handshake.Load())
 	if ta == 0 || tb == 0 {

@@ -33,11 +33,12 @@ func (d *Dice) next() uint64 {
 	return hi ^ lo
 }
 
-// below is a random number below n, by multiplication (Lemire, ACM TOMACS 29, 2019). n is so small against 2^32 that its
-// bias does not matter.
+// below is a random number below n, by multiplication (Lemire, ACM TOMACS 29, 2019). n is so small against 2^32 that
+// its bias does not matter.
 func (d *Dice) below(n int) int { return int(d.next() >> 32 * uint64(n) >> 32) }
 
-// turn is the next turn of a pool. The first one is a random one, so that workers do not all begin with the same backend.
+// turn is the next turn of a pool. The first one is a random one, so that workers do not all begin with the same
+// backend.
 func (d *Dice) turn(pool uint32) uint32 {
 	t := &d.turns[pool%uint32(len(d.turns))]
 	if t.pool != pool {

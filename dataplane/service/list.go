@@ -86,7 +86,7 @@ func (t *Table) Len() int {
 // Config is the service as the snapshot has it, not to be changed.
 func (s *Service) Config() *api.Service { return s.config }
 
-// Totals of the service, since it is known. Ejections are those of backends that are there and gone.
+// TotalsOf are the service's, since it is known. Ejections are those of backends that are there and gone.
 func (b *Backends) TotalsOf(s *Service) Totals {
 	b.mu.Lock()
 	sum := Totals{Opened: s.group.opened}

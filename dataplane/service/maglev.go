@@ -4,9 +4,9 @@ package service
 
 import "slices"
 
-// maglev takes the member in whose place of a table the flow's hash falls (Eisenbud et al., "Maglev: A Fast and Reliable
-// Software Network Load Balancer", NSDI 2016, 3.4). All nodes fill the same table, and most of its places stay whose
-// they are when a backend comes or goes.
+// maglev takes the member in whose place of a table the flow's hash falls (Eisenbud et al., "Maglev: A Fast and
+// Reliable Software Network Load Balancer", NSDI 2016, 3.4). All nodes fill the same table, and most of its places stay
+// whose they are when a backend comes or goes.
 func (p *pool) maglev(s *Service, q *Query) *member {
 	at := hashFlow(q) % uint64(len(p.lookup))
 	m := &p.members[p.lookup[at]]

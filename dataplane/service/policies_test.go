@@ -117,7 +117,8 @@ func TestTrafficPolicies(t *testing.T) {
 			if c.Outcome != row.want {
 				t.Fatalf("%s: outcome %d, want %d", row.what, c.Outcome, row.want)
 			}
-			if (c.Outcome == Chosen) != (c.Number != 0) || (c.Service == nil) != (row.want == NoService || row.want == NoSuchPort) {
+			nobodys := row.want == NoService || row.want == NoSuchPort
+			if (c.Outcome == Chosen) != (c.Number != 0) || (c.Service == nil) != nobodys {
 				t.Fatalf("%s: %+v", row.what, c)
 			}
 			if c.Outcome == Chosen {

@@ -114,8 +114,8 @@ func (p *pool) numbered(number uint32) *member {
 	return nil
 }
 
-// ready is state for a member that was drawn at random or in turn: a newcomer that has had its share is unfit as well. To
-// reject some draws makes the chance of each member proportional to its weight and to its share.
+// ready is state for a member that was drawn at random or in turn: a newcomer that has had its share is unfit as well.
+// To reject some draws makes the chance of each member proportional to its weight and to its share.
 func (s *Service) ready(m *member, now int64, d *Dice) fitness {
 	state := s.state(m, now)
 	if state != well || s.ramp == 0 {

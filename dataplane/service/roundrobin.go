@@ -20,8 +20,8 @@ func (p *pool) weightedRoundRobin(d *Dice) *member {
 	return &p.members[p.schedule[d.turn(p.id)%uint32(len(p.schedule))]]
 }
 
-// scheduleOf is one round of weighted turns: as stride scheduling has it (Waldspurger and Weihl, MIT/LCS/TM-528, 1995), a
-// member with w turns has its k-th at (k+½)/w of the round. Weights that would make a long round are rounded.
+// scheduleOf is one round of weighted turns: as stride scheduling has it (Waldspurger and Weihl, MIT/LCS/TM-528, 1995),
+// a member with w turns has its k-th at (k+½)/w of the round. Weights that would make a long round are rounded.
 func scheduleOf(members []member, total uint64) []uint16 {
 	counts := turnsOf(members, total)
 	type slot struct {

@@ -79,15 +79,16 @@ func listing(t *Table) string {
 	}
 	var conflicts []string
 	for _, c := range t.Conflicts() {
-		conflicts = append(conflicts, fmt.Sprintf("%s %d %s: %d before %d", c.Address, c.Port, c.Kind, c.Winner.ID, c.Loser.ID))
+		conflicts = append(conflicts,
+			fmt.Sprintf("%s %d %s: %d before %d", c.Address, c.Port, c.Kind, c.Winner.ID, c.Loser.ID))
 	}
 	slices.Sort(conflicts)
 	fmt.Fprintf(&out, "%s\n%d", strings.Join(conflicts, "\n"), t.Contested())
 	return out.String()
 }
 
-// A table that follows deltas says what one says that is built from nothing, shares what has not changed, and leaves the
-// one before as it was. Every backend in force has a number of its own, and nobody else has one.
+// A table that follows deltas says what one says that is built from nothing, shares what has not changed, and leaves
+// the one before as it was. Every backend in force has a number of its own, and nobody else has one.
 func TestUpdateEqualsBuild(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		b := NewBackends()
