@@ -131,6 +131,10 @@ func listing(t *Tables) string {
 	for p := range t.Identities.Prefixes() {
 		fmt.Fprintln(&b, "prefix", p)
 	}
+	for s := range t.Services.All() {
+		fmt.Fprintln(&b, "service", s.Name, s.Config().Origin, s.Config().Frontends, len(s.Backends()))
+	}
+	fmt.Fprintln(&b, "egress", t.egress, t.Tracking, t.node)
 	for _, a := range interesting {
 		text := "none"
 		if g := t.FIB.Lookup(a); g != nil {
@@ -164,6 +168,7 @@ func genState(t *rapid.T) *api.Snapshot {
 	genGroups(t, s)
 	genRoutes(t, s)
 	genIdentities(t, s)
+	genServices(t, s)
 	return s
 }
 
@@ -196,6 +201,34 @@ func genPods(t *rapid.T, s *api.Snapshot) {
 				s.Limits,
 				&api.Limit{Port: id, ToPortBitsPerSecond: rapid.Uint64Range(990, 1e6).Draw(t, "rate")},
 			)
+		}
+	}
+}
+
+// genServices adds services, and addresses that pods of a namespace go out with.
+func genServices(t *rapid.T, s *api.Snapshot) {
+	for id := range rapid.Uint32Range(0, 3).Draw(t, "services") {
+		cfg := &api.Service{
+			Id: id + 1, Name: rapid.SampledFrom([]string{"a", "b"}).Draw(t, "service name"), Protocol: 6, Algorithm: 1,
+			Frontends: []*api.Frontend{
+				{Kind: 1, Address: bytesOf("10.96.0.1"), Port: rapid.Uint32Range(80, 82).Draw(t, "service port")},
+			},
+			Origin: rapid.Uint32Range(0, 3).Draw(t, "service origin"),
+		}
+		for i := range rapid.IntRange(0, 2).Draw(t, "backends") {
+			at := bytesOf(fmt.Sprint("10.244.1.", i+1))
+			cfg.Backends = append(cfg.Backends, &api.Backend{Address: at, Port: 8080, Weight: 1})
+		}
+		if seldom(t, "no algorithm") {
+			cfg.Algorithm = 0
+		}
+		s.Services = append(s.Services, cfg)
+	}
+	if rapid.Bool().Draw(t, "egress") {
+		a := rapid.SampledFrom([]string{"192.0.2.1", "192.0.2.2"}).Draw(t, "egress address")
+		s.Egress = []*api.Egress{{Namespace: "default", Addresses: [][]byte{bytesOf(a)}}}
+		if seldom(t, "no egress address") {
+			s.Egress[0].Addresses = nil
 		}
 	}
 }
