@@ -11,9 +11,7 @@ type shard struct {
 	lock    sync.Mutex // held inside calls only; a spin lock was measured and is no faster
 	slots   index      // of the entries
 	entries []entry
-	aliases aliases
-	records []record // by number, and 1: of the entries that are translated
-	links   []link   // by number; number 0 unused
+	links   []link // by number; number 0 unused
 	marks   []uint64
 	syns    []uint32 // see repeat.go
 	limits  *limits
@@ -26,6 +24,8 @@ type shard struct {
 	counts [numStates]uint32
 	count  counters
 
+	records    []record // by number, and 1: of the entries that are translated
+	aliases    aliases
 	translated uint32   // entries
 	stamps     uint32   // the last that a translated entry was given
 	_          [64]byte // keeps the next shard's lock off this one's last line

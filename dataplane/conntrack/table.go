@@ -156,17 +156,18 @@ type Seen struct {
 	// Translated, of Known, Stale and Related: the flow's packets are translated, and this one is to have Ends. Of Related
 	// it is the packet that the error quotes that is to have them, and Quoted are those that it has. Open and
 	// OpenTranslated set both of NewFlow.
-	Translated   bool
-	Ends, Quoted packet.Ends
+	Translated bool
+	kind       uint8 // of the key, without kindHi
 	// Backend is the Translation's; 0: none.
 	Backend uint32
 	// Waited, of the packet that first answers a translated flow, is since when it was waited for, in nanoseconds.
 	Waited int64
 
-	kind uint8  // of the key, without kindHi
 	tick uint32 // when it was seen; of Stale
 	at   uint32 // number of the entry, and 1; 0: none
 	hash uint64
+
+	Ends, Quoted packet.Ends
 }
 
 // Turn takes the flow's other end for the opener.
@@ -220,7 +221,8 @@ func (t *Table) Track(p *packet.Packet, in packet.PortID, now int64, generation 
 		switch d := from ^ e.opener(); {
 		case e.expired(tick):
 			sh.free(n, causeExpired)
-		case d == 0 && e.flags&aliased != 0: // it is not the opener of this flow who has sent it: see translate.go
+		case e.flags&aliased != 0 && d == 0: // in this order, for d alone is mispredicted
+			// It is not the opener of this flow who has sent it: see translate.go.
 		case sh.track(n, p, in, d, tick, generation, s):
 			sh.lock.Unlock()
 			return

@@ -241,8 +241,9 @@ func (t *Table) trackAlias(sh *shard, p *packet.Packet, in packet.PortID, k *key
 	if n == 0 || sh.aliases.all[n-1].from != from {
 		return false
 	}
-	a, at, tick := sh.aliases.all[n-1], sh, tickOf(now)
-	if at = t.shard(a.hash); at != sh {
+	a, tick := sh.aliases.all[n-1], tickOf(now)
+	at := t.shard(a.hash)
+	if at != sh {
 		sh.lock.Unlock()
 		at.lock.Lock()
 	}
