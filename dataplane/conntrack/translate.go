@@ -130,8 +130,11 @@ func (t *Table) count(hash uint64, r verdict.Reason) {
 func (t *Table) place(o *opening, ends packet.Ends) (uint32, verdict.Reason) {
 	o.from = o.k.set(ends.Src, ends.Dst, ends.SrcPort, ends.DstPort, o.proto, o.s.kind, false)
 	same := o.k.is(&o.sent.k)
-	if same && (o.from != o.sent.from || o.tr.Backend == 0) {
-		return 0, taken // answers would look as what the opener sends; or it is Open that has found it so
+	switch {
+	case same && o.from != o.sent.from, !same && ends == ends.Reverse():
+		return 0, taken // answers would look as what the opener sends, or as what the other end gets
+	case same && o.tr.Backend == 0:
+		return 0, taken // Open has found it so
 	}
 	o.hash = t.keys.hash(&o.k)
 	sh := t.shard(o.hash)
