@@ -65,7 +65,8 @@ func (t *Table) Open(s *Seen, p *packet.Packet, in, out packet.PortID, now int64
 	case o.state == tcpPickedUp:
 		return verdict.TCPWithoutFlow
 	}
-	return t.openTranslated(&o, &Translation{})
+	o.tr = &Translation{}
+	return t.openTranslated(&o)
 }
 
 // begin reads the packet, whose ends are what the flow is found by.

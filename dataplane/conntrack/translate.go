@@ -57,12 +57,12 @@ func (t *Table) OpenTranslated(s *Seen, p *packet.Packet, in, out packet.PortID,
 	if tr.Backend == 0 && !tr.Random && tr.keeps(p) {
 		return t.Open(s, p, in, out, now, generation, rule)
 	}
-	o := opening{s: s, p: p, now: now, tick: tickOf(now), generation: generation, rule: rule}
+	o := opening{s: s, p: p, now: now, tick: tickOf(now), generation: generation, rule: rule, tr: tr}
 	o.begin(in, out)
 	if o.state == tcpPickedUp && tr.Dst != (packet.Addr{}) {
 		return verdict.TCPWithoutFlow
 	}
-	return t.openTranslated(&o, tr)
+	return t.openTranslated(&o)
 }
 
 // keeps: the ends remain as they are, if the source port may.
@@ -73,12 +73,12 @@ func (tr *Translation) keeps(p *packet.Packet) bool {
 
 // openTranslated tries ports until one is free. The flow's entry comes first, so that the port is taken; it is nobody's
 // until the alias leads to it.
-func (t *Table) openTranslated(o *opening, tr *Translation) verdict.Reason {
+func (t *Table) openTranslated(o *opening) verdict.Reason {
 	if o.s.Reply {
 		return verdict.TCPWithoutFlow
 	}
-	u := o.k.tuple(o.from)
-	o.tr, o.sent = tr, o.aim
+	u, tr := o.k.tuple(o.from), o.tr
+	o.sent = o.aim
 	o.ends = packet.Ends{Src: u.Src, Dst: u.Dst, SrcPort: u.SrcPort, DstPort: u.DstPort}
 	want := tr.apply(o.ends)
 	ports := tr.ports(o)
