@@ -90,7 +90,7 @@ func (f *Forwarder) flowTable() *api.FlowTable {
 	s := t.Stats()
 	return &api.FlowTable{
 		Flows: uint64(s.Entries), Capacity: uint64(s.Capacity), HalfOpen: uint64(s.HalfOpen), Opened: s.Opened,
-		Closed: s.Reopened + s.Forgotten + s.EvictedDone, Expired: s.Expired, Revoked: s.Revoked,
+		Closed: s.Reopened + s.Forgotten + s.Withdrawn + s.EvictedDone, Expired: s.Expired, Revoked: s.Revoked,
 		Evicted:      s.EvictedHalfOpen + s.EvictedIdle,
 		RefusedTable: s.RefusedFull, RefusedPort: s.RefusedPort, RefusedSource: s.RefusedSource,
 		WithoutEntry: s.Fingerprints, Unrepeated: s.Unrepeated,
@@ -149,10 +149,15 @@ func (f *Forwarder) flowFilter(r *api.FlowsRequest) (func(*conntrack.Flow) bool,
 		}
 	}
 	return func(flow *conntrack.Flow) bool {
-		return (r.Address == "" || flow.Tuple.Src == address || flow.Tuple.Dst == address) &&
+		return (r.Address == "" || hasEnd(flow, address)) &&
 			(r.Port == "" || flow.In == port || flow.Out == port) &&
 			(r.Protocol == "" || flow.Tuple.Proto == proto)
 	}, nil
+}
+
+// hasEnd says whether an address is one of the flow's ends, as its opener or as the other end sees it.
+func hasEnd(flow *conntrack.Flow, a packet.Addr) bool {
+	return flow.Tuple.Src == a || flow.Tuple.Dst == a || flow.Translated && (flow.Ends.Src == a || flow.Ends.Dst == a)
 }
 
 func describeFlow(t *tables.Tables, flow *conntrack.Flow) *api.Flow {
@@ -164,7 +169,19 @@ func describeFlow(t *tables.Tables, flow *conntrack.Flow) *api.Flow {
 		Packets: flow.Sent.Packets, Bytes: flow.Sent.Bytes,
 		ReplyPackets: flow.Replied.Packets, ReplyBytes: flow.Replied.Bytes,
 		IdleNanoseconds: uint64(flow.Idle), ExpiresNanoseconds: uint64(flow.Expires),
-		Rule: explain.Rule(t.Policy, policy.RuleID(flow.Rule)),
+		Rule: explain.Rule(t.Policy, policy.RuleID(flow.Rule)), Translation: describeTranslation(t, flow),
+	}
+}
+
+// describeTranslation is how the other end sees a flow, nil where it sees what was sent.
+func describeTranslation(t *tables.Tables, flow *conntrack.Flow) *api.Translation {
+	if !flow.Translated {
+		return nil
+	}
+	return &api.Translation{
+		Source: flow.Ends.Src.String(), SourcePort: uint32(flow.Ends.SrcPort),
+		Destination: flow.Ends.Dst.String(), DestinationPort: uint32(flow.Ends.DstPort),
+		Service: t.Backends.Name(flow.Backend),
 	}
 }
 

@@ -21,33 +21,34 @@ func describe(name, help string, labels ...string) *prometheus.Desc {
 }
 
 var (
-	epochDesc     = describe("epoch", "Epoch of the tables in force.")
-	routesDesc    = describe("routes", "Routes in force.")
-	identityDesc  = describe("identities", "Identities in force.")
-	neighborsDesc = describe("neighbors", "Entries of the neighbour cache.")
-	policiesDesc  = describe("policies", "Policies in force.")
-	flowsDesc     = describe("flows", "Flows that are tracked.")
-	flowRoomDesc  = describe("flows_capacity", "Flows that may be tracked.")
-	halfOpenDesc  = describe("flows_half_open", "Tracked flows that nobody has answered yet.")
-	flowDesc      = describe("flow_events_total", "What became of flows.", "event")
-	refusedDesc   = describe("flows_refused_total", "Flows not let in for want of room, by what was full.", "limit")
-	servicesDesc  = describe("services", "Ports of services in force, of both families.")
-	serviceDesc   = describe("service_flows_total", "Flows to services, by what became of them.", "outcome")
-	ejectedDesc   = describe("service_backends_ejected", "Backends that no flow is sent to for their failures.")
-	ejectionsDesc = describe("service_ejections_total", "How often a backend was ejected.")
-	conflictsDesc = describe("service_conflicts", "Frontends that another service has.")
-	affinityDesc  = describe("service_affinity_clients", "Clients whose backend is remembered.")
-	evictionsDesc = describe("service_affinity_evictions_total", "Clients forgotten before their time for want of room.")
-	receivedDesc  = describe("received_packets_total", "Packets taken from rx rings.", "port")
-	rxBytesDesc   = describe("received_bytes_total", "Bytes of them, Ethernet header included.", "port")
-	sentDesc      = describe("transmitted_packets_total", "Packets given to tx rings.", "port")
-	txBytesDesc   = describe("transmitted_bytes_total", "Bytes of them.", "port")
-	heldDesc      = describe("held_packets", "Packets that wait for a neighbour.", "port")
-	packetsDesc   = describe("packets_total", "Packets received, by verdict and reason.", "port", "verdict", "reason")
-	dropsDesc     = describe("drops_total", "Packets dropped, by reason.", "port", "reason")
-	hookDesc      = describe("hook_packets_total", "Packets seen by the hook, by what it did.", "port", "action")
-	framesDesc    = describe("frames_free", "Free frames of the worker's UMEM.", "worker")
-	balanceDesc   = describe("ledger_difference", "Received less forwarded, consumed, dropped and held: 0 is right.")
+	epochDesc      = describe("epoch", "Epoch of the tables in force.")
+	routesDesc     = describe("routes", "Routes in force.")
+	identityDesc   = describe("identities", "Identities in force.")
+	neighborsDesc  = describe("neighbors", "Entries of the neighbour cache.")
+	policiesDesc   = describe("policies", "Policies in force.")
+	flowsDesc      = describe("flows", "Flows that are tracked.")
+	flowRoomDesc   = describe("flows_capacity", "Flows that may be tracked.")
+	halfOpenDesc   = describe("flows_half_open", "Tracked flows that nobody has answered yet.")
+	flowDesc       = describe("flow_events_total", "What became of flows.", "event")
+	refusedDesc    = describe("flows_refused_total", "Flows not let in for want of room, by what was full.", "limit")
+	translatedDesc = describe("flows_translated", "Tracked flows whose ends are translated.")
+	servicesDesc   = describe("services", "Ports of services in force, of both families.")
+	serviceDesc    = describe("service_flows_total", "Flows to services, by what became of them.", "outcome")
+	ejectedDesc    = describe("service_backends_ejected", "Backends that no flow is sent to for their failures.")
+	ejectionsDesc  = describe("service_ejections_total", "How often a backend was ejected.")
+	conflictsDesc  = describe("service_conflicts", "Frontends that another service has.")
+	affinityDesc   = describe("service_affinity_clients", "Clients whose backend is remembered.")
+	evictionsDesc  = describe("service_affinity_evictions_total", "Clients forgotten before their time for want of room.")
+	receivedDesc   = describe("received_packets_total", "Packets taken from rx rings.", "port")
+	rxBytesDesc    = describe("received_bytes_total", "Bytes of them, Ethernet header included.", "port")
+	sentDesc       = describe("transmitted_packets_total", "Packets given to tx rings.", "port")
+	txBytesDesc    = describe("transmitted_bytes_total", "Bytes of them.", "port")
+	heldDesc       = describe("held_packets", "Packets that wait for a neighbour.", "port")
+	packetsDesc    = describe("packets_total", "Packets received, by verdict and reason.", "port", "verdict", "reason")
+	dropsDesc      = describe("drops_total", "Packets dropped, by reason.", "port", "reason")
+	hookDesc       = describe("hook_packets_total", "Packets seen by the hook, by what it did.", "port", "action")
+	framesDesc     = describe("frames_free", "Free frames of the worker's UMEM.", "worker")
+	balanceDesc    = describe("ledger_difference", "Received less forwarded, consumed, dropped and held: 0 is right.")
 )
 
 // changeMetrics count what became of snapshots and deltas.
@@ -81,7 +82,7 @@ func (m *changeMetrics) collectors() []prometheus.Collector {
 func (c *Collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		epochDesc, routesDesc, identityDesc, neighborsDesc, policiesDesc, flowsDesc, flowRoomDesc, halfOpenDesc, flowDesc,
-		refusedDesc, servicesDesc, serviceDesc, ejectedDesc, ejectionsDesc, conflictsDesc, affinityDesc, evictionsDesc,
+		refusedDesc, translatedDesc, servicesDesc, serviceDesc, ejectedDesc, ejectionsDesc, conflictsDesc, affinityDesc, evictionsDesc,
 		receivedDesc, rxBytesDesc, sentDesc, txBytesDesc, heldDesc,
 		packetsDesc, dropsDesc, hookDesc, framesDesc, balanceDesc,
 	} {
@@ -153,6 +154,12 @@ func (f *Forwarder) collectServices(ch chan<- prometheus.Metric) {
 	}
 	for d, n := range map[*prometheus.Desc]uint64{ejectionsDesc: totals.Ejections, evictionsDesc: evictions} {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(n))
+	}
+	if flows := f.flows.Load(); flows != nil {
+		s := flows.Stats()
+		ch <- prometheus.MustNewConstMetric(translatedDesc, prometheus.GaugeValue, float64(s.Translated))
+		ch <- prometheus.MustNewConstMetric(refusedDesc, prometheus.CounterValue, float64(s.Exhausted), "source_ports")
+		ch <- prometheus.MustNewConstMetric(refusedDesc, prometheus.CounterValue, float64(s.Collided), "ends")
 	}
 	for outcome, n := range map[string]uint64{
 		"opened": totals.Opened, "refused": totals.Refused, "no_local": totals.NoLocal,
