@@ -185,6 +185,7 @@ func (b *Backends) Refused(number uint32, now int64) {
 	if s == nil {
 		return
 	}
+	b.tick(now)
 	if g := s.group.Load(); g != nil {
 		s.fail(g, now)
 	}

@@ -54,3 +54,40 @@ func TestVersions(t *testing.T) {
 		}
 	})
 }
+
+// What changed between two versions is what differs between the maps that they stand for.
+func TestChanged(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		key := rapid.Uint32Range(0, 300)
+		var versions [2]sparse.Map[int]
+		for i := range versions {
+			e := versions[0].Edit()
+			for range rapid.IntRange(0, 30).Draw(t, "edits") {
+				if k := key.Draw(t, "key"); rapid.Bool().Draw(t, "set") {
+					e.Set(k, rapid.IntRange(0, 2).Draw(t, "value"))
+				} else {
+					e.Delete(k)
+				}
+			}
+			versions[i] = e.Map()
+		}
+		var want []uint32
+		for k := range uint32(301) {
+			was, before := versions[0].Get(k)
+			is, after := versions[1].Get(k)
+			if before != after || was != is {
+				want = append(want, k)
+			}
+		}
+		for _, got := range [][]uint32{
+			slices.Sorted(sparse.Changed(versions[0], versions[1])), slices.Sorted(sparse.Changed(versions[1], versions[0])),
+		} {
+			if !slices.Equal(got, want) {
+				t.Fatalf("changed %v, want %v", got, want)
+			}
+		}
+		for range sparse.Changed(versions[0], versions[1]) {
+			break // is taken
+		}
+	})
+}
