@@ -147,8 +147,12 @@ func (e *builder) service(n numbered) (*Service, error) {
 		ID: cfg.Id, Name: cfg.Name, Reset: cfg.Removal == api.Service_REMOVAL_RESET, Direct: cfg.DirectReturn,
 		algorithm: cfg.Algorithm, affinity: int64(cfg.AffinitySeconds) * second, ramp: int64(cfg.SlowStartSeconds) * second,
 		group: e.backends.group(cfg.Id, cfg.Name), config: cfg,
-		members: make([]member, len(cfg.Backends)), frontends: make([]frontend, len(cfg.Frontends)),
+		members: make([]member, len(cfg.Backends)),
 	}
+	if s.frontends = s.few[:]; len(cfg.Frontends) > len(s.few) {
+		s.frontends = make([]frontend, len(cfg.Frontends))
+	}
+	s.frontends = s.frontends[:len(cfg.Frontends)]
 	for i, b := range cfg.Backends {
 		a, _ := address(b.Address, cfg.Ipv6)
 		m := member{addr: packet.AddrFrom(a), port: uint16(b.Port), weight: uint16(b.Weight)}

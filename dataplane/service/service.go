@@ -46,6 +46,7 @@ type Service struct {
 	local     pool     // those on this node; empty where no frontend asks for them
 	frontends []frontend
 	config    *api.Service
+	few       [2]frontend // where frontends lie of a service that has no more: near to what is read next
 }
 
 // Query is the first packet of a flow.
