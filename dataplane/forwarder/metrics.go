@@ -82,7 +82,8 @@ func (m *changeMetrics) collectors() []prometheus.Collector {
 func (c *Collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		epochDesc, routesDesc, identityDesc, neighborsDesc, policiesDesc, flowsDesc, flowRoomDesc, halfOpenDesc, flowDesc,
-		refusedDesc, translatedDesc, servicesDesc, serviceDesc, ejectedDesc, ejectionsDesc, conflictsDesc, affinityDesc, evictionsDesc,
+		refusedDesc, translatedDesc, servicesDesc, serviceDesc, ejectedDesc, ejectionsDesc, conflictsDesc, affinityDesc,
+		evictionsDesc,
 		receivedDesc, rxBytesDesc, sentDesc, txBytesDesc, heldDesc,
 		packetsDesc, dropsDesc, hookDesc, framesDesc, balanceDesc,
 	} {
