@@ -118,6 +118,7 @@ const (
 	ServiceSourceDenied
 	NoNATAddress
 	NATPortsExhausted
+	NATCollision
 
 	// NumReasons is the number of reasons, for arrays indexed by Reason.
 	NumReasons
@@ -222,6 +223,7 @@ var reasons = [NumReasons]entry{
 	ServiceSourceDenied: {"service_source_denied", Dropped, "the service does not let its source come"},
 	NoNATAddress:        {"no_nat_address", Dropped, "no address of the family to translate its source to"},
 	NATPortsExhausted:   {"nat_ports_exhausted", Dropped, "every source port is taken towards its destination"},
+	NATCollision:        {"nat_collision", Dropped, "its ends are those of a translated flow that it is not of"},
 }
 
 // String returns the reason's name as used in counters, JSON and metrics: lower case with underscores.
