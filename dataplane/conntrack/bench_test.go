@@ -80,11 +80,11 @@ func BenchmarkEstablished(b *testing.B) {
 }
 
 func benchSingle(b *testing.B, t *Table, p *packet.Packet, v6 bool, flows uint32) {
-	at := uint32(1)
+	at, s := uint32(1), &sinkSeen
 	for range b.N {
 		at = order(at)
 		benchFlow(p, v6, at&(flows-1), at>>31)
-		s := t.seen(p, 1+packet.PortID(at>>31), start, 1)
+		t.Track(p, 1+packet.PortID(at>>31), start, 1, s)
 		if s.Status != Known {
 			b.Fatal(s)
 		}
@@ -93,7 +93,7 @@ func benchSingle(b *testing.B, t *Table, p *packet.Packet, v6 bool, flows uint32
 
 // benchBatch is 256 packets at a time: hash, foresee, track.
 func benchBatch(b *testing.B, t *Table, p *packet.Packet, v6 bool, flows uint32) {
-	at, touched := uint32(1), uint64(0)
+	at, touched, s := uint32(1), uint64(0), &sinkSeen
 	var hashes [256]uint64
 	for i := 0; i < b.N; i += len(hashes) {
 		ahead := at
@@ -108,7 +108,7 @@ func benchBatch(b *testing.B, t *Table, p *packet.Packet, v6 bool, flows uint32)
 		for range hashes {
 			at = order(at)
 			benchFlow(p, v6, at&(flows-1), at>>31)
-			if s := t.seen(p, 1+packet.PortID(at>>31), start, 1); s.Status != Known {
+			if t.Track(p, 1+packet.PortID(at>>31), start, 1, s); s.Status != Known {
 				b.Fatal(s)
 			}
 		}
@@ -131,11 +131,11 @@ func BenchmarkHash(b *testing.B) {
 // BenchmarkNew is Track and Open of UDP flows that nobody answers, in a table that is full of such.
 func BenchmarkNew(b *testing.B) {
 	t := New(Config{PerPort: 1 << 30, PerSource: 1 << 30, Seed: &testSeed})
-	p := benchPacket(b, packet.ProtoUDP)
+	p, s := benchPacket(b, packet.ProtoUDP), &sinkSeen
 	open := func(i uint32) {
 		benchFlow(p, false, order(i)&0x7fffff, 0)
-		s := t.seen(p, 1, start, 1)
-		if r := t.Open(&s, p, 1, 2, start, 1, 7); r != verdict.None {
+		t.Track(p, 1, start, 1, s)
+		if r := t.Open(s, p, 1, 2, start, 1, 7); r != verdict.None {
 			b.Fatal(r)
 		}
 	}

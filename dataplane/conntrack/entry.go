@@ -31,6 +31,9 @@ const (
 	challenged                // TCP: the SYN was answered by an ACK of something else, whose number is in end[1]
 	revoked                   // policy has taken back that it let the flow in: see revoke.go
 	revokedEgress             // the opener's own policy did
+	translated                // there is a record: see record.go
+	aliased                   // what the opener sends is found by an alias, and by the key only what answers
+	unlinked                  // the alias is still to come
 )
 
 // Bits beside an end's window scale.

@@ -11,7 +11,7 @@ import (
 
 // Flow is a copy of an entry, for people.
 type Flow struct {
-	Tuple   Tuple
+	Tuple   Tuple         // as the opener sends it
 	In, Out packet.PortID // the opener is behind In, the other end behind Out
 	State   string
 	Sent    Traffic       // by the opener
@@ -22,6 +22,10 @@ type Flow struct {
 	Rule    uint32        // as Open or Keep was told
 	// Generation of policy that let it in.
 	Generation uint32
+	// Translated: the other end gets it with Ends instead. Backend is the Translation's; 0: none.
+	Translated bool
+	Ends       packet.Ends
+	Backend    uint32
 }
 
 // Traffic is what went in one direction. Bytes are of IP packets.
@@ -47,7 +51,7 @@ func (sh *shard) all(tick uint32, yield func(Flow) bool) bool {
 		sh.lock.Lock()
 		for i := at; i < min(at+len(some), len(sh.entries)); i++ {
 			if e := &sh.entries[i]; e.state != free && !e.expired(tick) {
-				some[copied] = e.flow(tick)
+				some[copied] = sh.flow(uint32(i+1), tick)
 				copied++
 			}
 		}
@@ -61,13 +65,14 @@ func (sh *shard) all(tick uint32, yield func(Flow) bool) bool {
 	return true
 }
 
-func (e *entry) flow(tick uint32) Flow {
+func (sh *shard) flow(n, tick uint32) Flow {
+	e := &sh.entries[n-1]
 	span := func(t uint32) time.Duration { return time.Duration(duration(uint32(max(int32(t), 0)))) }
 	state := states[e.state].name
 	if e.flags&revoked != 0 {
 		state = "revoked"
 	}
-	return Flow{
+	f := Flow{
 		Tuple: e.tuple(),
 		In:    packet.PortID(uint32(e.ports)), Out: packet.PortID(e.ports >> 32),
 		State: state,
@@ -75,4 +80,12 @@ func (e *entry) flow(tick uint32) Flow {
 		Age: span(tick - e.opened), Idle: span(e.idle(tick)), Expires: span(e.expires - tick),
 		Rule: e.rule, Generation: e.generation,
 	}
+	if e.flags&translated != 0 {
+		r := &sh.records[n-1]
+		f.Translated, f.Backend = true, r.backend
+		_, f.Ends = sh.ends(n, 0)
+		f.Tuple.Src, f.Tuple.SrcPort = r.ends.Src, r.ends.SrcPort
+		f.Tuple.Dst, f.Tuple.DstPort = r.ends.Dst, r.ends.DstPort
+	}
+	return f
 }

@@ -133,23 +133,59 @@ func (t *Table) trackError(p *packet.Packet, now int64, generation uint32, s *Se
 		return
 	}
 	s.hash = t.keys.hash(&k)
-	sh := t.shard(s.hash)
+	sh, tick := t.shard(s.hash), tickOf(now)
 	sh.lock.Lock()
-	defer sh.lock.Unlock()
-	n := sh.find(s.hash, &k)
-	if n == 0 {
+	if n := sh.find(s.hash, &k); n != 0 && sh.relates(n, &in, from^sh.entries[n-1].opener(), tick) {
+		sh.related(n, from^sh.entries[n-1].opener(), false, tick, generation, s)
+		sh.lock.Unlock()
 		return
 	}
+	a := alias{}
+	if sh.aliases.used != 0 {
+		if at := sh.aliases.find(s.hash, &k); at != 0 {
+			a = sh.aliases.all[at-1]
+		}
+	}
+	sh.lock.Unlock()
+	if a.n == 0 {
+		return
+	}
+	s.hash = a.hash
+	sh = t.shard(a.hash)
+	sh.lock.Lock()
+	if sh.holds(&a) && sh.relates(a.n, &in, from^a.from, tick) {
+		sh.related(a.n, from^a.from, true, tick, generation, s)
+	}
+	sh.lock.Unlock()
+}
+
+// relates: the flow can have had the quoted packet, in direction d.
+func (sh *shard) relates(n uint32, in *inner, d uint8, tick uint32) bool {
 	e := &sh.entries[n-1]
-	d := from ^ e.opener()
-	if e.expired(tickOf(now)) || !in.of(e, d) || e.packets[d&1] == 0 {
-		return
-	}
+	return !e.expired(tick) && in.of(e, d) && e.packets[d&1] != 0
+}
+
+// related fills in what an error about a flow's packet in direction d is. near says that it quotes the packet as it was
+// on the opener's side. It goes to who has sent that packet, and is to quote it as he knows it: as the opener sent it,
+// or as the other end did.
+func (sh *shard) related(n uint32, d uint8, near bool, tick, generation uint32, s *Seen) {
+	e := &sh.entries[n-1]
 	s.Status, s.Reason = Related, verdict.None
-	s.at, s.Rule, s.Reply, s.kind = n, e.rule, d == 0, k.kind()
+	s.at, s.Rule, s.Reply, s.kind = n, e.rule, d == 0, e.key.kind()
+	if e.flags&translated != 0 {
+		byOpener, byOther := sh.ends(n, d)
+		s.Translated, s.Backend = true, sh.records[n-1].backend
+		s.Ends, s.Quoted = byOther, byOther
+		if near {
+			s.Quoted = byOpener
+		}
+		if d == 0 {
+			s.Ends = byOpener
+		}
+	}
 	switch {
 	case e.generation != generation:
-		s.Status, s.Tuple, s.tick, s.Error = Stale, e.tuple(), tickOf(now), true
+		s.Status, s.Tuple, s.tick, s.Error = Stale, sh.tuple(n), tick, true
 		s.Opener, s.Other = packet.PortID(uint32(e.ports)), packet.PortID(e.ports>>32)
 	case e.flags&revoked != 0:
 		s.refuse(e.denied())

@@ -83,31 +83,31 @@ func (l *limits) floods(port uint32) bool {
 // Share says whether behind a port are many, as behind an uplink or the host's: it may have opened any number of flows.
 func (t *Table) Share(port packet.PortID, is bool) { t.limits.ports[port%maxPorts].shared.Store(is) }
 
-func (l *limits) source(e Tuple) (a, b *atomic.Int32) {
-	h := l.keys.source(e.Src)
+func (l *limits) source(opener packet.Addr) (a, b *atomic.Int32) {
+	h := l.keys.source(opener)
 	mask := uint32(len(l.sources[0]) - 1)
 	return &l.sources[0][uint32(h)&mask], &l.sources[1][uint32(h>>32)&mask]
 }
 
 // sourceFull says whether the opener has as many unanswered flows as it may; half as many, where others would have it
 // open one more.
-func (l *limits) sourceFull(t Tuple, byOthers bool) bool {
+func (l *limits) sourceFull(opener packet.Addr, byOthers bool) bool {
 	most := l.perSource
 	if byOthers {
 		most /= 2
 	}
-	a, b := l.source(t)
+	a, b := l.source(opener)
 	return min(a.Load(), b.Load()) >= most
 }
 
-func (l *limits) sourceEnters(e *entry) {
-	a, b := l.source(e.tuple())
+func (l *limits) sourceEnters(opener packet.Addr) {
+	a, b := l.source(opener)
 	a.Add(1)
 	b.Add(1)
 }
 
-func (l *limits) sourceLeaves(e *entry) {
-	a, b := l.source(e.tuple())
+func (l *limits) sourceLeaves(opener packet.Addr) {
+	a, b := l.source(opener)
 	a.Add(-1)
 	b.Add(-1)
 }

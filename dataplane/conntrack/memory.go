@@ -11,14 +11,20 @@ import (
 )
 
 // memory is the arrays of all shards, outside the collector's heap: it has nothing to look for in them, and their size
-// is not to make it wait with the rest. It is taken at once, but for syns, which only a flood touches.
+// is not to make it wait with the rest. It is taken at once, but for syns, which only a flood touches, and for what
+// only flows touch that are translated.
 type memory struct {
 	entries []entry
 	slots   []uint64
 	links   []link
 	marks   []uint64
 	syns    []uint32
-	held    *mapping
+
+	records    []record
+	aliases    []alias
+	aliasSlots []uint64
+
+	held *mapping
 }
 
 // mapping is what the kernel gave, for as long as somebody refers to it.
@@ -26,15 +32,21 @@ type mapping struct{ bytes []byte }
 
 func reserve(shards, each, slots int) memory {
 	syns := max(min(repeatFactor*shards*each, repeatMax)/shards/repeatWays, 1) * repeatWays
+	aliases := aliasesFor(each)
+	aliasSlots := ceilPower(aliases * 7 / 4)
 	m := memory{held: mapped(size[entry](shards*each) + size[uint64](shards*slots) + size[link](shards*(each+1)) +
-		size[uint64](shards*slots/2) + size[uint32](shards*syns))}
+		size[uint64](shards*slots/2) + size[uint32](shards*syns) +
+		size[record](shards*each) + size[alias](shards*aliases) + size[uint64](shards*aliasSlots))}
 	rest := m.held.bytes
 	m.entries, rest = carve[entry](rest, shards*each)
 	m.slots, rest = carve[uint64](rest, shards*slots)
 	m.links, rest = carve[link](rest, shards*(each+1))
 	m.marks, rest = carve[uint64](rest, shards*slots/2)
 	touch(m.held.bytes[:len(m.held.bytes)-len(rest)])
-	m.syns, _ = carve[uint32](rest, shards*syns)
+	m.syns, rest = carve[uint32](rest, shards*syns)
+	m.records, rest = carve[record](rest, shards*each)
+	m.aliases, rest = carve[alias](rest, shards*aliases)
+	m.aliasSlots, _ = carve[uint64](rest, shards*aliasSlots)
 	return m
 }
 

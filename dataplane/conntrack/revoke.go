@@ -48,7 +48,10 @@ func (sh *shard) trackRevoked(n uint32, p *packet.Packet, in packet.PortID, d ui
 	e.expires = tick + revokedTicks
 	s.at, s.Rule, s.Reply, s.Moved, s.tick = n, e.rule, d != 0, e.moved(in, d), tick
 	if e.generation != generation {
-		s.Status, s.Tuple = Stale, e.tuple()
+		s.Status, s.Tuple = Stale, sh.tuple(n)
+		if e.flags&translated != 0 {
+			sh.translate(n, p, d, s)
+		}
 		return true
 	}
 	s.Reason = e.denied()

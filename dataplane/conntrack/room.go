@@ -11,7 +11,8 @@ import "time"
 //   - of the flow that has waited for an answer for longest (classHalf);
 //   - of the most idle of a few others, if nothing came of it in a while.
 //
-// A SYN takes the place of the first kind alone, and else gets a fingerprint: see syn.go.
+// A SYN takes the place of the first kind alone, and else gets a fingerprint: see syn.go. Of a flow that is to be
+// translated a fingerprint cannot tell how, so that its SYN takes the place of the second kind.
 const (
 	sampled  = 8
 	minIdle  = 10 * time.Second
@@ -23,9 +24,18 @@ var (
 	doneIdleTicks = ticks(int64(doneIdle))
 )
 
+// room is whose place may be taken.
+type room uint8
+
+const (
+	ofDone room = iota
+	ofHalf      // and of those who wait for an answer
+	ofIdle      // and of the most idle
+)
+
 // take returns a free entry's number, 0 when there is none and none may go.
-func (sh *shard) take(syn bool, tick uint32) uint32 {
-	if sh.lists[listFree].newest == 0 && !sh.evict(syn, tick) {
+func (sh *shard) take(place room, tick uint32) uint32 {
+	if sh.lists[listFree].newest == 0 && !sh.evict(place, tick) {
 		return 0
 	}
 	n := sh.lists[listFree].newest // what it was is likely to be in the cache still
@@ -33,23 +43,32 @@ func (sh *shard) take(syn bool, tick uint32) uint32 {
 	return n
 }
 
-func (sh *shard) evict(syn bool, tick uint32) bool {
+func (sh *shard) evict(place room, tick uint32) bool {
 	if n := sh.done(tick); n != 0 {
 		sh.makeWay(n, causeEvictedDone, tick)
 		return true
 	}
-	if syn {
-		return false
-	}
-	if n := sh.lists[classHalf].oldest; n != 0 {
-		sh.makeWay(n, causeEvictedHalf, tick)
+	if place >= ofHalf && sh.evictHalf(tick) {
 		return true
+	}
+	if place < ofIdle {
+		return false
 	}
 	if n := sh.mostIdle(tick); n != 0 {
 		sh.makeWay(n, causeEvictedIdle, tick)
 		return true
 	}
 	return false
+}
+
+// evictHalf evicts the flow that has waited for an answer for longest.
+func (sh *shard) evictHalf(tick uint32) bool {
+	n := sh.lists[classHalf].oldest
+	if n == 0 {
+		return false
+	}
+	sh.makeWay(n, causeEvictedHalf, tick)
+	return true
 }
 
 // done returns the oldest of the flows that are over. Questions that go on, such as a ping's, stand behind the others

@@ -2,24 +2,20 @@
 
 package conntrack
 
-import (
-	"sync"
-	"sync/atomic"
-)
+import "sync"
 
-// shard is a part of the table behind one lock.
+// shard is a part of the table behind one lock. Numbers of entries are 1 and up everywhere, 0 being none.
 //
-// The index is open addressing with linear probing, half full at most. A slot holds 32 bits of the hash above the
-// entry's number and 1, so that neither a search nor a deletion has to look at other flows' entries; 0 is empty.
-// Numbers of entries are 1 and up everywhere, 0 being none.
+// Who holds a shard's lock takes another's by TryLock alone.
 type shard struct {
 	lock    sync.Mutex // held inside calls only; a spin lock was measured and is no faster
-	slots   []uint64   // written atomically, for foresee.go reads without the lock
+	slots   index      // of the entries
 	entries []entry
 	links   []link // by number; number 0 unused
 	marks   []uint64
 	syns    []uint32 // see repeat.go
 	limits  *limits
+	table   *Table
 	held    *mapping // that the arrays are of
 
 	lists  [numClasses]list // classHalf and classDone by age; the free entries in classOpen's place
@@ -27,7 +23,12 @@ type shard struct {
 	dice   uint32           // of evictions
 	counts [numStates]uint32
 	count  counters
-	_      [64]byte // keeps the next shard's lock off this one's last line
+
+	records    []record // by number, and 1: of the entries that are translated
+	aliases    aliases
+	translated uint32   // entries
+	stamps     uint32   // the last that a translated entry was given
+	_          [64]byte // keeps the next shard's lock off this one's last line
 }
 
 // link is an entry's neighbours in its list.
@@ -36,15 +37,18 @@ type link struct{ older, newer uint32 }
 // list is entries in the order in which they came.
 type list struct{ oldest, newest uint32 }
 
-func (sh *shard) init(l *limits, m memory, i, shards, each, slots int) {
-	sh.limits, sh.held = l, m.held
+func (sh *shard) init(t *Table, m memory, i, each, slots int) {
+	shards := len(t.shards)
+	sh.limits, sh.table, sh.held = &t.limits, t, m.held
 	sh.slots = m.slots[i*slots : (i+1)*slots]
 	sh.entries = m.entries[i*each : (i+1)*each]
 	sh.links = m.links[i*(each+1) : (i+1)*(each+1)]
 	sh.marks = m.marks[i*slots/2 : (i+1)*slots/2]
 	syns := len(m.syns) / shards
 	sh.syns = m.syns[i*syns : (i+1)*syns]
-	sh.dice = uint32(i) + 1
+	sh.records = m.records[i*each : (i+1)*each]
+	sh.aliases.init(m, i, shards)
+	sh.dice, sh.stamps = uint32(i)+1, uint32(i)
 	for n := each; n > 0; n-- { // the newest is taken first
 		sh.push(listFree, uint32(n))
 	}
@@ -96,39 +100,6 @@ func (sh *shard) find(hash uint64, k *key) uint32 {
 	}
 }
 
-func (sh *shard) insert(hash uint64, n uint32) {
-	mask := uint32(len(sh.slots) - 1)
-	i := uint32(hash) & mask
-	for sh.slots[i] != 0 {
-		i = (i + 1) & mask
-	}
-	sh.put(i, hash<<32|uint64(n))
-}
-
-func (sh *shard) put(i uint32, v uint64) { atomic.StoreUint64(&sh.slots[i], v) }
-
-// remove empties the slot of an entry and moves up those behind it that would not be found any more (Knuth, The Art of
-// Computer Programming 3, 6.4, algorithm R).
-func (sh *shard) remove(hash uint64, n uint32) {
-	mask := uint32(len(sh.slots) - 1)
-	i := uint32(hash) & mask
-	for uint32(sh.slots[i]) != n {
-		i = (i + 1) & mask
-	}
-	for j := i; ; {
-		j = (j + 1) & mask
-		v := sh.slots[j]
-		if v == 0 {
-			break
-		}
-		if home := uint32(v >> 32); (j-home)&mask >= (j-i)&mask {
-			sh.put(i, v)
-			i = j
-		}
-	}
-	sh.put(i, 0)
-}
-
 // enter moves an entry to a state, and to the list of its class.
 func (sh *shard) enter(n uint32, next state) {
 	e := &sh.entries[n-1]
@@ -154,9 +125,9 @@ func (sh *shard) enter(n uint32, next state) {
 	}
 	switch classHalf {
 	case was:
-		sh.limits.sourceLeaves(e)
+		sh.limits.sourceLeaves(sh.source(n))
 	case is:
-		sh.limits.sourceEnters(e)
+		sh.limits.sourceEnters(sh.source(n))
 	}
 	if is != classOpen {
 		sh.push(is, n)
@@ -166,13 +137,16 @@ func (sh *shard) enter(n uint32, next state) {
 // free gives an entry back.
 func (sh *shard) free(n uint32, why cause) {
 	e := &sh.entries[n-1]
-	sh.remove(sh.limits.keys.hash(&e.key), n)
+	sh.slots.remove(sh.limits.keys.hash(&e.key), n)
 	c := classes[e.state]
 	if c != classOpen {
 		sh.unlink(c, n)
 	}
 	if c == classHalf {
-		sh.limits.sourceLeaves(e)
+		sh.limits.sourceLeaves(sh.source(n))
+	}
+	if e.flags&translated != 0 {
+		sh.forgetTranslation(n)
 	}
 	if e.state.handshake() {
 		sh.limits.handshakes(uint32(e.ports), -1)

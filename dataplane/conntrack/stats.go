@@ -11,6 +11,7 @@ const (
 	causeExpired cause = iota
 	causeReopened
 	causeForgotten
+	causeWithdrawn
 	causeEvictedDone
 	causeEvictedHalf
 	causeEvictedIdle
@@ -25,7 +26,7 @@ type counters struct {
 	unrepeated uint64
 	revoked    uint64
 	closed     [numCauses]uint64
-	refused    [3]uint64 // FlowTableFull, FlowLimit, SourceLimit
+	refused    [5]uint64 // FlowTableFull, FlowLimit, SourceLimit, NATPortsExhausted, NATCollision
 }
 
 func (c *counters) refuse(r verdict.Reason) {
@@ -36,6 +37,10 @@ func (c *counters) refuse(r verdict.Reason) {
 		c.refused[1]++
 	case verdict.SourceLimit:
 		c.refused[2]++
+	case verdict.NATPortsExhausted:
+		c.refused[3]++
+	case verdict.NATCollision:
+		c.refused[4]++
 	}
 }
 
@@ -49,7 +54,8 @@ type Stats struct {
 	Opened    uint64
 	Expired   uint64
 	Reopened  uint64 // flows that were over, or revoked, and gave way to a new one between the same ends
-	Forgotten uint64 // flows of ports that are gone
+	Forgotten uint64 // flows of ports that are gone, or of backends
+	Withdrawn uint64 // translated flows that another worker had opened, or with no room for an alias
 	Revoked   uint64 // flows that policy no longer let; they are entries still
 
 	EvictedDone     uint64 // flows that were over and gave way to others
@@ -61,11 +67,16 @@ type Stats struct {
 	Unrepeated   uint64 // SYNs under a flood that have to be repeated
 
 	RefusedFull, RefusedPort, RefusedSource uint64
+
+	Translated int    // of Entries
+	Aliases    int    // as many as Translated, but for those left over and those that translation leaves as they are
+	Exhausted  uint64 // flows that found no source port
+	Collided   uint64 // flows whose ends were another's already
 }
 
 // Closed is how many flows are no more, for whatever cause.
 func (s *Stats) Closed() uint64 {
-	return s.Expired + s.Reopened + s.Forgotten + s.EvictedDone + s.EvictedHalfOpen + s.EvictedIdle
+	return s.Expired + s.Reopened + s.Forgotten + s.Withdrawn + s.EvictedDone + s.EvictedHalfOpen + s.EvictedIdle
 }
 
 // Entries is how many there are. It does not allocate.
@@ -86,6 +97,8 @@ func (t *Table) Stats() Stats {
 		sh := &t.shards[i]
 		sh.lock.Lock()
 		counts, c := sh.counts, sh.count
+		s.Translated += int(sh.translated)
+		s.Aliases += int(sh.aliases.used)
 		sh.lock.Unlock()
 		s.Capacity += len(sh.entries)
 		for st := free + 1; st < numStates; st++ {
@@ -108,6 +121,7 @@ func (s *Stats) add(c *counters) {
 	s.Expired += c.closed[causeExpired]
 	s.Reopened += c.closed[causeReopened]
 	s.Forgotten += c.closed[causeForgotten]
+	s.Withdrawn += c.closed[causeWithdrawn]
 	s.Revoked += c.revoked
 	s.EvictedDone += c.closed[causeEvictedDone]
 	s.EvictedHalfOpen += c.closed[causeEvictedHalf]
@@ -118,4 +132,6 @@ func (s *Stats) add(c *counters) {
 	s.RefusedFull += c.refused[0]
 	s.RefusedPort += c.refused[1]
 	s.RefusedSource += c.refused[2]
+	s.Exhausted += c.refused[3]
+	s.Collided += c.refused[4]
 }

@@ -8,17 +8,20 @@
 //	table.go     Track: finds the flow and says what the packet is to it
 //	key.go       the flow's two ends in one order, whichever way the packet goes
 //	hash.go      a keyed hash of them, which chooses the shard and the place in its index
-//	shard.go     a part of the table behind one lock: index, entries, lists
+//	shard.go     a part of the table behind one lock: index (index.go), entries, lists
+//	alias.go     how a flow that is translated is found by what its opener sends
 //	follow.go    the flow's state, by protocol: tcp.go with segment.go and window.go, udp.go, icmp.go, sctp.go
 //	inner.go     the packet that an ICMP error is about
 //	syn.go       fingerprints: what is kept of a SYN under a flood, and on what stands
 //	repeat.go    SYNs that have to be repeated, under a flood
 //	revoke.go    what becomes of a flow that policy no longer lets
 //	open.go      Open: a new flow, if limits (limit.go) and memory (room.go, memory.go) let it in
+//	translate.go OpenTranslated: one whose packets are to have other ends
 //	sweep.go     frees what has expired
 //	stats.go, flows.go, foresee.go: what others ask
 //
-// entry.go is what is kept of a flow, state.go the states with their timeouts.
+// entry.go is what is kept of a flow, record.go what besides of one that is translated, state.go the states with their
+// timeouts.
 //
 // A flow is remembered with the generation of policy that let it in. Policy that changes has to touch no flow: the
 // next packet finds the flow stale, its opener's tuple is judged again, and Keep or Revoke says what came of it.
@@ -31,7 +34,8 @@ import (
 	"github.com/viaduct-net/viaduct/dataplane/verdict"
 )
 
-// DefaultFlows is how many entries a table has where Config names no number: 42 MB of memory.
+// DefaultFlows is how many entries a table has where Config names no number: 42 MB of memory, and 40 MB where flows are
+// translated.
 const DefaultFlows = 262144
 
 // Config is how large a table is and what it lets in.
@@ -49,8 +53,9 @@ type Config struct {
 	// Loose is until when, in monotonic nanoseconds, a TCP segment of a flow that nobody knows may open it from either
 	// end (see Seen.Either): what was open before the dataplane began. 0: never.
 	Loose int64
-	// Left is told of the backend of a translated flow that ends, and whether it had answered. It is called with a lock
-	// held, and must not call the table. Nil: nobody is told.
+	// Left is told of the backend of a translated flow that ends, and whether it had answered: once for each that
+	// OpenTranslated has returned None for, which may be before it does. It is called with a lock held, and must not call
+	// the table. Nil: nobody is told.
 	Left func(backend uint32, answered bool)
 	// Seed keys the hash; nil: random.
 	Seed *Seed
@@ -63,6 +68,7 @@ type Table struct {
 	shards []shard
 	limits limits
 	loose  int64
+	left   func(backend uint32, answered bool)
 }
 
 // shardFlows is how many entries a shard has about: so many that the hash fills shards evenly (within 5 % of them at
@@ -78,7 +84,7 @@ func New(cfg Config) *Table {
 	if flows <= 0 {
 		flows = DefaultFlows
 	}
-	t := &Table{loose: cfg.Loose}
+	t := &Table{loose: cfg.Loose, left: cfg.Left}
 	if cfg.Seed != nil {
 		t.keys = *cfg.Seed
 	} else {
@@ -92,7 +98,7 @@ func New(cfg Config) *Table {
 	slots := ceilPower(2 * each)
 	m := reserve(n, each, slots)
 	for i := range t.shards {
-		t.shards[i].init(&t.limits, m, i, n, each, slots)
+		t.shards[i].init(t, m, i, each, slots)
 	}
 	return t
 }
@@ -149,18 +155,20 @@ type Seen struct {
 	Opener, Other packet.PortID
 
 	// Translated, of Known, Stale and Related: the flow's packets are translated, and this one is to have Ends. Of Related
-	// it is the packet that the error quotes that is to have them, and Quoted are those that it has.
-	Translated   bool
-	Ends, Quoted packet.Ends
+	// it is the packet that the error quotes that is to have them, and Quoted are those that it has. Open and
+	// OpenTranslated set both of NewFlow.
+	Translated bool
+	kind       uint8 // of the key, without kindHi
 	// Backend is the Translation's; 0: none.
 	Backend uint32
 	// Waited, of the packet that first answers a translated flow, is since when it was waited for, in nanoseconds.
 	Waited int64
 
-	kind uint8  // of the key, without kindHi
 	tick uint32 // when it was seen; of Stale
 	at   uint32 // number of the entry, and 1; 0: none
 	hash uint64
+
+	Ends, Quoted packet.Ends
 }
 
 // Turn takes the flow's other end for the opener.
@@ -210,14 +218,19 @@ func (t *Table) Track(p *packet.Packet, in packet.PortID, now int64, generation 
 	tick := tickOf(now)
 	sh.lock.Lock()
 	if n := sh.find(s.hash, &k); n != 0 {
-		if e := &sh.entries[n-1]; !e.expired(tick) {
-			if sh.track(n, p, in, from^e.opener(), tick, generation, s) {
-				sh.lock.Unlock()
-				return
-			}
-		} else {
+		e := &sh.entries[n-1]
+		switch d := from ^ e.opener(); {
+		case e.expired(tick):
 			sh.free(n, causeExpired)
+		case e.flags&aliased != 0 && d == 0: // in this order, for d alone is mispredicted
+			// It is not the opener of this flow who has sent it: see translate.go.
+		case sh.track(n, p, in, d, tick, generation, s):
+			sh.lock.Unlock()
+			return
 		}
+	}
+	if sh.aliases.used != 0 && t.trackAlias(sh, p, in, &k, from, now, generation, s) {
+		return
 	}
 	t.unknown(sh, p, in, &k, from, now, s)
 	sh.lock.Unlock()
@@ -243,7 +256,10 @@ func (sh *shard) track(n uint32, p *packet.Packet, in packet.PortID, d uint8, ti
 	s.at, s.Rule, s.Reply, s.Moved = n, e.rule, d != 0, e.moved(in, d)
 	s.Status = Known
 	if e.generation != generation {
-		s.Status, s.Tuple, s.tick = Stale, e.tuple(), tick
+		s.Status, s.Tuple, s.tick = Stale, sh.tuple(n), tick
+	}
+	if e.flags&translated != 0 {
+		sh.translate(n, p, d, s)
 	}
 	return true
 }
@@ -282,7 +298,7 @@ func (sh *shard) still(s *Seen) *entry {
 	if s.Status != Stale || s.at == 0 {
 		return nil
 	}
-	if e := &sh.entries[s.at-1]; e.state != free && e.tuple() == s.Tuple && e.key.kind() == s.kind {
+	if e := &sh.entries[s.at-1]; e.state != free && sh.tuple(s.at) == s.Tuple && e.key.kind() == s.kind {
 		return e
 	}
 	return nil

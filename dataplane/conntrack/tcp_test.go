@@ -301,7 +301,7 @@ func TestForgedAnew(t *testing.T) {
 		r.speakAll(`
 			c A 101 ack 501 win 1000: known established
 			s SA 9000 ack 7001 win 1000: known syn_received`)
-		a, b := r.tab.limits.source(Tuple{Src: r.a})
+		a, b := r.tab.limits.source(r.a)
 		if a.Load() != 1 || b.Load() != 1 {
 			t.Errorf("%d and %d unanswered", a.Load(), b.Load())
 		}

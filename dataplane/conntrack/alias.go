@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package conntrack
+
+import "sync/atomic"
+
+// alias leads from the ends that a translated flow's opener sends to its entry, which lies where the translated ends
+// hash to, mostly in another shard: a cache line. It is only a hint. No two shards are locked at once, so that the flow
+// may be gone, and the entry another's: who follows it compares with the record.
+type alias struct {
+	key   key
+	hash  uint64 // of the entry's key
+	n     uint32 // the entry's number; 0: the alias is unused
+	stamp uint32 // the record's
+	next  uint32 // unused ones are chained
+	from  uint8  // of the opener, as of key.set
+}
+
+// aliases is the aliases of a shard and their index. Numbers are 1 and up.
+type aliases struct {
+	used   uint32 // how many there are
+	top    uint32 // how many there ever were; the memory behind has not been touched
+	unused uint32 // the first of the chain
+	slots  index
+	all    []alias
+
+	over   atomic.Bool // of some the flow may be gone
+	left   uint32      // of a sweep: how many are to be looked at
+	cursor uint32
+}
+
+// aliasesFor is how many aliases a shard of so many entries has. Were all flows translated, there would be as many of
+// either, and the hash fills shards within 5 %.
+func aliasesFor(entries int) int { return entries + entries/8 + 1 }
+
+func (a *aliases) init(m memory, i, shards int) {
+	each, slots := len(m.aliases)/shards, len(m.aliasSlots)/shards
+	a.all, a.slots = m.aliases[i*each:(i+1)*each], m.aliasSlots[i*slots:(i+1)*slots]
+}
+
+func (a *aliases) find(hash uint64, k *key) uint32 {
+	mask := uint32(len(a.slots) - 1)
+	for i := uint32(hash) & mask; ; i = (i + 1) & mask {
+		v := a.slots[i]
+		if v == 0 {
+			return 0
+		}
+		if uint32(v>>32) != uint32(hash) {
+			continue
+		}
+		if n := uint32(v); a.all[n-1].key.is(k) {
+			return n
+		}
+	}
+}
+
+// add returns false when there is no room.
+func (a *aliases) add(x *aim, to *aim, n, stamp uint32) bool {
+	at := a.unused
+	switch {
+	case at != 0:
+		a.unused = a.all[at-1].next
+	case int(a.top) == len(a.all):
+		return false
+	default:
+		a.top++
+		at = a.top
+	}
+	a.all[at-1] = alias{key: x.k, hash: to.hash, n: n, stamp: stamp, from: x.from}
+	a.slots.insert(x.hash, at)
+	a.used++
+	return true
+}
+
+// remove removes the alias of a stamp, if it is there still.
+func (a *aliases) remove(hash uint64, k *key, stamp uint32) {
+	n := a.find(hash, k)
+	if n == 0 || a.all[n-1].stamp != stamp {
+		return
+	}
+	a.slots.remove(hash, n)
+	a.all[n-1] = alias{next: a.unused}
+	a.unused = n
+	a.used--
+}
+
+// holds: the alias is of this shard's entry of its number.
+func (sh *shard) holds(a *alias) bool {
+	e, r := &sh.entries[a.n-1], &sh.records[a.n-1]
+	if e.state == free || e.flags&aliased == 0 || r.stamp != a.stamp {
+		return false
+	}
+	u := a.key.tuple(a.from)
+	return r.ends.Src == u.Src && r.ends.Dst == u.Dst && r.ends.SrcPort == u.SrcPort && r.ends.DstPort == u.DstPort
+}
+
+// unalias removes the alias of an entry that is about to be free. Where that one's shard is busy it is left over, for
+// whoever finds it or sweeps.
+func (sh *shard) unalias(n uint32) {
+	r := &sh.records[n-1]
+	e := &sh.entries[n-1]
+	at := sh.table.shard(r.hash)
+	if at != sh {
+		if !at.lock.TryLock() {
+			at.aliases.over.Store(true)
+			return
+		}
+		defer at.lock.Unlock()
+	}
+	var k key
+	k.set(r.ends.Src, r.ends.Dst, r.ends.SrcPort, r.ends.DstPort, e.key.proto(), e.key.kind(), false)
+	at.aliases.remove(r.hash, &k, r.stamp)
+}
+
+// sweepAliases frees those that are left over, where there may be some. Like Sweep it looks at a few of them at a time.
+func (sh *shard) sweepAliases() {
+	a := &sh.aliases
+	if a.over.Load() && a.over.Swap(false) {
+		a.left = a.top
+	}
+	if a.left == 0 {
+		return
+	}
+	some := min(a.top/sweepShare+1, a.left)
+	a.left -= some
+	for range some {
+		if a.cursor >= a.top {
+			a.cursor = 0
+		}
+		if l := &a.all[a.cursor]; l.n != 0 && sh.leftOver(l) {
+			a.remove(sh.limits.keys.hash(&l.key), &l.key, l.stamp)
+		}
+		a.cursor++
+	}
+}
+
+// leftOver: the flow of an alias of this shard is gone. Where its shard is busy it is for the next sweep to say.
+func (sh *shard) leftOver(a *alias) bool {
+	at := sh.table.shard(a.hash)
+	if at == sh {
+		return !sh.holds(a)
+	}
+	if !at.lock.TryLock() {
+		sh.aliases.over.Store(true)
+		return false
+	}
+	defer at.lock.Unlock()
+	return !at.holds(a)
+}

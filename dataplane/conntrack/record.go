@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package conntrack
+
+import "github.com/viaduct-net/viaduct/dataplane/packet"
+
+// record is what is kept of a translated flow beside its entry, whose key is the ends that the other end sees: a cache
+// line.
+type record struct {
+	ends    packet.Ends // as the opener sends; ports as a Tuple has them
+	hash    uint64      // of the key of these ends
+	asked   int64       // when it was opened, in ns; 0: it has been answered
+	backend uint32      // 0: none
+	stamp   uint32      // what no other translated flow of the table has, nor had for 2^32 of them
+}
+
+// ends are those of the flow's packets in direction d, on the opener's side and on the other's. They are what Parse
+// reads of the packets: of ICMP timestamps no identifier.
+func (sh *shard) ends(n uint32, d uint8) (near, far packet.Ends) {
+	e := &sh.entries[n-1]
+	u := e.tuple()
+	near, far = sh.records[n-1].ends, packet.Ends{Src: u.Src, Dst: u.Dst, SrcPort: u.SrcPort, DstPort: u.DstPort}
+	if e.key.kind() == kindTimestamp {
+		near.SrcPort, near.DstPort, far.SrcPort, far.DstPort = 0, 0, 0, 0
+	}
+	if d != 0 {
+		return near.Reverse(), far.Reverse()
+	}
+	return near, far
+}
+
+// tuple is the flow for policy: from who has opened it, under his own address, to who gets it.
+func (sh *shard) tuple(n uint32) Tuple {
+	e := &sh.entries[n-1]
+	u := e.tuple()
+	if e.flags&translated != 0 {
+		r := &sh.records[n-1]
+		u.Src, u.SrcPort = r.ends.Src, r.ends.SrcPort
+	}
+	return u
+}
+
+// source is the opener's own address.
+func (sh *shard) source(n uint32) packet.Addr {
+	switch e := &sh.entries[n-1]; {
+	case e.flags&translated != 0:
+		return sh.records[n-1].ends.Src
+	case e.opener() != 0:
+		return e.key.hi
+	default:
+		return e.key.lo
+	}
+}
+
+// translate says what a packet in direction d, which the flow has taken, becomes.
+func (sh *shard) translate(n uint32, p *packet.Packet, d uint8, s *Seen) {
+	r := &sh.records[n-1]
+	near, far := sh.ends(n, d)
+	s.Translated, s.Backend, s.Ends = true, r.backend, far
+	if d == 0 {
+		return
+	}
+	s.Ends = near
+	if r.asked != 0 && answers(p) {
+		s.Waited, r.asked = r.asked, 0
+	}
+}
+
+// answers: the packet, of the end that was asked, says that it is there. Of TCP it is the SYN-ACK.
+func answers(p *packet.Packet) bool {
+	return p.Proto != packet.ProtoTCP || p.L4 != 0 && p.Frame[p.L4+13]&(tcpSYN|tcpACK) == tcpSYN|tcpACK
+}
+
+// forgetTranslation is free for what a translated flow has beside its entry.
+func (sh *shard) forgetTranslation(n uint32) {
+	e, r := &sh.entries[n-1], &sh.records[n-1]
+	sh.translated--
+	if left := sh.table.left; left != nil && r.backend != 0 && e.flags&unlinked == 0 {
+		left(r.backend, e.packets[1] != 0)
+	}
+	if e.flags&aliased != 0 {
+		sh.unalias(n)
+	}
+}
+
+// record writes the record of an entry that is being filled.
+func (sh *shard) record(n uint32, o *opening) {
+	e := &sh.entries[n-1]
+	sh.stamps += uint32(len(sh.table.shards))
+	sh.records[n-1] = record{ends: o.ends, hash: o.sent.hash, asked: o.now, backend: o.tr.Backend, stamp: sh.stamps}
+	e.flags |= translated
+	if !o.k.is(&o.sent.k) {
+		e.flags |= aliased | unlinked
+	}
+	sh.translated++
+}
