@@ -94,13 +94,17 @@ func (f *fuzzer) step(p *packet.Packet, whim byte) {
 		if want := tuple; s.Reply && s.Tuple != want.reverse() || !s.Reply && s.Tuple != want {
 			f.t.Fatalf("%+v: %+v", want, s)
 		}
-		if f.tab.Open(&s, p, port, port+1, f.now, 0, 0) == verdict.None {
+		if f.open(&s, p, port, whim) == verdict.None {
 			f.asked[s.Tuple] = true
 		}
 	case Known, Stale:
 		if isICMP(p) && isError(p.Proto, p.ICMPType) { // about a packet of a stale flow
-			if in, ok := quoted(p); !ok || in.src != p.Dst || !f.asked[s.Tuple] {
+			if in, ok := quoted(p); !ok || in.src != p.Dst || !s.Translated && !f.asked[s.Tuple] {
 				f.t.Fatalf("an error about %+v is let in", s.Tuple)
+			}
+		} else if e := s.Ends; s.Translated && s.Reply {
+			if !f.asked[Tuple{e.Dst, e.Src, e.DstPort, e.SrcPort, p.Proto}] && s.kind != kindTimestamp {
+				f.t.Fatalf("%+v becomes %+v, and nobody has opened it", tuple, e)
 			}
 		} else if s.Reply && !f.asked[tuple.reverse()] || !s.Reply && !f.asked[tuple] {
 			f.t.Fatalf("%+v is let in, and nobody has opened it", tuple)
@@ -122,6 +126,21 @@ func (f *fuzzer) step(p *packet.Packet, whim byte) {
 	}
 }
 
+// open translates some flows, to few ends, so that they meet with others.
+func (f *fuzzer) open(s *Seen, p *packet.Packet, port packet.PortID, whim byte) verdict.Reason {
+	if whim&0x08 == 0 {
+		return f.tab.Open(s, p, port, port+1, f.now, 0, 0)
+	}
+	tr := Translation{FirstPort: 1000, LastPort: 1003, Random: whim&0x80 != 0, Backend: uint32(whim & 1)}
+	if whim&0x04 != 0 {
+		tr.Dst, tr.DstPort = f.b, 80
+	}
+	if whim&0x02 != 0 {
+		tr.Src = f.a
+	}
+	return f.tab.OpenTranslated(s, p, port, port+1, f.now, 0, 0, &tr)
+}
+
 func isICMP(p *packet.Packet) bool {
 	return p.Proto == packet.ProtoICMP || p.Proto == packet.ProtoICMPv6
 }
@@ -133,6 +152,9 @@ func fuzz(t testing.TB, data []byte) {
 	cfg := Config{Flows: 3 + int(data[0]&15), PerPort: 2 + int(data[0]>>4), PerSource: 1 + int(data[1]&7)}
 	if data[1]&0x40 != 0 {
 		cfg.Loose = start + 10*second
+	}
+	if data[0]&0x0f == 0x0f { // more than one shard
+		cfg.Flows = 2 * shardFlows
 	}
 	f := &fuzzer{rig: newRig(t, data[1]&0x80 != 0, cfg), in: data[2:], asked: map[Tuple]bool{}}
 	for len(f.in) > 0 {

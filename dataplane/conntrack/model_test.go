@@ -153,6 +153,7 @@ func (r *rig) sound() {
 			r.t.Fatal("index and entries differ")
 		}
 	}
+	r.soundAliases(&st)
 	for i := range r.tab.limits.ports {
 		ports += int(r.tab.limits.ports[i].opened.Load())
 	}

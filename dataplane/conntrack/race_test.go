@@ -87,6 +87,44 @@ func TestNoAllocation(t *testing.T) {
 	})
 }
 
+// TestTranslationDoesNotAllocate: nor does anything in the way of a translated flow's packets.
+func TestTranslationDoesNotAllocate(t *testing.T) {
+	both(t, func(t *testing.T, v6 bool) {
+		r := newNATRig(t, v6, Config{Flows: 4 * shardFlows})
+		r.tab.left = func(uint32, bool) {}
+		v, generation := r.front(1), uint32(0)
+		ask, direct := r.udp(r.a, 1000, v, 53), r.udp(r.snat, 1000, r.b, 53)
+		answer, about := r.udp(r.b, 53, r.snat, 1000), r.errorAbout(ask, r.a, 0)
+		syn := r.from(packet.ProtoTCP, ask.Ends(), tcpSegment{seq: 1, flags: tcpSYN, window: 9, scale: 7}.bytes())
+		allocs := testing.AllocsPerRun(1000, func() {
+			generation++
+			for _, p := range []*packet.Packet{ask, direct, answer, about, syn, ask} {
+				s := &sinkSeen
+				r.tab.Track(p, portA, r.now, generation, s)
+				switch {
+				case s.Status == NewFlow && p == direct:
+					r.tab.Open(s, p, portA, portB, r.now, generation, 1)
+				case s.Status == NewFlow:
+					tr := Translation{Src: r.snat, Dst: r.b, DstPort: 53, Backend: 1}
+					r.tab.OpenTranslated(s, p, portA, portB, r.now, generation, 1, &tr)
+				}
+				if p == ask && !s.Translated {
+					t.Fatalf("%+v", s)
+				}
+				r.tab.Keep(s, generation, 2)
+				if generation%3 == 0 {
+					r.tab.Drop(s)
+				}
+			}
+			r.now += second
+			r.tab.Sweep(r.now, 0, 1)
+		})
+		if allocs != 0 {
+			t.Fatalf("%v allocations", allocs)
+		}
+	})
+}
+
 // TestGuess: a guess is the hash that Track uses.
 func TestGuess(t *testing.T) {
 	both(t, func(t *testing.T, v6 bool) {
