@@ -2,7 +2,11 @@
 
 package conntrack
 
-import "sync/atomic"
+import (
+	"sync/atomic"
+
+	"github.com/viaduct-net/viaduct/dataplane/packet"
+)
 
 // alias leads from the ends that a translated flow's opener sends to its entry, which lies where the translated ends
 // hash to, mostly in another shard: a cache line. It is only a hint. No two shards are locked at once, so that the flow
@@ -90,8 +94,9 @@ func (sh *shard) holds(a *alias) bool {
 	if e.state == free || e.flags&aliased == 0 || r.stamp != a.stamp {
 		return false
 	}
-	u := a.key.tuple(a.from)
-	return r.ends.Src == u.Src && r.ends.Dst == u.Dst && r.ends.SrcPort == u.SrcPort && r.ends.DstPort == u.DstPort
+	var x packet.Ends
+	a.key.ends(a.from, &x)
+	return r.ends.Src == x.Src && r.ends.Dst == x.Dst && r.ends.SrcPort == x.SrcPort && r.ends.DstPort == x.DstPort
 }
 
 // unalias removes the alias of an entry that is about to be free. Where that one's shard is busy it is left over, for

@@ -4,9 +4,9 @@ package conntrack
 
 import "sync/atomic"
 
-// index says where something with a hash lies: open addressing with linear probing, half full at most. A slot holds 32
-// bits of the hash above a number from 1 on, so that neither a search nor a deletion has to look at what others are
-// numbered; 0 is empty. Slots are written atomically, for foresee.go reads without the lock.
+// index says where something with a hash lies: open addressing with linear probing, little more than half full at most.
+// A slot holds 32 bits of the hash above a number from 1 on, so that neither a search nor a deletion has to look at
+// what others are numbered; 0 is empty. Slots are written atomically, for foresee.go reads without the lock.
 type index []uint64
 
 func (x index) insert(hash uint64, n uint32) {

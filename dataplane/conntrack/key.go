@@ -77,6 +77,16 @@ func (k *key) tuple(from uint8) Tuple {
 	return t
 }
 
+// ends is tuple without the protocol.
+func (k *key) ends(from uint8, x *packet.Ends) {
+	lo, hi := uint16(k.word), uint16(k.word>>16)
+	if from != 0 {
+		x.Src, x.Dst, x.SrcPort, x.DstPort = k.hi, k.lo, hi, lo
+		return
+	}
+	x.Src, x.Dst, x.SrcPort, x.DstPort = k.lo, k.hi, lo, hi
+}
+
 // kind is what is asked by ICMP, whichever end asks.
 func (k *key) kind() uint8 { return uint8(k.word>>kindShift) &^ kindHi }
 

@@ -11,8 +11,8 @@ import (
 )
 
 // memory is the arrays of all shards, outside the collector's heap: it has nothing to look for in them, and their size
-// is not to make it wait with the rest. It is taken at once, but for syns, which only a flood touches, and for what only
-// flows touch that are translated.
+// is not to make it wait with the rest. It is taken at once, but for syns, which only a flood touches, and for what
+// only flows touch that are translated.
 type memory struct {
 	entries []entry
 	slots   []uint64
@@ -33,7 +33,7 @@ type mapping struct{ bytes []byte }
 func reserve(shards, each, slots int) memory {
 	syns := max(min(repeatFactor*shards*each, repeatMax)/shards/repeatWays, 1) * repeatWays
 	aliases := aliasesFor(each)
-	aliasSlots := ceilPower(2 * aliases)
+	aliasSlots := ceilPower(aliases * 7 / 4)
 	m := memory{held: mapped(size[entry](shards*each) + size[uint64](shards*slots) + size[link](shards*(each+1)) +
 		size[uint64](shards*slots/2) + size[uint32](shards*syns) +
 		size[record](shards*each) + size[alias](shards*aliases) + size[uint64](shards*aliasSlots))}

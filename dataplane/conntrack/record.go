@@ -52,17 +52,21 @@ func (sh *shard) source(n uint32) packet.Addr {
 	}
 }
 
-// translate says what a packet in direction d, which the flow has taken, becomes.
+// translate says what a packet in direction d, which the flow has taken, becomes: as ends has it, but written to where
+// it lies, for every packet needs it.
 func (sh *shard) translate(n uint32, p *packet.Packet, d uint8, s *Seen) {
-	r := &sh.records[n-1]
-	near, far := sh.ends(n, d)
-	s.Translated, s.Backend, s.Ends = true, r.backend, far
+	e, r, x := &sh.entries[n-1], &sh.records[n-1], &s.Ends
+	s.Translated, s.Backend = true, r.backend
 	if d == 0 {
-		return
+		e.key.ends(e.opener(), x)
+	} else {
+		x.Src, x.Dst, x.SrcPort, x.DstPort = r.ends.Dst, r.ends.Src, r.ends.DstPort, r.ends.SrcPort
+		if r.asked != 0 && answers(p) {
+			s.Waited, r.asked = r.asked, 0
+		}
 	}
-	s.Ends = near
-	if r.asked != 0 && answers(p) {
-		s.Waited, r.asked = r.asked, 0
+	if s.kind == kindTimestamp {
+		x.SrcPort, x.DstPort = 0, 0
 	}
 }
 

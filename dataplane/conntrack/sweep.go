@@ -8,8 +8,9 @@ import "github.com/viaduct-net/viaduct/dataplane/packet"
 // round. It holds a lock for microseconds.
 const sweepShare = 32
 
-// Sweep frees expired entries, and aliases that are left over, of the shards whose number modulo parts is part. It looks at a few of them in each
-// call. Track does not see an expired entry anyway: this is for the limits and for those who count.
+// Sweep frees expired entries, and aliases that are left over, of the shards whose number modulo parts is part. It
+// looks at a few of them in each call. Track does not see an expired entry anyway: this is for the limits and for those
+// who count.
 func (t *Table) Sweep(now int64, part, parts int) {
 	tick := tickOf(now)
 	for i := part; i < len(t.shards); i += max(parts, 1) {

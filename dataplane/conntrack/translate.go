@@ -7,17 +7,17 @@ import (
 	"github.com/viaduct-net/viaduct/dataplane/verdict"
 )
 
-// A translated flow has two pairs of ends: those that its opener sends, and those that the other end gets. Its entry is
-// found by the latter, an alias leads there from the former (alias.go), and its record has both (record.go). A packet is
-// thus one of four kinds:
+// A translated flow has two pairs of ends: those that its opener sends, and those that the other end gets. Its entry
+// is found by the latter, an alias leads there from the former (alias.go), and its record has both (record.go). A
+// packet is thus one of four kinds:
 //
 //   - as the opener sends it: found by the alias, and becomes what the other end gets;
 //   - as the other end answers: found by the entry, and becomes the answer to what the opener sent;
 //   - as the other end gets it, but it came so: somebody sends to the backend himself, from the ends that the flow was
 //     given, be it the opener without the service or the owner of the address that it was translated to. He is another
 //     flow, which the entry says nothing of; Open gives it another source port, so that the answers are told apart;
-//   - as the opener gets answers, but it came so: somebody speaks from the frontend's address, or a host of the world to
-//     a pod's own address and port of which a masqueraded flow comes. That is no answer. It may open nothing either
+//   - as the opener gets answers, but it came so: somebody speaks from the frontend's address, or a host of the world
+//     to a pod's own address and port of which a masqueraded flow comes. That is no answer. It may open nothing either
 //     (NATCollision), for its answers would be the flow's own packets.
 //
 // So no two flows have the same ends on either side. On the way to the backend that is so by the choice of the source
@@ -82,23 +82,23 @@ func (t *Table) openTranslated(o *opening) verdict.Reason {
 	o.ends = packet.Ends{Src: u.Src, Dst: u.Dst, SrcPort: u.SrcPort, DstPort: u.DstPort}
 	want := tr.apply(o.ends)
 	ports := tr.ports(o)
-	n, r := uint32(0), verdict.NATPortsExhausted
-	for ports.next(o.ends.SrcPort) {
+	n, r := uint32(0), taken
+	for r == taken && ports.next(o.ends.SrcPort) {
 		want.SrcPort = ports.port
 		if o.s.kind != 0 {
 			want.DstPort = want.SrcPort
 		}
-		if n, r = t.place(o, want); r != taken {
-			break
+		n, r = t.place(o, want)
+	}
+	switch r {
+	case verdict.None:
+		if r = t.link(o, n); r != verdict.None {
+			return r
 		}
-		r = verdict.NATPortsExhausted
-	}
-	if r == verdict.None {
-		r = t.link(o, n)
-	} else if r == verdict.NATPortsExhausted {
-		t.count(o.sent.hash, r)
-	}
-	if r != verdict.None {
+	case taken:
+		t.count(o.sent.hash, verdict.NATPortsExhausted)
+		return verdict.NATPortsExhausted
+	default:
 		return r
 	}
 	if o.s.kind == kindTimestamp {
@@ -144,7 +144,8 @@ func (t *Table) place(o *opening, ends packet.Ends) (uint32, verdict.Reason) {
 		sh.count.refuse(verdict.NATCollision)
 		return 0, verdict.NATCollision
 	}
-	if n := sh.standing(&o.aim, o); n != 0 {
+	n := sh.find(o.hash, &o.k)
+	if n != 0 && (sh.keepsQuiet(n, o) || !sh.gives(n, o.from^sh.entries[n-1].opener(), o)) {
 		if same && sh.entries[n-1].flags&aliased == 0 {
 			sh.count.refuse(verdict.NATCollision)
 			return 0, verdict.NATCollision
@@ -164,6 +165,13 @@ func (t *Table) place(o *opening, ends packet.Ends) (uint32, verdict.Reason) {
 		o.stamp = sh.records[n-1].stamp
 	}
 	return n, r
+}
+
+// keepsQuiet: the entry is another flow's that was revoked. To begin anew is its own ends' affair.
+func (sh *shard) keepsQuiet(n uint32, o *opening) bool {
+	e := &sh.entries[n-1]
+	own := e.flags&translated != 0 && sh.records[n-1].ends == o.ends
+	return e.flags&revoked != 0 && !own && !e.expired(o.tick)
 }
 
 // link has an alias lead to the flow that was placed. Where it cannot, the flow is withdrawn.
@@ -209,9 +217,9 @@ func (t *Table) addAlias(sh *shard, o *opening, n uint32) verdict.Reason {
 	return verdict.None
 }
 
-// cede has the flow whose packets come with the ends of x make way to the one that is about to be, and frees an alias of
-// them that is left over. It returns false where the flow stands. sh's lock is held before and after, but not all the
-// time.
+// cede has the flow whose packets come with the ends of x make way to the one that is about to be, and frees an alias
+// of them that is left over. It returns false where the flow stands. sh's lock is held before and after, but not all
+// the time.
 func (t *Table) cede(sh *shard, x *aim, o *opening) bool {
 	for {
 		n := sh.aliases.find(x.hash, &x.k)

@@ -88,7 +88,8 @@ func benchWay(b *testing.B, t *Table, p *packet.Packet, flows uint32, answered b
 	}
 }
 
-// BenchmarkNewTranslated is BenchmarkNew with OpenTranslated: where the source port may be kept, and where it is chosen.
+// BenchmarkNewTranslated is BenchmarkNew with OpenTranslated: where the source port may be kept, and where it is
+// chosen.
 func BenchmarkNewTranslated(b *testing.B) {
 	for _, random := range []bool{false, true} {
 		b.Run(fmt.Sprintf("random=%t", random), func(b *testing.B) {

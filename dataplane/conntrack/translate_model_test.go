@@ -80,7 +80,6 @@ type natFlow struct {
 	modelFlow
 	sent, got packet.Ends
 	proto     packet.IPProto
-	kind      uint8
 	backend   uint32
 }
 
@@ -115,7 +114,10 @@ func (m *natModel) of(t *rapid.T, e packet.Ends, proto packet.IPProto) (found *n
 // enter is a flow that was opened. It may be mistaken for no other one.
 func (m *natModel) enter(t *rapid.T, f *natFlow) {
 	for _, o := range m.flows {
-		if o.proto == f.proto && (o.sent == f.sent || o.got == f.got || o.sent == f.got.Reverse() || o.got.Reverse() == f.sent) {
+		if o.proto != f.proto {
+			continue
+		}
+		if o.sent == f.sent || o.got == f.got || o.sent == f.got.Reverse() || o.got.Reverse() == f.sent {
 			t.Fatalf("%+v is opened beside %+v", f, o)
 		}
 	}

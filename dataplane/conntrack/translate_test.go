@@ -40,6 +40,13 @@ func (r *natRig) front(n int) packet.Addr {
 	return addr(fmt.Sprintf("10.96.0.%d", n))
 }
 
+// toPort9 translates both ends, and all source ports to 9.
+func (r *natRig) toPort9(backend uint32) *Translation {
+	return &Translation{
+		Src: r.snat, Dst: r.b, DstPort: 8080, Backend: backend, FirstPort: 9, LastPort: 9, Random: true,
+	}
+}
+
 // from is a packet with these ends.
 func (r *natRig) from(proto packet.IPProto, e packet.Ends, payload []byte) *packet.Packet {
 	r.t.Helper()
@@ -211,13 +218,12 @@ func talkThrough(t *testing.T, v6 bool, proto packet.IPProto, ports bool, says [
 	got := tr.apply(sent)
 	r.frontends[v] = tr
 	for i, say := range says {
-		e, want, status := sent, got, Known
+		e, want := sent, got
 		if say.answer {
 			e, want = got.Reverse(), sent.Reverse()
 		}
 		p := r.from(proto, e, say.payload(r))
 		if i == 0 {
-			status = NewFlow
 			s, reason := r.see(p)
 			if reason != verdict.None || !s.Translated {
 				t.Fatal(reason)
@@ -238,9 +244,10 @@ func talkThrough(t *testing.T, v6 bool, proto packet.IPProto, ports bool, says [
 			r.now += second
 			continue
 		}
-		s := r.want(p, status, want)
+		s := r.want(p, Known, want)
 		first := say.answer && i == 1
-		if s.Backend != 5 || s.Rule != 42 || s.Reply != say.answer || first != (s.Waited == start) || !first && s.Waited != 0 {
+		waited := s.Waited == 0 && !first || s.Waited == start && first
+		if s.Backend != 5 || s.Rule != 42 || s.Reply != say.answer || !waited {
 			t.Fatalf("packet %d: %+v", i, s)
 		}
 	}
@@ -296,7 +303,8 @@ func TestSameBackendTwice(t *testing.T) {
 			}
 			for range 2 {
 				for n, e := range to {
-					p, answer := r.from(packet.ProtoUDP, e, udpBytes(1, 2, 3)), r.from(packet.ProtoUDP, got[n].Reverse(), udpBytes(1, 2, 3))
+					p := r.from(packet.ProtoUDP, e, udpBytes(1, 2, 3))
+					answer := r.from(packet.ProtoUDP, got[n].Reverse(), udpBytes(1, 2, 3))
 					if e == got[n] {
 						if s, _ := r.see(p); s.Status != Known || s.Translated {
 							t.Fatalf("%+v", s)
@@ -398,7 +406,9 @@ func TestExhausted(t *testing.T) {
 			t.Fatal("its own port is free", reason)
 		}
 		r.refused(r.udp(r.other, 5003, v, 80), verdict.NATPortsExhausted)
-		gre := func(src packet.Addr) *packet.Packet { return r.from(47, packet.Ends{Src: src, Dst: v}, make([]byte, 8)) }
+		gre := func(src packet.Addr) *packet.Packet {
+			return r.from(47, packet.Ends{Src: src, Dst: v}, make([]byte, 8))
+		}
 		r.frontends[v] = &Translation{Src: r.snat, Dst: r.b}
 		if _, reason := r.see(gre(r.a)); reason != verdict.None {
 			t.Fatal(reason)
@@ -436,7 +446,7 @@ func TestTranslatedPolicy(t *testing.T) {
 	both(t, func(t *testing.T, v6 bool) {
 		r := newNATRig(t, v6, Config{})
 		v := r.front(1)
-		r.frontends[v] = &Translation{Src: r.snat, Dst: r.b, DstPort: 8080, Backend: 1, FirstPort: 9, LastPort: 9, Random: true}
+		r.frontends[v] = r.toPort9(1)
 		ask := r.udp(r.a, 1000, v, 80)
 		got := packet.Ends{Src: r.snat, Dst: r.b, SrcPort: 9, DstPort: 8080}
 		answer := r.from(packet.ProtoUDP, got.Reverse(), udpBytes(1, 2, 3))
@@ -598,7 +608,7 @@ func TestTranslatedErrors(t *testing.T) {
 	both(t, func(t *testing.T, v6 bool) {
 		r := newNATRig(t, v6, Config{})
 		v := r.front(1)
-		r.frontends[v] = &Translation{Src: r.snat, Dst: r.b, DstPort: 8080, Backend: 1, FirstPort: 9, LastPort: 9, Random: true}
+		r.frontends[v] = r.toPort9(1)
 		near := packet.Ends{Src: r.a, Dst: v, SrcPort: 1000, DstPort: 80}
 		far := packet.Ends{Src: r.snat, Dst: r.b, SrcPort: 9, DstPort: 8080}
 		about := func(e packet.Ends) *packet.Packet {
@@ -634,7 +644,8 @@ func TestTranslatedErrors(t *testing.T) {
 					s.Reply != (i < 2) {
 					t.Fatalf("%d: %+v", i, s)
 				}
-				if status == Stale && (s.Tuple != Tuple{r.a, r.b, 1000, 8080, packet.ProtoUDP} || s.Opener != portA || s.Other != portB) {
+				judged := s.Tuple == Tuple{r.a, r.b, 1000, 8080, packet.ProtoUDP} && s.Opener == portA && s.Other == portB
+				if status == Stale && !judged {
 					t.Fatalf("%+v", s)
 				}
 			}
@@ -655,7 +666,8 @@ func TestForgedTranslatedError(t *testing.T) {
 	r.frontends[v] = &Translation{Src: r.snat, Dst: r.b, DstPort: 8080}
 	near := packet.Ends{Src: r.a, Dst: v, SrcPort: 1000, DstPort: 80}
 	far := packet.Ends{Src: r.snat, Dst: r.b, SrcPort: 1000, DstPort: 8080}
-	r.want(r.from(packet.ProtoTCP, near, tcpSegment{seq: 1 << 20, flags: tcpSYN, window: 100, scale: -1}.bytes()), NewFlow, far)
+	syn := tcpSegment{seq: 1 << 20, flags: tcpSYN, window: 100, scale: -1}
+	r.want(r.from(packet.ProtoTCP, near, syn.bytes()), NewFlow, far)
 	for _, e := range []packet.Ends{near, far} {
 		for seq, status := range map[uint32]Status{1 << 20: Related, 1 << 25: Invalid} {
 			s := tcpSegment{src: e.SrcPort, dst: e.DstPort, seq: seq, flags: tcpSYN, scale: -1}
@@ -691,7 +703,8 @@ func TestTranslatedFlood(t *testing.T) {
 					t.Fatal(s.Status)
 				}
 				st := r.tab.Stats()
-				if st.Fingerprints != 0 || st.Entries > 9 || st.EvictedHalfOpen != uint64(200-st.Entries) || st.Aliases != st.Entries {
+				if st.Fingerprints != 0 || st.Entries > 9 || st.Aliases != st.Entries ||
+					st.EvictedHalfOpen != uint64(200-st.Entries) {
 					t.Fatalf("%+v", st)
 				}
 				r.sound()
@@ -729,8 +742,8 @@ func TestPickedUpMasquerade(t *testing.T) {
 		r.frontends[r.b] = &Translation{Src: r.snat}
 		got := packet.Ends{Src: r.snat, Dst: r.b, SrcPort: 40000, DstPort: 443}
 		r.want(p, NewFlow, got)
-		r.want(r.from(packet.ProtoTCP, got.Reverse(), tcpSegment{seq: 501, ack: 101, flags: tcpACK, window: 9, scale: -1}.bytes()),
-			Known, e.Reverse())
+		back := tcpSegment{seq: 501, ack: 101, flags: tcpACK, window: 9, scale: -1}
+		r.want(r.from(packet.ProtoTCP, got.Reverse(), back.bytes()), Known, e.Reverse())
 		answer := r.from(packet.ProtoTCP, packet.Ends{Src: r.other, Dst: r.a, SrcPort: 443, DstPort: 40000}, ack.bytes())
 		r.frontends[r.a] = &Translation{Src: r.snat}
 		r.refused(answer, verdict.TCPWithoutFlow) // of an answer nobody knows what it was translated from
@@ -753,4 +766,30 @@ func TestSourceOfTranslated(t *testing.T) {
 	r.want(r.udp(r.a, 201, v, 53), NewFlow, packet.Ends{Src: r.snat, Dst: r.b, SrcPort: 201, DstPort: 53})
 	r.sound()
 	r.drained()
+}
+
+// TestRevokedKeepsQuiet: a translated flow does not take the ends of another one that was revoked, for that one is to
+// be remembered.
+func TestRevokedKeepsQuiet(t *testing.T) {
+	both(t, func(t *testing.T, v6 bool) {
+		r := newNATRig(t, v6, Config{})
+		v := r.front(1)
+		r.frontends[v] = &Translation{Dst: r.b, DstPort: 53}
+		direct := r.udp(r.a, 1000, r.b, 53)
+		r.see(direct)
+		s := r.tab.seen(direct, portA, r.now, 2)
+		r.tab.Revoke(&s, 2, verdict.EgressDenied)
+		s, reason := r.see(r.udp(r.a, 1000, v, 53))
+		if reason != verdict.None || !s.Translated || s.Ends.SrcPort == 1000 {
+			t.Fatalf("%v %+v", reason, s.Ends)
+		}
+		if s := r.tab.seen(direct, portA, r.now, 2); s.Reason != verdict.EgressDenied {
+			t.Fatalf("%+v", s)
+		}
+		r.now += 11 * 60 * second
+		if s, _ := r.see(r.udp(r.a, 1000, v, 53)); s.Ends.SrcPort != 1000 {
+			t.Fatalf("%+v", s.Ends)
+		}
+		r.drained()
+	})
 }
