@@ -144,7 +144,7 @@ func (p *Packet) BuildICMPError(kind ErrorKind, src Addr, parameter uint32) bool
 		p.putIPv6(ProtoICMPv6)
 		binary.BigEndian.PutUint16(b[2:], ^Fold(Sum(b, p.pseudoSum())))
 	} else {
-		p.putIPv4(ProtoICMP)
+		p.putIPv4(ProtoICMP, errorTOS)
 		binary.BigEndian.PutUint16(b[2:], ^Fold(Sum(b, 0)))
 	}
 	p.setFlowHash()
@@ -166,10 +166,10 @@ func parameterField(kind ErrorKind, v6 bool, parameter uint32) uint32 {
 }
 
 // putIPv4 writes the header of a packet of our own that nobody fragments, hence without identification (RFC 6864 4.1).
-func (p *Packet) putIPv4(proto IPProto) {
-	p.Proto, p.TTL, p.TOS, p.Flags = proto, ownTTL, errorTOS, DontFragment
+func (p *Packet) putIPv4(proto IPProto, tos uint8) {
+	p.Proto, p.TTL, p.TOS, p.Flags = proto, ownTTL, tos, DontFragment
 	h := p.Frame[p.L3 : p.L3+ipv4Len]
-	binary.BigEndian.PutUint32(h, 0x45<<24|errorTOS<<16|uint32(p.L3Len))
+	binary.BigEndian.PutUint32(h, 0x45<<24|uint32(tos)<<16|uint32(p.L3Len))
 	binary.BigEndian.PutUint32(h[4:], ipv4DF)
 	binary.BigEndian.PutUint32(h[8:], ownTTL<<24|uint32(proto)<<16)
 	p.Src.put4(h[12:])
