@@ -12,6 +12,8 @@
 // of which every byte has come already is dropped alone, as RFC 8200 4.5 allows for exact duplicates and Linux does for
 // all that lie within one run (inet_frag_queue_insert in net/ipv4/inet_fragment.c). The first copy of a byte is the
 // only one that is let on, so that nothing that was judged can be overwritten.
+//
+// Where the first fragment is translated, so are the later ones: they have no ports, and take its addresses.
 package fragment
 
 import (
@@ -54,17 +56,22 @@ const (
 	judged               // its first fragment had reason
 	spoiled              // its fragments overlap: reason is what becomes of all others
 	lost                 // its first did not come in time, or there was no room to wait: reason says which
+	done                 // judged, and all of it has come: what comes is another datagram's
 )
+
+// Addresses are those that the fragments of a datagram are to have; zero: their own.
+type Addresses struct{ Src, Dst packet.Addr }
 
 // Enter notes a fragment that came in and returns its datagram, valid until the next call of Enter or Advance, and
 // what is to become of it. Verdict None of a first fragment is to be followed by Judge; of a later one it is what Judge
-// said. WaitingForFragment asks for Hold.
+// said, and Translated is what it is to have. WaitingForFragment asks for Hold.
 func (t *Table) Enter(p *packet.Packet) (Datagram, verdict.Reason) {
+	t.translated = Addresses{}
 	piece := p.Piece()
 	k := keyOf(p, piece)
 	first := p.Flags&packet.FirstFragment != 0
 	n := t.find(k)
-	if n != 0 && first && t.datagrams[n].state == lost {
+	if n != 0 && (t.datagrams[n].state == done || first && t.datagrams[n].state == lost) {
 		t.remove(n) // another one with the same identification, or too late for the rest
 		n = 0
 	}
@@ -89,40 +96,60 @@ func (t *Table) Enter(p *packet.Packet) (Datagram, verdict.Reason) {
 		return n, verdict.WaitingForFragment
 	}
 	reason := d.reason
-	if d.seen.whole() {
-		t.remove(n)
-	}
+	t.translated = d.translated
+	t.end(n)
 	return n, reason
 }
 
+// Translated are the addresses that the fragment is to have about which Enter or Again was asked last.
+func (t *Table) Translated() Addresses { return t.translated }
+
 // Judge says what became of the datagram's first fragment, and sets those free that wait for it.
-func (t *Table) Judge(n Datagram, reason verdict.Reason) {
+func (t *Table) Judge(n Datagram, reason verdict.Reason) { t.JudgeTranslated(n, reason, Addresses{}) }
+
+// JudgeTranslated is Judge for a first fragment that has got other addresses.
+func (t *Table) JudgeTranslated(n Datagram, reason verdict.Reason, to Addresses) {
+	t.datagrams[n].translated = to
 	t.settle(n, judged, reason)
-	if t.datagrams[n].seen.whole() {
+	t.end(n)
+}
+
+// end forgets the datagram if all of it has come. One that is translated is kept for those of its fragments that wait
+// for something else: see Again.
+func (t *Table) end(n Datagram) {
+	switch d := &t.datagrams[n]; {
+	case !d.seen.whole():
+	case d.translated == Addresses{}:
 		t.remove(n)
+	default:
+		d.state = done
 	}
 }
 
 // Again returns what is to become of a fragment that was let on once and comes to be judged again, after it waited for
-// something else. What is no longer known goes on: a datagram of which all has come is forgotten.
+// something else. What is no longer known goes on: a datagram of which all has come is forgotten if it is not translated.
 func (t *Table) Again(p *packet.Packet) (Datagram, verdict.Reason) {
+	t.translated = Addresses{}
 	n := t.find(keyOf(p, p.Piece()))
 	if n == 0 {
 		return 0, verdict.None
 	}
 	switch d := &t.datagrams[n]; {
-	case d.state == spoiled, d.state == judged && p.Flags&packet.FirstFragment == 0:
+	case d.state == spoiled:
 		return n, d.reason
-	case d.state == judged:
-		return n, verdict.None
+	case d.state != judged && d.state != done: // of another datagram with the same identification
+		return 0, verdict.None
+	case p.Flags&packet.FirstFragment == 0:
+		t.translated = d.translated
+		return n, d.reason
 	}
-	return 0, verdict.None // of another datagram with the same identification
+	return n, verdict.None
 }
 
 // JudgeAgain says what became of a first fragment this time; nothing where Again found no datagram.
-func (t *Table) JudgeAgain(n Datagram, reason verdict.Reason) {
+func (t *Table) JudgeAgain(n Datagram, reason verdict.Reason, to Addresses) {
 	if n != 0 {
-		t.datagrams[n].reason = reason
+		t.datagrams[n].reason, t.datagrams[n].translated = reason, to
 	}
 }
 

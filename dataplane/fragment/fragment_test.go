@@ -299,7 +299,7 @@ func TestAgain(t *testing.T) {
 	if _, reason := again(b); reason != on {
 		t.Errorf("a later one: %v", reason)
 	}
-	r.JudgeAgain(n, no)
+	r.JudgeAgain(n, no, Addresses{})
 	if _, reason := again(b); reason != no {
 		t.Errorf("a later one, the first denied since: %v", reason)
 	}
@@ -319,7 +319,7 @@ func TestAgain(t *testing.T) {
 	if n, reason := r.Again(craft(t, false, 1, 8, a)); n != 0 || reason != on {
 		t.Errorf("the first of one that waits: %d, %v", n, reason)
 	}
-	r.JudgeAgain(0, no)
+	r.JudgeAgain(0, no, Addresses{})
 	r.check()
 }
 

@@ -268,7 +268,7 @@ func compare(t *testing.T, fatal func(string, ...any), s source, steps int) {
 			got, want = []pass{{0, reason}}, []pass{{0, m.again(host, id, a.from == 0)}}
 			if d := m.find(host, id); d != nil && d.state == judged && a.from == 0 {
 				d.reason = verdict.IngressDenied
-				r.JudgeAgain(n, d.reason)
+				r.JudgeAgain(n, d.reason, Addresses{})
 			}
 		default:
 			reason := []verdict.Reason{verdict.None, verdict.EgressDenied}[s.number("verdict", 0, 1)]

@@ -42,6 +42,8 @@ type Table struct {
 	spare        Ticket // the first of those that are free, chained
 	issued       Ticket // how many were ever in use
 	held, frames int    // that wait or are due
+
+	translated Addresses // see Translated
 }
 
 // Datagram numbers a datagram in its table; 0 is none.
@@ -56,6 +58,8 @@ type datagram struct {
 	state  state
 	reason verdict.Reason
 	seen   seen
+
+	translated Addresses
 }
 
 // share is what of the table is a port's.

@@ -99,6 +99,18 @@ func (p *Packet) MayHaveError() bool {
 	return p.Proto != ProtoICMPv6 || !later && p.ICMPType >= firstInform6 && p.ICMPType != ICMPv6Redirect
 }
 
+// IsUnreachable tells whether the packet is an ICMP error that says that its destination cannot be reached, whatever is
+// sent there: not that a packet was too large, or took too long.
+func (p *Packet) IsUnreachable() bool {
+	switch p.Proto {
+	case ProtoICMP:
+		return p.ICMPType == 3 && p.ICMPCode != 4
+	case ProtoICMPv6:
+		return p.ICMPType == 1
+	}
+	return false
+}
+
 // isError4 knows unreachable, source quench, redirect, time exceeded and parameter problem.
 func isError4(kind uint8) bool {
 	switch kind {

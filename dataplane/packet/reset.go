@@ -11,6 +11,11 @@ func (p *Packet) MayBeReset() bool {
 	return p.Proto == ProtoTCP && p.L4 != 0 && p.Flags&Fragment == 0 && p.Frame[p.L4+13]&tcpRST == 0
 }
 
+// IsReset tells whether the packet is a TCP segment with RST.
+func (p *Packet) IsReset() bool {
+	return p.Proto == ProtoTCP && p.L4 != 0 && p.End-p.L4 > 13 && p.Frame[p.L4+13]&tcpRST != 0
+}
+
 // BuildReset turns the TCP segment into the RST that answers it as one of no connection (RFC 9293 3.10.7.1), from where
 // it was sent to, with TTL 64. IP options and extension headers are left away. As of BuildICMPError, Start is 14 bytes
 // before L3 and what is there is to be written by SetEthernet; frames of the Tail are the caller's to free. It returns

@@ -4,8 +4,9 @@
 // packet; what it decides, the worker carries out.
 //
 // The file order is the packet's: pipeline.go (the steps), ingress.go (may it come in), arp.go and nd.go (neighbours),
-// local.go (addressed to us), route.go (where to), police.go (may it go there), fragment.go (the same for fragments),
-// icmp.go (what the sender is told).
+// track.go (of which flow it is), fragment.go (the same for fragments), service.go (who answers for a service), route.go
+// (where to), local.go (addressed to us), police.go (may it go there), nat.go (with which addresses), icmp.go (what the
+// sender is told).
 package pipeline
 
 import (
@@ -17,6 +18,7 @@ import (
 	"github.com/viaduct-net/viaduct/dataplane/policy"
 	"github.com/viaduct-net/viaduct/dataplane/policy/names"
 	"github.com/viaduct-net/viaduct/dataplane/route"
+	"github.com/viaduct-net/viaduct/dataplane/service"
 	"github.com/viaduct-net/viaduct/dataplane/tables"
 	"github.com/viaduct-net/viaduct/dataplane/verdict"
 )
@@ -73,6 +75,10 @@ type Pipeline struct {
 	names   *names.Store // of addresses, as stations' DNS answers say; may be nil
 	seen    conntrack.Seen
 	opening opening
+	way     way
+	others  fragment.Addresses // of way.judged
+	choice  service.Choice // of way.chosen
+	dice    service.Dice
 	denials denial.Log
 
 	// decision is filled in field by field where it lies: copying it whole would stall on its small fields.
@@ -133,7 +139,7 @@ func (l *Pipeline) lookup(to packet.Addr) *route.Group {
 // Judge decides about the packet received by device (an index as Tables.Demux takes). The caller has set Frame,
 // Start, End and Tail; Judge sets In, and Out where something is to be sent. The decision is valid until the next call.
 func (l *Pipeline) Judge(p *packet.Packet, device int) *Decision {
-	l.decision, l.opening.is = Decision{}, false
+	l.decision, l.way, l.opening.is = Decision{}, way{}, false
 	l.decision.Reason = l.judge(p, device)
 	return &l.decision
 }

@@ -17,29 +17,34 @@ type opening struct {
 	is      bool
 	in, out packet.PortID // the opener is behind in
 	rule    policy.RuleID // that lets it
+
+	translated  bool
+	translation conntrack.Translation
 }
 
 // police says whether the packet may go from one port to the other: what belongs to a flow that was let in may, and
-// what opens one if policy lets it. Between ports of which neither has a station nothing is asked.
+// what opens one if policy lets it. Between ports of which neither has a station nothing is asked but of what is
+// translated.
 func (l *Pipeline) police(p *packet.Packet, in, out *tables.Port) verdict.Reason {
-	if !in.Station.Only() && !out.Station.Only() {
+	w := &l.way
+	if w.judged {
 		return verdict.None
 	}
-	if p.Flags&packet.Fragment != 0 {
-		return l.policeFragment(p, in, out)
+	r := verdict.None
+	if in.Station.Only() || out.Station.Only() || w.translated || w.chosen {
+		r = l.judgeFlow(p, in, out)
 	}
-	return l.judgeFlow(p, in, out)
+	if w.first {
+		l.judgeFragments(r, l.addresses(p))
+	}
+	return r
 }
 
-// judgeFlow is police for a packet with its transport header.
+// judgeFlow is police for a packet with its transport header, which was looked for among the flows.
 func (l *Pipeline) judgeFlow(p *packet.Packet, in, out *tables.Port) verdict.Reason {
 	s := &l.seen
-	l.flows.Track(p, in.ID, l.now, l.t.Policy.Generation, s)
 	if (s.Moved || s.Status == conntrack.NewFlow && !in.Station.Only()) && l.forged(p, in) {
 		return verdict.SpoofedSource
-	}
-	if s.Reason == verdict.SYNFlood && in.Station.Router && in.Station.Has(p.Src) {
-		l.flows.Excuse(s) // the node's own, which is behind one port with the world
 	}
 	switch s.Status {
 	case conntrack.Known:
@@ -58,7 +63,7 @@ func (l *Pipeline) judgeFlow(p *packet.Packet, in, out *tables.Port) verdict.Rea
 		}
 		return r
 	case conntrack.NewFlow:
-		return l.judgeNew(in, out)
+		return l.judgeNew(p, in, out)
 	}
 	return s.Reason
 }
@@ -85,7 +90,7 @@ func (l *Pipeline) owner(a packet.Addr) *tables.Port {
 
 // judgeNew judges a flow that the packet would open, or, of what was open before this dataplane was, would take up
 // again: policy has to let it either way where it cannot be told who opened it.
-func (l *Pipeline) judgeNew(in, out *tables.Port) verdict.Reason {
+func (l *Pipeline) judgeNew(p *packet.Packet, in, out *tables.Port) verdict.Reason {
 	s := &l.seen
 	v := l.consult(in, out, false)
 	if v.Reason == verdict.None && s.Either {
@@ -97,11 +102,13 @@ func (l *Pipeline) judgeNew(in, out *tables.Port) verdict.Reason {
 	}
 	l.decision.Rule = v.Rule
 	l.note(in, out, &v)
-	if v.Reason == verdict.None {
-		opener, responder := ends(s, in, out)
-		l.opening = opening{true, opener.ID, responder.ID, v.Rule}
+	if v.Reason != verdict.None {
+		return v.Reason
 	}
-	return v.Reason
+	o := &l.opening
+	opener, responder := ends(s, in, out)
+	o.is, o.in, o.out, o.rule, o.translated = true, opener.ID, responder.ID, v.Rule, false
+	return l.translation(p, in, out)
 }
 
 // judgeAgain judges a flow that other policies let in than those in force.
@@ -174,14 +181,29 @@ func (l *Pipeline) enter(p *packet.Packet) verdict.Reason {
 	if !o.is {
 		return verdict.None
 	}
-	return l.flows.Open(&l.seen, p, o.in, o.out, l.now, l.t.Policy.Generation, uint32(o.rule))
+	if !o.translated {
+		return l.flows.Open(&l.seen, p, o.in, o.out, l.now, l.t.Policy.Generation, uint32(o.rule))
+	}
+	r := l.flows.OpenTranslated(&l.seen, p, o.in, o.out, l.now, l.t.Policy.Generation, uint32(o.rule), &o.translation)
+	if r != verdict.None {
+		return r
+	}
+	l.way.translated = true
+	if o.translation.Backend != 0 {
+		l.t.Backends.Opened(o.translation.Backend)
+	}
+	return verdict.None
 }
 
 // learnNames learns from an answer to a DNS query which addresses names have, for the station that asked, where policy
 // speaks of names.
 func (l *Pipeline) learnNames(p *packet.Packet, out *tables.Port) {
 	const dns, header = 53, 8 // port (RFC 1035 4.2.1), and bytes of a UDP header
-	if !l.seen.Reply || p.Proto != packet.ProtoUDP || p.SrcPort != dns || !l.t.Policy.WantsDNS() || l.names == nil {
+	s := &l.seen
+	if !s.Reply || p.Proto != packet.ProtoUDP || !l.t.Policy.WantsDNS() || l.names == nil {
+		return
+	}
+	if p.SrcPort != dns && !(s.Translated && s.Ends.SrcPort == dns) { // a service's backends may have another port
 		return
 	}
 	if at := p.L4 + header; p.Tail == 0 && at <= p.End {

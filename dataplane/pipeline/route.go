@@ -3,13 +3,14 @@
 package pipeline
 
 import (
+	"github.com/viaduct-net/viaduct/dataplane/fragment"
 	"github.com/viaduct-net/viaduct/dataplane/packet"
 	"github.com/viaduct-net/viaduct/dataplane/route"
 	"github.com/viaduct-net/viaduct/dataplane/tables"
 	"github.com/viaduct-net/viaduct/dataplane/verdict"
 )
 
-// route finds the packet's next hop by longest prefix match, and forwards it there or says why not.
+// route finds where the packet is led and its next hop by longest prefix match, and forwards it there or says why not.
 func (l *Pipeline) route(p *packet.Packet, port *tables.Port) verdict.Reason {
 	if r := unroutable(p); r != verdict.None {
 		if r == verdict.LinkLocalForward && port.HasAddr(p.Dst) {
@@ -17,13 +18,28 @@ func (l *Pipeline) route(p *packet.Packet, port *tables.Port) verdict.Reason {
 		}
 		return r
 	}
-	group := l.lookup(p.Dst)
+	if !l.t.Tracking {
+		return l.lead(p, port, p.Dst)
+	}
+	to, r := l.track(p, port)
+	if r == verdict.None {
+		r = l.lead(p, port, to)
+	}
+	if l.way.first {
+		l.judgeFragments(r, fragment.Addresses{})
+	}
+	return r
+}
+
+// lead finds the next hop to an address: the packet's destination, or the one that it is going to have.
+func (l *Pipeline) lead(p *packet.Packet, port *tables.Port, to packet.Addr) verdict.Reason {
+	group := l.lookup(to)
 	if group == nil {
 		return l.icmpError(p, port, packet.NetUnreachable, 0, verdict.NoRoute)
 	}
 	switch group.Kind {
 	case route.Forward:
-		return l.forward(p, port, group.Select(p.FlowHash))
+		return l.forward(p, port, group.Select(p.FlowHash), to)
 	case route.Local:
 		return l.local(p, port)
 	case route.Broadcast:
@@ -53,7 +69,7 @@ func unroutable(p *packet.Packet) verdict.Reason {
 }
 
 // forward checks what the next hop asks for and rewrites the packet for it.
-func (l *Pipeline) forward(p *packet.Packet, in *tables.Port, hop *route.Hop) verdict.Reason {
+func (l *Pipeline) forward(p *packet.Packet, in *tables.Port, hop *route.Hop, to packet.Addr) verdict.Reason {
 	out := l.t.Port(hop.Port)
 	if out == nil || !out.Up {
 		return verdict.NoOutputPort
@@ -76,7 +92,7 @@ func (l *Pipeline) forward(p *packet.Packet, in *tables.Port, hop *route.Hop) ve
 	if p.Tail > 0 && p.Len()-(p.L3-p.Start) > p.L3Len { // a trailer in further frames, which Parse cannot cut off
 		return verdict.TooLargeForPort
 	}
-	mac, wait := l.nextHop(hop, out, p.Dst)
+	mac, wait := l.nextHop(hop, out, to)
 	switch wait {
 	case known:
 	case failed:
@@ -90,6 +106,9 @@ func (l *Pipeline) forward(p *packet.Packet, in *tables.Port, hop *route.Hop) ve
 		return r
 	}
 	if r := l.enter(p); r != verdict.None {
+		return r
+	}
+	if r := l.translate(p); r != verdict.None {
 		return r
 	}
 	p.DecrementTTL()

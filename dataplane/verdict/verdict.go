@@ -119,6 +119,7 @@ const (
 	NoNATAddress
 	NATPortsExhausted
 	NATCollision
+	NATUnsupported
 
 	// NumReasons is the number of reasons, for arrays indexed by Reason.
 	NumReasons
@@ -224,6 +225,7 @@ var reasons = [NumReasons]entry{
 	NoNATAddress:        {"no_nat_address", Dropped, "no address of the family to translate its source to"},
 	NATPortsExhausted:   {"nat_ports_exhausted", Dropped, "every source port is taken towards its destination"},
 	NATCollision:        {"nat_collision", Dropped, "its ends are those of a translated flow that it is not of"},
+	NATUnsupported:      {"nat_unsupported", Dropped, "what translation would break: AH, UDP-Lite, a fragment of SCTP"},
 }
 
 // String returns the reason's name as used in counters, JSON and metrics: lower case with underscores.

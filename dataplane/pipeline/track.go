@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package pipeline
+
+import (
+	"github.com/viaduct-net/viaduct/dataplane/conntrack"
+	"github.com/viaduct-net/viaduct/dataplane/fragment"
+	"github.com/viaduct-net/viaduct/dataplane/packet"
+	"github.com/viaduct-net/viaduct/dataplane/service"
+	"github.com/viaduct-net/viaduct/dataplane/tables"
+	"github.com/viaduct-net/viaduct/dataplane/verdict"
+)
+
+// way is what is known of the packet's way before it is routed. The zero value: it goes where it is addressed to.
+type way struct {
+	translated bool // it leaves with other ends: those in l.seen, or of a later fragment l.others
+	chosen     bool // it opens a flow that a service has, and l.choice is who answers
+	judged     bool // a later fragment, whose first was let on
+	first      bool // a first fragment, of whose datagram nothing was said yet
+
+	datagram fragment.Datagram // of first
+}
+
+// track finds the packet's flow, and by it where the packet is led: to the other end of a flow that is translated, or to
+// who answers for a service. What is judged comes later, and by that destination; the frame stays as it is until the
+// packet leaves, for what waits is judged again, and an ICMP error quotes what was sent.
+func (l *Pipeline) track(p *packet.Packet, in *tables.Port) (to packet.Addr, _ verdict.Reason) {
+	if p.Flags&packet.Fragment != 0 {
+		if r := l.trackFragment(p); r != verdict.None {
+			return to, r
+		}
+		if l.way.judged {
+			return l.others.Dst, verdict.None
+		}
+	}
+	if r := l.find(p, in); r != verdict.None {
+		return to, r
+	}
+	s := &l.seen
+	switch s.Status {
+	case conntrack.NewFlow, conntrack.Invalid:
+		if l.t.Services.Empty() {
+			return p.Dst, verdict.None
+		}
+		return l.serve(p, in)
+	case conntrack.Known, conntrack.Stale, conntrack.Related:
+	}
+	switch {
+	case !s.Translated:
+		return p.Dst, verdict.None
+	case isError(s): // it goes to where the quoted packet came from
+		to = s.Ends.Src
+	default:
+		to = s.Ends.Dst
+	}
+	l.way.translated = true
+	return to, verdict.None
+}
+
+// isError: the packet is an ICMP error about one of the flow's.
+func isError(s *conntrack.Seen) bool { return s.Status == conntrack.Related || s.Error }
+
+// find looks the packet up among the flows. A packet that breaks its flow's rules ends here; one of no flow may yet be
+// nobody's to ask about.
+func (l *Pipeline) find(p *packet.Packet, in *tables.Port) verdict.Reason {
+	s := &l.seen
+	l.flows.Track(p, in.ID, l.now, l.t.Policy.Generation, s)
+	if s.Backend != 0 && s.Status != conntrack.Invalid {
+		if r := l.follow(p, in); r != verdict.None {
+			return r
+		}
+	}
+	if s.Status != conntrack.Invalid {
+		return verdict.None
+	}
+	switch s.Reason {
+	case verdict.SYNFlood:
+		if in.Station.Router && in.Station.Has(p.Src) {
+			l.flows.Excuse(s) // the node's own, which is behind one port with the world
+		}
+		return verdict.None
+	case verdict.TCPWithoutFlow, verdict.SCTPWithoutFlow, verdict.ICMPWithoutFlow, verdict.BadTCPFlags:
+		return verdict.None
+	}
+	return s.Reason
+}
+
+// follow tells the backend of a translated flow by what comes of it, and does to the flow what it has come to if the
+// backend is gone: TCP goes on or is reset, as the service has it; anything else finds another one.
+func (l *Pipeline) follow(p *packet.Packet, in *tables.Port) verdict.Reason {
+	s := &l.seen
+	if isError(s) {
+		if s.Waited != 0 && p.IsUnreachable() {
+			l.t.Backends.Refused(s.Backend, l.now)
+		}
+		return verdict.None
+	}
+	if s.Waited != 0 {
+		l.answered(p)
+	}
+	switch standing := l.t.Backends.Standing(s.Backend); {
+	case standing == service.InForce:
+	case p.Proto == packet.ProtoTCP:
+		if standing == service.Reset && p.MayBeReset() {
+			l.flows.Drop(s)
+			return l.reset(p, in, verdict.ServiceReset)
+		}
+	case !s.Reply: // what is on its way back may arrive
+		l.flows.Drop(s)
+		l.flows.Track(p, in.ID, l.now, l.t.Policy.Generation, s)
+	}
+	return verdict.None
+}
+
+// answered tells of the first answer to a flow.
+func (l *Pipeline) answered(p *packet.Packet) {
+	s := &l.seen
+	switch {
+	case p.Proto != packet.ProtoTCP:
+		l.t.Backends.Answered(s.Backend, 0)
+	case p.IsReset():
+		l.t.Backends.Refused(s.Backend, l.now)
+	default:
+		l.t.Backends.Answered(s.Backend, l.now-s.Waited)
+	}
+}
