@@ -76,11 +76,16 @@ const (
 )
 
 // isEcho tells whether the parsed ICMP message is an echo request or reply.
-func (p *Packet) isEcho() bool {
-	if p.Proto == ProtoICMP {
-		return p.ICMPType == ICMPEchoRequest || p.ICMPType == ICMPEchoReply
+func (p *Packet) isEcho() bool { return isEcho(p.Proto, p.ICMPType) }
+
+func isEcho(proto IPProto, kind uint8) bool {
+	switch proto {
+	case ProtoICMP:
+		return kind == ICMPEchoRequest || kind == ICMPEchoReply
+	case ProtoICMPv6:
+		return kind == ICMPv6EchoRequest || kind == ICMPv6EchoReply
 	}
-	return p.ICMPType == ICMPv6EchoRequest || p.ICMPType == ICMPv6EchoReply
+	return false
 }
 
 // MayHaveError tells whether an ICMP error may be sent about the packet: never about ICMP errors and redirects, later

@@ -125,7 +125,7 @@ func (q *quote) putTransport(to *Ends, addresses uint64) {
 	case q.proto == ProtoTCP, q.proto == ProtoUDP, q.proto == ProtoSCTP:
 		q.put16(q.l4, to.SrcPort)
 		q.put16(q.l4+2, to.DstPort)
-	case isQuery(q.proto, h[0]):
+	case isEcho(q.proto, h[0]):
 		q.put16(q.l4+4, to.SrcPort)
 	}
 	total, at := addresses+q.changed-was, q.l4

@@ -12,7 +12,7 @@ import "encoding/binary"
 const protoUDPLite IPProto = 136
 
 // Translate gives the packet other ends, in the frame and in p; of a fragment behind the first, which has no ports, the
-// addresses alone. Of ICMP queries SrcPort is the identifier. FlowHash stays: it chooses the packet's way, and is one for
+// addresses alone. Of ICMP echoes SrcPort is the identifier. FlowHash stays: it chooses the packet's way, and is one for
 // each direction of a flow whether the flow is translated or not.
 //
 // It returns false, with nothing changed, for what the receiver would not take: what is authenticated with its addresses
@@ -22,7 +22,7 @@ const protoUDPLite IPProto = 136
 func (p *Packet) Translate(to Ends) bool {
 	from := p.Ends()
 	if p.L4 != 0 && p.Proto != ProtoTCP && p.Proto != ProtoUDP {
-		from, to = p.identified(from, to)
+		to = p.identified(from, to)
 	}
 	if from == to {
 		return true
@@ -50,28 +50,16 @@ func (p *Packet) Translate(to Ends) bool {
 	return true
 }
 
-// identified fills in the identifier of an ICMP query that Parse does not read, and takes ports away of what has none.
-func (p *Packet) identified(from, to Ends) (Ends, Ends) {
-	switch b := p.Frame[p.L4:p.End]; {
+// identified takes the second port of an echo for the first, and ports away of what has none.
+func (p *Packet) identified(from, to Ends) Ends {
+	switch {
 	case p.Proto == ProtoSCTP:
-	case isQuery(p.Proto, p.ICMPType) && len(b) >= icmpLen:
-		id := binary.BigEndian.Uint16(b[4:])
-		from.SrcPort, from.DstPort, to.DstPort = id, id, to.SrcPort
+	case isEcho(p.Proto, p.ICMPType):
+		to.DstPort = to.SrcPort
 	default:
 		to.SrcPort, to.DstPort = from.SrcPort, from.DstPort
 	}
-	return from, to
-}
-
-// isQuery knows the ICMP messages that have an identifier: echo and timestamp (RFC 792), echo of ICMPv6 (RFC 4443 4).
-func isQuery(proto IPProto, kind uint8) bool {
-	switch proto {
-	case ProtoICMP:
-		return kind == ICMPEchoRequest || kind == ICMPEchoReply || kind == 13 || kind == 14
-	case ProtoICMPv6:
-		return kind == ICMPv6EchoRequest || kind == ICMPv6EchoReply
-	}
-	return false
+	return to
 }
 
 // translatable says whether the packet stays whole with other ends.
@@ -167,18 +155,16 @@ func changeUDP(b []byte, difference uint64) {
 	}
 }
 
-// translateICMP writes the identifier of a query, and brings the checksum up to date. ICMPv6's covers the addresses.
+// translateICMP writes the identifier of an echo, and brings the checksum up to date. ICMPv6's covers the addresses.
 func (p *Packet) translateICMP(b []byte, from, to *Ends, addresses uint64) {
 	total := uint64(0)
 	if p.Proto == ProtoICMPv6 {
 		total = addresses
 	}
-	if isQuery(p.Proto, p.ICMPType) && len(b) >= icmpLen {
+	if isEcho(p.Proto, p.ICMPType) {
 		total += uint64(^from.SrcPort) + uint64(to.SrcPort)
 		binary.BigEndian.PutUint16(b[4:], to.SrcPort)
-		if p.isEcho() {
-			p.SrcPort, p.DstPort = to.SrcPort, to.SrcPort
-		}
+		p.SrcPort, p.DstPort = to.SrcPort, to.SrcPort
 	}
 	change(b[2:], total)
 }

@@ -77,7 +77,7 @@ type Pipeline struct {
 	opening opening
 	way     way
 	others  fragment.Addresses // of way.judged
-	choice  service.Choice // of way.chosen
+	choice  service.Choice     // of way.chosen
 	dice    service.Dice
 	denials denial.Log
 

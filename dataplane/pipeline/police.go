@@ -188,9 +188,9 @@ func (l *Pipeline) enter(p *packet.Packet) verdict.Reason {
 	if r != verdict.None {
 		return r
 	}
-	l.way.translated = true
-	if o.translation.Backend != 0 {
-		l.t.Backends.Opened(o.translation.Backend)
+	l.way.translated = l.seen.Translated
+	if l.seen.Backend != 0 {
+		l.t.Backends.Opened(l.seen.Backend)
 	}
 	return verdict.None
 }
