@@ -18,23 +18,23 @@ func (l *Pipeline) serve(p *packet.Packet, in *tables.Port) (to packet.Addr, _ v
 		Src: p.Src, Dst: p.Dst, SrcPort: p.SrcPort, DstPort: p.DstPort, Proto: p.Proto,
 		Inside: l.t.Inside(p.Src), ToNode: l.t.IsNode(p.Dst), Now: l.now,
 	}, &l.dice, c)
-	switch {
-	case c.Outcome == service.NoService:
-		return p.Dst, verdict.None
-	case s.Status != conntrack.NewFlow || s.Either:
-		return to, l.strayed(p, in)
-	}
 	switch c.Outcome {
-	case service.Chosen:
-		s.Tuple.Dst, s.Tuple.DstPort = c.Backend, c.Port
-		l.way.chosen = true
-		return c.Backend, verdict.None
+	case service.NoService:
+		return p.Dst, verdict.None
 	case service.NoLocal:
 		return to, verdict.ServiceNoLocal
 	case service.SourceDenied:
 		return to, verdict.ServiceSourceDenied
 	}
-	return to, l.refuse(p, in)
+	switch {
+	case s.Status != conntrack.NewFlow || s.Either:
+		return to, l.strayed(p, in)
+	case c.Outcome != service.Chosen:
+		return to, l.refuse(p, in)
+	}
+	s.Tuple.Dst, s.Tuple.DstPort = c.Backend, c.Port
+	l.way.chosen = true
+	return c.Backend, verdict.None
 }
 
 // strayed answers what is addressed to a service and neither belongs to a flow nor opens one: a TCP segment by RST, as a
