@@ -180,7 +180,7 @@ func (sh *shard) related(n uint32, d uint8, near bool, tick, generation uint32, 
 			s.Quoted = byOpener
 		}
 		if d == 0 {
-			s.Ends = byOpener
+			s.Ends, s.Waited = byOpener, sh.records[n-1].asked
 		}
 	}
 	switch {

@@ -70,9 +70,13 @@ func (sh *shard) translate(n uint32, p *packet.Packet, d uint8, s *Seen) {
 	}
 }
 
-// answers: the packet, of the end that was asked, says that it is there. Of TCP it is the SYN-ACK.
+// answers: the packet, of the end that was asked, says that it is there. Of TCP it is the SYN-ACK, or a RST.
 func answers(p *packet.Packet) bool {
-	return p.Proto != packet.ProtoTCP || p.L4 != 0 && p.Frame[p.L4+13]&(tcpSYN|tcpACK) == tcpSYN|tcpACK
+	if p.Proto != packet.ProtoTCP || p.L4 == 0 {
+		return p.Proto != packet.ProtoTCP
+	}
+	flags := p.Frame[p.L4+13]
+	return flags&(tcpSYN|tcpACK) == tcpSYN|tcpACK || flags&tcpRST != 0
 }
 
 // forgetTranslation is free for what a translated flow has beside its entry.

@@ -161,7 +161,8 @@ type Seen struct {
 	kind       uint8 // of the key, without kindHi
 	// Backend is the Translation's; 0: none.
 	Backend uint32
-	// Waited, of the packet that first answers a translated flow, is since when it was waited for, in nanoseconds.
+	// Waited, of the packet that first answers a translated flow, is since when it was waited for, in nanoseconds. So it
+	// is of an error about what the opener has sent, for as long as nobody has answered.
 	Waited int64
 
 	tick uint32 // when it was seen; of Stale

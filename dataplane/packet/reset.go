@@ -11,6 +11,11 @@ func (p *Packet) MayBeReset() bool {
 	return p.Proto == ProtoTCP && p.L4 != 0 && p.Flags&Fragment == 0 && p.Frame[p.L4+13]&tcpRST == 0
 }
 
+// OpensTCP tells whether the packet is a SYN, which opens a connection.
+func (p *Packet) OpensTCP() bool {
+	return p.Proto == ProtoTCP && p.L4 != 0 && p.End-p.L4 > 13 && p.Frame[p.L4+13]&(tcpSYN|tcpACK|tcpRST) == tcpSYN
+}
+
 // IsReset tells whether the packet is a TCP segment with RST.
 func (p *Packet) IsReset() bool {
 	return p.Proto == ProtoTCP && p.L4 != 0 && p.End-p.L4 > 13 && p.Frame[p.L4+13]&tcpRST != 0

@@ -27,7 +27,7 @@ func (l *Pipeline) serve(p *packet.Packet, in *tables.Port) (to packet.Addr, _ v
 		return to, verdict.ServiceSourceDenied
 	}
 	switch {
-	case s.Status != conntrack.NewFlow || s.Either:
+	case s.Status != conntrack.NewFlow || p.Proto == packet.ProtoTCP && !p.OpensTCP():
 		return to, l.strayed(p, in)
 	case c.Outcome != service.Chosen:
 		return to, l.refuse(p, in)
@@ -41,7 +41,7 @@ func (l *Pipeline) serve(p *packet.Packet, in *tables.Port) (to packet.Addr, _ v
 // host does that does not know the connection. Who had answered it is known to nobody.
 func (l *Pipeline) strayed(p *packet.Packet, in *tables.Port) verdict.Reason {
 	s := &l.seen
-	if s.Either || s.Reason == verdict.TCPWithoutFlow {
+	if s.Status == conntrack.NewFlow || s.Reason == verdict.TCPWithoutFlow {
 		return l.reset(p, in, verdict.ServiceRefused)
 	}
 	return s.Reason

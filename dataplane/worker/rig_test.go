@@ -85,6 +85,7 @@ func (r *rig) apply(change func(*api.Snapshot)) {
 		r.t.Fatal(err)
 	}
 	next.Enter(prev)
+	next.Services.Enter(next.Backends, r.now)
 	r.tables.Store(next)
 }
 

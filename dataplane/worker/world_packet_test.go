@@ -15,7 +15,7 @@ import (
 
 // Packets as the tables write them, and read them:
 //
-//	tcp  a:1000 > vip:80 syn        flags: syn synack ack fin rst rstack
+//	tcp  a:1000 > vip:80 syn        flags: syn synack ack answer fin rst rstack
 //	udp  a:1000 > vip:53            of 32 bytes; with "first" a first fragment, with "partial" a partial checksum
 //	udp  a > vip later              a fragment behind it
 //	sctp a:1000 > vip:80 init       chunks: init initack data
@@ -24,10 +24,16 @@ import (
 const (
 	worldPayload = 24
 	wireUDP      = 8
-	wireTCP      = 20
 )
 
-var worldFlags = map[string]byte{"syn": 0x02, "synack": 0x12, "ack": 0x10, "fin": 0x11, "rst": 0x04, "rstack": 0x14}
+// Of who opens a connection all numbers are from 100 on, of the other end from 200; answer is data of the latter.
+var worldSegments = map[string]struct {
+	flags    byte
+	seq, ack uint32
+}{
+	"syn": {0x02, 100, 0}, "synack": {0x12, 200, 101}, "ack": {0x10, 101, 201}, "answer": {0x18, 201, 101},
+	"fin": {0x11, 101, 201}, "rst": {0x04, 101, 0}, "rstack": {0x14, 0, 101},
+}
 
 var worldChunks = map[string]byte{"data": 0, "init": 1, "initack": 2}
 
@@ -67,14 +73,10 @@ func (w *world) ip(what string) []byte {
 		}
 	case "tcp":
 		proto, sum = packet.ProtoTCP, 16
-		b = append(ports(), 0, 0, 0, 100, 0, 0, 0, 200, 0x50, worldFlags[f[4]], 0xff, 0xff, 0, 0, 0, 0)
-		if f[4] == "syn" {
-			binary.BigEndian.PutUint32(b[8:], 0)
-		}
-		if strings.HasPrefix(f[4], "ack") && !w.forwards(what) {
-			binary.BigEndian.PutUint32(b[4:], 201)
-			binary.BigEndian.PutUint32(b[8:], 101)
-		}
+		segment := worldSegments[f[4]]
+		b = binary.BigEndian.AppendUint32(ports(), segment.seq)
+		b = binary.BigEndian.AppendUint32(b, segment.ack)
+		b = append(b, 0x50, segment.flags, 0xff, 0xff, 0, 0, 0, 0)
 	case "sctp":
 		proto = packet.ProtoSCTP
 		b = append(ports(0, 0, 0, 0, 0, 0, 0, 0), worldChunks[f[4]], 0, 0, 20, 0, 0, 0, 9, 0, 0, 255, 255, 0, 1, 0, 1, 0, 0, 0, 1)
@@ -112,9 +114,6 @@ func (w *world) ip(what string) []byte {
 	}
 	return w.header(src, dst, proto, option, b)
 }
-
-// forwards: of acknowledgments, those of who opened have the numbers that follow their SYN.
-func (w *world) forwards(what string) bool { return !strings.HasSuffix(what, "ack back") }
 
 // header puts an IP header in front of a transport message, or of the fragment of one that option says.
 func (w *world) header(src, dst packet.Addr, proto packet.IPProto, option string, b []byte) []byte {
@@ -157,6 +156,15 @@ func keyOf[V comparable](m map[string]V, v V) string {
 	return fmt.Sprint(v)
 }
 
+func segmentName(flags byte) string {
+	for name, segment := range worldSegments {
+		if segment.flags == flags {
+			return name
+		}
+	}
+	return fmt.Sprintf("flags %x", flags)
+}
+
 // describe says what a frame is that left, and fails where a checksum does not hold.
 func (w *world) describe(data []byte) string {
 	w.t.Helper()
@@ -185,7 +193,7 @@ func (w *world) describe(data []byte) string {
 	case packet.ProtoUDP:
 		return "udp " + ends + option
 	case packet.ProtoTCP:
-		return "tcp " + ends + " " + keyOf(worldFlags, b[13]) + option
+		return "tcp " + ends + " " + segmentName(b[13]) + option
 	case packet.ProtoSCTP:
 		return "sctp " + ends + " " + keyOf(worldChunks, b[12])
 	}

@@ -302,13 +302,18 @@ func (w *world) removeBackend(f []string) {
 
 func (w *world) only(from, to string) {
 	id := func(name string) uint32 { return uint32(slices.Index(worldIdentities, name) + 1) }
-	n := uint32(len(w.peers))
-	w.peers = append(slices.Clone(w.peers), &api.PeerSet{Id: n + 1, Identities: []uint32{id(from)}},
-		&api.PeerSet{Id: n + 2, Identities: []uint32{id(to)}})
-	w.policy = append(slices.Clone(w.policy), &api.Policy{
-		Name: "NetworkPolicy default/" + to, Tier: api.Policy_TIER_NAMESPACE, Subjects: []uint32{n + 2}, Ingress: true,
-		Rules: []*api.PolicyRule{{Name: "spec.ingress[0]", Action: api.PolicyRule_ACTION_ALLOW, Peers: []uint32{n + 1}, AnyPort: true}},
+	n := 2 * id(to)
+	w.peers = slices.DeleteFunc(slices.Clone(w.peers), func(p *api.PeerSet) bool { return p.Id == n || p.Id == n+1 })
+	w.peers = append(w.peers, &api.PeerSet{Id: n, Identities: []uint32{id(from)}},
+		&api.PeerSet{Id: n + 1, Identities: []uint32{id(to)}})
+	slices.SortFunc(w.peers, func(a, b *api.PeerSet) int { return int(a.Id) - int(b.Id) })
+	name := "NetworkPolicy default/" + to
+	w.policy = slices.DeleteFunc(slices.Clone(w.policy), func(p *api.Policy) bool { return p.Name == name })
+	w.policy = append(w.policy, &api.Policy{
+		Name: name, Tier: api.Policy_TIER_NAMESPACE, Subjects: []uint32{n + 1}, Ingress: true,
+		Rules: []*api.PolicyRule{{Name: "spec.ingress[0]", Action: api.PolicyRule_ACTION_ALLOW, Peers: []uint32{n}, AnyPort: true}},
 	})
+	slices.SortFunc(w.policy, func(a, b *api.Policy) int { return strings.Compare(a.Name, b.Name) })
 }
 
 // send has a port's packet go through the worker and says what came of it: "b udp a:1000 > b:53 (reason)".
