@@ -44,12 +44,14 @@ func (w *world) end(text string) (packet.Addr, uint16) {
 }
 
 // build makes an Ethernet frame of a packet.
-func (w *world) build(what string) []byte {
+func (w *world) build(what string) []byte { return w.frame(w.ip(what)) }
+
+func (w *world) frame(ip []byte) []byte {
 	kind := []byte{8, 0}
 	if w.v6 {
 		kind = []byte{0x86, 0xdd}
 	}
-	return slices.Concat(portMACs[0][:], hostMACs[0][:], kind, w.ip(what))
+	return slices.Concat(portMACs[0][:], hostMACs[0][:], kind, ip)
 }
 
 func (w *world) ip(what string) []byte {
@@ -113,6 +115,19 @@ func (w *world) ip(what string) []byte {
 		binary.BigEndian.PutUint16(b[sum:], ^packet.Fold(packet.Sum(b, pseudo)))
 	}
 	return w.header(src, dst, proto, option, b)
+}
+
+// udpWith is build for UDP with a payload.
+func (w *world) udpWith(what string, payload []byte) []byte {
+	f := strings.Fields(what)
+	src, srcPort := w.end(f[1])
+	dst, dstPort := w.end(f[3])
+	b := binary.BigEndian.AppendUint16(binary.BigEndian.AppendUint16(nil, srcPort), dstPort)
+	b = append(binary.BigEndian.AppendUint16(b, uint16(wireUDP+len(payload))), 0, 0)
+	b = append(b, payload...)
+	sum := packet.Sum(b, packet.PseudoSum(src, dst, packet.ProtoUDP, len(b)))
+	binary.BigEndian.PutUint16(b[6:], ^packet.Fold(sum))
+	return w.frame(w.header(src, dst, packet.ProtoUDP, "", b))
 }
 
 // header puts an IP header in front of a transport message, or of the fragment of one that option says.
