@@ -127,7 +127,8 @@ func (t *Table) end(n Datagram) {
 }
 
 // Again returns what is to become of a fragment that was let on once and comes to be judged again, after it waited for
-// something else. What is no longer known goes on: a datagram of which all has come is forgotten if it is not translated.
+// something else. What is no longer known goes on: a datagram of which all has come is forgotten if it is not
+// translated.
 func (t *Table) Again(p *packet.Packet) (Datagram, verdict.Reason) {
 	t.translated = Addresses{}
 	n := t.find(keyOf(p, p.Piece()))

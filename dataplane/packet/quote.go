@@ -4,8 +4,8 @@ package packet
 
 import "encoding/binary"
 
-// quote is the packet that an ICMP error is about, as far as it is quoted, while its fields are rewritten. Whoever sends
-// an error can write there what he likes.
+// quote is the packet that an ICMP error is about, as far as it is quoted, while its fields are rewritten. Whoever
+// sends an error can write there what he likes.
 type quote struct {
 	b        []byte // what is quoted, from the IP header on
 	l4       int    // of the transport header in b
@@ -73,8 +73,8 @@ func (q *quote) read6() bool {
 
 // TranslateError has the ICMP error be about a packet with the ends given, as the packet was before it was translated:
 // in the frame, and in p's own addresses. It goes to where that one came from, and comes from where that one went if it
-// came from where the quoted one did; a router on the way stays who it is. What of the quoted packet's checksums is there
-// is brought up to date, but for SCTP's.
+// came from where the quoted one did; a router on the way stays who it is. What of the quoted packet's checksums is
+// there is brought up to date, but for SCTP's.
 //
 // It returns false, with nothing changed, where no ports are quoted, or ends are of the other family.
 func (p *Packet) TranslateError(to Ends) bool {

@@ -12,13 +12,13 @@ import "encoding/binary"
 const protoUDPLite IPProto = 136
 
 // Translate gives the packet other ends, in the frame and in p; of a fragment behind the first, which has no ports, the
-// addresses alone. Of ICMP echoes SrcPort is the identifier. FlowHash stays: it chooses the packet's way, and is one for
-// each direction of a flow whether the flow is translated or not.
+// addresses alone. Of ICMP echoes SrcPort is the identifier. FlowHash stays: it chooses the packet's way, and is one
+// for each direction of a flow whether the flow is translated or not.
 //
-// It returns false, with nothing changed, for what the receiver would not take: what is authenticated with its addresses
-// (AH); what is sent by way of others (a routing header with segments left), whose checksum covers another destination;
-// UDP-Lite; and a first fragment whose checksum is in another one, or, of SCTP, takes all others to know. All addresses
-// are to be of the packet's family.
+// It returns false, with nothing changed, for what the receiver would not take: what is authenticated with its
+// addresses (AH); what is sent by way of others (a routing header with segments left), whose checksum covers another
+// destination; UDP-Lite; and a first fragment whose checksum is in another one, or, of SCTP, takes all others to know.
+// All addresses are to be of the packet's family.
 func (p *Packet) Translate(to Ends) bool {
 	from := p.Ends()
 	if p.L4 != 0 && p.Proto != ProtoTCP && p.Proto != ProtoUDP {
@@ -79,8 +79,8 @@ func (p *Packet) translatable(from, to *Ends) bool {
 	return true
 }
 
-// bound tells whether extension headers of the IPv6 packet tie it to its addresses: one of authentication, or of routing
-// with segments left.
+// bound tells whether extension headers of the IPv6 packet tie it to its addresses: one of authentication, or of
+// routing with segments left.
 func (p *Packet) bound() bool {
 	b := p.Frame[p.L3:p.End]
 	kind, at := IPProto(b[6]), ipv6Len
@@ -98,8 +98,8 @@ func (p *Packet) bound() bool {
 	return false
 }
 
-// difference is what a ones' complement sum over an address gains when the address changes. A word of 32 ones is zero to
-// the sum, and keeps this from being negative.
+// difference is what a ones' complement sum over an address gains when the address changes. A word of 32 ones is zero
+// to the sum, and keeps this from being negative.
 func difference(from, to Addr) uint64 {
 	const low = 0xffffffff
 	return to.Hi>>32 + to.Hi&low + to.Lo>>32 + to.Lo&low + 4*low -

@@ -10,8 +10,8 @@ import (
 	"github.com/viaduct-net/viaduct/dataplane/verdict"
 )
 
-// translation says how the flow is translated that the packet opens from one port to the other; not at all where neither
-// a service has it nor its source needs another address.
+// translation says how the flow is translated that the packet opens from one port to the other; not at all where
+// neither a service has it nor its source needs another address.
 func (l *Pipeline) translation(p *packet.Packet, in, out *tables.Port) verdict.Reason {
 	o := &l.opening
 	if l.seen.Reply {

@@ -4,9 +4,9 @@
 // packet; what it decides, the worker carries out.
 //
 // The file order is the packet's: pipeline.go (the steps), ingress.go (may it come in), arp.go and nd.go (neighbours),
-// track.go (of which flow it is), fragment.go (the same for fragments), service.go (who answers for a service), route.go
-// (where to), local.go (addressed to us), police.go (may it go there), nat.go (with which addresses), icmp.go (what the
-// sender is told).
+// track.go (of which flow it is), fragment.go (the same for fragments), service.go (who answers for a service),
+// route.go (where to), local.go (addressed to us), police.go (may it go there), nat.go (with which addresses), icmp.go
+// (what the sender is told).
 package pipeline
 
 import (
@@ -32,8 +32,8 @@ type Decision struct {
 	Send bool
 	// Wait is the neighbour to wait for before the frame can leave, nil for none.
 	Wait *neighbor.Entry
-	// Until is when the frame may leave, in monotonic nanoseconds, for ports' bandwidth limits; 0: at once. Judged then,
-	// and Paid, it is not held up again.
+	// Until is when the frame may leave, in monotonic nanoseconds, for ports' bandwidth limits; 0: at once. Judged
+	// then, and Paid, it is not held up again.
 	Until int64
 	// Datagram is the one whose first fragment the frame waits for, to be given to Fragments' Hold; 0: it does not.
 	Datagram fragment.Datagram

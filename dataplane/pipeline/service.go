@@ -10,8 +10,8 @@ import (
 	"github.com/viaduct-net/viaduct/dataplane/verdict"
 )
 
-// serve asks for a packet of no flow whether a service has it, and says where it is led. From here on the flow goes from
-// the client to the backend, by which policy judges it.
+// serve asks for a packet of no flow whether a service has it, and says where it is led. From here on the flow goes
+// from the client to the backend, by which policy judges it.
 func (l *Pipeline) serve(p *packet.Packet, in *tables.Port) (to packet.Addr, _ verdict.Reason) {
 	s, c := &l.seen, &l.choice
 	l.t.Services.Choose(&service.Query{
@@ -37,8 +37,8 @@ func (l *Pipeline) serve(p *packet.Packet, in *tables.Port) (to packet.Addr, _ v
 	return c.Backend, verdict.None
 }
 
-// strayed answers what is addressed to a service and neither belongs to a flow nor opens one: a TCP segment by RST, as a
-// host does that does not know the connection. Who had answered it is known to nobody.
+// strayed answers what is addressed to a service and neither belongs to a flow nor opens one: a TCP segment by RST, as
+// a host does that does not know the connection. Who had answered it is known to nobody.
 func (l *Pipeline) strayed(p *packet.Packet, in *tables.Port) verdict.Reason {
 	s := &l.seen
 	if s.Status == conntrack.NewFlow || s.Reason == verdict.TCPWithoutFlow {

@@ -21,8 +21,8 @@ type way struct {
 	datagram fragment.Datagram // of first
 }
 
-// track finds the packet's flow, and by it where the packet is led: to the other end of a flow that is translated, or to
-// who answers for a service. What is judged comes later, and by that destination; the frame stays as it is until the
+// track finds the packet's flow, and by it where the packet is led: to the other end of a flow that is translated, or
+// to who answers for a service. What is judged comes later, and by that destination; the frame stays as it is until the
 // packet leaves, for what waits is judged again, and an ICMP error quotes what was sent.
 func (l *Pipeline) track(p *packet.Packet, in *tables.Port) (to packet.Addr, _ verdict.Reason) {
 	if p.Flags&packet.Fragment != 0 {

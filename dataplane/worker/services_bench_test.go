@@ -42,8 +42,9 @@ func newFlows(r *rig, flows int) {
 	r.worker.pipeline.Init(r.worker.flows, nil)
 }
 
-// BenchmarkService is BenchmarkPolice for flows to a service's backend: what the opener sends, whose addresses are found
-// by the alias and rewritten. What translation costs is the difference to "pod", the same flows to the pod itself.
+// BenchmarkService is BenchmarkPolice for flows to a service's backend: what the opener sends, whose addresses are
+// found by the alias and rewritten. What translation costs is the difference to "pod", the same flows to the pod
+// itself.
 func BenchmarkService(b *testing.B) {
 	for _, flows := range []int{1000, 30_000} {
 		for name, to := range map[string]string{"pod": clusterAddress(1), "service": serviceAddress(0)} {

@@ -81,7 +81,8 @@ func (w *world) ip(what string) []byte {
 		b = append(b, 0x50, segment.flags, 0xff, 0xff, 0, 0, 0, 0)
 	case "sctp":
 		proto = packet.ProtoSCTP
-		b = append(ports(0, 0, 0, 0, 0, 0, 0, 0), worldChunks[f[4]], 0, 0, 20, 0, 0, 0, 9, 0, 0, 255, 255, 0, 1, 0, 1, 0, 0, 0, 1)
+		b = append(ports(0, 0, 0, 0, 0, 0, 0, 0), worldChunks[f[4]], 0, 0, 20)
+		b = append(b, 0, 0, 0, 9, 0, 0, 255, 255, 0, 1, 0, 1, 0, 0, 0, 1) // tag, window, streams, TSN
 		if f[4] != "init" {
 			binary.BigEndian.PutUint32(b[4:], 9)
 		}

@@ -42,7 +42,6 @@ type world struct {
 	*rig
 	v6      bool
 	owned   bool // the uplink is a port of its own; else the host's port leads there
-	wide    bool // both families' addresses of what one has; see node
 	node    *api.NodeSettings
 	egress  []*api.Egress
 	service []*api.Service
@@ -106,7 +105,8 @@ func (w *world) snapshot(s *api.Snapshot) {
 	out := &api.NextHopGroup{Id: 20, Hops: []*api.NextHop{{Port: theHost, Weight: 1}}}
 	if w.owned {
 		link := prefix(w.text("uplink") + map[bool]string{false: "/24", true: "/64"}[w.v6])
-		s.Ports = append([]*api.Port{{Id: theUplink, Name: "uplink", Device: "dev0", Addresses: []*api.Prefix{link}}}, s.Ports...)
+		uplink := &api.Port{Id: theUplink, Name: "uplink", Device: "dev0", Addresses: []*api.Prefix{link}}
+		s.Ports = append([]*api.Port{uplink}, s.Ports...)
 		out.Hops[0] = &api.NextHop{Port: theUplink, Weight: 1, Via: ip(w.text("router"))}
 	}
 	s.Groups = append(s.Groups, out)
@@ -121,7 +121,8 @@ var worldIdentities = []string{"a", "b", "c", "remote", "remote2", "node"}
 
 func (w *world) identify(s *api.Snapshot) {
 	for i, name := range worldIdentities {
-		id := &api.Identity{Id: uint32(i + 1), Kind: api.Identity_KIND_POD, Namespace: "default", Labels: []string{"name=" + name}}
+		id := &api.Identity{Id: uint32(i + 1), Kind: api.Identity_KIND_POD, Namespace: "default",
+			Labels: []string{"name=" + name}}
 		switch name {
 		case "a":
 			id.Namespace = "red"
@@ -136,7 +137,8 @@ func (w *world) identify(s *api.Snapshot) {
 			is = uint32(slices.Index(worldIdentities, "node") + 1)
 		}
 		bits := map[bool]string{false: "/32", true: "/128"}[w.v6]
-		s.IdentityPrefixes = append(s.IdentityPrefixes, &api.IdentityPrefix{Prefix: prefix(w.text(name) + bits), Identity: is})
+		s.IdentityPrefixes = append(s.IdentityPrefixes,
+			&api.IdentityPrefix{Prefix: prefix(w.text(name) + bits), Identity: is})
 	}
 	slices.SortFunc(s.IdentityPrefixes, func(a, b *api.IdentityPrefix) int {
 		return slices.Compare(a.Prefix.Address, b.Prefix.Address)
@@ -247,8 +249,9 @@ func splitPort(end string) (name string, port uint16) {
 }
 
 var worldKinds = map[string]api.Frontend_Kind{
-	"cluster": api.Frontend_KIND_CLUSTER_IP, "external": api.Frontend_KIND_EXTERNAL_IP, "lb": api.Frontend_KIND_LOAD_BALANCER,
-	"node-port": api.Frontend_KIND_NODE_PORT, "host-port": api.Frontend_KIND_HOST_PORT,
+	"cluster": api.Frontend_KIND_CLUSTER_IP, "external": api.Frontend_KIND_EXTERNAL_IP,
+	"lb": api.Frontend_KIND_LOAD_BALANCER, "node-port": api.Frontend_KIND_NODE_PORT,
+	"host-port": api.Frontend_KIND_HOST_PORT,
 }
 
 // frontend SERVICE KIND [ADDRESS]:PORT [local] [sources=PREFIX]
@@ -311,7 +314,9 @@ func (w *world) only(from, to string) {
 	w.policy = slices.DeleteFunc(slices.Clone(w.policy), func(p *api.Policy) bool { return p.Name == name })
 	w.policy = append(w.policy, &api.Policy{
 		Name: name, Tier: api.Policy_TIER_NAMESPACE, Subjects: []uint32{n + 1}, Ingress: true,
-		Rules: []*api.PolicyRule{{Name: "spec.ingress[0]", Action: api.PolicyRule_ACTION_ALLOW, Peers: []uint32{n}, AnyPort: true}},
+		Rules: []*api.PolicyRule{{
+			Name: "spec.ingress[0]", Action: api.PolicyRule_ACTION_ALLOW, Peers: []uint32{n}, AnyPort: true,
+		}},
 	})
 	slices.SortFunc(w.policy, func(a, b *api.Policy) int { return strings.Compare(a.Name, b.Name) })
 }
