@@ -43,9 +43,9 @@ func (l *Pipeline) source(p *packet.Packet, in, out *tables.Port) (packet.Addr, 
 	case !l.way.chosen:
 		return packet.Addr{}, verdict.None
 	case out.Host:
-		return found(pick(f.Dst, l.t.Dataplane4, l.t.Dataplane6))
+		return usable(pick(f.Dst, l.t.Dataplane4, l.t.Dataplane6))
 	}
-	return found(out.Source(f.Dst))
+	return usable(out.Source(f.Dst))
 }
 
 // podSource is the address that a pod of this node has towards what is outside the cluster: its namespace's, or, by a
@@ -59,14 +59,14 @@ func (l *Pipeline) podSource(f *conntrack.Tuple, out *tables.Port) (packet.Addr,
 	if !egress.IsZero() {
 		return egress, verdict.None
 	}
-	return found(out.Source(f.Dst))
+	return usable(out.Source(f.Dst))
 }
 
 // isPod: behind the port is a pod of this node, and nobody else.
 func isPod(port *tables.Port) bool { return port.Station.Only() && !port.Station.Router }
 
-// found is an address to translate to, if there is one that means something beyond its link.
-func found(a packet.Addr) (packet.Addr, verdict.Reason) {
+// usable is an address to translate to, if there is one that means something beyond its link.
+func usable(a packet.Addr) (packet.Addr, verdict.Reason) {
 	if a.IsZero() || a.IsLinkLocal() {
 		return packet.Addr{}, verdict.NoNATAddress
 	}
@@ -103,8 +103,6 @@ func (l *Pipeline) translate(p *packet.Packet) verdict.Reason {
 	w, s := &l.way, &l.seen
 	var is bool
 	switch {
-	case !w.translated:
-		return verdict.None
 	case w.judged:
 		is = p.Translate(packet.Ends{Src: l.others.Src, Dst: l.others.Dst})
 	case isError(s):

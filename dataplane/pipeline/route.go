@@ -108,8 +108,10 @@ func (l *Pipeline) forward(p *packet.Packet, in *tables.Port, hop *route.Hop, to
 	if r := l.enter(p); r != verdict.None {
 		return r
 	}
-	if r := l.translate(p); r != verdict.None {
-		return r
+	if l.way.translated {
+		if r := l.translate(p); r != verdict.None {
+			return r
+		}
 	}
 	p.DecrementTTL()
 	if !p.SetEthernet(mac, out.MAC, out.VLANs) {

@@ -33,10 +33,14 @@ func (l *Pipeline) track(p *packet.Packet, in *tables.Port) (to packet.Addr, _ v
 			return l.others.Dst, verdict.None
 		}
 	}
-	if r := l.find(p, in); r != verdict.None {
+	s := &l.seen
+	l.flows.Track(p, in.ID, l.now, l.t.Policy.Generation, s)
+	if s.Status == conntrack.Known && !s.Translated { // most packets
+		return p.Dst, verdict.None
+	}
+	if r := l.found(p, in); r != verdict.None {
 		return to, r
 	}
-	s := &l.seen
 	switch s.Status {
 	case conntrack.NewFlow, conntrack.Invalid:
 		if l.t.Services.Empty() {
@@ -60,11 +64,10 @@ func (l *Pipeline) track(p *packet.Packet, in *tables.Port) (to packet.Addr, _ v
 // isError: the packet is an ICMP error about one of the flow's.
 func isError(s *conntrack.Seen) bool { return s.Status == conntrack.Related || s.Error }
 
-// find looks the packet up among the flows. A packet that breaks its flow's rules ends here; one of no flow may yet be
-// nobody's to ask about.
-func (l *Pipeline) find(p *packet.Packet, in *tables.Port) verdict.Reason {
+// found sees to what was found of the packet's flow. A packet that breaks its flow's rules ends here; one of no flow may
+// yet be nobody's to ask about.
+func (l *Pipeline) found(p *packet.Packet, in *tables.Port) verdict.Reason {
 	s := &l.seen
-	l.flows.Track(p, in.ID, l.now, l.t.Policy.Generation, s)
 	if s.Backend != 0 && s.Status != conntrack.Invalid {
 		if r := l.follow(p, in); r != verdict.None {
 			return r
