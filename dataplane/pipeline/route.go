@@ -96,6 +96,9 @@ func (l *Pipeline) forward(p *packet.Packet, in *tables.Port, hop *route.Hop, to
 	switch wait {
 	case known:
 	case failed:
+		if l.way.chosen {
+			l.t.Backends.Refused(l.choice.Number, l.now)
+		}
 		return l.icmpError(p, in, packet.HostUnreachable, 0, verdict.NeighborFailed)
 	case full:
 		return verdict.NeighborTableFull

@@ -43,10 +43,16 @@ func (l *Pipeline) track(p *packet.Packet, in *tables.Port) (to packet.Addr, _ v
 	}
 	switch s.Status {
 	case conntrack.NewFlow, conntrack.Invalid:
-		if l.t.Services.Empty() {
-			return p.Dst, verdict.None
+		if !l.t.Services.Empty() {
+			to, r := l.serve(p, in)
+			if r != verdict.None || to != p.Dst {
+				return to, r
+			}
 		}
-		return l.serve(p, in)
+		if p.Dst == l.t.Dataplane4 || p.Dst == l.t.Dataplane6 { // nobody else has it: the host leads it here
+			return p.Dst, l.local(p, in)
+		}
+		return p.Dst, verdict.None
 	case conntrack.Known, conntrack.Stale, conntrack.Related:
 	}
 	switch {
