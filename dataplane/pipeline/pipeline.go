@@ -141,6 +141,9 @@ func (l *Pipeline) lookup(to packet.Addr) *route.Group {
 func (l *Pipeline) Judge(p *packet.Packet, device int) *Decision {
 	l.decision, l.way, l.opening.is = Decision{}, way{}, false
 	l.decision.Reason = l.judge(p, device)
+	if l.way.first { // it came to no verdict of police's
+		l.judgeFragments(l.decision.Reason, fragment.Addresses{})
+	}
 	return &l.decision
 }
 

@@ -3,7 +3,6 @@
 package pipeline
 
 import (
-	"github.com/viaduct-net/viaduct/dataplane/fragment"
 	"github.com/viaduct-net/viaduct/dataplane/packet"
 	"github.com/viaduct-net/viaduct/dataplane/route"
 	"github.com/viaduct-net/viaduct/dataplane/tables"
@@ -18,21 +17,13 @@ func (l *Pipeline) route(p *packet.Packet, port *tables.Port) verdict.Reason {
 		}
 		return r
 	}
-	if !l.t.Tracking {
-		return l.lead(p, port, p.Dst)
+	to := p.Dst
+	if l.t.Tracking {
+		var r verdict.Reason
+		if to, r = l.track(p, port); r != verdict.None {
+			return r
+		}
 	}
-	to, r := l.track(p, port)
-	if r == verdict.None {
-		r = l.lead(p, port, to)
-	}
-	if l.way.first {
-		l.judgeFragments(r, fragment.Addresses{})
-	}
-	return r
-}
-
-// lead finds the next hop to an address: the packet's destination, or the one that it is going to have.
-func (l *Pipeline) lead(p *packet.Packet, port *tables.Port, to packet.Addr) verdict.Reason {
 	group := l.lookup(to)
 	if group == nil {
 		return l.icmpError(p, port, packet.NetUnreachable, 0, verdict.NoRoute)
