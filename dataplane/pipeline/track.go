@@ -70,8 +70,8 @@ func (l *Pipeline) track(p *packet.Packet, in *tables.Port) (to packet.Addr, _ v
 // isError: the packet is an ICMP error about one of the flow's.
 func isError(s *conntrack.Seen) bool { return s.Status == conntrack.Related || s.Error }
 
-// found sees to what was found of the packet's flow. A packet that breaks its flow's rules ends here; one of no flow may
-// yet be nobody's to ask about.
+// found sees to what was found of the packet's flow. A packet that breaks its flow's rules ends here; one of no flow
+// may yet be nobody's to ask about.
 func (l *Pipeline) found(p *packet.Packet, in *tables.Port) verdict.Reason {
 	s := &l.seen
 	if s.Backend != 0 && s.Status != conntrack.Invalid {
