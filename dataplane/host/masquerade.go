@@ -22,11 +22,14 @@ type rules struct {
 	known        bool
 	generation   uint32
 	pods, direct []netip.Prefix
+	answers      []netip.Prefix
 	masquerade   bool
+	services     bool
 }
 
 func (r *rules) are(c *Config) bool {
-	return slices.Equal(r.pods, c.Pods) && slices.Equal(r.direct, c.Direct) && r.masquerade == c.Masquerade
+	return slices.Equal(r.pods, c.Pods) && slices.Equal(r.direct, c.Direct) && slices.Equal(r.answers, c.Answers) &&
+		r.masquerade == c.Masquerade && r.services == c.Services
 }
 
 // applyRules replaces our table, in one transaction, by one for these prefixes; without pods there is none. Connections
@@ -37,8 +40,17 @@ func (s *Stack) applyRules(c *Config) []Note {
 		return nil
 	}
 	s.rules.known = false
+	var notes []Note
 	if err == nil {
 		err = replaceTable(c)
+	}
+	if err != nil && c.Services && unsupported(err) {
+		tracked := *c
+		tracked.Services = false
+		if replaceTable(&tracked) == nil {
+			notes, err = []Note{{"nftables", "the kernel lacks what has services' answers not tracked (CONFIG_NFT_FIB_INET): " +
+				"load it, or let no firewall drop what is invalid (" + oneLine(err) + ")"}}, nil
+		}
 	}
 	if err != nil {
 		if len(c.Pods) == 0 && unsupported(err) {
@@ -48,9 +60,10 @@ func (s *Stack) applyRules(c *Config) []Note {
 	}
 	// Had somebody else's transaction come in between, ours may have been changed since.
 	after, err := generation()
-	s.rules = rules{known: err == nil && after == before+1, generation: after,
-		pods: slices.Clone(c.Pods), direct: slices.Clone(c.Direct), masquerade: c.Masquerade}
-	return nil
+	s.rules = rules{known: err == nil && after == before+1 && len(notes) == 0, generation: after,
+		pods: slices.Clone(c.Pods), direct: slices.Clone(c.Direct), answers: slices.Clone(c.Answers),
+		masquerade: c.Masquerade, services: c.Services}
+	return notes
 }
 
 // maxTransaction is the most bytes that a transaction has. It is one message to the kernel; a prefix costs up to 80.
@@ -91,6 +104,9 @@ func addChains(conn *nftables.Conn, table *nftables.Table, c *Config) error {
 			return err
 		}
 		conn.AddRule(&nftables.Rule{Table: table, Chain: prerouting, Exprs: f.dropForged(pods.set)})
+		if err := f.addUntracked(conn, table, prerouting, c); err != nil {
+			return err
+		}
 		if !c.Masquerade {
 			continue
 		}
@@ -99,6 +115,23 @@ func addChains(conn *nftables.Conn, table *nftables.Table, c *Config) error {
 			return err
 		}
 		conn.AddRule(&nftables.Rule{Table: table, Chain: postrouting, Exprs: f.masquerade(pods.set, to.set)})
+	}
+	return nil
+}
+
+// addUntracked adds the rules of leaveUntracked where there are services.
+func (f family) addUntracked(conn *nftables.Conn, table *nftables.Table, chain *nftables.Chain, c *Config) error {
+	if !c.Services {
+		return nil
+	}
+	answers := f.set(table, "answers", c.Answers)
+	if answers.elements == nil {
+		answers.set = nil
+	} else if err := answers.add(conn); err != nil {
+		return err
+	}
+	for _, rule := range f.leaveUntracked(answers.set) {
+		conn.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: rule})
 	}
 	return nil
 }
