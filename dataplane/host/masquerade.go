@@ -22,13 +22,12 @@ type rules struct {
 	known        bool
 	generation   uint32
 	pods, direct []netip.Prefix
-	answers      []netip.Prefix
 	masquerade   bool
 	services     bool
 }
 
 func (r *rules) are(c *Config) bool {
-	return slices.Equal(r.pods, c.Pods) && slices.Equal(r.direct, c.Direct) && slices.Equal(r.answers, c.Answers) &&
+	return slices.Equal(r.pods, c.Pods) && slices.Equal(r.direct, c.Direct) &&
 		r.masquerade == c.Masquerade && r.services == c.Services
 }
 
@@ -61,8 +60,8 @@ func (s *Stack) applyRules(c *Config) []Note {
 	// Had somebody else's transaction come in between, ours may have been changed since.
 	after, err := generation()
 	s.rules = rules{known: err == nil && after == before+1 && len(notes) == 0, generation: after,
-		pods: slices.Clone(c.Pods), direct: slices.Clone(c.Direct), answers: slices.Clone(c.Answers),
-		masquerade: c.Masquerade, services: c.Services}
+		pods: slices.Clone(c.Pods), direct: slices.Clone(c.Direct), masquerade: c.Masquerade,
+		services: c.Services}
 	return notes
 }
 
@@ -104,8 +103,8 @@ func addChains(conn *nftables.Conn, table *nftables.Table, c *Config) error {
 			return err
 		}
 		conn.AddRule(&nftables.Rule{Table: table, Chain: prerouting, Exprs: f.dropForged(pods.set)})
-		if err := f.addUntracked(conn, table, prerouting, c); err != nil {
-			return err
+		if c.Services {
+			conn.AddRule(&nftables.Rule{Table: table, Chain: prerouting, Exprs: f.leaveUntracked(pods.set)})
 		}
 		if !c.Masquerade {
 			continue
@@ -115,23 +114,6 @@ func addChains(conn *nftables.Conn, table *nftables.Table, c *Config) error {
 			return err
 		}
 		conn.AddRule(&nftables.Rule{Table: table, Chain: postrouting, Exprs: f.masquerade(pods.set, to.set)})
-	}
-	return nil
-}
-
-// addUntracked adds the rules of leaveUntracked where there are services.
-func (f family) addUntracked(conn *nftables.Conn, table *nftables.Table, chain *nftables.Chain, c *Config) error {
-	if !c.Services {
-		return nil
-	}
-	answers := f.set(table, "answers", c.Answers)
-	if answers.elements == nil {
-		answers.set = nil
-	} else if err := answers.add(conn); err != nil {
-		return err
-	}
-	for _, rule := range f.leaveUntracked(answers.set) {
-		conn.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: rule})
 	}
 	return nil
 }

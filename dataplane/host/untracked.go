@@ -11,29 +11,22 @@ import (
 )
 
 // leaveUntracked has the kernel not track what the dataplane sends outside for services: what comes in by the host port,
-// from an address of the host's own or of the answers, and is for somebody else. The other direction goes to the
-// dataplane before the kernel tracks anything, so that of each connection it would see a half, which is invalid to it,
-// and firewalls drop that. What the dataplane sends to the host itself is of connections that the host has begun.
+// is from no pod, and is for somebody else than the host. Such packets are answers, from an address of the host's own,
+// of a load balancer, or of another node, and what has an egress address. The other direction goes to the dataplane, or
+// to that other node, before the kernel here tracks anything, so that of each connection it would see a half, which is
+// invalid to it, and firewalls drop that. What the dataplane sends to the host itself is of connections that the host
+// has begun, and what is from its own address, which is among the pods', comes back through the host.
 //
 // What is not tracked is not translated, either: no masquerade touches it.
-func (f family) leaveUntracked(answers *nftables.Set) [][]expr.Any {
-	local := binary.NativeEndian.AppendUint32(nil, unix.RTN_LOCAL)
-	outside := func() []expr.Any {
-		return append([]expr.Any{
-			&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: 1},
-			&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: deviceName(PairStack)},
-		}, append(f.is(),
-			&expr.Fib{Register: 1, ResultADDRTYPE: true, FlagDADDR: true},
-			&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: local})...)
+func (f family) leaveUntracked(pods *nftables.Set) []expr.Any {
+	rule := []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: 1},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: deviceName(PairStack)},
 	}
-	rules := [][]expr.Any{append(outside(),
-		&expr.Fib{Register: 1, ResultADDRTYPE: true, FlagSADDR: true},
-		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: local},
-		&expr.Notrack{})}
-	if answers != nil {
-		rules = append(rules, append(outside(), f.load(f.source),
-			&expr.Lookup{SourceRegister: 1, SetName: answers.Name, SetID: answers.ID},
-			&expr.Notrack{}))
-	}
-	return rules
+	rule = append(append(rule, f.is()...), f.load(f.source))
+	return append(rule,
+		&expr.Lookup{SourceRegister: 1, SetName: pods.Name, SetID: pods.ID, Invert: true},
+		&expr.Fib{Register: 1, ResultADDRTYPE: true, FlagDADDR: true},
+		&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: binary.NativeEndian.AppendUint32(nil, unix.RTN_LOCAL)},
+		&expr.Notrack{})
 }

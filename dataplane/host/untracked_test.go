@@ -49,7 +49,6 @@ func TestServicesAnswerThroughTheHost(t *testing.T) {
 		services.Services = true
 		for _, a := range answerFrom {
 			from := netip.MustParseAddr(a[1])
-			services.Answers = append(services.Answers, netip.PrefixFrom(from, from.BitLen()))
 			services.Routes = append(services.Routes, Route{Prefix: netip.PrefixFrom(from, from.BitLen())})
 		}
 		inside(t, host, func(s *Stack) {
@@ -137,12 +136,8 @@ func TestUntrackedRules(t *testing.T) {
 	alone(t, func(s *Stack, _ *netlab.Namespace) {
 		pair(t, s, 0, own4, own6)
 		c := full()
-		for _, want := range []int{0, 2, 3, 2, 0} {
+		for _, want := range []int{0, 2, 0} {
 			c.Services = want > 0
-			c.Answers = nil
-			if want == 3 {
-				c.Answers = []netip.Prefix{netip.MustParsePrefix("203.0.113.9/32")}
-			}
 			apply(t, s, c)
 			if rules := run(t, "nft", "list", "chain", "inet", Table, "prerouting"); strings.Count(rules, "notrack") != want {
 				t.Errorf("want %d:\n%s", want, rules)
