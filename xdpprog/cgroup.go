@@ -57,7 +57,7 @@ func (s *Services) attachCgroup(dir string) error {
 func (s *Services) attachSocketHook(dir string, id uint64, name string, at ebpf.AttachType) error {
 	if l := s.atCgroup[name]; l != nil {
 		if is, err := cgroupOf(l); err == nil && is == id {
-			return l.Update(s.sockets[name])
+			return s.update(l, socketPin+name, s.sockets[name])
 		}
 		delete(s.atCgroup, name)
 		if err := s.drop(l, socketPin+name); err != nil {
@@ -68,10 +68,8 @@ func (s *Services) attachSocketHook(dir string, id uint64, name string, at ebpf.
 	if err != nil {
 		return err
 	}
-	if s.pins != "" {
-		if err := l.Pin(filepath.Join(s.pins, socketPin+name)); err != nil {
-			return errors.Join(fmt.Errorf("pin hook: %w", err), l.Close())
-		}
+	if err := s.keep(l, socketPin+name); err != nil {
+		return err
 	}
 	s.atCgroup[name] = l
 	return nil

@@ -27,6 +27,7 @@ type Services struct {
 	sockets    map[string]*ebpf.Program // by name; nil until AttachCgroup
 	uplinks    map[int]link.Link        // by ifindex
 	atCgroup   map[string]link.Link     // by the program's name
+	current    map[string]bool          // hooks, by their pins' names, that have this process's program
 }
 
 // Beginnings of the names of pinned links.
@@ -40,7 +41,8 @@ const (
 // until AttachUplink and AttachCgroup. Empty: nothing is pinned, and Close takes off all hooks. Errors: ErrNotSupported
 // when the kernel lacks something.
 func (t *Trunk) LoadServices(pinDir string) (*Services, error) {
-	s := &Services{pins: pinDirOf(pinDir), uplinks: make(map[int]link.Link), atCgroup: make(map[string]link.Link)}
+	s := &Services{pins: pinDirOf(pinDir), uplinks: make(map[int]link.Link), atCgroup: make(map[string]link.Link),
+		current: make(map[string]bool)}
 	if err := s.load(t.maps["trunk"]); err != nil {
 		return nil, fmt.Errorf("load hooks of services: %w", errors.Join(err, s.release()))
 	}
@@ -188,8 +190,30 @@ func (s *Services) release() error {
 	return err
 }
 
+// update has a hook that is in its place have this process's program.
+func (s *Services) update(l link.Link, pin string, p *ebpf.Program) error {
+	if s.current[pin] {
+		return nil
+	}
+	err := l.Update(p)
+	s.current[pin] = err == nil
+	return err
+}
+
+// keep pins a hook that was attached.
+func (s *Services) keep(l link.Link, pin string) error {
+	if s.pins != "" {
+		if err := l.Pin(filepath.Join(s.pins, pin)); err != nil {
+			return errors.Join(fmt.Errorf("pin hook: %w", err), l.Close()) // it goes with its last descriptor
+		}
+	}
+	s.current[pin] = true
+	return nil
+}
+
 // drop takes a hook off and removes its pin.
 func (s *Services) drop(l link.Link, pin string) error {
+	delete(s.current, pin)
 	err := l.Detach()
 	if errors.Is(err, unix.ENODEV) || errors.Is(err, unix.ENOLINK) {
 		err = nil // the device or the cgroup went, and the hook with it

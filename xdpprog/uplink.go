@@ -32,7 +32,7 @@ func (s *Services) AttachUplink(ifindex int) error {
 func (s *Services) attachUplink(ifindex int) error {
 	if l := s.uplinks[ifindex]; l != nil {
 		if at, err := deviceOf(l); err == nil && at == ifindex {
-			return l.Update(s.fromUplink)
+			return s.update(l, pinOf(ifindex), s.fromUplink)
 		}
 		if err := s.leaveUplink(ifindex); err != nil { // another device has its number
 			return err
@@ -48,14 +48,14 @@ func (s *Services) attachUplink(ifindex int) error {
 	if err != nil {
 		return err
 	}
-	if s.pins != "" {
-		if err := l.Pin(filepath.Join(s.pins, uplinkPin+strconv.Itoa(ifindex))); err != nil {
-			return errors.Join(fmt.Errorf("pin hook: %w", err), l.Close())
-		}
+	if err := s.keep(l, pinOf(ifindex)); err != nil {
+		return err
 	}
 	s.uplinks[ifindex] = l
 	return nil
 }
+
+func pinOf(ifindex int) string { return uplinkPin + strconv.Itoa(ifindex) }
 
 // DetachUplink takes from_uplink off a device. It is no error when it is not there, or the device is gone.
 func (s *Services) DetachUplink(ifindex int) error {
@@ -73,7 +73,7 @@ func (s *Services) leaveUplink(ifindex int) error {
 		return nil
 	}
 	delete(s.uplinks, ifindex)
-	return s.drop(l, uplinkPin+strconv.Itoa(ifindex))
+	return s.drop(l, pinOf(ifindex))
 }
 
 // Uplinks lists the devices that the hook was put at, also by the process before, by ifindex.
