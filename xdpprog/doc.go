@@ -14,6 +14,11 @@
 //
 //	LoadTrunk ─► Attach, SetPort, RemovePort ─► Counters ─► Close (keeps pins and hooks) or Detach (removes all)
 //
+// Services is the hooks by which services get what would otherwise be the host's: bpf/from_uplink.c at the devices by
+// which the host reaches the network, and bpf/node_sockets.c at the cgroup of its sockets:
+//
+//	Trunk.LoadServices ─► SetNode, SetPods, SetFrontend, SetAddress ─► AttachUplink, AttachCgroup ─► Close or Detach
+//
 // Devices are those of the calling thread's network namespace.
 package xdpprog
 

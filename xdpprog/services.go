@@ -110,8 +110,8 @@ type nodeValue struct {
 	Dataplane [2]mappedAddress // IPv4, IPv6
 }
 
-// SetNode tells the hooks of the node. Without an address of a family, sockets' destinations of that family stay as they
-// are.
+// SetNode tells the hooks of the node. Without an address of a family, sockets' destinations of that family stay as
+// they are.
 func (s *Services) SetNode(n Node) error {
 	cookie, err := namespaceCookie()
 	if err != nil {

@@ -17,8 +17,8 @@ import (
 )
 
 // AttachUplink puts from_uplink at the ingress of a device, by ifindex, before the tcx programs that are there: it
-// leaves to them what is no service's. A hook of ours that is pinned there is taken over: its program is replaced in one
-// update. Again at the same device it is no error. Errors: ErrNoDevice, ErrNotSupported, also of a device without
+// leaves to them what is no service's. A hook of ours that is pinned there is taken over: its program is replaced in
+// one update. Again at the same device it is no error. Errors: ErrNoDevice, ErrNotSupported, also of a device without
 // Ethernet headers.
 func (s *Services) AttachUplink(ifindex int) error {
 	s.mu.Lock()

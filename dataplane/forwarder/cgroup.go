@@ -16,8 +16,8 @@ import (
 // cgroupGiven is where a container is given the host's cgroups.
 const cgroupGiven = "/host/sys/fs/cgroup"
 
-// initialCgroups is the cgroup namespace of the host (PROC_CGROUP_INIT_INO in include/linux/proc_ns.h). In another one a
-// mount shows what is below the own cgroup alone.
+// initialCgroups is the cgroup namespace of the host (PROC_CGROUP_INIT_INO in include/linux/proc_ns.h). In another one
+// a mount shows what is below the own cgroup alone.
 const initialCgroups = "cgroup:[4026531835]"
 
 // cgroupRoot is the directory of the root of the cgroups of version 2, in which all of the host's processes are.

@@ -23,8 +23,8 @@ import (
 // serviceHooks is what the kernel does for services: hooks at the devices by which the host reaches the network, and at
 // the cgroup of its sockets, which are there for as long as there are services.
 //
-// The hooks follow the tables. A frontend that is new to them is in force already; one that is gone is given back to the
-// host by userspace, for as long as the hooks still take it.
+// The hooks follow the tables. A frontend that is new to them is in force already; one that is gone is given back to
+// the host by userspace, for as long as the hooks still take it.
 type serviceHooks struct {
 	frontends
 
@@ -62,7 +62,8 @@ func (f *Forwarder) mendServices() {
 		return
 	}
 	if err := f.prepareServices(); err != nil {
-		f.say("services", []host.Note{{Subject: "services", Reason: "what comes to the host for them is not taken: " + err.Error()}})
+		f.say("services", []host.Note{{Subject: "services",
+			Reason: "what comes to the host for them is not taken: " + err.Error()}})
 		return
 	}
 	var notes []host.Note
@@ -169,8 +170,8 @@ func (f *Forwarder) settleUplinks() (notes []host.Note) {
 	return notes
 }
 
-// uplinks lists the devices by which the host's stack reaches the network, by ifindex: the one that is configured, which
-// may be away, or those of the default routes. Uplinks that are not through the stack have hooks of their own.
+// uplinks lists the devices by which the host's stack reaches the network, by ifindex: the one that is configured,
+// which may be away, or those of the default routes. Uplinks that are not through the stack have hooks of their own.
 func uplinks(node *api.NodeSettings) ([]int, error) {
 	u := node.GetUplink()
 	switch {

@@ -11,9 +11,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Addresses lists the addresses of the network namespace's devices, as they are on them, ordered and each once. Those of
-// loopback's range and link-local ones are nobody's outside, and are left out; others on the loopback device, and those
-// of PairStack, are in it.
+// Addresses lists the addresses of the network namespace's devices, as they are on them, ordered and each once. Those
+// of loopback's range and link-local ones are nobody's outside, and are left out; others on the loopback device, and
+// those of PairStack, are in it.
 func Addresses() ([]netip.Prefix, error) {
 	there, err := Dump(func() ([]netlink.Addr, error) { return netlink.AddrList(nil, netlink.FAMILY_ALL) })
 	if err != nil {
@@ -34,8 +34,8 @@ func Addresses() ([]netip.Prefix, error) {
 	return slices.CompactFunc(list, func(a, b netip.Prefix) bool { return a.Addr() == b.Addr() }), nil
 }
 
-// DefaultDevices lists the devices of the main table's default routes, by ifindex: by them the host reaches the network.
-// PairStack is none.
+// DefaultDevices lists the devices of the main table's default routes, by ifindex: by them the host reaches the
+// network. PairStack is none.
 func DefaultDevices() ([]int, error) {
 	routes, err := Dump(func() ([]netlink.Route, error) {
 		return netlink.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{Table: unix.RT_TABLE_MAIN},

@@ -37,7 +37,8 @@ func (s *Stack) KubeProxy() (string, error) {
 		case table.Name == "kube-proxy":
 			found = append(found, "nftables table "+name+" kube-proxy")
 		case table.Name == "nat":
-			if chain, err := conn.ListChain(table, "KUBE-SERVICES"); err == nil && chain != nil { // the error is that there is none
+			// The error is that there is none.
+			if chain, err := conn.ListChain(table, "KUBE-SERVICES"); err == nil && chain != nil {
 				found = append(found, "chain KUBE-SERVICES of table "+name+" nat")
 			}
 		}
