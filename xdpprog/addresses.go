@@ -37,10 +37,18 @@ func (p *Port) SetAddresses(prefixes []netip.Prefix) error {
 	if m == nil {
 		return fmt.Errorf("set addresses: %w", ErrNotShared)
 	}
+	if err := setPrefixes(m, prefixes); err != nil {
+		return fmt.Errorf("set addresses: %w", err)
+	}
+	return nil
+}
+
+// setPrefixes brings a trie to hold these prefixes.
+func setPrefixes(m *ebpf.Map, prefixes []netip.Prefix) error {
 	want := make(map[addressKey]netip.Prefix, len(prefixes))
 	for _, prefix := range prefixes {
 		if !prefix.IsValid() || prefix.Addr().Is4In6() {
-			return fmt.Errorf("set addresses: %q is no IPv4 or IPv6 prefix", prefix)
+			return fmt.Errorf("%q is no IPv4 or IPv6 prefix", prefix)
 		}
 		want[keyOf(prefix)] = prefix
 	}

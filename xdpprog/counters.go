@@ -4,7 +4,8 @@ package xdpprog
 
 import "fmt"
 
-// Reason says why a hook did with a packet what it did: enum reason of bpf/shared.h, and behind it, enum trunk_reason.
+// Reason says why a hook did with a packet what it did: enum reason of bpf/shared.h, and behind it, enum trunk_reason
+// and enum uplink_reason.
 type Reason uint32
 
 const (
@@ -38,6 +39,8 @@ func (r Reason) String() string {
 		return reasonNames[r]
 	case r < endReasons:
 		return trunkReasonNames[r-numReasons]
+	case r < endUplinkReasons:
+		return uplinkReasonNames[r-endReasons]
 	}
 	return fmt.Sprintf("reason(%d)", uint32(r))
 }

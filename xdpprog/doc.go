@@ -14,6 +14,11 @@
 //
 //	LoadTrunk ─► Attach, SetPort, RemovePort ─► Counters ─► Close (keeps pins and hooks) or Detach (removes all)
 //
+// Services is the hooks by which services get what would otherwise be the host's: bpf/from_uplink.c at the devices by
+// which the host reaches the network, and bpf/node_sockets.c at the cgroup of its sockets:
+//
+//	Trunk.LoadServices ─► SetNode, SetPods, SetFrontend, SetAddress ─► AttachUplink, AttachCgroup ─► Close or Detach
+//
 // Devices are those of the calling thread's network namespace.
 package xdpprog
 
@@ -22,3 +27,5 @@ package xdpprog
 //go:generate bpf2go -cflags "-O2 -g -Wall -Werror -I/usr/include/x86_64-linux-gnu" shared bpf/from_wire_shared.c
 //go:generate bpf2go -cflags "-O2 -g -Wall -Werror -I/usr/include/x86_64-linux-gnu" fromPort bpf/from_port.c
 //go:generate bpf2go -cflags "-O2 -g -Wall -Werror -I/usr/include/x86_64-linux-gnu" toPort bpf/to_port.c
+//go:generate bpf2go -cflags "-O2 -g -Wall -Werror -I/usr/include/x86_64-linux-gnu" fromUplink bpf/from_uplink.c
+//go:generate bpf2go -cflags "-O2 -g -Wall -Werror -I/usr/include/x86_64-linux-gnu" nodeSockets bpf/node_sockets.c

@@ -56,6 +56,7 @@ func Features(pins string) []Feature {
 		{"netdev netlink", hasFamily(), "6.3", "tells what a driver's XDP can"},
 		{"AF_XDP multi-buffer", !kernelBefore(6, 6), "6.6", "packets larger than a frame; by version"},
 		{"tcx", hasTCX(), "6.6", "the hook to_port at the trunk"},
+		{"hooks of sockets", !kernelBefore(5, 14), "5.14", "node ports for the node's own processes; by version"},
 		{"AF_XDP tx metadata", hasTxMetadata(), "6.8", "checksums completed by kernel or device"},
 		{"bpffs", mounted, "", "on " + pins + "; a hook pinned there outlives its process"},
 	}

@@ -32,6 +32,7 @@ type Options struct {
 	CPUs     []int         // to bind the workers to; empty: not bound
 	Ring     int           // descriptors in each ring: a power of two, 64 to 16384
 	Cleanup  bool          // take away at the end what pods need
+	Cgroup   string        // directory of the cgroup of the node's own sockets; empty: found
 	Metrics  string        // address to serve Prometheus metrics on; empty: none
 }
 
@@ -54,6 +55,8 @@ func (o *Options) Flags(s *pflag.FlagSet) {
 		"when stopping, take away what stays for pods otherwise: the trunk, their hooks, "+
 			"and the routes, addresses and masquerade in the host's stack",
 	)
+	s.StringVar(&o.Cgroup, "cgroup", "",
+		"directory of the cgroup (version 2) whose processes reach node ports at the node (default: its root)")
 	s.StringVar(&o.Metrics, "metrics", "", "address to serve Prometheus metrics on, such as 127.0.0.1:9440")
 }
 
@@ -80,6 +83,6 @@ func (o *Options) forwarder() forwarder.Config {
 	}
 	return forwarder.Config{
 		Logger: o.Logger, Sockets: o.Sockets, XDP: o.XDP, Copy: o.Copy, Busy: o.BusyPoll,
-		Pins: pins, Spin: o.Spin, CPUs: o.CPUs, Ring: o.Ring, Cleanup: o.Cleanup,
+		Pins: pins, Spin: o.Spin, CPUs: o.CPUs, Ring: o.Ring, Cleanup: o.Cleanup, Cgroup: o.Cgroup,
 	}
 }

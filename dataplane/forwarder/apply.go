@@ -29,6 +29,9 @@ func (f *Forwarder) InForce() *api.Snapshot {
 //
 // A device that is not there closes its own ports alone, until it appears: see Closed.
 func (f *Forwarder) Apply(ctx context.Context, snapshot *api.Snapshot) error {
+	if hostPort(snapshot) != nil && !f.knowsHost() {
+		f.readHost()
+	}
 	return f.transact(snapshot.GetEpoch(), wholes, func() error { return f.apply(ctx, snapshot) })
 }
 
@@ -62,6 +65,7 @@ func (f *Forwarder) applyDelta(ctx context.Context, d *api.Delta) error {
 	f.tables.Store(t)
 	f.enterServices(t)
 	f.updateTrunk(d, links)
+	f.updateServices(d)
 	f.forget(departed(prev, t, d))
 	f.note(d.GetSet().GetPorts())
 	return nil
@@ -192,6 +196,7 @@ func (f *Forwarder) apply(ctx context.Context, snapshot *api.Snapshot) error {
 		f.degrade("snapshot", "in force, but not all of it works: "+err.Error())
 	}
 	f.settleTrunk(links, nil)
+	f.settleServices()
 	f.settleHost()
 	f.note(snapshot.GetPorts())
 	f.reportAbsent()

@@ -7,8 +7,9 @@
 // whatever fails before it is undone. Files: forwarder.go (start and stop), apply.go (snapshots and deltas),
 // workers.go (their threads), device.go (one device's hook and sockets), pins.go and slots.go (where hooks are pinned,
 // and the numbers of devices), trunk.go (ports without sockets of their own), bare.go (hooks that somebody takes off),
-// host.go (what is kept in the host's stack), links.go (the kernel's word on devices), flows.go (the table of flows),
-// addresses.go (those of the host), services.go (what is known of them),
+// host.go (what is kept in the host's stack), addresses.go (of its devices), servicehooks.go, frontends.go and cgroup.go
+// (what the kernel takes for services), links.go (the kernel's word on devices), flows.go (the table of flows),
+// services.go (what is known of them),
 // report.go, identities.go, policies.go, denials.go and metrics.go (what the CLI and Prometheus read).
 package forwarder
 
@@ -49,6 +50,7 @@ type Config struct {
 	Ring    int           // descriptors of each ring, a power of two; 0: 2048
 	Cleanup bool          // Close takes the trunk, pods' hooks and what is kept in the host's stack away as well
 	Changed func()        // is called when devices of a refused snapshot changed, came or went; may be nil
+	Cgroup  string        // directory of the cgroup whose sockets are the node's own; empty: the root, where it is mounted
 	Chunks  int           // UMEM chunks of a worker; 0: as the rings need, at most 16384
 }
 
@@ -95,6 +97,7 @@ type Forwarder struct {
 	refused   *api.Snapshot
 	refusedOn map[string]linkFacts
 	trunk     trunk
+	services  serviceHooks
 	flowsOf   flowSettings  // that flows was made for
 	dns       *names.Store  // which addresses names have, as answers to stations said; nil until the first worker
 	applied   time.Duration // how long the last change took
@@ -138,6 +141,7 @@ func New(cfg Config) *Forwarder {
 		lost:      make(map[int]bool),
 		bare:      make(map[int]bool),
 		trunk:     newTrunk(),
+		services:  serviceHooks{frontends: newFrontends()},
 		metrics:   newChangeMetrics(),
 	}
 	empty, err := tables.Build(nil, &api.Snapshot{Epoch: 0}, noLinks, f.neighbors)
@@ -159,7 +163,7 @@ func (f *Forwarder) Close() error {
 	for name := range f.devices {
 		errs = append(errs, f.closeDevice(context.Background(), name))
 	}
-	errs = append(errs, f.stopWorkers(), f.closeTrunk())
+	errs = append(errs, f.stopWorkers(), f.closeServices(), f.closeTrunk())
 	f.removePins()
 	return errors.Join(errs...)
 }

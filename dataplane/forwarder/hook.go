@@ -46,6 +46,16 @@ func onAbsence(node *api.NodeSettings, device string) xdpprog.OnAbsence {
 	return xdpprog.Drop
 }
 
+// anyShared says whether a device leaves to the host what is not ours.
+func (f *Forwarder) anyShared() bool {
+	for _, d := range f.devices {
+		if d.shared {
+			return true
+		}
+	}
+	return false
+}
+
 // setHooks tells the open hooks what the snapshot in force asks of them.
 func (f *Forwarder) setHooks() error {
 	node := f.snapshot.GetNode()
@@ -63,7 +73,7 @@ func (f *Forwarder) setHooks() error {
 }
 
 // ours is what packets on a shared device have to be addressed to for the dataplane to take them: our addresses there,
-// and what is behind our other ports.
+// what is behind our other ports, and addresses of services.
 func (f *Forwarder) ours(device string) []netip.Prefix {
 	var list []netip.Prefix
 	ports := f.tables.Load().Ports
@@ -87,5 +97,5 @@ func (f *Forwarder) ours(device string) []netip.Prefix {
 			list = append(list, netip.PrefixFrom(a, int(p.Bits)))
 		}
 	}
-	return list
+	return append(list, f.services.addresses()...)
 }

@@ -46,8 +46,7 @@ func (f *Forwarder) settleHost() {
 		}
 	}
 	node := f.snapshot.GetNode()
-	pods := prefixes(node.GetPodPrefixes())
-	cfg := host.Config{Forward: hostPort(f.snapshot) != nil}
+	cfg := host.Config{Forward: hostPort(f.snapshot) != nil, Services: f.services.hooks != nil}
 	for _, r := range f.snapshot.GetHostRoutes() {
 		list := prefixes([]*api.Prefix{r.GetPrefix()})
 		if len(list) == 0 {
@@ -58,19 +57,45 @@ func (f *Forwarder) settleHost() {
 			route.Via = via
 		}
 		cfg.Routes = append(cfg.Routes, route)
-		cfg.Direct = append(cfg.Direct, list[0])
-		if !route.Via.IsValid() && list[0].IsSingleIP() { // a pod's, of no pod CIDR
-			pods = append(pods, list[0])
+		if !r.GetService() { // where pods' packets are never for the host's stack
+			cfg.Direct = append(cfg.Direct, list[0])
 		}
 	}
+	cfg.Routes = f.toDataplane(cfg.Routes)
 	if hostPort(f.snapshot) != nil {
-		cfg.Pods, cfg.Masquerade = pods, node.GetMasquerade()
+		cfg.Pods, cfg.Masquerade = f.podsHere(), node.GetMasquerade()
+		cfg.Direct = append(cfg.Direct, prefixes(node.GetUnmasqueraded())...)
 	}
 	notes, err := f.trunk.stack.Apply(cfg)
 	if err != nil {
 		notes = append(notes, host.Note{Subject: "host", Reason: err.Error()})
 	}
 	f.say("stack", notes)
+}
+
+// podsHere are the prefixes of this node's pods: its pod CIDRs, and the addresses of pods that are of none.
+func (f *Forwarder) podsHere() []netip.Prefix {
+	pods := prefixes(f.snapshot.GetNode().GetPodPrefixes())
+	for _, r := range f.snapshot.GetHostRoutes() {
+		list := prefixes([]*api.Prefix{r.GetPrefix()})
+		if len(r.GetVia()) == 0 && !r.GetService() && len(list) > 0 && list[0].IsSingleIP() {
+			pods = append(pods, list[0])
+		}
+	}
+	return pods
+}
+
+// toDataplane adds to the host's routes those to the dataplane's own addresses, where none leads there: answers to it
+// come by them.
+func (f *Forwarder) toDataplane(routes []host.Route) []host.Route {
+	for _, b := range f.snapshot.GetNode().GetDataplaneAddresses() {
+		a, ok := netip.AddrFromSlice(b)
+		if !ok || slices.ContainsFunc(routes, func(r host.Route) bool { return !r.Via.IsValid() && r.Prefix.Contains(a) }) {
+			continue
+		}
+		routes = append(routes, host.Route{Prefix: netip.PrefixFrom(a, a.BitLen())})
+	}
+	return routes
 }
 
 // say has the notes shown for as long as the next call about the same thing does not leave them out.

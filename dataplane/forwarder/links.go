@@ -177,6 +177,9 @@ func (f *Forwarder) follow(ctx context.Context) error {
 		return err
 	}
 	defer stop()
+	if err := f.followHost(done); err != nil {
+		return err
+	}
 	f.mayBeBare(anyDevice) // what was not heard of before
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -238,6 +241,9 @@ func (f *Forwarder) mayBeBare(ifindex int) {
 // reconcile compares the devices with what is open and in the tables, and mends the difference. It calls Config.Changed
 // when the devices are others than those of a refused snapshot were.
 func (f *Forwarder) reconcile(ctx context.Context) error {
+	if f.hostInUse.Load() {
+		f.readHost()
+	}
 	f.mu.Lock()
 	links, err := f.linksFor(f.snapshot)
 	if err != nil {
@@ -284,6 +290,7 @@ func (f *Forwarder) mend(ctx context.Context, links links) error {
 		bare = nil
 	}
 	f.settleTrunk(links, bare)
+	f.mendServices()
 	f.settleHost()
 	return err
 }

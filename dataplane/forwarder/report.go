@@ -305,7 +305,7 @@ func portLedger(t *ledger.Totals) *api.PortLedger {
 // ports share a device, or the trunk, what is counted of that stands with the untagged one, or else the first.
 func (f *Forwarder) addDevice(l *api.PortLedger, p *tables.Port) {
 	if p.Trunk {
-		l.Hook = f.trunk.hookCounters(p.ID)
+		l.Hook = f.hookCounters(p)
 	}
 	d := f.devices[f.socketsDevice(p)]
 	if d == nil || !f.speaksFor(p) {

@@ -17,6 +17,9 @@ type Config struct {
 	// leaves by.
 	Masquerade bool
 	Direct     []netip.Prefix
+	// Services has what the dataplane sends outside for services not tracked: see leaveUntracked. Without pods there are
+	// none.
+	Services bool
 	// Forward has the host forward packets of each family that has routes here. Not wanted, it is as it was before.
 	Forward bool
 }

@@ -23,10 +23,12 @@ type rules struct {
 	generation   uint32
 	pods, direct []netip.Prefix
 	masquerade   bool
+	services     bool
 }
 
 func (r *rules) are(c *Config) bool {
-	return slices.Equal(r.pods, c.Pods) && slices.Equal(r.direct, c.Direct) && r.masquerade == c.Masquerade
+	return slices.Equal(r.pods, c.Pods) && slices.Equal(r.direct, c.Direct) &&
+		r.masquerade == c.Masquerade && r.services == c.Services
 }
 
 // applyRules replaces our table, in one transaction, by one for these prefixes; without pods there is none. Connections
@@ -37,8 +39,17 @@ func (s *Stack) applyRules(c *Config) []Note {
 		return nil
 	}
 	s.rules.known = false
+	var notes []Note
 	if err == nil {
 		err = replaceTable(c)
+	}
+	if err != nil && c.Services && unsupported(err) {
+		tracked := *c
+		tracked.Services = false
+		if replaceTable(&tracked) == nil {
+			notes, err = []Note{{"nftables", "the kernel lacks what has services' answers not tracked (CONFIG_NFT_FIB_INET): " +
+				"load it, or let no firewall drop what is invalid (" + oneLine(err) + ")"}}, nil
+		}
 	}
 	if err != nil {
 		if len(c.Pods) == 0 && unsupported(err) {
@@ -48,9 +59,10 @@ func (s *Stack) applyRules(c *Config) []Note {
 	}
 	// Had somebody else's transaction come in between, ours may have been changed since.
 	after, err := generation()
-	s.rules = rules{known: err == nil && after == before+1, generation: after,
-		pods: slices.Clone(c.Pods), direct: slices.Clone(c.Direct), masquerade: c.Masquerade}
-	return nil
+	s.rules = rules{known: err == nil && after == before+1 && len(notes) == 0, generation: after,
+		pods: slices.Clone(c.Pods), direct: slices.Clone(c.Direct), masquerade: c.Masquerade,
+		services: c.Services}
+	return notes
 }
 
 // maxTransaction is the most bytes that a transaction has. It is one message to the kernel; a prefix costs up to 80.
@@ -91,6 +103,9 @@ func addChains(conn *nftables.Conn, table *nftables.Table, c *Config) error {
 			return err
 		}
 		conn.AddRule(&nftables.Rule{Table: table, Chain: prerouting, Exprs: f.dropForged(pods.set)})
+		if c.Services {
+			conn.AddRule(&nftables.Rule{Table: table, Chain: prerouting, Exprs: f.leaveUntracked(pods.set)})
+		}
 		if !c.Masquerade {
 			continue
 		}

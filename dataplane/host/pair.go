@@ -55,16 +55,16 @@ func (s *Stack) EnsurePair(mtu int, addresses []netip.Addr, gateway net.Hardware
 
 // setReception says what the stack takes from the dataplane. The dataplane has judged where a packet came from, so the
 // reverse path is not asked; where the host asks it on all devices (the stricter of the two holds, Documentation/
-// networking/ip-sysctl.rst), this one asks for any route back. Packets from an address of the host's own remain
-// refused (accept_local is off): nobody but the host has them. Routers are not looked for, and the device has no
-// link-local address, for the dataplane is its only neighbour.
+// networking/ip-sysctl.rst), this one asks for any route back. Packets from an address of the host's own are
+// taken (accept_local), for the dataplane answers there for services; it lets no pod send them. IPv6 asks neither.
+// Routers are not looked for, and the device has no link-local address, for the dataplane is its only neighbour.
 func setReception(ipv6 bool) error {
 	filter := "0"
 	if everywhere, err := readSysctl("net/ipv4/conf/all/rp_filter"); err == nil && everywhere != "0" {
 		filter = "2"
 	}
 	device := "net/ipv4/conf/" + PairStack + "/"
-	errs := []error{ensureSysctl(device+"rp_filter", filter), ensureSysctl(device+"accept_local", "0")}
+	errs := []error{ensureSysctl(device+"rp_filter", filter), ensureSysctl(device+"accept_local", "1")}
 	device = "net/ipv6/conf/" + PairStack + "/"
 	errs = append(errs, ensureSysctl(device+"addr_gen_mode", "1"), ensureSysctl(device+"accept_ra", "0"))
 	if ipv6 {

@@ -175,7 +175,7 @@ func checkPair(t *testing.T, s *Stack, p Pair, mtu int, addresses ...netip.Addr)
 			t.Errorf("no %s in %s", want, neighbours)
 		}
 	}
-	sysctl(t, "net/ipv4/conf/"+PairStack+"/accept_local", "0")
+	sysctl(t, "net/ipv4/conf/"+PairStack+"/accept_local", "1")
 	sysctl(t, "net/ipv6/conf/"+PairStack+"/accept_ra", "0")
 	sysctl(t, "net/ipv6/conf/"+PairHook+"/disable_ipv6", "1")
 }

@@ -45,7 +45,9 @@ struct echo {
 #define ICMPV6_ECHO_REPLY   129
 
 #define IPV4_FRAGMENT	0x3fff // more fragments, and the offset: RFC 791
+#define IPV4_OFFSET	0x1fff
 #define IPV6_FRAGMENT	0xfff9 // RFC 8200 section 4.5
+#define IPV6_OFFSET	0xfff8
 #define FRAGMENT_HEADER 8
 
 // read copies a header and says whether it was there.
@@ -91,24 +93,48 @@ static __always_inline int is_extension(__u8 proto)
 	       proto == IPPROTO_FRAGMENT;
 }
 
-// read_extensions looks behind extension headers for the transport. An atomic fragment (RFC 6946) is a whole packet.
-static __always_inline void read_extensions(struct __sk_buff *skb, __u32 at, __u8 proto, struct flow *f)
+// Where the transport header of an IP packet is.
+struct transport {
+	__u32 at;
+	__be16 offset; // not 0: of a fragment behind the first, whose place in the packet it tells
+	__u8 more;     // not 0: of a fragment, and others follow
+	__u8 proto;
+	__be32 id; // of a fragment
+};
+
+static __always_inline int is_fragment(const struct transport *t)
+{
+	return t->offset || t->more;
+}
+
+// find_fragment reads a fragment header. An atomic fragment (RFC 6946) is a whole packet.
+static __always_inline int find_fragment(struct __sk_buff *skb, __u32 at, const struct extension *e,
+					 struct transport *t)
+{
+	t->offset = e->fragment & bpf_htons(IPV6_OFFSET);
+	t->more = !!(e->fragment & bpf_htons(IPV6_FRAGMENT & ~IPV6_OFFSET));
+	return read(skb, at + sizeof(*e), &t->id, sizeof(t->id));
+}
+
+// find_transport looks behind IPv6 extension headers, down to a fragment header, and says whether it came to an end.
+static __always_inline int find_transport(struct __sk_buff *skb, __u32 at, __u8 proto, struct transport *t)
 {
 	struct extension e;
 
 #pragma unroll
 	for (int i = 0; i < MAX_EXTENSIONS; i++) {
-		if (!is_extension(proto))
+		if (!is_extension(proto) || is_fragment(t))
 			break;
 		if (!read(skb, at, &e, sizeof(e)))
-			return;
-		if (proto == IPPROTO_FRAGMENT && e.fragment & bpf_htons(IPV6_FRAGMENT))
-			return;
+			return 0;
+		if (proto == IPPROTO_FRAGMENT && !find_fragment(skb, at, &e, t))
+			return 0;
 		at += proto == IPPROTO_FRAGMENT ? FRAGMENT_HEADER : (e.len + 1) * 8;
 		proto = e.next;
 	}
-	if (!is_extension(proto))
-		read_transport(skb, at, proto, f);
+	t->at = at;
+	t->proto = proto;
+	return !is_extension(proto);
 }
 
 // Odd 64-bit constants without structure: fractional parts of the golden ratio, the square roots of 2, 3 and 5.

@@ -88,6 +88,7 @@ static __always_inline int is_neighbourly(const __u64 src[2], const __u64 dst[2]
 
 static __always_inline int judge_ipv6(struct __sk_buff *skb, const struct station *s, struct flow *f)
 {
+	struct transport t = {};
 	struct ipv6hdr ip;
 
 	if (!read(skb, ETH_HLEN, &ip, sizeof(ip)) || ip.version != 6)
@@ -96,7 +97,8 @@ static __always_inline int judge_ipv6(struct __sk_buff *skb, const struct statio
 	__builtin_memcpy(f->dst, &ip.daddr, sizeof(f->dst));
 	if (!s->router && !has_ipv6(s, f->src) && !is_neighbourly(f->src, f->dst))
 		return IPV6_SOURCE_DROPPED;
-	read_extensions(skb, ETH_HLEN + sizeof(ip), ip.nexthdr, f);
+	if (find_transport(skb, ETH_HLEN + sizeof(ip), ip.nexthdr, &t) && !is_fragment(&t))
+		read_transport(skb, t.at, t.proto, f);
 	return FROM_PORT;
 }
 
@@ -123,23 +125,17 @@ static __always_inline int judge(struct __sk_buff *skb, const struct station *s,
 	return ETHERTYPE_DROPPED;
 }
 
-// to_userspace marks the packet and sends it by the trunk. The queue that is recorded as the one of reception is the
-// one that it is sent in (net/core/dev.c, skb_tx_hash), unless the socket that it comes from remembers another one
-// (netdev_pick_tx): a connected UDP socket, which sends elsewhere too, keeps the queue of its first packet.
+// to_userspace marks the packet and sends it by the trunk.
 static __always_inline int to_userspace(struct __sk_buff *skb, __u32 port, const struct flow *f)
 {
-	struct port_mac mac = {{0x02, 0x76, 0x64}, {port >> 16, port >> 8, port}};
-	__u32 zero = 0, queue;
-	struct trunk *t = bpf_map_lookup_elem(&trunk, &zero);
+	struct port_mac mac = mac_of(port);
+	const struct trunk *t = the_trunk();
 
-	if (!t || !t->ifindex || !t->queues)
+	if (!t)
 		return drop(skb, port, NO_TRUNK_DROPPED);
 	if (bpf_skb_store_bytes(skb, ETH_ALEN, &mac, sizeof(mac), 0))
 		return drop(skb, port, CUT_ETHERNET_DROPPED);
-	// ARP has no flow and is spread by port, so that not all of it meets one worker.
-	queue = f->src[0] | f->src[1] ? (__u64)flow_hash(f) * t->queues >> 32 : port % t->queues;
-	skb->queue_mapping = queue + 1;
-	return count(skb, port, FROM_PORT, bpf_redirect(t->ifindex, 0));
+	return count(skb, port, FROM_PORT, into_trunk(skb, t, f, port));
 }
 
 SEC("tc")

@@ -94,6 +94,71 @@ struct trunk {
 	__u32 queues;  // transmit queues to spread over, at least 1
 };
 
+// Why from_uplink did with a packet what it did. The names for people stand in uplinkcounters.go, in the same order.
+enum uplink_reason {
+	SERVICE_TAKEN,
+	FRAGMENT_TAKEN,
+	ERROR_TAKEN,
+	EGRESS_TAKEN,
+	NOT_OURS_LEFT,
+	OTHER_HOST_LEFT,
+	TAGGED_LEFT,
+	OPTIONS_LEFT,
+	UNREADABLE_LEFT,
+	FORGED_LEFT,
+	NO_TRUNK_UPLINK_DROPPED,
+	NUM_UPLINK_REASONS,
+};
+
+// An address of either family: IPv4 as ::ffff:a.b.c.d, RFC 4291 section 2.5.5.2.
+struct ip_address {
+	__be32 word[4];
+};
+
+// Where a service takes traffic. Those of node ports, and of host ports of all addresses, have the unspecified address
+// of their family.
+struct frontend {
+	struct ip_address address;
+	__be16 port;
+	__u8 proto;
+	__u8 reserved;
+};
+
+// What an address is, as far as services go.
+#define AT_FRONTEND   1	 // some frontend has it
+#define AT_NODE_PORTS 2	 // node ports are there
+#define AT_LOOPBACK   4	 // node ports are there for the node's own sockets
+#define AT_EGRESS     8	 // pods have it towards what is outside the cluster: all of it is the dataplane's
+#define AT_HOST	      16 // one of the host's own: nothing comes from there
+
+// What changes while the hooks of services run.
+struct node {
+	__u64 netns;	 // cookie of the host's network namespace
+	__u32 host_port; // PortID of the host's stack; 0: there is none
+	__u32 reserved;
+	struct ip_address dataplane[2]; // its own addresses, IPv4 and IPv6; :: for none
+};
+
+// Fragments of one packet: RFC 791, RFC 8200 section 4.5.
+struct fragment {
+	struct ip_address src;
+	struct ip_address dst;
+	__be32 id;
+	__u32 proto;
+};
+
+// What a socket of the node was translated to, but for the address, of which a family has one.
+struct asked {
+	__u64 socket; // cookie
+	__be16 port;
+	__u8 ipv6;
+	__u8 reserved[5];
+};
+
+_Static_assert(sizeof(struct ip_address) == 16, "mappedAddress in Go");
+_Static_assert(sizeof(struct frontend) == 20, "frontendKey in Go");
+_Static_assert(sizeof(struct node) == 48, "nodeValue in Go");
+_Static_assert(NUM_UPLINK_REASONS == 11, "numUplinkReasons in Go");
 _Static_assert(sizeof(struct counter) == 16, "counterValue in Go");
 _Static_assert(sizeof(struct trunk_counters) == 14 * 16, "trunkCounters in Go");
 _Static_assert(sizeof(struct station) == 96, "stationValue in Go");

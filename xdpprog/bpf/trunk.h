@@ -11,6 +11,7 @@
 #include <bpf/bpf_helpers.h>
 
 #include "shared.h"
+#include "to_trunk.h"
 
 // By ifindex.
 struct {
@@ -39,22 +40,7 @@ struct {
 	__uint(max_entries, 1);
 } port_counters SEC(".maps");
 
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__type(key, __u32);
-	__type(value, struct trunk);
-	__uint(max_entries, 1);
-} trunk SEC(".maps");
-
 #define NO_PORT 0
-
-// A MAC address that stands for a port on the trunk: 02:76:64 and the PortID.
-struct port_mac {
-	__u8 prefix[3];
-	__u8 id[3]; // big endian
-};
-
-_Static_assert(sizeof(struct port_mac) == ETH_ALEN, "a MAC address");
 
 // count notes the packet under its port and reason and returns the action, so that a verdict is one line.
 static __always_inline int count(struct __sk_buff *skb, __u32 port, __u32 reason, int action)
