@@ -40,7 +40,8 @@ func (w world) prefixes(label string, of ...string) (list []netip.Prefix) {
 
 func (w world) key() model.Key {
 	switch kind := w.one("kind", "Pod", "Pod", "Namespace", "Node", "NodeConfig", "Route", "Route", "Service",
-		"Service", "Service", "EndpointSlice", "EndpointSlice", "EndpointSlice", "ServiceCIDR", "NetworkPolicy", "NetworkPolicy", "ClusterNetworkPolicy"); kind {
+		"Service", "Service", "EndpointSlice", "EndpointSlice", "EndpointSlice", "ServiceCIDR",
+		"NetworkPolicy", "NetworkPolicy", "ClusterNetworkPolicy"); kind {
 	case "Pod", "Service", "EndpointSlice", "NetworkPolicy":
 		return model.Key{Kind: kind, Namespace: w.one("namespace", "x", "y"), Name: w.one("name", "a", "b", "c")}
 	case "Namespace":
@@ -124,7 +125,8 @@ func (w world) service() *model.Service {
 	if w.maybe("selects") {
 		s.Selector = model.Selector{{Key: "app", Operator: model.In, Values: []string{w.one("selector", "1", "2")}}}
 	}
-	for _, name := range rapid.SliceOfNDistinct(rapid.SampledFrom([]string{"http", "dns"}), 1, 2, rapid.ID).Draw(w.t, "ports") {
+	names := rapid.SliceOfNDistinct(rapid.SampledFrom([]string{"http", "dns"}), 1, 2, rapid.ID).Draw(w.t, "ports")
+	for _, name := range names {
 		p := model.ServicePort{Name: name, Protocol: "TCP", Port: 80, NodePort: w.number("nodePort", 0, 30080), Target: 8080}
 		if name == "dns" {
 			p.Protocol, p.Port, p.Target, p.TargetName = w.one("protocol", "UDP", "TCP"), w.number("port", 53, 81), 0, "web"

@@ -10,8 +10,8 @@ import (
 )
 
 // Resume takes over the numbers that a snapshot gives to ports, groups, identities, peer sets and services: one that is
-// in force, and that this compiler did not make. What equals something in it gets the number that this has there. The next Step
-// is whole. A nil snapshot gives no numbers.
+// in force, and that this compiler did not make. What equals something in it gets the number that this has there. The
+// next Step is whole. A nil snapshot gives no numbers.
 func (c *Compiler) Resume(s *api.Snapshot) {
 	c.changed = map[model.Key]*model.Object{}
 	for _, held := range c.objects {
@@ -25,7 +25,8 @@ func (c *Compiler) Resume(s *api.Snapshot) {
 	}
 	c.last, c.self, c.settings = nil, self{}, nil
 	c.routes, c.hostRoutes, c.identities, c.origins = newRoutes(), newHostRoutes(), newIdentities(), newOrigins()
-	c.policies, c.services, c.egress, c.complaints = newPolicies(), newServices(), map[string]*api.Egress{}, newComplaints()
+	c.policies, c.services, c.egress = newPolicies(), newServices(), map[string]*api.Egress{}
+	c.complaints = newComplaints()
 	c.resumePorts(s.GetPorts())
 	c.resumeRoutes(s.GetGroups(), s.GetRoutes())
 	c.resumeIdentities(s.GetIdentities())

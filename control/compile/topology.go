@@ -10,8 +10,8 @@ type usable struct{ cluster, local bool }
 // categorize says which endpoints may be chosen where every node's may, and which where only this node's may, with
 // kube-proxy's meaning (k8s.io/kubernetes, pkg/proxy/topology.go). In both sets those that are ready go before those
 // that are about to end and still serve (KEP-1669). Where hints say whom an endpoint is best for, the cluster's set has
-// those for this node, or else for its zone, if all that are ready have hints (KEP-2433, KEP-3015); whoever is local may
-// be chosen whatever they say.
+// those for this node, or else for its zone, if all that are ready have hints (KEP-2433, KEP-3015); who is local may be
+// chosen whatever they say.
 func (c *Compiler) categorize(list []endpoint) []usable {
 	use := make([]usable, len(list))
 	best := c.bestFor(list)

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package healthcheck answers load balancers that ask, at a port of the node, whether a service has backends there:
-// those of services whose outside traffic stays on the node that it comes to (spec.healthCheckNodePort). What it answers
-// is what kube-proxy answers (k8s.io/kubernetes, pkg/proxy/healthcheck/service_health.go).
+// those of services whose outside traffic stays on the node that it comes to (spec.healthCheckNodePort). What it
+// answers is what kube-proxy answers (k8s.io/kubernetes, pkg/proxy/healthcheck/service_health.go).
 //
 // Files: healthcheck.go (which ports are open), answer.go (what is answered there).
 package healthcheck

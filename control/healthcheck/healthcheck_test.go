@@ -100,7 +100,8 @@ func TestAnswers(t *testing.T) {
 func TestTaken(t *testing.T) {
 	s := run(t, func() bool { return true })
 	port, held := free(t)
-	s.Set([]compile.HealthCheck{{Namespace: "a", Name: "a", Port: port, Local: 1}, {Namespace: "b", Name: "b", Port: port}})
+	s.Set([]compile.HealthCheck{
+		{Namespace: "a", Name: "a", Port: port, Local: 1}, {Namespace: "b", Name: "b", Port: port}})
 	until(t, "both refused", func() bool { return len(s.Refused()) == 2 })
 	if text := s.Refused()[0].Error(); !strings.Contains(text, "Service a/a: spec.healthCheckNodePort: ") ||
 		!strings.Contains(text, "in use") {
@@ -110,5 +111,8 @@ func TestTaken(t *testing.T) {
 	until(t, "open", func() bool { code, _ := ask(port); return code == 200 })
 	until(t, "one refused", func() bool { return len(s.Refused()) == 1 && s.Refused()[0].Key.Name == "b" })
 	s.Set([]compile.HealthCheck{{Namespace: "b", Name: "b", Port: port, Local: 1}})
-	until(t, "the other", func() bool { _, body := ask(port); return strings.Contains(body, `"b"`) && len(s.Refused()) == 0 })
+	until(t, "the other", func() bool {
+		_, body := ask(port)
+		return strings.Contains(body, `"b"`) && len(s.Refused()) == 0
+	})
 }

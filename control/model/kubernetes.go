@@ -19,8 +19,8 @@ import (
 // take one path: JSON, the type, what we use of it.
 
 // FromTyped returns the object that a *corev1.Pod, *corev1.Namespace, *corev1.Node, *corev1.Service,
-// *discoveryv1.EndpointSlice, *networkingv1.NetworkPolicy or *networkingv1.ServiceCIDR is. It keeps nothing of what it is
-// given.
+// *discoveryv1.EndpointSlice, *networkingv1.NetworkPolicy or *networkingv1.ServiceCIDR is. It keeps nothing of what it
+// is given.
 func FromTyped(typed any) (*Object, *Error) {
 	c := &checker{served: true}
 	kind, meta, spec := understandTyped(c, typed)

@@ -123,6 +123,11 @@ func (c *checker) serviceSpec(s *Service, from *corev1.ServiceSpec) {
 	if from.Type != corev1.ServiceTypeLoadBalancer {
 		s.Sources = nil
 	}
+	for _, family := range s.Families {
+		c.complainUnless(len(s.Sources) == 0 || slices.ContainsFunc(s.Sources, func(p netip.Prefix) bool {
+			return p.Addr().Is4() == (family == 4)
+		}), "spec.loadBalancerSourceRanges", "has no prefix of IPv%d: nobody may come by IPv%d", family, family)
+	}
 	distribution := stringOf(from.TrafficDistribution) // EndpointSlices have the hints that follow from it
 	known := []string{"", corev1.ServiceTrafficDistributionPreferClose, corev1.ServiceTrafficDistributionPreferSameZone,
 		corev1.ServiceTrafficDistributionPreferSameNode}
@@ -164,7 +169,8 @@ func (c *checker) servicePort(from *corev1.ServicePort, exposed bool) ServicePor
 		Port:     uint16(c.between("port", int64(from.Port), 1, maxPort)),
 	}
 	if from.Name != "" {
-		c.check(len(from.Name) <= maxName && framed(from.Name, lowerOrDigit, "-"), "name", "%q is not a port's name", from.Name)
+		valid := len(from.Name) <= maxName && framed(from.Name, lowerOrDigit, "-")
+		c.check(valid, "name", "%q is not a port's name", from.Name)
 	}
 	if from.NodePort != 0 {
 		c.check(exposed || c.served, "nodePort", "is of services of type NodePort or LoadBalancer")

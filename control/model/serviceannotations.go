@@ -137,7 +137,8 @@ func weightsOf(text string) (weights map[string]uint16, reason string) {
 		name, number, _ := strings.Cut(strings.TrimSpace(one), "=")
 		weight, reason := weightOf(number)
 		if name == "" || reason != "" {
-			return nil, fmt.Sprintf(`%q is no weight of a pod or an address, from 1 to %d ("web-0=3, 10.1.2.3=2")`, one, maxWeight)
+			return nil, fmt.Sprintf(`%q is no weight of a pod or an address, from 1 to %d ("web-0=3, 10.1.2.3=2")`, one,
+				maxWeight)
 		}
 		if a, err := netip.ParseAddr(name); err == nil {
 			name = a.String()

@@ -34,7 +34,8 @@ func (s *Server) Status(context.Context, *api.StatusRequest) (*api.StatusReply, 
 		Version: s.cfg.Version, StartedUnixNanoseconds: s.started.UnixNano(),
 		Source: &api.Source{Name: s.cfg.Source.String(), InStep: said.inStep, Trouble: said.trouble},
 		Node:   state.node, Epoch: state.epoch, Failure: state.failure, Objects: map[string]uint32{},
-		Dataplane: state.follower, LastNack: state.lastNack, Refused: refused(said.errors, state.errors, s.refusedElsewhere()),
+		Dataplane: state.follower, LastNack: state.lastNack,
+		Refused: refused(said.errors, state.errors, s.refusedElsewhere()),
 	}
 	if !said.heard.IsZero() {
 		reply.Source.HeardUnixNanoseconds = said.heard.UnixNano()

