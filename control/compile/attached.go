@@ -88,7 +88,7 @@ func (c *Compiler) claimAttached(w *work) {
 			alone := netip.PrefixFrom(address, address.BitLen())
 			c.routes.add(alone, &claim[*group]{claimant: who, object: o, value: value})
 			if !slices.ContainsFunc(inside, func(p netip.Prefix) bool { return p.Contains(address) }) {
-				c.hostRoutes.add(alone, &claim[netip.Addr]{claimant: who, object: o})
+				c.hostRoutes.add(alone, &claim[hostWay]{claimant: who, object: o})
 			}
 		}
 	}

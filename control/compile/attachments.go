@@ -27,6 +27,7 @@ type Attachment struct {
 	// PodUID is what the runtime calls the pod, empty where it does not say. Nothing is compiled of it.
 	PodUID          string
 	Egress, Ingress Rate // out of the pod, and into it
+	HostPorts       []HostPort
 }
 
 // Rate bounds one direction.
@@ -53,12 +54,28 @@ func (a *Attachment) pod() model.Key {
 // several of one port the last stays.
 func (c *Compiler) Attach(set []*Attachment, removed []string) {
 	for _, port := range removed {
+		c.address(port, -1)
 		delete(c.attachments, port)
 		c.attached[port] = struct{}{}
 	}
 	for _, a := range set {
+		c.address(a.Port, -1)
 		c.attachments[a.Port] = &model.Object{Key: attachmentKey(a.Port), Spec: a}
+		c.address(a.Port, 1)
 		c.attached[a.Port] = struct{}{}
+	}
+}
+
+// address counts the addresses of the port's attachment, if there is one.
+func (c *Compiler) address(port string, by int) {
+	o := c.attachments[port]
+	if o == nil {
+		return
+	}
+	for _, a := range o.Spec.(*Attachment).Addresses {
+		if c.addressed[a] += by; c.addressed[a] == 0 {
+			delete(c.addressed, a)
+		}
 	}
 }
 

@@ -62,6 +62,9 @@ func checkStep(
 	if diff := cmp.Diff(texts(fresh.Errors()), texts(c.Errors())); diff != "" {
 		t.Errorf("errors from nothing (-) and by steps (+):\n%s", diff)
 	}
+	if diff := cmp.Diff(fresh.HealthChecks(), c.HealthChecks()); diff != "" {
+		t.Errorf("health checks from nothing (-) and by steps (+):\n%s", diff)
+	}
 }
 
 // checkDelta: the delta makes the snapshot, and says no more than it needs to.
@@ -104,6 +107,15 @@ func checkNumbers(t checker, before, after *api.Snapshot) {
 	for _, g := range before.GetGroups() {
 		groups[content(g)] = g.Id
 	}
+	services := map[string]uint32{}
+	for _, s := range before.GetServices() {
+		services[serviceName(s)] = s.Id
+	}
+	for _, s := range after.Services {
+		if id, had := services[serviceName(s)]; had && id != s.Id && s.Frontends[0].Kind != api.Frontend_KIND_HOST_PORT {
+			t.Errorf("service %s was %d and is %d", serviceName(s), id, s.Id)
+		}
+	}
 	for _, p := range after.Ports {
 		if id, had := ports[p.Name]; had && id != p.Id {
 			t.Errorf("port %s was %d and is %d", p.Name, id, p.Id)
@@ -121,6 +133,8 @@ func checkNumbers(t checker, before, after *api.Snapshot) {
 	}
 }
 
+func serviceName(s *api.Service) string { return fmt.Sprint(s.Name, s.Ipv6) }
+
 // checkReuse: a number that is in what the dataplane has in force, and in what it is given, is of one thing.
 func checkReuse(t checker, inForce, given *api.Snapshot) {
 	t.Helper()
@@ -130,6 +144,15 @@ func checkReuse(t checker, inForce, given *api.Snapshot) {
 	}
 	for _, i := range inForce.GetIdentities() {
 		identities[i.Id] = labels(i)
+	}
+	services := map[uint32]string{}
+	for _, s := range inForce.GetServices() {
+		services[s.Id] = serviceName(s)
+	}
+	for _, s := range given.Services {
+		if name, had := services[s.Id]; had && name != serviceName(s) {
+			t.Errorf("service %d was %s and is %s", s.Id, name, serviceName(s))
+		}
 	}
 	for _, p := range given.Ports {
 		if name, had := ports[p.Id]; had && name != p.Name {

@@ -35,10 +35,12 @@ type class uint8
 
 const (
 	byPlace   class = iota // addresses of attachments: who has an address is known best where it is
-	byObject               // Route objects; pods' and nodes' addresses; ports of the NodeConfig
+	byCluster              // services' own addresses
+	byObject               // Route objects; pods' and nodes' addresses; ports of the NodeConfig; frontends
 	byHost                 // the node's own addresses, and its port
-	byPort                 // attachments
+	byPort                 // attachments, and their host ports
 	byNode                 // the pod CIDRs of nodes
+	byService              // the host's ways to services
 	byDefault              // whatever nobody else has
 )
 

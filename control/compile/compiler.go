@@ -13,11 +13,17 @@
 // hostroutes.go does the same for the host's own stack and identities.go for addresses; policies.go has the policies
 // that speak of identities, peersets.go whom they speak of, and selectors.go how these are found; judge.go says what
 // became of objects. claims.go, numbers.go, table.go and origins.go are what stages are made of.
+//
+// Services come last: frontends.go and hostports.go claim the places at which they take traffic, endpoints.go and
+// podendpoints.go say who answers, topology.go which of those may be chosen here, and services.go enters what follows;
+// servicecidrs.go leads the host's stack there, egress.go has the addresses of namespaces, healthchecks.go what load
+// balancers ask, and complaints.go what of objects does not count.
 package compile
 
 import (
 	"fmt"
 	"maps"
+	"net/netip"
 	"slices"
 
 	"github.com/viaduct-net/viaduct/control/api"
@@ -64,7 +70,12 @@ type Compiler struct {
 	hostRoutes hostRoutes
 	identities identities
 	policies   policies
+	services   services
+	egress     map[string]*api.Egress // in force, by namespace
 	origins    origins
+
+	addressed  map[netip.Addr]int // how many attachments have it
+	complaints complaints
 }
 
 // New returns a compiler for the node that holds no objects.
@@ -76,6 +87,7 @@ func New(node Node) *Compiler {
 		judged:  map[model.Key]struct{}{},
 
 		attachments: map[string]*model.Object{},
+		addressed:   map[netip.Addr]int{},
 	}
 	c.Resume(nil)
 	return c
@@ -140,11 +152,14 @@ var stages = []func(*Compiler, *work){
 	(*Compiler).claimHost,
 	(*Compiler).claimAttached,
 	(*Compiler).claimNodes,
+	(*Compiler).claimServices,
 	(*Compiler).compileRoutes,
 	(*Compiler).compileHostRoutes,
 	(*Compiler).compileIdentities,
 	(*Compiler).compilePolicies,
-	// Services follow here.
+	(*Compiler).compileServices,
+	(*Compiler).compileEgress,
+	(*Compiler).compileComplaints,
 	func(c *Compiler, w *work) { c.origins.compile(w.delta) },
 }
 
@@ -222,7 +237,8 @@ func (c *Compiler) Acked(epoch uint64) {
 
 // pools are those whose numbers the dataplane remembers things by.
 func (c *Compiler) pools() []*pool {
-	return []*pool{&c.ports.pool, &c.routes.things.pool, &c.identities.things.pool, &c.policies.sets.pool}
+	return []*pool{&c.ports.pool, &c.routes.things.pool, &c.identities.things.pool, &c.policies.sets.pool,
+		&c.services.pool}
 }
 
 // keys are those of the kind that have to be looked at: of objects that changed, and are perhaps gone, or of all.

@@ -71,7 +71,7 @@ func TestNothing(t *testing.T) {
 	if err != nil || first.Delta != nil {
 		t.Fatal(first, err)
 	}
-	twin, service := *pod, &model.Object{Key: model.Key{Kind: "Service", Name: "s"}, Spec: model.Raw("{}")}
+	twin, service := *pod, &model.Object{Key: model.Key{Kind: "Service", Name: "s"}, Spec: &model.Service{}}
 	for name, change := range map[string]func(){
 		"none":           func() {},
 		"equal":          func() { c.Change([]*model.Object{&twin}, nil) },

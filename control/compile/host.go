@@ -72,12 +72,15 @@ func (c *Compiler) claimHost(w *work) {
 	}
 	c.routes.withdraw(hosts)
 	c.routes.withdraw(defaults)
+	c.hostRoutes.withdraw(hosts)
 	if !c.self.pods {
 		return
 	}
 	for _, o := range c.ownAddresses() {
 		c.routes.add(netip.PrefixFrom(o.address, o.address.BitLen()),
 			&claim[*group]{claimant: hosts, object: o.object, value: c.toHost(0)})
+		c.hostRoutes.add(netip.PrefixFrom(o.address, o.address.BitLen()),
+			&claim[hostWay]{claimant: hosts, object: o.object, value: hostWay{none: true}})
 	}
 	if u := c.self.config.Uplink; u != nil && u.Mode == "owned" {
 		return

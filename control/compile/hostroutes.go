@@ -12,10 +12,17 @@ import (
 )
 
 // hostRoutes are the routes of the host's own stack. Nodes claim them with their pod CIDRs; who loses one has lost the
-// dataplane's route as well, and that is said.
+// dataplane's route as well, and that is said. Services claim what nobody else does.
 type hostRoutes struct {
-	claims[netip.Prefix, netip.Addr]
+	claims[netip.Prefix, hostWay]
 	inForce map[netip.Prefix]hostRoute
+}
+
+// hostWay is how the host's stack leads to a prefix.
+type hostWay struct {
+	via     netip.Addr // the next router; zero: by the dataplane
+	service bool       // services are there
+	none    bool       // it knows by itself
 }
 
 type hostRoute struct {
@@ -25,7 +32,7 @@ type hostRoute struct {
 
 func newHostRoutes() hostRoutes {
 	return hostRoutes{
-		claims: newClaims(comparePrefixes, func(netip.Prefix, *claim[netip.Addr], *claim[netip.Addr]) *model.Error {
+		claims: newClaims(comparePrefixes, func(netip.Prefix, *claim[hostWay], *claim[hostWay]) *model.Error {
 			return nil
 		}),
 		inForce: map[netip.Prefix]hostRoute{},
@@ -35,11 +42,15 @@ func newHostRoutes() hostRoutes {
 // compileHostRoutes enters the host's routes that changed.
 func (c *Compiler) compileHostRoutes(w *work) {
 	r := &c.hostRoutes
-	r.settle(func(to netip.Prefix, winner *claim[netip.Addr], _ []*claim[netip.Addr]) {
+	r.settle(func(to netip.Prefix, winner *claim[hostWay], _ []*claim[hostWay]) {
 		was, had := r.inForce[to]
+		if winner != nil && winner.value.none {
+			winner = nil
+		}
 		if winner != nil {
 			is := hostRoute{owner: winner.object.Key, said: &api.HostRoute{
-				Prefix: prefixOf(to), Via: winner.value.AsSlice(), Origin: c.origins.refer(winner.object),
+				Prefix: prefixOf(to), Via: winner.value.via.AsSlice(), Origin: c.origins.refer(winner.object),
+				Service: winner.value.service,
 			}}
 			r.inForce[to] = is
 			if !had || !proto.Equal(was.said, is.said) {

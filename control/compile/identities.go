@@ -92,7 +92,8 @@ func (c *Compiler) compileIdentities(w *work) {
 	w.delta.Set.Identities, w.delta.RemovedIdentities = w.born, w.died
 }
 
-// claimNodeAddresses has a node claim its addresses: those that its object says, and its own in its pod CIDRs.
+// claimNodeAddresses has a node claim its addresses: those that its object says, and its own and its dataplane's in its
+// pod CIDRs.
 func (c *Compiler) claimNodeAddresses(name string) {
 	key := model.Key{Kind: "Node", Name: name}
 	t, who := &c.identities, claimant{byObject, key}
@@ -104,8 +105,10 @@ func (c *Compiler) claimNodeAddresses(name string) {
 	addresses := slices.Clone(o.Spec.(*model.Node).Addresses)
 	_, cidrs := c.podCIDRs(&c.self, name)
 	for _, cidr := range cidrs {
-		if a := model.NodeAddress(cidr); a.IsValid() && !slices.Contains(addresses, a) {
-			addresses = append(addresses, a)
+		for _, a := range []netip.Addr{model.NodeAddress(cidr), model.DataplaneAddress(cidr)} {
+			if a.IsValid() && !slices.Contains(addresses, a) {
+				addresses = append(addresses, a)
+			}
 		}
 	}
 	t.claim(who, o, addresses)

@@ -65,13 +65,20 @@ func (c *Compiler) concerned(o *model.Object) (claimant, bool) {
 // else such an object says is in it. The list is not to be changed, and is the same one, to the pointer, until a
 // refusal comes, changes or goes; an Error that stands is the same one in each list.
 func (c *Compiler) Errors() []*model.Error {
-	if !c.ports.judgedAnew && !c.routes.judgedAnew && !c.identities.judgedAnew {
+	fronts := &c.services.frontends
+	if !c.ports.judgedAnew && !c.routes.judgedAnew && !c.identities.judgedAnew && !fronts.judgedAnew &&
+		!c.complaints.judgedAnew {
 		return c.errors
 	}
 	c.ports.judgedAnew, c.routes.judgedAnew, c.identities.judgedAnew = false, false, false
+	fronts.judgedAnew, c.complaints.judgedAnew = false, false
 	list := slices.Collect(maps.Values(c.ports.refused))
 	list = slices.AppendSeq(list, maps.Values(c.routes.refused))
 	list = slices.AppendSeq(list, maps.Values(c.identities.refused))
+	list = slices.AppendSeq(list, maps.Values(fronts.refused))
+	for _, some := range c.complaints.of {
+		list = append(list, some...)
+	}
 	slices.SortFunc(list, compareErrors)
 	if !keep(list, c.errors) {
 		c.errors = list

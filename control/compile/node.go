@@ -28,6 +28,9 @@ type self struct {
 	config *model.NodeConfig
 	node   *model.Object // its Node; nil: there is none
 	pods   bool          // it has pods, or may have: then it has a host port
+	// dataplane are the dataplane's own addresses, IPv4 and IPv6, and crowded those that pods have in their place; zero:
+	// none.
+	dataplane, crowded [2]netip.Addr
 }
 
 // ErrNoNode is wrapped by errors that say why it is not known which node this is, and what to do.
@@ -67,6 +70,16 @@ func (c *Compiler) as(name string, o *model.Object) self {
 	s := self{name: name, object: o, config: config, node: c.Object(model.Key{Kind: "Node", Name: name})}
 	_, cidrs := c.podCIDRs(&s, name)
 	s.pods = len(cidrs) > 0 || len(c.attachments) > 0
+	for _, cidr := range cidrs {
+		address, family := model.DataplaneAddress(cidr), b2i(cidr.Addr().Is6())
+		switch {
+		case !address.IsValid() || s.dataplane[family].IsValid():
+		case c.addressed[address] == 0:
+			s.dataplane[family], s.crowded[family] = address, netip.Addr{}
+		case !s.crowded[family].IsValid():
+			s.crowded[family] = address
+		}
+	}
 	return s
 }
 
@@ -90,17 +103,20 @@ func (c *Compiler) unknownNode() error {
 		"its own", ErrNoNode, c.node.Name, names, more, everyone)
 }
 
-// compileNode enters the settings, when anything about the node itself changed.
+// compileNode enters the settings, when anything about the node itself changed, or about what the cluster is.
 func (c *Compiler) compileNode(w *work) {
-	if !w.whole {
+	if !w.whole && len(w.changed["Node"])+len(w.changed["NodeConfig"])+len(w.changed["ServiceCIDR"]) == 0 {
 		return
 	}
-	for _, key := range c.keys(w, "NodeConfig") {
-		w.look(key)
-	}
-	origin := c.origins.refer(c.self.object)
-	if w.former.object != nil {
-		c.origins.forget(w.former.object.Key)
+	origin := c.settings.GetOrigin()
+	if w.whole {
+		for _, key := range c.keys(w, "NodeConfig") {
+			w.look(key)
+		}
+		origin = c.origins.refer(c.self.object)
+		if w.former.object != nil {
+			c.origins.forget(w.former.object.Key)
+		}
 	}
 	if next := c.nodeSettings(origin); !proto.Equal(c.settings, next) {
 		c.settings, w.delta.Set.Node = next, next
@@ -143,6 +159,15 @@ func (c *Compiler) nodeSettings(origin uint32) *api.NodeSettings {
 	for _, p := range cidrs {
 		n.PodPrefixes = append(n.PodPrefixes, prefixOf(p))
 	}
+	for _, a := range c.self.dataplane {
+		if a.IsValid() {
+			n.DataplaneAddresses = append(n.DataplaneAddresses, a.AsSlice())
+		}
+	}
+	for _, p := range config.NodePortAddresses {
+		n.NodePortPrefixes = append(n.NodePortPrefixes, prefixOf(p))
+	}
+	n.Unmasqueraded = c.unmasqueraded()
 	if u := config.Uplink; u != nil {
 		n.Uplink = &api.Uplink{Device: u.Device, Mode: uplinkModes[u.Mode]}
 	}

@@ -44,6 +44,12 @@ func (c *Compiler) claimNode(name string) {
 	if node == nil && name != c.self.name {
 		return // it is not a node, or it is not known where it is
 	}
+	if node != nil {
+		for _, a := range node.Spec.(*model.Node).Addresses { // whatever service says that it has them
+			c.hostRoutes.add(netip.PrefixFrom(a, a.BitLen()),
+				&claim[hostWay]{claimant: who, object: node, value: hostWay{none: true}})
+		}
+	}
 	object, cidrs := c.podCIDRs(&c.self, name)
 	for _, cidr := range cidrs {
 		made := &claim[*group]{claimant: who, object: object}
@@ -57,7 +63,7 @@ func (c *Compiler) claimNode(name string) {
 		}
 		c.routes.add(cidr, made)
 		if c.self.pods && reached {
-			c.hostRoutes.add(cidr, &claim[netip.Addr]{claimant: who, object: object, value: via})
+			c.hostRoutes.add(cidr, &claim[hostWay]{claimant: who, object: object, value: hostWay{via: via}})
 		}
 	}
 }

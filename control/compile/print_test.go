@@ -22,11 +22,12 @@ type namer struct {
 	group    func(uint32) string
 	identity func(uint32) string
 	peers    func(uint32) string
+	service  func(uint32) string
 }
 
 func numbersOf(origins func(uint32) string) namer {
 	number := func(n uint32) string { return fmt.Sprint(n) }
-	return namer{origin: origins, port: number, group: number, identity: number, peers: number}
+	return namer{origin: origins, port: number, group: number, identity: number, peers: number, service: number}
 }
 
 func printSnapshot(b *strings.Builder, s *api.Snapshot) {
@@ -101,6 +102,12 @@ func (n namer) removed(d *api.Delta) (lines []string) {
 	for _, id := range d.RemovedPeerSets {
 		add("peers %d", id)
 	}
+	for _, id := range d.RemovedServices {
+		add("service %d", id)
+	}
+	for _, namespace := range d.RemovedEgress {
+		add("egress %s", namespace)
+	}
 	return lines
 }
 
@@ -132,6 +139,9 @@ func (n namer) lines(s *api.Snapshot) (lines []string) {
 		if len(r.Via) > 0 {
 			via = address(r.Via)
 		}
+		if r.Service {
+			via += " to services"
+		}
 		add("host route %s via %s from %s", prefix(r.Prefix), via, n.origin(r.Origin))
 	}
 	for _, i := range s.Identities {
@@ -149,7 +159,71 @@ func (n namer) lines(s *api.Snapshot) (lines []string) {
 			add("policy %s rule %s", p.Name, n.rule(r))
 		}
 	}
+	for _, s := range s.Services {
+		lines = append(lines, n.serviceLines(s)...)
+	}
+	for _, e := range s.Egress {
+		text := "egress " + e.Namespace
+		for _, a := range e.Addresses {
+			text += " " + address(a)
+		}
+		add("%s from %s", text, n.origin(e.Origin))
+	}
 	return lines
+}
+
+func (n namer) serviceLines(s *api.Service) (lines []string) {
+	family := 4
+	if s.Ipv6 {
+		family = 6
+	}
+	name := fmt.Sprintf("service %s %s IPv%d", n.service(s.Id), s.Name, family)
+	text := fmt.Sprintf("%s %s %s", name, enum(s.Protocol), enum(s.Algorithm))
+	for i, value := range []uint32{s.AffinitySeconds, s.SlowStartSeconds, s.EjectionFailures} {
+		if value > 0 {
+			text += fmt.Sprintf(" %s %d", []string{"affinity", "slow start", "ejection"}[i], value)
+		}
+	}
+	if s.Removal != 0 {
+		text += " " + enum(s.Removal)
+	}
+	if s.DirectReturn {
+		text += " direct"
+	}
+	lines = append(lines, text+" from "+n.origin(s.Origin))
+	for _, f := range s.Frontends {
+		text := fmt.Sprintf("%s at %s %s port %d", name, enum(f.Kind), address(f.Address), f.Port)
+		if f.LocalOnly {
+			text += " local"
+		}
+		if len(f.Sources) > 0 {
+			text += fmt.Sprint(" sources ", prefixes(f.Sources))
+		}
+		lines = append(lines, text)
+	}
+	for _, b := range s.Backends {
+		text := fmt.Sprintf("%s by %s port %d", name, address(b.Address), b.Port)
+		if b.Weight != 1 {
+			text += fmt.Sprint(" weight ", b.Weight)
+		}
+		for word, is := range map[string]bool{" draining": !b.Cluster && !b.Local, " local alone": b.Local && !b.Cluster,
+			" and local": b.Local && b.Cluster} {
+			if is {
+				text += word
+			}
+		}
+		lines = append(lines, text)
+	}
+	return lines
+}
+
+// enum is the last word or words of a value of an enum: "node port".
+func enum(value fmt.Stringer) string {
+	text := value.String()
+	for _, prefix := range []string{"PROTOCOL_", "ALGORITHM_", "KIND_", "REMOVAL_"} {
+		text = strings.TrimPrefix(text, prefix)
+	}
+	return strings.ToLower(strings.ReplaceAll(text, "_", " "))
 }
 
 // named prints what numbers are of, in the order of that.
@@ -245,6 +319,18 @@ func settings(n *api.NodeSettings) string {
 	if n.Flows+n.FlowsPerPort > 0 {
 		text += fmt.Sprintf(" flows %d of a port %d", n.Flows, n.FlowsPerPort)
 	}
+	if len(n.DataplaneAddresses) > 0 {
+		text += " dataplane"
+		for _, a := range n.DataplaneAddresses {
+			text += " " + address(a)
+		}
+	}
+	if len(n.NodePortPrefixes) > 0 {
+		text += fmt.Sprint(" node ports ", prefixes(n.NodePortPrefixes))
+	}
+	if len(n.Unmasqueraded) > 0 {
+		text += fmt.Sprint(" unmasqueraded ", prefixes(n.Unmasqueraded))
+	}
 	if n.Uplink != nil {
 		text += fmt.Sprintf(" uplink %s %s", n.Uplink.Device, n.Uplink.Mode)
 	}
@@ -300,6 +386,7 @@ func canonical(s *api.Snapshot) []string {
 		group:    func(id uint32) string { return "{" + groups[id] + "}" },
 		identity: func(id uint32) string { return "{" + identities[id] + "}" },
 		peers:    func(id uint32) string { return "{" + peers[id] + "}" },
+		service:  func(uint32) string { return "" },
 	}
 	for _, p := range s.Ports {
 		ports[p.Id] = p.Name

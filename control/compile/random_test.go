@@ -40,11 +40,14 @@ func (w world) prefixes(label string, of ...string) (list []netip.Prefix) {
 
 func (w world) key() model.Key {
 	switch kind := w.one("kind", "Pod", "Pod", "Namespace", "Node", "NodeConfig", "Route", "Route", "Service",
+		"Service", "Service", "EndpointSlice", "EndpointSlice", "EndpointSlice", "ServiceCIDR",
 		"NetworkPolicy", "NetworkPolicy", "ClusterNetworkPolicy"); kind {
-	case "Pod", "Service", "NetworkPolicy":
+	case "Pod", "Service", "EndpointSlice", "NetworkPolicy":
 		return model.Key{Kind: kind, Namespace: w.one("namespace", "x", "y"), Name: w.one("name", "a", "b", "c")}
 	case "Namespace":
 		return model.Key{Kind: kind, Name: w.one("name", "x", "y")}
+	case "ServiceCIDR":
+		return model.Key{Kind: kind, Name: w.one("name", "a", "b")}
 	case "Route", "ClusterNetworkPolicy":
 		return model.Key{Kind: kind, Name: w.one("name", "a", "b", "c", "d")}
 	case "NodeConfig":
@@ -59,6 +62,9 @@ func (w world) object(specs policySpecs) *model.Object {
 	if w.maybe("tier") {
 		o.Labels["tier"] = w.one("value", "1", "2")
 	}
+	if w.maybe("zone") {
+		o.Labels[model.ZoneLabel] = w.one("zone", "1", "2")
+	}
 	o.Place.File = w.one("file", "", "f", "g")
 	o.Generation = rapid.Int64Range(1, 2).Draw(w.t, "generation")
 	switch o.Key.Kind {
@@ -67,12 +73,15 @@ func (w world) object(specs policySpecs) *model.Object {
 		o.Spec = &model.Pod{HostNetwork: w.one("host", "no", "no", "yes") == "yes",
 			Finished:  w.one("finished", "no", "no", "yes") == "yes",
 			Addresses: w.addresses("podIPs", "10.9.0.1", "10.9.0.2", "192.0.2.2", "fd09::1")}
+		o.Spec.(*model.Pod).Weight = w.number("weight", 0, 0, 0, 7)
+		o.Spec.(*model.Pod).Node = w.one("node", "n1", "n2")
+		o.Spec.(*model.Pod).Unready = w.one("unready", "no", "no", "yes") == "yes"
 		if w.maybe("port") {
 			o.Spec.(*model.Pod).Ports = []model.ContainerPort{{Name: "web", Protocol: "TCP", Port: 80}}
 		}
 	case "Namespace":
 		o.Labels[model.NamespaceLabel] = o.Key.Name
-		o.Spec = &model.Namespace{}
+		o.Spec = &model.Namespace{Egress: w.addresses("egress", "192.0.2.77")}
 	case "Node":
 		o.Spec = &model.Node{PodCIDRs: w.cidrs(),
 			Addresses: w.addresses("addresses", "192.0.2.1", "192.0.2.2", "198.51.100.2", "fd00::2")}
@@ -82,10 +91,70 @@ func (w world) object(specs policySpecs) *model.Object {
 		o.Spec = w.route()
 	case "NetworkPolicy", "ClusterNetworkPolicy":
 		w.policy(o, specs)
-	default:
-		o.Spec = model.Raw("{}")
+	case "Service":
+		o.Spec = w.service()
+		if w.maybe("complaint") {
+			o.Complaints = []model.Complaint{{Field: "metadata.annotations", Reason: w.one("reason", "1", "2")}}
+		}
+	case "EndpointSlice":
+		o.Spec = w.slice()
+	case "ServiceCIDR":
+		o.Spec = &model.ServiceCIDR{Prefixes: w.prefixes("serviceCIDRs", "10.96.0.0/12", "fd96::/108", "10.1.0.0/16")}
 	}
 	return o
+}
+
+func (w world) number(label string, of ...uint16) uint16 {
+	return rapid.SampledFrom(of).Draw(w.t, label)
+}
+
+// service draws one whose frontends may be another's.
+func (w world) service() *model.Service {
+	if w.one("fronted", "yes", "yes", "yes", "no") == "no" {
+		return &model.Service{}
+	}
+	s := &model.Service{
+		Fronted:       true,
+		Addresses:     w.addresses("clusterIPs", "10.96.0.1", "10.96.0.2", "fd96::1", "172.16.0.1"),
+		External:      w.addresses("externalIPs", "10.96.0.1", "192.0.2.2", "198.51.100.77", "fd00::77"),
+		LoadBalancer:  w.addresses("ingress", "198.51.100.77", "198.51.100.78"),
+		Sources:       w.prefixes("sources", "10.0.0.0/8", "fd00::/8"),
+		InternalLocal: w.maybe("internal"), ExternalLocal: w.maybe("external"),
+		HealthCheckPort: w.number("health", 0, 30000), AffinitySeconds: uint32(w.number("affinity", 0, 10800)),
+	}
+	if w.maybe("selects") {
+		s.Selector = model.Selector{{Key: "app", Operator: model.In, Values: []string{w.one("selector", "1", "2")}}}
+	}
+	names := rapid.SliceOfNDistinct(rapid.SampledFrom([]string{"http", "dns"}), 1, 2, rapid.ID).Draw(w.t, "ports")
+	for _, name := range names {
+		p := model.ServicePort{Name: name, Protocol: "TCP", Port: 80, NodePort: w.number("nodePort", 0, 30080), Target: 8080}
+		if name == "dns" {
+			p.Protocol, p.Port, p.Target, p.TargetName = w.one("protocol", "UDP", "TCP"), w.number("port", 53, 81), 0, "web"
+		}
+		s.Ports = append(s.Ports, p)
+	}
+	s.Annotations.Algorithm = w.one("algorithm", "", "maglev")
+	if w.maybe("weights") {
+		s.Annotations.Weights = map[string]uint16{"a": 3}
+	}
+	return s
+}
+
+func (w world) slice() *model.EndpointSlice {
+	s := &model.EndpointSlice{Service: w.one("service", "", "a", "a", "b", "c"), Weight: w.number("weight", 0, 0, 5),
+		Ports: []model.EndpointPort{{Name: "http", Protocol: "TCP", Port: w.number("port", 8080, 8081)}}}
+	if w.maybe("dns") {
+		s.Ports = append(s.Ports, model.EndpointPort{Name: "dns", Protocol: "UDP", Port: 53})
+	}
+	for _, a := range w.addresses("endpoints", "10.9.0.1", "10.9.0.2", "10.9.0.3", "fd09::1") {
+		e := model.Endpoint{Address: a, Node: w.one("node", "", "n1", "n2"), Pod: w.one("pod", "", "a", "b"),
+			Ready: w.maybe("ready"), Serving: w.maybe("serving"), Terminating: w.maybe("terminating")}
+		if w.maybe("hint") {
+			e.Zones = []string{w.one("zone", "1", "2")}
+		}
+		s.Endpoints = append(s.Endpoints, e)
+	}
+	return s
 }
 
 func (w world) cidrs() []netip.Prefix {
@@ -98,6 +167,10 @@ func (w world) config() *model.NodeConfig {
 		n.PodCIDRs = w.cidrs()
 	}
 	n.NamespaceIsolation = w.maybe("isolation")
+	if w.maybe("service CIDRs") {
+		n.ServiceCIDRs = w.prefixes("serviceCIDRs", "10.96.0.0/12", "172.16.0.0/12")
+	}
+	n.NoMasquerade = w.prefixes("noMasquerade", "10.0.0.0/8", "203.0.113.0/24")
 	n.Uplink = &model.Uplink{Device: "eth0", Mode: w.one("mode", "kernel", "owned")}
 	if w.maybe("p") {
 		n.Ports = append(n.Ports, model.Port{Name: "p", Device: "p", Addresses: []netip.Prefix{
@@ -128,9 +201,13 @@ func (w world) route() *model.Route {
 // attachment draws one of few ports, of which some are the NodeConfig's too.
 func (w world) attachment() *compile.Attachment {
 	a := &compile.Attachment{Port: w.port(), Device: w.one("device", "vd1", "vd2"), Direct: w.maybe("direct"),
-		Addresses: w.addresses("addresses", "10.9.0.1", "10.9.0.2", "192.0.2.1", "10.1.0.1", "fd09::1")}
+		Addresses: w.addresses("addresses", "10.9.0.1", "10.9.0.2", "192.0.2.1", "10.1.0.1", "10.1.255.254", "fd09::1")}
 	if w.maybe("of a pod") {
 		a.PodNamespace, a.PodName = w.one("namespace", "x", "y"), w.one("name", "a", "b", "c")
+	}
+	if w.maybe("hostPort") {
+		a.HostPorts = []compile.HostPort{{HostPort: w.number("host port", 80, 30080), ContainerPort: 8080,
+			Protocol: api.Protocol_PROTOCOL_TCP}}
 	}
 	if w.maybe("limited") {
 		a.Egress.BitsPerSecond = 1000

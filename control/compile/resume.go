@@ -9,9 +9,9 @@ import (
 	"github.com/viaduct-net/viaduct/control/model"
 )
 
-// Resume takes over the numbers that a snapshot gives to ports, groups, identities and peer sets: one that is in force,
-// and that this compiler did not make. What equals something in it gets the number that this has there. The next Step
-// is whole. A nil snapshot gives no numbers.
+// Resume takes over the numbers that a snapshot gives to ports, groups, identities, peer sets and services: one that is
+// in force, and that this compiler did not make. What equals something in it gets the number that this has there. The
+// next Step is whole. A nil snapshot gives no numbers.
 func (c *Compiler) Resume(s *api.Snapshot) {
 	c.changed = map[model.Key]*model.Object{}
 	for _, held := range c.objects {
@@ -25,11 +25,20 @@ func (c *Compiler) Resume(s *api.Snapshot) {
 	}
 	c.last, c.self, c.settings = nil, self{}, nil
 	c.routes, c.hostRoutes, c.identities, c.origins = newRoutes(), newHostRoutes(), newIdentities(), newOrigins()
-	c.policies = newPolicies()
+	c.policies, c.services, c.egress = newPolicies(), newServices(), map[string]*api.Egress{}
+	c.complaints = newComplaints()
 	c.resumePorts(s.GetPorts())
 	c.resumeRoutes(s.GetGroups(), s.GetRoutes())
 	c.resumeIdentities(s.GetIdentities())
 	c.policies.sets.resume(s.GetPeerSets())
+	c.resumeServices(s.GetServices())
+}
+
+func (c *Compiler) resumeServices(list []*api.Service) {
+	c.services.pool = takenBy(list)
+	for _, s := range list {
+		c.services.former[serviceID{s.GetName(), s.GetIpv6()}] = s.GetId()
+	}
 }
 
 func (c *Compiler) resumePorts(list []*api.Port) {

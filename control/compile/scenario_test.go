@@ -179,7 +179,8 @@ func (s *scenario) attach() {
 	s.held.attachments = maps.Clone(s.attachments)
 }
 
-// attachment reads fields: pod=NAMESPACE/NAME mac=MAC addresses=A,B egress=RATE,BURST ingress=… attach=direct.
+// attachment reads fields: pod=NAMESPACE/NAME mac=MAC addresses=A,B egress=RATE,BURST ingress=… attach=direct
+// hostPort=PROTOCOL,NUMBER,CONTAINER'S[,ADDRESS].
 func attachment(t *testing.T, port, text string) *compile.Attachment {
 	t.Helper()
 	a := &compile.Attachment{Port: port, Device: "vd-" + port}
@@ -199,6 +200,8 @@ func attachment(t *testing.T, port, text string) *compile.Attachment {
 			_, err = fmt.Sscanf(value, "%d,%d", &a.Egress.BitsPerSecond, &a.Egress.BurstBits)
 		case "ingress":
 			_, err = fmt.Sscanf(value, "%d,%d", &a.Ingress.BitsPerSecond, &a.Ingress.BurstBits)
+		case "hostPort":
+			a.HostPorts = append(a.HostPorts, hostPort(value))
 		case "attach":
 			a.Direct = value == "direct"
 		default:
@@ -209,6 +212,17 @@ func attachment(t *testing.T, port, text string) *compile.Attachment {
 		}
 	}
 	return a
+}
+
+func hostPort(text string) (h compile.HostPort) {
+	parts := strings.Split(text, ",")
+	h.Protocol = api.Protocol(api.Protocol_value["PROTOCOL_"+parts[0]])
+	_, _ = fmt.Sscan(parts[1], &h.HostPort)
+	_, _ = fmt.Sscan(parts[2], &h.ContainerPort)
+	if len(parts) > 3 {
+		h.HostIP = netip.MustParseAddr(parts[3])
+	}
+	return h
 }
 
 // take has the dataplane take the last snapshot, unless it is away.

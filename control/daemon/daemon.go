@@ -25,6 +25,7 @@ import (
 	"google.golang.org/grpc/keepalive"
 
 	"github.com/viaduct-net/viaduct/control/api"
+	"github.com/viaduct-net/viaduct/control/healthcheck"
 	"github.com/viaduct-net/viaduct/control/push"
 	"github.com/viaduct-net/viaduct/control/source"
 	"github.com/viaduct-net/viaduct/control/source/kept"
@@ -79,7 +80,10 @@ func Run(ctx context.Context, o Options) error {
 		config.AwaitPods = push.AwaitPods
 	}
 	pods.offer(&config)
-	server := push.New(config)
+	var server *push.Server
+	checks := healthcheck.New(func() bool { return server.Healthy() }, o.Logger)
+	config.HealthChecks, config.Refused = checks.Set, checks.Refused
+	server = push.New(config)
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return serve(ctx, server, socket) })
 	group.Go(func() error {
@@ -90,6 +94,7 @@ func Run(ctx context.Context, o Options) error {
 		return err
 	})
 	pods.run(ctx, group, server)
+	group.Go(func() error { return checks.Run(ctx) })
 	group.Go(func() error { return reloadAtHangup(ctx, from) })
 	if probes != nil {
 		group.Go(func() error { return serveProbes(ctx, server, probes, pods.service.Metrics()) })

@@ -114,7 +114,7 @@ func addRequest(i int) *attach.AddRequest {
 func TestPods(t *testing.T) {
 	manifests, state := t.TempDir(), filepath.Join(t.TempDir(), "made")
 	write(t, filepath.Join(manifests, "node.yaml"), "apiVersion: viaduct.dev/v1alpha1\nkind: NodeConfig\n"+
-		"metadata: {name: a}\nspec: {podCIDRs: [10.244.1.0/28]}\n") // 13 addresses for pods
+		"metadata: {name: a}\nspec: {podCIDRs: [10.244.1.0/28]}\n") // 12 addresses for pods
 	o := Options{State: state, Source: "dir:" + manifests, Node: "a"}
 	r := runPods(t, o)
 	if _, err := r.plugin.Add(t.Context(), addRequest(0)); err != nil {
@@ -122,10 +122,10 @@ func TestPods(t *testing.T) {
 	}
 	r.stop()
 	r = runPods(t, o)
-	if s := r.status(); s.Attachments != 1 || len(s.Pools) != 1 || s.Pools[0].Leased != 1 || s.Pools[0].Size != 13 {
+	if s := r.status(); s.Attachments != 1 || len(s.Pools) != 1 || s.Pools[0].Leased != 1 || s.Pools[0].Size != 12 {
 		t.Errorf("status %v", s)
 	}
-	for i := range 12 {
+	for i := range 11 {
 		if _, err := r.plugin.Add(t.Context(), addRequest(i)); err != nil {
 			t.Fatal(err)
 		}

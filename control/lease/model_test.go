@@ -27,7 +27,7 @@ func (m *naive) leasable(a netip.Addr) bool {
 	for _, p := range m.pools {
 		inside = inside || p.Contains(a)
 		size := p.Addr().BitLen() - p.Bits()
-		if p.Contains(a) && (a == model.NodeAddress(p) || size > 1 && a == p.Addr() ||
+		if p.Contains(a) && (a == model.NodeAddress(p) || a == model.DataplaneAddress(p) || size > 1 && a == p.Addr() ||
 			size > 1 && a.Is4() && !p.Contains(a.Next())) {
 			return false
 		}

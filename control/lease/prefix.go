@@ -14,12 +14,14 @@ import (
 	"github.com/viaduct-net/viaduct/control/model"
 )
 
-// reserved lists the addresses of a pool that are never leased: the node's own, the network and broadcast address
-// of IPv4, and the subnet-router anycast address of IPv6 (RFC 4291, 2.6.1).
+// reserved lists the addresses of a pool that are never leased: the node's own and the dataplane's, the network and
+// broadcast address of IPv4, and the subnet-router anycast address of IPv6 (RFC 4291, 2.6.1).
 func reserved(pool netip.Prefix) []netip.Prefix {
 	var addresses []netip.Addr
-	if node := model.NodeAddress(pool); node.IsValid() {
-		addresses = append(addresses, node)
+	for _, own := range []netip.Addr{model.NodeAddress(pool), model.DataplaneAddress(pool)} {
+		if own.IsValid() {
+			addresses = append(addresses, own)
+		}
 	}
 	if hostBits(pool) > 1 {
 		addresses = append(addresses, pool.Addr())

@@ -20,6 +20,8 @@ type checker struct {
 	reason string
 	served bool            // an API server said so, whose definitions may be newer than ours
 	newer  map[string]bool // paths of rules in which it says what is not known here
+
+	complaints []Complaint // what does not count, while the object does
 }
 
 // within runs f with the field name added to the path.

@@ -16,6 +16,7 @@ import (
 	"unique"
 
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	strictjson "sigs.k8s.io/json"
 	"sigs.k8s.io/yaml"
@@ -308,11 +309,16 @@ func (o *Object) understand(c *checker, apiVersion string, text []byte) (field, 
 	case [2]string{"v1", "Pod"}:
 		o.Spec = podOf(c, typed[corev1.Pod](c, text))
 	case [2]string{"v1", "Namespace"}:
-		typed[corev1.Namespace](c, text)
-		o.Spec = &Namespace{}
+		o.Spec = namespaceOf(c, typed[corev1.Namespace](c, text))
 		o.labelNamespace()
 	case [2]string{"v1", "Node"}:
 		o.Spec = nodeOf(c, typed[corev1.Node](c, text))
+	case [2]string{"v1", "Service"}:
+		o.Spec = serviceOf(c, typed[corev1.Service](c, text))
+	case [2]string{"discovery.k8s.io/v1", "EndpointSlice"}:
+		o.Spec = endpointSliceOf(c, typed[discoveryv1.EndpointSlice](c, text))
+	case [2]string{"networking.k8s.io/v1", "ServiceCIDR"}:
+		o.Spec = serviceCIDROf(c, typed[networkingv1.ServiceCIDR](c, text))
 	case [2]string{"networking.k8s.io/v1", "NetworkPolicy"}:
 		o.Spec = networkPolicyOf(c, typed[networkingv1.NetworkPolicy](c, text))
 	case [2]string{"policy.networking.k8s.io/v1alpha2", "ClusterNetworkPolicy"}:
@@ -320,5 +326,6 @@ func (o *Object) understand(c *checker, apiVersion string, text []byte) (field, 
 	default:
 		o.Spec = Raw(text)
 	}
+	o.Complaints = c.complaints
 	return c.field, c.reason
 }

@@ -44,6 +44,11 @@ func TestNodeConfig(t *testing.T) {
   failSafe: {ingress: [], egress: [{port: 443}, {protocol: UDP, port: 53}]}
   flows: 4096
   flowsPerPort: 100
+  algorithm: maglev
+  removedBackends: reset
+  nodePortAddresses: [192.0.2.0/24]
+  serviceCIDRs: [10.96.0.0/12, "fd96::/108"]
+  noMasquerade: [10.0.0.0/8]
   uplink: {device: eth0, mode: owned}
   ports:
   - {name: left, device: ens1f0, queues: [0,1], addresses: [10.1.0.1/24, "fd01::1/64"], mtu: 9000}
@@ -59,7 +64,10 @@ func TestNodeConfig(t *testing.T) {
 		Uplink:    &Uplink{Device: "eth0", Mode: "owned"},
 
 		NamespaceIsolation: true, FailSafe: FailSafe{Egress: []FailSafePort{{"TCP", 443}, {"UDP", 53}}},
-		Flows: 4096, FlowsPerPort: 100,
+		Flows: 4096, FlowsPerPort: 100, Algorithm: "maglev", RemovedBackends: "reset",
+		NodePortAddresses: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")},
+		ServiceCIDRs:      []netip.Prefix{netip.MustParsePrefix("10.96.0.0/12"), netip.MustParsePrefix("fd96::/108")},
+		NoMasquerade:      []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")},
 		Ports: []Port{
 			{Name: "left", Device: "ens1f0", Queues: []uint32{0, 1}, MTU: 9000,
 				Addresses: []netip.Prefix{netip.MustParsePrefix("10.1.0.1/24"), netip.MustParsePrefix("fd01::1/64")}},
@@ -73,7 +81,7 @@ func TestNodeConfig(t *testing.T) {
 	}
 	defaults := decodeOne(t, nodeConfig("{uplink: {device: eth0}}")).Spec
 	want = &NodeConfig{Offload: true, OnAbsence: "drop", Masquerade: true, Uplink: &Uplink{"eth0", "kernel"},
-		FailSafe: FailSafe{failSafeIngress, failSafeEgress}}
+		FailSafe: FailSafe{failSafeIngress, failSafeEgress}, Algorithm: "random", RemovedBackends: "drain"}
 	if diff := cmp.Diff(want, defaults, compareNetip, compareAddr); diff != "" {
 		t.Errorf("defaults: %s", diff)
 	}
@@ -230,7 +238,7 @@ func checkRefused(t *testing.T, cases []refusal) {
 func TestDocuments(t *testing.T) {
 	text := "# a comment\n---\n" + route("{destination: 10.0.0.0/8, type: blackhole}") + // lines 3 to 6
 		"---\n\n# nothing\n--- \n" + "a: [\n" + // line 11
-		"---\n" + "apiVersion: v1\nkind: Service\nmetadata: {name: s}\nspec: {whatever: 1}\n" + // 13
+		"---\n" + "apiVersion: v1\nkind: Service\nmetadata: {name: s}\nspec: {clusterIP: None}\n" + // 13
 		"--- {apiVersion: v1, kind: Namespace, metadata: {name: n1, labels: {a: b}}}\r\n" + // 17
 		"---\napiVersion: route.openshift.io/v1\nkind: Route\nmetadata: {name: a}\n" + // 19
 		"---\nnull\n---\n" + nodeConfig("{nope: 1}") // 25

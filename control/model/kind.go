@@ -21,6 +21,7 @@ var kinds = []Kind{
 	{"v1", "Service", "services", true},
 	{"discovery.k8s.io/v1", "EndpointSlice", "endpointslices", true},
 	{"networking.k8s.io/v1", "NetworkPolicy", "networkpolicies", true},
+	{"networking.k8s.io/v1", "ServiceCIDR", "servicecidrs", false},
 	{"policy.networking.k8s.io/v1alpha2", "ClusterNetworkPolicy", "clusternetworkpolicies", false},
 }
 

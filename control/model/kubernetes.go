@@ -19,7 +19,8 @@ import (
 // take one path: JSON, the type, what we use of it.
 
 // FromTyped returns the object that a *corev1.Pod, *corev1.Namespace, *corev1.Node, *corev1.Service,
-// *discoveryv1.EndpointSlice or *networkingv1.NetworkPolicy is. It keeps nothing of what it is given.
+// *discoveryv1.EndpointSlice, *networkingv1.NetworkPolicy or *networkingv1.ServiceCIDR is. It keeps nothing of what it
+// is given.
 func FromTyped(typed any) (*Object, *Error) {
 	c := &checker{served: true}
 	kind, meta, spec := understandTyped(c, typed)
@@ -27,7 +28,8 @@ func FromTyped(typed any) (*Object, *Error) {
 		return nil, NewError(Place{}, Key{}, "", fmt.Sprintf("a %T is no object of a known kind", typed))
 	}
 	o := objectOf(kind, meta.GetNamespace(), meta.GetName(), meta.GetLabels(), meta.GetGeneration())
-	if o.Spec = spec; kind == "Namespace" {
+	o.Spec, o.Complaints = spec, c.complaints
+	if kind == "Namespace" {
 		o.labelNamespace()
 	}
 	c.checkNames(o.Key, o.Labels)
@@ -42,24 +44,19 @@ func understandTyped(c *checker, typed any) (kind string, meta metav1.Object, sp
 	case *corev1.Pod:
 		return "Pod", t, podOf(c, t)
 	case *corev1.Namespace:
-		return "Namespace", t, &Namespace{}
+		return "Namespace", t, namespaceOf(c, t)
 	case *corev1.Node:
 		return "Node", t, nodeOf(c, t)
-	// Services: what they are compiled of is to be read here, as a Pod is.
 	case *corev1.Service:
-		return "Service", t, rawOf(c, t)
+		return "Service", t, serviceOf(c, t)
 	case *discoveryv1.EndpointSlice:
-		return "EndpointSlice", t, rawOf(c, t)
+		return "EndpointSlice", t, endpointSliceOf(c, t)
+	case *networkingv1.ServiceCIDR:
+		return "ServiceCIDR", t, serviceCIDROf(c, t)
 	case *networkingv1.NetworkPolicy:
 		return "NetworkPolicy", t, networkPolicyOf(c, t)
 	}
 	return "", nil, nil
-}
-
-func rawOf(c *checker, typed any) Raw {
-	text, err := json.Marshal(typed)
-	c.check(err == nil, "", "%v", err)
-	return text
 }
 
 // typed decodes a document of a kind that is understood into the type of k8s.io/api.

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"go4.org/netipx"
 	corev1 "k8s.io/api/core/v1"
 )
 
@@ -32,6 +33,20 @@ func nodeOf(c *checker, from *corev1.Node) *Node {
 		}
 	}
 	return n
+}
+
+// DataplaneAddress is the dataplane's own address in a node's pod CIDR, the last that an interface may have:
+// "10.244.1.254" of 10.244.1.0/24, "fd00::ffff:ffff:ffff:ffff" of fd00::/64. A CIDR of fewer than eight addresses, of
+// IPv6 sixteen, has none to spare: the result is zero then.
+func DataplaneAddress(cidr netip.Prefix) netip.Addr {
+	last := netipx.PrefixLastIP(cidr)
+	switch bits := cidr.Addr().BitLen() - cidr.Bits(); {
+	case cidr.Addr().Is4() && bits >= 3:
+		return last.Prev()
+	case cidr.Addr().Is6() && bits >= 4:
+		return last
+	}
+	return netip.Addr{}
 }
 
 // NodeAddress is the node's own address in a pod CIDR, the first that an interface may have: "10.244.1.1" of

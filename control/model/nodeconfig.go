@@ -28,6 +28,13 @@ type NodeConfig struct {
 	FailSafe           FailSafe
 	Flows              uint32 // that are tracked at most; 0: 262144
 	FlowsPerPort       uint32 // that one port may have opened at most; 0: a quarter of all
+
+	Algorithm         string         // of Algorithms, for services that say none: "random" when not said
+	RemovedBackends   string         // of Removals, for services that say none: "drain" when not said
+	NodePortAddresses []netip.Prefix // addresses of the node at which node ports are; empty: all
+	// ServiceCIDRs are where services have their addresses; empty: as ServiceCIDR objects say.
+	ServiceCIDRs []netip.Prefix
+	NoMasquerade []netip.Prefix // destinations beside the cluster to which pods keep their addresses
 }
 
 // Uplink is the device that leads to the other nodes.
@@ -89,6 +96,12 @@ type nodeConfigSpec struct {
 	FailSafe           failSafeSpec `json:"failSafe"`
 	Flows              int64        `json:"flows"`
 	FlowsPerPort       int64        `json:"flowsPerPort"`
+
+	Algorithm         string   `json:"algorithm"`
+	RemovedBackends   string   `json:"removedBackends"`
+	NodePortAddresses []string `json:"nodePortAddresses"`
+	ServiceCIDRs      []string `json:"serviceCIDRs"`
+	NoMasquerade      []string `json:"noMasquerade"`
 }
 
 type uplinkSpec struct {
@@ -135,7 +148,23 @@ func (s *nodeConfigSpec) build(c *checker) *NodeConfig {
 		c.within(index("ports", i), func() { n.Ports = append(n.Ports, s.Ports[i].build(c)) })
 	}
 	n.checkPorts(c)
+	s.services(c, n)
 	return n
+}
+
+// services reads what is said of services and of translation.
+func (s *nodeConfigSpec) services(c *checker, n *NodeConfig) {
+	n.Algorithm = c.oneOf("algorithm", s.Algorithm, Algorithms...)
+	n.RemovedBackends = c.oneOf("removedBackends", s.RemovedBackends, Removals...)
+	for i, text := range s.NodePortAddresses {
+		n.NodePortAddresses = append(n.NodePortAddresses, c.prefix(index("nodePortAddresses", i), text))
+	}
+	for i, text := range s.ServiceCIDRs {
+		n.ServiceCIDRs = append(n.ServiceCIDRs, c.serviceCIDR(index("serviceCIDRs", i), text))
+	}
+	for i, text := range s.NoMasquerade {
+		n.NoMasquerade = append(n.NoMasquerade, c.prefix(index("noMasquerade", i), text))
+	}
 }
 
 // flows reads the bounds of what is tracked; 0 is for what holds when nothing is said.

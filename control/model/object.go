@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"maps"
 	"reflect"
+	"slices"
 	"strings"
 )
 
@@ -69,14 +70,17 @@ type Object struct {
 	// UID tells the object from an earlier one of its key, where the source knows: one that was deleted and made again
 	// is another, of which everything is to be said anew. Empty where there is none.
 	UID string
-	// Spec is *NodeConfig, *Route, *Pod, *Namespace, *Node, *Policy for NetworkPolicies and ClusterNetworkPolicies, or
-	// Raw for a kind that nothing is compiled of.
+	// Spec is *NodeConfig, *Route, *Pod, *Namespace, *Node, *Service, *EndpointSlice, *ServiceCIDR, *Policy for
+	// NetworkPolicies and ClusterNetworkPolicies, or Raw for a kind that nothing is compiled of.
 	Spec any
+	// Complaints are what of it does not count, in the order in which it was found.
+	Complaints []Complaint
 }
 
 // Same says whether two objects are equal but for their place and generation: there is nothing to compile then.
 func (o *Object) Same(p *Object) bool {
-	return o.Key == p.Key && maps.Equal(o.Labels, p.Labels) && reflect.DeepEqual(o.Spec, p.Spec)
+	return o.Key == p.Key && maps.Equal(o.Labels, p.Labels) && slices.Equal(o.Complaints, p.Complaints) &&
+		reflect.DeepEqual(o.Spec, p.Spec)
 }
 
 // Raw is an object as JSON, kept for those who can read its kind.

@@ -18,6 +18,9 @@ type Pod struct {
 	Finished    bool   // it ran to its end, and its addresses may be another pod's
 	Addresses   []netip.Addr
 	Ports       []ContainerPort // those with a name
+	Weight      uint16          // as a backend, relative to a service's others; 0: not said
+	// Unready and Terminating are known of pods of documents, where EndpointSlices need not say so.
+	Unready, Terminating bool
 }
 
 // ContainerPort is a port that policies and services may name.
@@ -36,6 +39,13 @@ func podOf(c *checker, from *corev1.Pod) *Pod {
 		Node:        intern(from.Spec.NodeName),
 		HostNetwork: from.Spec.HostNetwork,
 		Finished:    from.Status.Phase == corev1.PodSucceeded || from.Status.Phase == corev1.PodFailed,
+		Weight:      c.weight(from.Annotations),
+	}
+	if !c.served {
+		p.Terminating = from.DeletionTimestamp != nil
+		for _, condition := range from.Status.Conditions {
+			p.Unready = p.Unready || condition.Type == corev1.PodReady && condition.Status == corev1.ConditionFalse
+		}
 	}
 	for i := range from.Status.PodIPs {
 		p.Addresses = append(p.Addresses, c.podAddress(index("status.podIPs", i)+".ip", from.Status.PodIPs[i].IP))

@@ -199,6 +199,7 @@ func (p *pusher) compiled() (again bool) {
 // inForce tells those whose attachments the dataplane has in force.
 func (p *pusher) inForce() {
 	f := p.follower
+	p.tellChecks()
 	p.answer(func(r *request) (bool, error) {
 		if r.epoch == 0 || f.onto < r.epoch {
 			return false, nil

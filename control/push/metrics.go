@@ -61,7 +61,7 @@ func (s *Server) Collect(ch chan<- prometheus.Metric) {
 	for kind, n := range state.objects {
 		gauge(objectsDesc, float64(n), kind)
 	}
-	gauge(refusedDesc, float64(len(said.errors)+len(state.errors)))
+	gauge(refusedDesc, float64(len(said.errors)+len(state.errors)+len(s.refusedElsewhere())))
 	gauge(epochDesc, float64(state.epoch))
 	gauge(ackedDesc, float64(state.acked))
 	gauge(inStepDesc, number(said.inStep))

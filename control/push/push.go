@@ -42,6 +42,10 @@ type Config struct {
 	Settings    func(Settings)        // is told of the node's settings, at first and when they changed; may be nil
 	Pools       func() []*api.Pool    // says where pods' addresses come from, for Status; may be nil
 
+	// HealthChecks is told, once the dataplane has it in force, what load balancers ask of services; may be nil.
+	HealthChecks func([]compile.HealthCheck)
+	Refused      func() []*model.Error // says what else is refused, for Status; may be nil
+
 	// AwaitPods is for how long an attachment waits for its Pod object, so that policies know the pod by its labels
 	// before its first packet. 0: not at all, for a source where there need be no such object.
 	AwaitPods time.Duration

@@ -35,9 +35,10 @@ type pusher struct {
 	delta  *api.Delta     // makes latest of the one before; nil: there is none
 	said   []*model.Error // refusals that the log has
 
-	unborn   unborn     // attachments that the compiler has not, as their pods are not known
-	waiting  []*request // changes of attachments that somebody waits for
-	settings *Settings  // that were told; nil: none yet
+	unborn   unborn                // attachments that the compiler has not, as their pods are not known
+	waiting  []*request            // changes of attachments that somebody waits for
+	settings *Settings             // that were told; nil: none yet
+	checks   []compile.HealthCheck // that were told
 
 	follower *follower // nil: none is connected
 	view     state     // what Status says
@@ -217,7 +218,7 @@ func larger(d *api.Delta, s *api.Snapshot) bool {
 	removed := len(d.GetRemovedRoutes()) + len(d.GetRemovedIdentityPrefixes()) + len(d.GetRemovedIdentities()) +
 		len(d.GetRemovedOrigins()) + len(d.GetRemovedGroups()) + len(d.GetRemovedPolicies()) +
 		len(d.GetRemovedPorts()) + len(d.GetRemovedHostRoutes()) + len(d.GetRemovedPeerSets()) +
-		len(d.GetPeerSetChanges())
+		len(d.GetPeerSetChanges()) + len(d.GetRemovedServices()) + len(d.GetRemovedEgress())
 	if 2*(elements(d.GetSet())+len(d.GetOrigins())+removed) < elements(s)+len(s.GetOrigins()) {
 		return false
 	}
@@ -227,7 +228,7 @@ func larger(d *api.Delta, s *api.Snapshot) bool {
 func elements(s *api.Snapshot) int {
 	return len(s.GetPorts()) + len(s.GetGroups()) + len(s.GetRoutes()) + len(s.GetNeighbors()) +
 		len(s.GetIdentities()) + len(s.GetIdentityPrefixes()) + len(s.GetPolicies()) + len(s.GetHostRoutes()) +
-		len(s.GetPeerSets())
+		len(s.GetPeerSets()) + len(s.GetServices()) + len(s.GetEgress())
 }
 
 // join makes f the follower, in the place of the one there is.

@@ -18,7 +18,8 @@ func (p *pusher) resume(inForce *api.Snapshot) {
 	p.latest, p.delta, p.dirty = nil, nil, true
 	const maxNumber = 1<<28 - 1
 	if !numbered(inForce.Ports, api.MaxPort) || !numbered(inForce.Groups, maxNumber) ||
-		!numbered(inForce.Identities, maxNumber) || !numbered(inForce.PeerSets, maxNumber) {
+		!numbered(inForce.Identities, maxNumber) || !numbered(inForce.PeerSets, maxNumber) ||
+		!numbered(inForce.Services, maxNumber) {
 		p.log.Warn("what the dataplane has in force is not numbered as it should be: ports and flows begin anew",
 			zap.Uint64("epoch", inForce.Epoch))
 		inForce = nil

@@ -43,3 +43,18 @@ func (p *pusher) set() {
 		p.s.cfg.Settings(s)
 	}
 }
+
+// tellChecks tells what load balancers ask of services, when that changed. The latest snapshot is in force.
+func (p *pusher) tellChecks() {
+	checks := p.compiler.HealthChecks()
+	if p.s.cfg.HealthChecks != nil && !slices.Equal(p.checks, checks) {
+		p.checks = checks
+		p.s.cfg.HealthChecks(checks)
+	}
+}
+
+// Healthy says whether a dataplane follows that has taken something: whether services are forwarded.
+func (s *Server) Healthy() bool {
+	follower := s.state.Load().follower
+	return follower != nil && follower.Epoch != 0
+}

@@ -34,7 +34,8 @@ func (s *Server) Status(context.Context, *api.StatusRequest) (*api.StatusReply, 
 		Version: s.cfg.Version, StartedUnixNanoseconds: s.started.UnixNano(),
 		Source: &api.Source{Name: s.cfg.Source.String(), InStep: said.inStep, Trouble: said.trouble},
 		Node:   state.node, Epoch: state.epoch, Failure: state.failure, Objects: map[string]uint32{},
-		Dataplane: state.follower, LastNack: state.lastNack, Refused: refused(said.errors, state.errors),
+		Dataplane: state.follower, LastNack: state.lastNack,
+		Refused: refused(said.errors, state.errors, s.refusedElsewhere()),
 	}
 	if !said.heard.IsZero() {
 		reply.Source.HeardUnixNanoseconds = said.heard.UnixNano()
@@ -47,6 +48,14 @@ func (s *Server) Status(context.Context, *api.StatusRequest) (*api.StatusReply, 
 		reply.Objects[kind] = uint32(n)
 	}
 	return reply, nil
+}
+
+// refusedElsewhere is what neither the source nor the compiler refused.
+func (s *Server) refusedElsewhere() []*model.Error {
+	if s.cfg.Refused == nil {
+		return nil
+	}
+	return s.cfg.Refused()
 }
 
 // refused lists refusals by place and object.

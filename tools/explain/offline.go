@@ -129,7 +129,7 @@ func (d *desired) locateNode(e *end, name string, number int) error {
 	return nil
 }
 
-// nodeAddresses are those that the object says, and the node's own in its pod CIDRs.
+// nodeAddresses are those that the object says, and the node's own and its dataplane's in its pod CIDRs.
 func (d *desired) nodeAddresses(node *model.Object) []netip.Addr {
 	spec := node.Spec.(*model.Node)
 	addresses, cidrs := slices.Clone(spec.Addresses), spec.PodCIDRs
@@ -139,8 +139,10 @@ func (d *desired) nodeAddresses(node *model.Object) []netip.Addr {
 		}
 	}
 	for _, cidr := range cidrs {
-		if a := model.NodeAddress(cidr); a.IsValid() {
-			addresses = append(addresses, a)
+		for _, a := range []netip.Addr{model.NodeAddress(cidr), model.DataplaneAddress(cidr)} {
+			if a.IsValid() {
+				addresses = append(addresses, a)
+			}
 		}
 	}
 	return addresses
@@ -175,6 +177,9 @@ func (d *desired) build(node string, q *question) error {
 	d.settle(&node)
 	objects := make([]*model.Object, 0, len(d.objects))
 	for _, o := range d.objects {
+		if o.Key.Kind == "Service" || o.Key.Kind == "EndpointSlice" {
+			continue // policy judges who answers; that services are whole nobody asks
+		}
 		objects = append(objects, o)
 		d.place(o)
 	}

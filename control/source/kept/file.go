@@ -33,6 +33,7 @@ type object struct {
 	Labels     map[string]string
 	Generation int64
 	Spec       json.RawMessage
+	Complaints []model.Complaint `json:",omitempty"`
 }
 
 // specs makes the Spec of each kind; of the others it is a model.Raw.
@@ -42,6 +43,10 @@ var specs = map[string]func() any{
 	"Pod":        func() any { return new(model.Pod) },
 	"Namespace":  func() any { return new(model.Namespace) },
 	"Node":       func() any { return new(model.Node) },
+
+	"Service":       func() any { return new(model.Service) },
+	"EndpointSlice": func() any { return new(model.EndpointSlice) },
+	"ServiceCIDR":   func() any { return new(model.ServiceCIDR) },
 
 	"NetworkPolicy":        func() any { return new(model.Policy) },
 	"ClusterNetworkPolicy": func() any { return new(model.Policy) },
@@ -55,7 +60,7 @@ func write(path string, list []*model.Object) error {
 		if err != nil {
 			return fmt.Errorf("encode %s: %w", o.Key, err)
 		}
-		d.Objects = append(d.Objects, object{o.Key, o.Place, o.Labels, o.Generation, spec})
+		d.Objects = append(d.Objects, object{o.Key, o.Place, o.Labels, o.Generation, spec, o.Complaints})
 	}
 	text, err := json.Marshal(d)
 	if err != nil {
@@ -116,6 +121,7 @@ func read(path string) ([]*model.Object, error) {
 		}
 		list = append(list, &model.Object{
 			Key: o.Key, Place: o.Place, Labels: o.Labels, Generation: o.Generation, Spec: spec,
+			Complaints: o.Complaints,
 		})
 	}
 	return list, nil

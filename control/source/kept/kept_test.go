@@ -122,7 +122,14 @@ func TestEveryKind(t *testing.T) {
 			Ports: []model.ContainerPort{{Name: "http", Protocol: "TCP", Port: 80}}}},
 		{Key: model.Key{Kind: "Namespace", Name: "x"}, Spec: &model.Namespace{}},
 		{Key: model.Key{Kind: "Node", Name: "n"}, Spec: &model.Node{Addresses: []netip.Addr{address}}},
-		{Key: model.Key{Kind: "Service", Namespace: "x", Name: "s"}, Spec: model.Raw(`{"a":1}`)},
+		{Key: model.Key{Kind: "Deployment.apps", Namespace: "x", Name: "s"}, Spec: model.Raw(`{"a":1}`)},
+		{Key: model.Key{Kind: "Service", Namespace: "x", Name: "s"}, Complaints: []model.Complaint{{Field: "a", Reason: "b"}},
+			Spec: &model.Service{Fronted: true, Addresses: []netip.Addr{netip.MustParseAddr("10.96.0.1")},
+				Selector: model.Selector{{Key: "app", Values: []string{"web"}}}}},
+		{Key: model.Key{Kind: "EndpointSlice", Namespace: "x", Name: "s"}, Spec: &model.EndpointSlice{Service: "s",
+			Endpoints: []model.Endpoint{{Address: netip.MustParseAddr("10.9.0.1"), Ready: true}}}},
+		{Key: model.Key{Kind: "ServiceCIDR", Name: "s"}, Spec: &model.ServiceCIDR{
+			Prefixes: []netip.Prefix{netip.MustParsePrefix("10.96.0.0/12")}}},
 		{Key: model.Key{Kind: "NetworkPolicy", Namespace: "x", Name: "p"}, Spec: &model.Policy{
 			Tier: model.TierNamespace, Egress: true, Staged: true,
 			Subject: model.Peer{Namespace: "x",

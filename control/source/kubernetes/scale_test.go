@@ -46,7 +46,7 @@ func (c crowd) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 var kinds = map[string]string{"nodes": "Node", "pods": "Pod", "routes": "Route", "nodeconfigs": "NodeConfig",
-	"namespaces": "Namespace", "services": "Service", "endpointslices": "EndpointSlice",
+	"namespaces": "Namespace", "services": "Service", "endpointslices": "EndpointSlice", "servicecidrs": "ServiceCIDR",
 	"networkpolicies": "NetworkPolicy", "clusternetworkpolicies": "ClusterNetworkPolicy"}
 
 // ballast is what real objects have, and is not kept.

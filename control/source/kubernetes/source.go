@@ -10,7 +10,7 @@
 //
 //	get, list, watch  namespaces, pods, nodes, services                        (core)
 //	get, list, watch  endpointslices                                           (discovery.k8s.io)
-//	get, list, watch  networkpolicies                                          (networking.k8s.io)
+//	get, list, watch  networkpolicies, servicecidrs                            (networking.k8s.io)
 //	get, list, watch  clusternetworkpolicies                                   (policy.networking.k8s.io)
 //	get, list, watch  nodeconfigs, routes                                      (viaduct.dev)
 //	patch             nodeconfigs/status, routes/status                        (viaduct.dev)

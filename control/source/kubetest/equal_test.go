@@ -51,6 +51,10 @@ func TestEqualsDirectory(t *testing.T) {
 	if len(want.Policies) != 2 || !want.Policies[1].Staged || want.PeerSets[0].Identities == nil {
 		t.Errorf("policies %v of %v", want.Policies, want.PeerSets)
 	}
+	if len(want.Services) != 4 || len(want.Services[1].Frontends) != 4 || len(want.Services[1].Backends) != 3 ||
+		len(want.Egress) != 1 {
+		t.Errorf("services %v, egress %v", want.Services, want.Egress)
+	}
 	if !proto.Equal(want, got) {
 		t.Errorf("files give\n%v\nand the API server\n%v", want, got)
 	}
