@@ -84,9 +84,17 @@ func attachment(a lease.Attachment) *compile.Attachment {
 	return &compile.Attachment{
 		Port: a.Port, Device: a.Device, IfIndex: a.IfIndex, MAC: a.MAC, Direct: a.Direct, Addresses: a.Addresses,
 		PodNamespace: a.PodNamespace, PodName: a.PodName, PodUID: a.PodUID,
-		Egress:  compile.Rate{BitsPerSecond: a.Bandwidth.EgressRate, BurstBits: a.Bandwidth.EgressBurst},
-		Ingress: compile.Rate{BitsPerSecond: a.Bandwidth.IngressRate, BurstBits: a.Bandwidth.IngressBurst},
+		Egress:    compile.Rate{BitsPerSecond: a.Bandwidth.EgressRate, BurstBits: a.Bandwidth.EgressBurst},
+		Ingress:   compile.Rate{BitsPerSecond: a.Bandwidth.IngressRate, BurstBits: a.Bandwidth.IngressBurst},
+		HostPorts: hostPorts(a.HostPorts),
 	}
+}
+
+func hostPorts(list []lease.HostPort) (ports []compile.HostPort) {
+	for _, p := range list {
+		ports = append(ports, compile.HostPort(p))
+	}
+	return ports
 }
 
 // queues is the number of the dataplane's workers: a device with an XDP hook has a queue for each.
