@@ -11,7 +11,8 @@ import (
 
 // What is made up is taken by control to the last object.
 func TestEverythingCompiles(t *testing.T) {
-	size := Size{Nodes: 300, Namespaces: 50, Pods: 700, Routes: 600}
+	size := Size{Nodes: 300, Namespaces: 50, Pods: 700, Routes: 600,
+		Services: Services{Count: 20, Endpoints: 3}}
 	if err := size.Validate(); err != nil {
 		t.Fatal(err)
 	}
