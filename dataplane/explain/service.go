@@ -78,15 +78,18 @@ type frontend struct {
 }
 
 // find looks for the frontend that a flow goes to, nil where it goes to none. One with an address goes before one of all
-// addresses of the node, and a service's before a pod's host port, as of several the kind says.
+// addresses of the node, and of these a pod's host port before a node port.
 func find(s *controlapi.Snapshot, a *Asked) *frontend {
 	var best *frontend
-	var beside bool // an address of services that has not the port
+	var beside bool // a cluster address, which has not the port
 	rank := func(f *controlapi.Frontend) int {
-		if len(f.GetAddress()) > 0 {
-			return int(f.GetKind())
+		switch {
+		case len(f.GetAddress()) > 0:
+			return 0
+		case f.GetKind() == controlapi.Frontend_KIND_HOST_PORT:
+			return 1
 		}
-		return int(f.GetKind()) + len(controlapi.Frontend_Kind_name)
+		return 2
 	}
 	for _, service := range s.GetServices() {
 		if service.GetIpv6() != a.Dst.Is6() {
@@ -97,13 +100,13 @@ func find(s *controlapi.Snapshot, a *Asked) *frontend {
 				continue
 			}
 			same := packet.IPProto(service.GetProtocol()) == a.Proto && f.GetPort() == uint32(a.Port)
-			beside = beside || !same && !a.ToNode
+			beside = beside || !same && f.GetKind() == controlapi.Frontend_KIND_CLUSTER_IP
 			if same && (best == nil || rank(f) < rank(best.frontend)) {
 				best = &frontend{service, f}
 			}
 		}
 	}
-	if best == nil && beside && Ports(a.Proto) {
+	if best == nil && beside && (Ports(a.Proto) || a.Proto == packet.ProtoICMP || a.Proto == packet.ProtoICMPv6) {
 		return &frontend{}
 	}
 	return best
@@ -132,7 +135,7 @@ func within(list []*controlapi.Prefix, a netip.Addr) bool {
 // String is "service default/web:http, its node-port".
 func (f *frontend) String() string {
 	if f.service == nil {
-		return "an address of services, none of which has the port"
+		return "an address of services alone, none of which has the port"
 	}
 	kind := strings.ReplaceAll(lower(f.frontend.GetKind().String(), "KIND_"), "_", "-")
 	text := fmt.Sprintf("service %s, its %s", f.service.GetName(), kind)

@@ -27,6 +27,7 @@ func services() *controlapi.Snapshot {
 				{Kind: controlapi.Frontend_KIND_LOAD_BALANCER, Address: bytes("203.0.113.1"), Port: 80,
 					Sources: []*controlapi.Prefix{prefix("198.51.100.0", 24)}},
 				{Kind: controlapi.Frontend_KIND_NODE_PORT, Port: 30080, LocalOnly: true},
+				{Kind: controlapi.Frontend_KIND_NODE_PORT, Port: 30081},
 			}, Backends: []*controlapi.Backend{
 				{Address: bytes("10.244.1.1"), Port: 8080, Weight: 1, Cluster: true},
 				{Address: bytes("10.244.1.2"), Port: 8080, Weight: 1, Cluster: true, Local: true},
@@ -35,7 +36,8 @@ func services() *controlapi.Snapshot {
 			{Id: 2, Name: "shop/none", Protocol: tcp, Frontends: []*controlapi.Frontend{
 				{Kind: controlapi.Frontend_KIND_CLUSTER_IP, Address: bytes("10.96.0.11"), Port: 80}}},
 			{Id: 3, Name: "hostport", Protocol: tcp, Frontends: []*controlapi.Frontend{
-				{Kind: controlapi.Frontend_KIND_HOST_PORT, Port: 30080}, {Kind: controlapi.Frontend_KIND_HOST_PORT, Port: 81},
+				{Kind: controlapi.Frontend_KIND_HOST_PORT, Port: 30080, Address: bytes("192.0.2.9")},
+				{Kind: controlapi.Frontend_KIND_HOST_PORT, Port: 30081}, {Kind: controlapi.Frontend_KIND_HOST_PORT, Port: 81},
 			}, Backends: []*controlapi.Backend{
 				{Address: bytes("10.244.1.9"), Port: 80, Weight: 1, Cluster: true, Local: true}}},
 			{Id: 4, Name: "shop/far", Protocol: tcp, Frontends: []*controlapi.Frontend{
@@ -67,7 +69,10 @@ func TestTo(t *testing.T) {
 		{"192.0.2.1", 30080, true, true, "", "shop/web", "allow  [10.244.1.1 allow 10.244.1.2 allow]"},
 		{"192.0.2.1", 30080, false, false, "", "", "allow  []"},
 		{"192.0.2.1", 22, false, true, "", "", "allow  []"},
-		{"192.168.0.1", 30080, false, true, "", "hostport", "allow  [10.244.1.9 allow]"},
+		{"192.168.0.1", 30080, false, true, "", "", "allow  []"}, // no node port is at that address
+		{"192.0.2.9", 30080, false, true, "", "hostport", "allow  [10.244.1.9 allow]"},
+		{"192.0.2.1", 30081, false, true, "", "hostport", "allow  [10.244.1.9 allow]"},
+		{"203.0.113.2", 81, false, false, "", "", "allow  []"},
 		{"192.0.2.1", 81, false, true, "", "hostport", "allow  [10.244.1.9 allow]"},
 		{"203.0.113.2", 80, false, false, "", "shop/far", "deny service_no_local []"},
 		{"203.0.113.2", 80, true, false, "", "shop/far", "allow  [10.244.2.1 allow]"},

@@ -144,7 +144,7 @@ func (fake) Explain(_ context.Context, r *api.ExplainRequest) (*api.ExplainReply
 		reply.Service, reply.Steps[1] = "shop/web:http", "to 10.96.0.10: service shop/web:http, its cluster-ip"
 		if r.Port == 81 {
 			reply = &api.ExplainReply{Verdict: "deny", Reason: "service_refused", Steps: append(reply.Steps[:1:1],
-				"to 10.96.0.10: an address of services, none of which has the port", "nobody answers")}
+				"to 10.96.0.10: an address of services alone, none of which has the port", "nobody answers")}
 		} else {
 			reply.Backends = []*api.ExplainedBackend{{Address: "10.0.0.2", Port: 8080, Verdict: "allow", Rule: reply.Rule}}
 		}
