@@ -134,11 +134,13 @@ func TestHostPorts(t *testing.T) {
 	if got := fmt.Sprint(Known(r.store)[0].HostPorts); got != "[{invalid IP 80 8080 tcp} {192.0.2.1 53 53 udp}]" {
 		t.Errorf("the compiler is told of %s", got)
 	}
-	_, err = r.client.Check(t.Context(), &attach.CheckRequest{Key: request(1).Key, HostPorts: []*attach.HostPort{dns, web}})
+	_, err = r.client.Check(t.Context(), &attach.CheckRequest{
+		Key: request(1).Key, HostPorts: []*attach.HostPort{dns, web}})
 	r.wants("check in another order", err, codes.OK)
 	_, err = r.client.Check(t.Context(), &attach.CheckRequest{Key: request(1).Key})
 	r.wants("check without host ports", err, codes.FailedPrecondition)
-	if err == nil || !strings.Contains(err.Error(), "the host ports are 80/tcp to 8080, 192.0.2.1:53/udp to 53, not none") {
+	const differ = "the host ports are 80/tcp to 8080, 192.0.2.1:53/udp to 53, not none"
+	if err == nil || !strings.Contains(err.Error(), differ) {
 		t.Errorf("%v", err)
 	}
 	_, err = r.client.Add(t.Context(), of(2, port(80, 80, "tcp", "192.0.2.9")))

@@ -13,8 +13,8 @@ import (
 	"time"
 )
 
-// Versions of the records. Another one is refused: what it says may not be understood, and may not be lost. A record has
-// the first that can say what it says.
+// Versions of the records. Another one is refused: what it says may not be understood, and may not be lost. A record
+// has the first that can say what it says.
 const (
 	version      = 1
 	versionPorts = 2 // with hostPorts

@@ -52,7 +52,8 @@ func TestRecord(t *testing.T) {
 func TestBadRecords(t *testing.T) {
 	base := `"version":1,"network":"n","container":"c","interface":"i","port":"p"`
 	for _, text := range []string{
-		``, `null`, `[]`, `{}`, `{"version":1}`, `{"version":0}`, `{"version":2,"port":"p"}`, `{"version":3,"port":"p"}`, `{` + base,
+		``, `null`, `[]`, `{}`, `{"version":1}`, `{"version":0}`, `{"version":2,"port":"p"}`,
+		`{"version":3,"port":"p"}`, `{` + base,
 		`{` + base + `,"other":1}`, `{` + base + `} {}`, `{` + base + `,"mac":"1"}`, `{` + base + `,"created":"now"}`,
 		`{` + base + `,"addresses":[{}]}`, `{` + base + `,"addresses":[{"address":"10.0.0.1"}]}`,
 		`{` + base + `,"delegated":true,"addresses":[{"address":"10.0.0.1","pool":"10.0.0.0/8"}]}`,

@@ -23,8 +23,8 @@ type Asked struct {
 	ToNode   bool   // Dst is an address of the node at which node ports, and host ports of all addresses, are
 }
 
-// To explains a flow to where it is addressed. One that is a service's of the snapshot is explained for each backend that
-// may be chosen, as judge says of that: it may be where one of them may be reached.
+// To explains a flow to where it is addressed. One that is a service's of the snapshot is explained for each backend
+// that may be chosen, as judge says of that: it may be where one of them may be reached.
 func To(s *controlapi.Snapshot, a *Asked, judge func(dst netip.Addr, port uint16) *api.ExplainReply) *api.ExplainReply {
 	found := find(s, a)
 	direct := judge(a.Dst, a.Port)
@@ -77,8 +77,8 @@ type frontend struct {
 	frontend *controlapi.Frontend
 }
 
-// find looks for the frontend that a flow goes to, nil where it goes to none. One with an address goes before one of all
-// addresses of the node, and of these a pod's host port before a node port.
+// find looks for the frontend that a flow goes to, nil where it goes to none. One with an address goes before one of
+// all addresses of the node, and of these a pod's host port before a node port.
 func find(s *controlapi.Snapshot, a *Asked) *frontend {
 	var best *frontend
 	var beside bool // a cluster address, which has not the port

@@ -83,7 +83,7 @@ func (s Services) Objects() iter.Seq[Object] {
 	}
 }
 
-// MeasuredObjects are those of the measured service, which takes traffic at a port and leads it to the same of a server.
+// MeasuredObjects are those of the measured service, which takes traffic at a port and leads it to a server's same one.
 func (s Services) MeasuredObjects(node string, server netip.AddrPort) []Object {
 	i := s.Measured()
 	return []Object{service(i, s.Address(i), server.Port()), slice(i, server.Port(), []any{endpoint(server.Addr(), node)})}

@@ -17,8 +17,8 @@ import (
 	"github.com/viaduct-net/viaduct/perf/rig"
 )
 
-// Balanced is a subject that joins two ends, the generator and the sink of a rig, of which the generator reaches the sink
-// by the address of a service, among many others.
+// Balanced is a subject that joins two ends, the generator and the sink of a rig, of which the generator reaches the
+// sink by the address of a service, among many others.
 type Balanced struct {
 	Subject
 	services cluster.Services
@@ -30,9 +30,9 @@ type Balanced struct {
 // BalancedNames are the subjects that NewBalanced takes.
 func BalancedNames() []string { return []string{"trunk", "nft-map", "nft"} }
 
-// NewBalanced makes a subject with services: viaduct by its trunk; or the kernel's forwarding between two veth pairs, and
-// nftables before it: one map from address, protocol and port to a chain for each service, as kube-proxy in its mode
-// nftables (nft-map), or one rule for each service, as kube-proxy in its mode iptables (nft).
+// NewBalanced makes a subject with services: viaduct by its trunk; or the kernel's forwarding between two veth pairs,
+// and nftables before it: one map from address, protocol and port to a chain for each service, as kube-proxy in its
+// mode nftables (nft-map), or one rule for each service, as kube-proxy in its mode iptables (nft).
 func NewBalanced(name string, p Programs, services cluster.Services) (*Balanced, error) {
 	switch name {
 	case "trunk":

@@ -21,8 +21,8 @@ import (
 	"github.com/viaduct-net/viaduct/perf/rig"
 )
 
-// Services is what services cost between two pods of a node, of which one reaches the other by the address of a service,
-// among many others.
+// Services is what services cost between two pods of a node, of which one reaches the other by the address of a
+// service, among many others.
 type Services struct {
 	Subjects []string // names as in peer.BalancedNames; ratios are of the first to each other one
 	peer.Programs
@@ -130,8 +130,8 @@ func (s *Services) Run(ctx context.Context, doc *report.Document) error {
 	return nil
 }
 
-const serviceNote = "services: each with --endpoints endpoints, but for the measured one in the middle, which has one. " +
-	"connect: from the SYN until its answer, by connect(2). change: of one endpoint; of viaduct from the write of its " +
+const serviceNote = "services: each with --endpoints endpoints, but for the measured one in the middle, which has " +
+	"one. connect: from the SYN until its answer, by connect(2). change: of one endpoint; of viaduct from the write of its " +
 	"EndpointSlice until the tables have it, of nftables the time of nft -f with its service's chain, without whatever " +
 	"would tell it. memory: Pss of each process when all is in force"
 
@@ -198,8 +198,8 @@ func (v *serviceVisits) trial(ctx context.Context, r *rig.Rig, _ peer.Subject) (
 	}, nil
 }
 
-// timedVisits makes one short connection after the other for a while, after a few that do not count, and returns how long
-// each took to be made, and all of them together.
+// timedVisits makes one short connection after the other for a while, after a few that do not count, and returns how
+// long each took to be made, and all of them together.
 func timedVisits(ctx context.Context, to netip.Addr, d time.Duration) ([]time.Duration, time.Duration, error) {
 	const unmeasured = 100
 	var connects []time.Duration

@@ -23,9 +23,7 @@ func TestServiceManifests(t *testing.T) {
 func TestVisitsOfWhoAnswers(t *testing.T) {
 	n := kernelNetwork(t)
 	n.from = n.left
-	for _, host := range []pod{{Namespace: n.right}, {Namespace: n.middle}} {
-		n.pods = append(n.pods, host)
-	}
+	n.pods = []pod{{Namespace: n.right}, {Namespace: n.middle}}
 	for _, to := range []netip.Addr{wide4, wide6} {
 		if _, err := n.visit("TCP", netip.AddrPortFrom(to, httpTarget)); err == nil {
 			t.Errorf("%s answers before anybody listens", to)

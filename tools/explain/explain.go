@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package explain is "viaduct explain": what policy says of a flow that would begin, and why; of one for a service, what
-// it says of each backend. A running dataplane is asked, or manifests are judged offline by the same tables.
+// Package explain is "viaduct explain": what policy says of a flow that would begin, and why; of one for a service,
+// what it says of each backend. A running dataplane is asked, or manifests are judged offline by the same tables.
 //
 // command.go is the CLI, end.go the ends of the flow as people name them, online.go and offline.go who is asked,
 // answer.go what is printed.

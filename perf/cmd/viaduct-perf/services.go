@@ -26,8 +26,8 @@ largest number of services to the smallest.
 
 Subjects:
   trunk    viaduct-cni, viaduct-control and viaduct-dataplane, one worker; a directory of Services and EndpointSlices
-  nft-map  two veth pairs and IP forwarding, and nftables before it: a map from address, protocol and port to a chain for
-           each service, as kube-proxy in its mode nftables
+  nft-map  two veth pairs and IP forwarding, and nftables before it: a map from address, protocol and port to a chain
+           for each service, as kube-proxy in its mode nftables
   nft      the same with a rule for each service, as kube-proxy in its mode iptables has
 The service that is measured has one endpoint and stands in the middle.`)
 	f := c.Flags()
