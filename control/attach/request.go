@@ -134,8 +134,7 @@ func (r *reader) hostPorts(list []*attach.HostPort) (ports []lease.HostPort) {
 		host, container := q.GetHostPort(), q.GetContainerPort()
 		r.check(host-1 < math.MaxUint16, field+".host_port", "%d is not a port", host)
 		r.check(container-1 < math.MaxUint16, field+".container_port", "%d is not a port", container)
-		r.check(slices.Contains([]string{"tcp", "udp", "sctp"}, q.GetProtocol()), field+".protocol",
-			"%.64q is not tcp, udp or sctp", q.GetProtocol())
+		r.check(protocols[q.GetProtocol()] != 0, field+".protocol", "%.64q is not tcp, udp or sctp", q.GetProtocol())
 		ports = append(ports, lease.HostPort{
 			HostIP: address, HostPort: uint16(host), ContainerPort: uint16(container), Protocol: q.GetProtocol()})
 	}

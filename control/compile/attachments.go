@@ -27,17 +27,7 @@ type Attachment struct {
 	// PodUID is what the runtime calls the pod, empty where it does not say. Nothing is compiled of it.
 	PodUID          string
 	Egress, Ingress Rate // out of the pod, and into it
-	// HostPorts lead from the node to the pod. No two attachments have one.
-	HostPorts []HostPort
-}
-
-// HostPort leads from a port of the node to one of a pod.
-type HostPort struct {
-	// HostIP is an address of the node; the unspecified one of a family: every one of that; the zero one: every one. Of a
-	// family that the pod has no address of it leads nowhere.
-	HostIP                  netip.Addr
-	HostPort, ContainerPort uint16
-	Protocol                string // "tcp", "udp" or "sctp"
+	HostPorts       []HostPort
 }
 
 // Rate bounds one direction.
