@@ -131,7 +131,8 @@ func TestHostPorts(t *testing.T) {
 	web, dns := port(80, 8080, "tcp", ""), port(53, 53, "udp", "192.0.2.1")
 	_, err := r.client.Add(t.Context(), of(1, web, dns))
 	r.wants("add", err, codes.OK)
-	if got := fmt.Sprint(Known(r.store)[0].HostPorts); got != "[{invalid IP 80 8080 PROTOCOL_TCP} {192.0.2.1 53 53 PROTOCOL_UDP}]" {
+	const compiled = "[{invalid IP 80 8080 PROTOCOL_TCP} {192.0.2.1 53 53 PROTOCOL_UDP}]"
+	if got := fmt.Sprint(Known(r.store)[0].HostPorts); got != compiled {
 		t.Errorf("the compiler is told of %s", got)
 	}
 	_, err = r.client.Check(t.Context(), &attach.CheckRequest{

@@ -37,8 +37,8 @@ func isNamed(policy, name string) bool {
 	return name == "" || policy == name || strings.HasSuffix(policy, " "+name)
 }
 
-// Explain says what the policies in force say of a flow that would begin: both ends' policies, wherever they are, and of
-// one for a service those of each backend.
+// Explain says what the policies in force say of a flow that would begin: both ends' policies, wherever they are, and
+// of one for a service those of each backend.
 func (f *Forwarder) Explain(r *api.ExplainRequest) (*api.ExplainReply, error) {
 	t := f.tables.Load()
 	var ends [2]packet.Addr

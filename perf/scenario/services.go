@@ -131,9 +131,9 @@ func (s *Services) Run(ctx context.Context, doc *report.Document) error {
 }
 
 const serviceNote = "services: each with --endpoints endpoints, but for the measured one in the middle, which has " +
-	"one. connect: from the SYN until its answer, by connect(2). change: of one endpoint; of viaduct from the write of its " +
-	"EndpointSlice until the tables have it, of nftables the time of nft -f with its service's chain, without whatever " +
-	"would tell it. memory: Pss of each process when all is in force"
+	"one. connect: from the SYN until its answer, by connect(2). change: of one endpoint; of viaduct from the write of " +
+	"its EndpointSlice until the tables have it, of nftables the time of nft -f with its service's chain, without " +
+	"whatever would tell it. memory: Pss of each process when all is in force"
 
 // once takes all measures of one subject with one number of services.
 func (s *Services) once(ctx context.Context, name string, count int) ([]Sample, error) {
