@@ -188,7 +188,7 @@ func (d *desired) build(node string, q *question) error {
 	var err error
 	d.snapshot, errs, err = compile.Once(objects, compile.Node{Name: node, Sole: sole})
 	if err == nil {
-		err = manifests.Refused(errs)
+		err = manifests.Refused(slices.DeleteFunc(errs, ofService))
 	}
 	if err != nil {
 		return fmt.Errorf("manifests in %s: %w", d.dir, err)
@@ -208,6 +208,10 @@ func (d *desired) build(node string, q *question) error {
 	}
 	return q.namePort()
 }
+
+// ofService: what is wrong with a service alone. It is in force without that, or not at all, and policy is what it is:
+// of manifests from elsewhere services have no address yet.
+func ofService(e *model.Error) bool { return e.Key.Kind == "Service" || e.Key.Kind == "EndpointSlice" }
 
 // settle gives a node to manifests that have none: policy is judged as on the nodes of the two ends.
 func (d *desired) settle(node *string) {
