@@ -142,7 +142,7 @@ func (a *attachment) ask(ctx context.Context) (*plan, error) {
 		Key: a.key, Netns: a.sandbox.path, NetnsDevice: a.sandbox.device, NetnsInode: a.sandbox.inode,
 		PodNamespace: a.wanted.pod.namespace, PodName: a.wanted.pod.name, PodUid: a.wanted.pod.uid,
 		Device: a.names.device, Ifindex: uint32(device.Attrs().Index), Mac: a.mac(), Attach: a.wanted.attach,
-		Bandwidth: a.wanted.bandwidth, Delegated: a.config.delegated(),
+		Bandwidth: a.wanted.bandwidth, Delegated: a.config.delegated(), HostPorts: a.wanted.hostPorts,
 	}
 	for _, address := range a.wanted.addresses {
 		request.Addresses = append(request.Addresses, address.String())

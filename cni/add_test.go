@@ -167,6 +167,7 @@ func TestWhatIsAskedReachesControl(t *testing.T) {
 		Device: result.Interfaces[0].Name, Mac: []byte{0x0a, 0, 0, 0, 0, 0x77}, Attach: attach.Attach_ATTACH_DIRECT,
 		Addresses: []string{"10.244.1.77", "fd00:10:244:1::77"},
 		Bandwidth: &attach.Bandwidth{IngressRate: 1000, IngressBurst: 2000, EgressRate: 3000, EgressBurst: 4000},
+		HostPorts: []*attach.HostPort{{HostPort: 80, ContainerPort: 8080, Protocol: "tcp"}},
 	}
 	var st unix.Stat_t
 	r.ok(unix.Stat(p.runtime.NetNS, &st))

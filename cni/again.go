@@ -80,7 +80,7 @@ func (a *attachment) recall(ctx context.Context, index int) (*plan, error) {
 	if !a.config.delegated() {
 		return a.ask(ctx)
 	}
-	reply, err := a.control.Check(ctx, &attach.CheckRequest{Key: a.key})
+	reply, err := a.control.Check(ctx, &attach.CheckRequest{Key: a.key, HostPorts: a.wanted.hostPorts})
 	if err = answered("viaduct-control does not answer for the interface", err); code(err) == errDiffers {
 		return nil, nil
 	}

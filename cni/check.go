@@ -41,7 +41,7 @@ func check(ctx context.Context, args *skel.CmdArgs) error {
 			return a.config.ipamError(err)
 		}
 	}
-	reply, err := a.control.Check(ctx, &attach.CheckRequest{Key: a.key})
+	reply, err := a.control.Check(ctx, &attach.CheckRequest{Key: a.key, HostPorts: a.wanted.hostPorts})
 	if err != nil {
 		return answered("viaduct-control: the interface is not in force", err)
 	}

@@ -21,7 +21,7 @@ import (
 )
 
 // config is the network configuration as it comes by standard input. Keys that are not here are other plugins' or
-// other versions'; runtimeConfig.portMappings is for the portmap plugin behind this one.
+// other versions'.
 type config struct {
 	types.PluginConf
 	// Of a GC; apart from PluginConf's, so that a list that is missing is told from an empty one.
@@ -30,7 +30,8 @@ type config struct {
 	Attach        string          `json:"attach"`
 	RuntimeConfig struct {
 		preferences
-		Bandwidth bandwidth `json:"bandwidth"`
+		Bandwidth    bandwidth     `json:"bandwidth"`
+		PortMappings []portMapping `json:"portMappings"`
 	} `json:"runtimeConfig"`
 	Args struct {
 		CNI preferences `json:"cni"`
@@ -82,6 +83,7 @@ type wanted struct {
 	addresses []netip.Addr
 	mac       net.HardwareAddr // nil: none in particular
 	bandwidth *attach.Bandwidth
+	hostPorts []*attach.HostPort
 	pod       podName
 }
 
@@ -110,6 +112,9 @@ func (c *config) wants(args *skel.CmdArgs) (*wanted, error) {
 	}
 	if err == nil {
 		w.bandwidth, err = c.RuntimeConfig.Bandwidth.bound()
+	}
+	if err == nil {
+		w.hostPorts, err = hostPorts(c.RuntimeConfig.PortMappings)
 	}
 	return w, err
 }

@@ -17,7 +17,7 @@ import (
 // Codes of our own; the specification leaves those from 100 on to plugins.
 const (
 	errExhausted = 100 // no address or port number is free
-	errTaken     = 101 // the address that was asked for is another's
+	errTaken     = 101 // the address or host port that was asked for is another's
 	errDiffers   = 102 // CHECK: something is not as ADD left it
 	errForeign   = 103 // the host has a device of the name that is not ours
 )

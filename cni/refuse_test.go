@@ -35,6 +35,11 @@ func (r *rig) configuration(more string) string {
 	return fmt.Sprintf(`{"cniVersion": "1.1.0", "name": "net", "type": "viaduct-cni", "runDir": %q%s}`, r.runDir, more)
 }
 
+// mapped is a configuration with one port mapping, or with what ends one and begins the next between.
+func (r *rig) mapped(mapping string) string {
+	return r.configuration(`, "runtimeConfig": {"portMappings": [{` + mapping + `}]}`)
+}
+
 func TestMalformedConfigurations(t *testing.T) {
 	r := node(t)
 	p := r.pod("one")
@@ -84,6 +89,17 @@ func TestMalformedConfigurations(t *testing.T) {
 		r.configuration(`, "runtimeConfig": {"bandwidth": {"egressRate": -5}}`):                            7,
 		r.configuration(`, "runtimeConfig": {"bandwidth": {"egressRate": 5, "egressBurst": 34359738360}}`): 7,
 		r.configuration(`, "runtimeConfig": {"bandwidth": {"egressRate": 1e40}}`):                          6,
+		r.configuration(`, "runtimeConfig": {"portMappings": {}}`):                                         6,
+		r.configuration(`, "runtimeConfig": {"portMappings": [{"hostPort": "80"}]}`):                       6,
+		r.mapped(`"hostPort": -1, "containerPort": 80`):                                                    7,
+		r.mapped(`"hostPort": 65536, "containerPort": 80`):                                                 7,
+		r.mapped(`"hostPort": 80`):                                                                         7,
+		r.mapped(`"hostPort": 80, "containerPort": 65536`):                                                 7,
+		r.mapped(`"hostPort": 80, "containerPort": 80, "protocol": "icmp"`):                                7,
+		r.mapped(`"hostPort": 80, "containerPort": 80, "hostIP": "node-a"`):                                7,
+		r.mapped(`"hostPort": 80, "containerPort": 80, "hostIP": "224.0.0.1"`):                             7,
+		r.mapped(`"hostPort": 80, "containerPort": 80, "hostIP": "fe80::1%eth0"`):                          7,
+		r.mapped(`"hostPort": 80, "containerPort": 80}, {"hostPort": 80, "containerPort": 81`):             7,
 	} {
 		if out, err := r.run(environment(p), stdin); err == nil || err.Code != want {
 			t.Errorf("%.200s:\n%s, want code %d", stdin, out, want)

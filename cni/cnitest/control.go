@@ -187,6 +187,10 @@ func (c *Control) Check(ctx context.Context, r *attach.CheckRequest) (*attach.Ad
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if l := c.leases[id(r.Key)]; l != nil {
+		same := func(a, b *attach.HostPort) bool { return proto.Equal(a, b) }
+		if !slices.EqualFunc(l.request.HostPorts, r.HostPorts, same) {
+			return nil, status.Errorf(codes.FailedPrecondition, "other host ports of %s", r.Key.GetContainer())
+		}
 		return l.reply, nil
 	}
 	return nil, status.Errorf(codes.NotFound, "there is no attachment %s of %s", r.Key.GetInterface(),

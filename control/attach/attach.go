@@ -17,6 +17,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/viaduct-net/viaduct/control/api"
 	"github.com/viaduct-net/viaduct/control/compile"
 	"github.com/viaduct-net/viaduct/control/lease"
 	"github.com/viaduct-net/viaduct/control/push"
@@ -84,9 +85,23 @@ func attachment(a lease.Attachment) *compile.Attachment {
 	return &compile.Attachment{
 		Port: a.Port, Device: a.Device, IfIndex: a.IfIndex, MAC: a.MAC, Direct: a.Direct, Addresses: a.Addresses,
 		PodNamespace: a.PodNamespace, PodName: a.PodName, PodUID: a.PodUID,
-		Egress:  compile.Rate{BitsPerSecond: a.Bandwidth.EgressRate, BurstBits: a.Bandwidth.EgressBurst},
-		Ingress: compile.Rate{BitsPerSecond: a.Bandwidth.IngressRate, BurstBits: a.Bandwidth.IngressBurst},
+		Egress:    compile.Rate{BitsPerSecond: a.Bandwidth.EgressRate, BurstBits: a.Bandwidth.EgressBurst},
+		Ingress:   compile.Rate{BitsPerSecond: a.Bandwidth.IngressRate, BurstBits: a.Bandwidth.IngressBurst},
+		HostPorts: hostPorts(a.HostPorts),
 	}
+}
+
+func hostPorts(list []lease.HostPort) (ports []compile.HostPort) {
+	for _, p := range list {
+		ports = append(ports, compile.HostPort{
+			HostIP: p.HostIP, HostPort: p.HostPort, ContainerPort: p.ContainerPort, Protocol: protocols[p.Protocol]})
+	}
+	return ports
+}
+
+// protocols are those of host ports, by their names.
+var protocols = map[string]api.Protocol{
+	"tcp": api.Protocol_PROTOCOL_TCP, "udp": api.Protocol_PROTOCOL_UDP, "sctp": api.Protocol_PROTOCOL_SCTP,
 }
 
 // queues is the number of the dataplane's workers: a device with an XDP hook has a queue for each.

@@ -116,6 +116,59 @@ func TestRefusals(t *testing.T) {
 	r.wants("add without an address", err, codes.ResourceExhausted)
 }
 
+// TestHostPorts: a host port is one pod's, and CHECK says which ones an attachment has.
+func TestHostPorts(t *testing.T) {
+	r := start(t, t.TempDir(), 0)
+	r.follow()
+	of := func(i int, ports ...*attach.HostPort) *attach.AddRequest {
+		q := request(i)
+		q.HostPorts = ports
+		return q
+	}
+	port := func(host, container uint32, protocol, ip string) *attach.HostPort {
+		return &attach.HostPort{HostIp: ip, HostPort: host, ContainerPort: container, Protocol: protocol}
+	}
+	web, dns := port(80, 8080, "tcp", ""), port(53, 53, "udp", "192.0.2.1")
+	_, err := r.client.Add(t.Context(), of(1, web, dns))
+	r.wants("add", err, codes.OK)
+	const compiled = "[{invalid IP 80 8080 PROTOCOL_TCP} {192.0.2.1 53 53 PROTOCOL_UDP}]"
+	if got := fmt.Sprint(Known(r.store)[0].HostPorts); got != compiled {
+		t.Errorf("the compiler is told of %s", got)
+	}
+	_, err = r.client.Check(t.Context(), &attach.CheckRequest{
+		Key: request(1).Key, HostPorts: []*attach.HostPort{dns, web}})
+	r.wants("check in another order", err, codes.OK)
+	_, err = r.client.Check(t.Context(), &attach.CheckRequest{Key: request(1).Key})
+	r.wants("check without host ports", err, codes.FailedPrecondition)
+	const differ = "the host ports are 80/tcp to 8080, 192.0.2.1:53/udp to 53, not none"
+	if err == nil || !strings.Contains(err.Error(), differ) {
+		t.Errorf("%v", err)
+	}
+	_, err = r.client.Add(t.Context(), of(2, port(80, 80, "tcp", "192.0.2.9")))
+	r.wants("another's", err, codes.AlreadyExists)
+	if err == nil || !strings.Contains(err.Error(), "pod default/pod-1") {
+		t.Errorf("%v", err)
+	}
+	for name, q := range map[string]*attach.AddRequest{
+		"no host port":      of(3, port(0, 80, "tcp", "")),
+		"no such host port": of(3, port(1<<16, 80, "tcp", "")),
+		"no container port": of(3, port(81, 0, "tcp", "")),
+		"no protocol":       of(3, port(81, 80, "", "")),
+		"no address":        of(3, port(81, 80, "tcp", "x")),
+		"two destinations":  of(3, port(81, 80, "tcp", ""), port(81, 81, "tcp", "")),
+	} {
+		_, err := r.client.Add(t.Context(), q)
+		r.wants(name, err, codes.InvalidArgument)
+	}
+	if n := r.store.Len(); n != 1 {
+		t.Errorf("%d attachments are left", n)
+	}
+	_, err = r.client.Add(t.Context(), of(1, dns))
+	r.wants("in other words", err, codes.OK)
+	_, err = r.client.Add(t.Context(), of(2, web))
+	r.wants("what it had is free", err, codes.OK)
+}
+
 // TestNextOfItsName: a pod that is attached while the one before of its name is removed keeps its port, whoever of the
 // two gets it.
 func TestNextOfItsName(t *testing.T) {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -22,7 +23,7 @@ import (
 func (s *Service) Check(_ context.Context, q *attach.CheckRequest) (reply *attach.AddReply, err error) {
 	defer s.metrics.observe("check", time.Now(), &err)
 	var r reader
-	key := r.key(q.GetKey())
+	key, ports := r.key(q.GetKey()), r.hostPorts(q.GetHostPorts())
 	if r.err != nil {
 		return nil, coded(r.err)
 	}
@@ -40,7 +41,22 @@ func (s *Service) Check(_ context.Context, q *attach.CheckRequest) (reply *attac
 	if err := s.hooked(a); err != nil {
 		return nil, status.Error(codes.FailedPrecondition, err.Error())
 	}
+	if !slices.Equal(a.HostPorts, ports) {
+		return nil, status.Errorf(codes.FailedPrecondition, "the host ports are %s, not %s", said(a.HostPorts), said(ports))
+	}
 	return s.reply(a), nil
+}
+
+// said lists host ports and where they lead.
+func said(ports []lease.HostPort) string {
+	if len(ports) == 0 {
+		return "none"
+	}
+	var list []string
+	for _, p := range ports {
+		list = append(list, fmt.Sprintf("%s to %d", p, p.ContainerPort))
+	}
+	return strings.Join(list, ", ")
 }
 
 // hooked says what is wrong with the hook at the attachment's device.

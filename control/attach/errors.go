@@ -27,6 +27,7 @@ func codeOf(err error) codes.Code {
 		request   *requestError
 		exhausted *lease.ExhaustedError
 		taken     *lease.TakenError
+		port      *lease.PortTakenError
 		outside   *lease.OutsideError
 		away      *push.AwayError
 		closed    *push.ClosedError
@@ -39,7 +40,7 @@ func codeOf(err error) codes.Code {
 		return codes.InvalidArgument
 	case errors.As(err, &exhausted), errors.As(err, &numbers):
 		return codes.ResourceExhausted
-	case errors.As(err, &taken):
+	case errors.As(err, &taken), errors.As(err, &port):
 		return codes.AlreadyExists
 	case errors.As(err, &closed):
 		return codes.FailedPrecondition

@@ -4,6 +4,7 @@ package attach
 
 import (
 	"fmt"
+	"math"
 	"net/netip"
 	"path/filepath"
 	"slices"
@@ -20,7 +21,8 @@ const (
 	maxIdentifier = 253
 	maxInterface  = 15
 	maxPath       = 4096
-	maxAddresses  = 16 // of them
+	maxAddresses  = 16   // of them
+	maxHostPorts  = 4096 // of them
 )
 
 // DevicePrefix begins the name of every device that is ours to sweep.
@@ -60,6 +62,7 @@ func (r *reader) add(q *attach.AddRequest) (a lease.Attachment, asked []netip.Ad
 		Device: q.GetDevice(), IfIndex: q.GetIfindex(), MAC: slices.Clone(q.GetMac()),
 		Direct:    q.GetAttach() == attach.Attach_ATTACH_DIRECT,
 		Delegated: q.GetDelegated(), Bandwidth: r.bandwidth(q.GetBandwidth()),
+		HostPorts: r.hostPorts(q.GetHostPorts()),
 	}
 	r.check(filepath.IsAbs(a.Netns) && len(a.Netns) <= maxPath && printable(a.Netns), "netns",
 		"%.64q is not the path of a namespace", a.Netns)
@@ -114,6 +117,35 @@ func (r *reader) bandwidth(b *attach.Bandwidth) lease.Bandwidth {
 		IngressRate: b.GetIngressRate(), IngressBurst: b.GetIngressBurst(),
 		EgressRate: b.GetEgressRate(), EgressBurst: b.GetEgressBurst(),
 	}
+}
+
+// hostPorts reads them in order, each once.
+func (r *reader) hostPorts(list []*attach.HostPort) (ports []lease.HostPort) {
+	r.check(len(list) <= maxHostPorts, "host_ports", "%d, and %d is the most", len(list), maxHostPorts)
+	for i, q := range list[:min(len(list), maxHostPorts)] {
+		field := fmt.Sprintf("host_ports[%d]", i)
+		var address netip.Addr
+		if text := q.GetHostIp(); text != "" {
+			var err error
+			address, err = netip.ParseAddr(text)
+			r.check(err == nil && address.Zone() == "" && !address.Is4In6() && !address.IsMulticast(), field+".host_ip",
+				"%.64q is not an address of a node", text)
+		}
+		host, container := q.GetHostPort(), q.GetContainerPort()
+		r.check(host-1 < math.MaxUint16, field+".host_port", "%d is not a port", host)
+		r.check(container-1 < math.MaxUint16, field+".container_port", "%d is not a port", container)
+		r.check(protocols[q.GetProtocol()] != 0, field+".protocol", "%.64q is not tcp, udp or sctp", q.GetProtocol())
+		ports = append(ports, lease.HostPort{
+			HostIP: address, HostPort: uint16(host), ContainerPort: uint16(container), Protocol: q.GetProtocol()})
+	}
+	slices.SortFunc(ports, lease.HostPort.Compare)
+	ports = slices.Compact(ports)
+	for i := 1; i < len(ports); i++ {
+		a, b := ports[i-1], ports[i]
+		b.ContainerPort = a.ContainerPort
+		r.check(a != b, "host_ports", "%s leads to two ports of the pod", a)
+	}
+	return ports
 }
 
 // identifier is what CNI lets be a container's identifier or a network's name.

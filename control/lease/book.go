@@ -23,6 +23,7 @@ func newEntry(a Attachment, asked []netip.Addr) *entry {
 	if len(e.MAC) == 0 {
 		e.MAC = nil
 	}
+	e.HostPorts = portsInOrder(e.HostPorts)
 	return e
 }
 
@@ -50,6 +51,9 @@ func (b *book) add(a Attachment, asked []netip.Addr, now time.Time) (added *entr
 		return before, false, nil
 	}
 	if err := b.address(e, before); err != nil {
+		return nil, false, err
+	}
+	if err := b.mayTake(e, before); err != nil {
 		return nil, false, err
 	}
 	e.Port, e.Created = b.portName(e, before), now.Round(0).UTC()

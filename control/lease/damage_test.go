@@ -105,7 +105,7 @@ func TestNotOurs(t *testing.T) {
 	refused(t, path, "invalid database")
 	tests := []struct{ bucket, key, value, want string }{
 		{"about", "format", "2", `format is "2"`},
-		{"entries", "n\x00c\x00i", `{"version": 2}`, "version 2"},
+		{"entries", "n\x00c\x00i", `{"version": 3}`, "version 3"},
 		{"entries", "n\x00c\x00i", `{`, "unexpected EOF"},
 		{"entries", "n\x00d\x00i", `{"version":1,"network":"n","container":"c","interface":"i","port":"p"}`, "n/c/i"},
 		{"given", "12345678", "10.0.0.256", "10.0.0.256"},

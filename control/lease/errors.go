@@ -40,6 +40,21 @@ type TakenError struct {
 
 func (e *TakenError) Error() string { return fmt.Sprintf("lease: %s is leased to %s", e.Address, e.By) }
 
+// PortTakenError says that a host port is another attachment's.
+type PortTakenError struct {
+	Port HostPort // that was asked for
+	By   Key
+	Pod  string // "default/web", whose it is; empty: not known
+}
+
+func (e *PortTakenError) Error() string {
+	by := e.By.String()
+	if e.Pod != "" {
+		by = fmt.Sprintf("pod %s (%s)", e.Pod, by)
+	}
+	return fmt.Sprintf("lease: host port %s is taken by %s", e.Port, by)
+}
+
 // OutsideError says that an address that was asked for is never leased: it is in no pool, excluded, a network's or a
 // broadcast address, or the node's own.
 type OutsideError struct{ Address netip.Addr }

@@ -5,8 +5,8 @@
 //
 // Addresses are one space, whatever pools there are: a lease is of an address, not of a pool, so that pools may go,
 // come back and overlap. The order of the files is that of an attachment's way to disk: store.go takes what is asked,
-// writer.go gathers what is asked at the same time into one transaction, book.go and address.go decide, space.go and
-// pool.go find addresses, record.go and disk.go write, view.go shows what is on disk.
+// writer.go gathers what is asked at the same time into one transaction, book.go, address.go and hostport.go decide,
+// space.go and pool.go find addresses, record.go and disk.go write, view.go shows what is on disk.
 package lease
 
 import (
@@ -38,6 +38,14 @@ func (k Key) valid() bool {
 // Zeros are no bound.
 type Bandwidth struct{ IngressRate, IngressBurst, EgressRate, EgressBurst uint64 }
 
+// HostPort leads from a port of the node to one of the pod.
+type HostPort struct {
+	// HostIP is an address of the node; the unspecified one of a family: every one of that; the zero one: every one.
+	HostIP                  netip.Addr
+	HostPort, ContainerPort uint16
+	Protocol                string // "tcp", "udp" or "sctp"
+}
+
 // Attachment is an interface of a pod, and its port. Port, Addresses and Created are the store's to say, the rest is
 // whoever's that adds it.
 type Attachment struct {
@@ -58,12 +66,14 @@ type Attachment struct {
 	Addresses               []netip.Addr // leased or delegated, IPv4 first
 	Delegated               bool         // the addresses come from elsewhere and are not leased
 	Bandwidth               Bandwidth
+	HostPorts               []HostPort // ordered, each once
 	Created                 time.Time
 }
 
 // clone shares nothing with a.
 func (a Attachment) clone() Attachment {
 	a.MAC, a.Addresses = slices.Clone(a.MAC), slices.Clone(a.Addresses)
+	a.HostPorts = slices.Clone(a.HostPorts)
 	return a
 }
 

@@ -13,8 +13,12 @@ import (
 	"time"
 )
 
-// version is that of the records. Another one is refused: what it says may not be understood, and may not be lost.
-const version = 1
+// Versions of the records. Another one is refused: what it says may not be understood, and may not be lost. A record
+// has the first that can say what it says.
+const (
+	version      = 1
+	versionPorts = 2 // with hostPorts
+)
 
 // record is an entry on disk, as JSON.
 type record struct {
@@ -37,6 +41,7 @@ type record struct {
 	Addresses    []leased     `json:"addresses,omitempty"`
 	Asked        []netip.Addr `json:"asked,omitempty"`
 	Bandwidth    bandwidth    `json:"bandwidth,omitzero"`
+	HostPorts    []hostPort   `json:"hostPorts,omitempty"`
 	Created      time.Time    `json:"created"`
 }
 
@@ -50,6 +55,13 @@ type bandwidth struct {
 	IngressBurst uint64 `json:"ingressBurst,omitempty"`
 	EgressRate   uint64 `json:"egressRate,omitempty"`
 	EgressBurst  uint64 `json:"egressBurst,omitempty"`
+}
+
+type hostPort struct {
+	HostIP        netip.Addr `json:"hostIP,omitzero"`
+	HostPort      uint16     `json:"hostPort"`
+	ContainerPort uint16     `json:"containerPort"`
+	Protocol      string     `json:"protocol"`
 }
 
 func encode(e *entry) ([]byte, error) {
@@ -67,6 +79,9 @@ func encode(e *entry) ([]byte, error) {
 		}
 		r.Addresses = append(r.Addresses, l)
 	}
+	for _, p := range e.HostPorts {
+		r.Version, r.HostPorts = versionPorts, append(r.HostPorts, hostPort(p))
+	}
 	return json.Marshal(r)
 }
 
@@ -77,8 +92,9 @@ func decode(data []byte) (*entry, error) {
 	decoder.DisallowUnknownFields()
 	err := decoder.Decode(&r)
 	switch {
-	case r.Version != version && (err == nil || r.Version != 0): // before what is wrong for this version
-		return nil, fmt.Errorf("a record of version %d, not %d", r.Version, version)
+	case (r.Version < version || r.Version > versionPorts) && (err == nil || r.Version != 0):
+		// Before what is wrong for these versions.
+		return nil, fmt.Errorf("a record of version %d, not %d or %d", r.Version, version, versionPorts)
 	case err != nil:
 		return nil, err
 	case len(bytes.TrimSpace(data[decoder.InputOffset():])) > 0:
@@ -108,7 +124,22 @@ func (r *record) entry() (*entry, error) {
 		}
 		e.MAC = mac
 	}
-	return e, r.addresses(e)
+	return e, errors.Join(r.addresses(e), r.hostPorts(e))
+}
+
+func (r *record) hostPorts(e *entry) error {
+	if (len(r.HostPorts) > 0) != (r.Version == versionPorts) {
+		return fmt.Errorf("%d host ports in a record of version %d", len(r.HostPorts), r.Version)
+	}
+	for _, p := range r.HostPorts {
+		if p.HostPort == 0 || p.ContainerPort == 0 || p.HostIP.Zone() != "" || p.HostIP.Is4In6() ||
+			!slices.Contains([]string{"tcp", "udp", "sctp"}, p.Protocol) {
+			return fmt.Errorf("host port %s to %d", HostPort(p), p.ContainerPort)
+		}
+		e.HostPorts = append(e.HostPorts, HostPort(p))
+	}
+	e.HostPorts = portsInOrder(e.HostPorts)
+	return nil
 }
 
 func (r *record) addresses(e *entry) error {

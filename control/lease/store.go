@@ -68,8 +68,8 @@ func (s *Store) Configure(pools, excluded []netip.Prefix) {
 // Of each family that has pools it is given one address; of a family of which addresses are asked for, those and no
 // others. Of a delegated attachment the asked addresses are all that it has, whatever the pools are.
 //
-// Errors: ErrNoPools, ErrKey, ErrClosed, *ExhaustedError, *OutsideError, *TakenError (of delegated addresses too), or
-// one of the disk. Nothing has changed then.
+// Errors: ErrNoPools, ErrKey, ErrClosed, *ExhaustedError, *OutsideError, *TakenError (of delegated addresses too),
+// *PortTakenError, or one of the disk. Nothing has changed then.
 func (s *Store) Add(a Attachment, asked []netip.Addr) (added Attachment, created bool, err error) {
 	var e *entry
 	now := s.now()

@@ -3331,6 +3331,11 @@ type ExplainReply struct {
 	StagedVerdict string `protobuf:"bytes,5,opt,name=staged_verdict,json=stagedVerdict,proto3" json:"staged_verdict,omitempty"`
 	StagedRule    string `protobuf:"bytes,6,opt,name=staged_rule,json=stagedRule,proto3" json:"staged_rule,omitempty"`
 	Epoch         uint64 `protobuf:"varint,7,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	// "default/web:http", where the destination is one's; empty: no service's. The flow may be where one of the backends
+	// may be reached.
+	Service string `protobuf:"bytes,8,opt,name=service,proto3" json:"service,omitempty"`
+	// Those that may be chosen, ordered by address and port.
+	Backends      []*ExplainedBackend `protobuf:"bytes,9,rep,name=backends,proto3" json:"backends,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3414,6 +3419,98 @@ func (x *ExplainReply) GetEpoch() uint64 {
 	return 0
 }
 
+func (x *ExplainReply) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *ExplainReply) GetBackends() []*ExplainedBackend {
+	if x != nil {
+		return x.Backends
+	}
+	return nil
+}
+
+// ExplainedBackend says what policy says of a flow's way to a backend.
+type ExplainedBackend struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Address string                 `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
+	Port    uint32                 `protobuf:"varint,2,opt,name=port,proto3" json:"port,omitempty"`
+	// As of ExplainReply.
+	Verdict       string `protobuf:"bytes,3,opt,name=verdict,proto3" json:"verdict,omitempty"`
+	Reason        string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	Rule          string `protobuf:"bytes,5,opt,name=rule,proto3" json:"rule,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExplainedBackend) Reset() {
+	*x = ExplainedBackend{}
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExplainedBackend) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExplainedBackend) ProtoMessage() {}
+
+func (x *ExplainedBackend) ProtoReflect() protoreflect.Message {
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExplainedBackend.ProtoReflect.Descriptor instead.
+func (*ExplainedBackend) Descriptor() ([]byte, []int) {
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{40}
+}
+
+func (x *ExplainedBackend) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *ExplainedBackend) GetPort() uint32 {
+	if x != nil {
+		return x.Port
+	}
+	return 0
+}
+
+func (x *ExplainedBackend) GetVerdict() string {
+	if x != nil {
+		return x.Verdict
+	}
+	return ""
+}
+
+func (x *ExplainedBackend) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *ExplainedBackend) GetRule() string {
+	if x != nil {
+		return x.Rule
+	}
+	return ""
+}
+
 type NeighborsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Name of a port; empty: all.
@@ -3424,7 +3521,7 @@ type NeighborsRequest struct {
 
 func (x *NeighborsRequest) Reset() {
 	*x = NeighborsRequest{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[40]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3436,7 +3533,7 @@ func (x *NeighborsRequest) String() string {
 func (*NeighborsRequest) ProtoMessage() {}
 
 func (x *NeighborsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[40]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3449,7 +3546,7 @@ func (x *NeighborsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NeighborsRequest.ProtoReflect.Descriptor instead.
 func (*NeighborsRequest) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{40}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *NeighborsRequest) GetPort() string {
@@ -3468,7 +3565,7 @@ type NeighborsReply struct {
 
 func (x *NeighborsReply) Reset() {
 	*x = NeighborsReply{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[41]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3480,7 +3577,7 @@ func (x *NeighborsReply) String() string {
 func (*NeighborsReply) ProtoMessage() {}
 
 func (x *NeighborsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[41]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3493,7 +3590,7 @@ func (x *NeighborsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NeighborsReply.ProtoReflect.Descriptor instead.
 func (*NeighborsReply) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{41}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *NeighborsReply) GetNeighbors() []*Neighbor {
@@ -3522,7 +3619,7 @@ type Neighbor struct {
 
 func (x *Neighbor) Reset() {
 	*x = Neighbor{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[42]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3534,7 +3631,7 @@ func (x *Neighbor) String() string {
 func (*Neighbor) ProtoMessage() {}
 
 func (x *Neighbor) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[42]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3547,7 +3644,7 @@ func (x *Neighbor) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Neighbor.ProtoReflect.Descriptor instead.
 func (*Neighbor) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{42}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *Neighbor) GetPort() string {
@@ -3602,7 +3699,7 @@ type LedgerRequest struct {
 
 func (x *LedgerRequest) Reset() {
 	*x = LedgerRequest{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[43]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3614,7 +3711,7 @@ func (x *LedgerRequest) String() string {
 func (*LedgerRequest) ProtoMessage() {}
 
 func (x *LedgerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[43]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3627,7 +3724,7 @@ func (x *LedgerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LedgerRequest.ProtoReflect.Descriptor instead.
 func (*LedgerRequest) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{43}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *LedgerRequest) GetPort() string {
@@ -3654,7 +3751,7 @@ type LedgerReply struct {
 
 func (x *LedgerReply) Reset() {
 	*x = LedgerReply{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[44]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3666,7 +3763,7 @@ func (x *LedgerReply) String() string {
 func (*LedgerReply) ProtoMessage() {}
 
 func (x *LedgerReply) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[44]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3679,7 +3776,7 @@ func (x *LedgerReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LedgerReply.ProtoReflect.Descriptor instead.
 func (*LedgerReply) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{44}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *LedgerReply) GetEpoch() uint64 {
@@ -3752,7 +3849,7 @@ type PortLedger struct {
 
 func (x *PortLedger) Reset() {
 	*x = PortLedger{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[45]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3764,7 +3861,7 @@ func (x *PortLedger) String() string {
 func (*PortLedger) ProtoMessage() {}
 
 func (x *PortLedger) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[45]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3777,7 +3874,7 @@ func (x *PortLedger) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortLedger.ProtoReflect.Descriptor instead.
 func (*PortLedger) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{45}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *PortLedger) GetId() uint32 {
@@ -3908,7 +4005,7 @@ type ReasonCount struct {
 
 func (x *ReasonCount) Reset() {
 	*x = ReasonCount{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[46]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3920,7 +4017,7 @@ func (x *ReasonCount) String() string {
 func (*ReasonCount) ProtoMessage() {}
 
 func (x *ReasonCount) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[46]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3933,7 +4030,7 @@ func (x *ReasonCount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReasonCount.ProtoReflect.Descriptor instead.
 func (*ReasonCount) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{46}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *ReasonCount) GetReason() string {
@@ -3980,7 +4077,7 @@ type SocketStatistics struct {
 
 func (x *SocketStatistics) Reset() {
 	*x = SocketStatistics{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[47]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3992,7 +4089,7 @@ func (x *SocketStatistics) String() string {
 func (*SocketStatistics) ProtoMessage() {}
 
 func (x *SocketStatistics) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[47]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4005,7 +4102,7 @@ func (x *SocketStatistics) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SocketStatistics.ProtoReflect.Descriptor instead.
 func (*SocketStatistics) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{47}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *SocketStatistics) GetRxDropped() uint64 {
@@ -4334,7 +4431,7 @@ const file_dataplane_api_dataplane_proto_rawDesc = "" +
 	"\x06source\x18\x01 \x01(\tR\x06source\x12 \n" +
 	"\vdestination\x18\x02 \x01(\tR\vdestination\x12\x1a\n" +
 	"\bprotocol\x18\x03 \x01(\tR\bprotocol\x12\x12\n" +
-	"\x04port\x18\x04 \x01(\rR\x04port\"\xc8\x01\n" +
+	"\x04port\x18\x04 \x01(\rR\x04port\"\xa6\x02\n" +
 	"\fExplainReply\x12\x18\n" +
 	"\averdict\x18\x01 \x01(\tR\averdict\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x12\n" +
@@ -4343,7 +4440,15 @@ const file_dataplane_api_dataplane_proto_rawDesc = "" +
 	"\x0estaged_verdict\x18\x05 \x01(\tR\rstagedVerdict\x12\x1f\n" +
 	"\vstaged_rule\x18\x06 \x01(\tR\n" +
 	"stagedRule\x12\x14\n" +
-	"\x05epoch\x18\a \x01(\x04R\x05epoch\"&\n" +
+	"\x05epoch\x18\a \x01(\x04R\x05epoch\x12\x18\n" +
+	"\aservice\x18\b \x01(\tR\aservice\x12B\n" +
+	"\bbackends\x18\t \x03(\v2&.viaduct.dataplane.v1.ExplainedBackendR\bbackends\"\x86\x01\n" +
+	"\x10ExplainedBackend\x12\x18\n" +
+	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x12\n" +
+	"\x04port\x18\x02 \x01(\rR\x04port\x12\x18\n" +
+	"\averdict\x18\x03 \x01(\tR\averdict\x12\x16\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\x12\x12\n" +
+	"\x04rule\x18\x05 \x01(\tR\x04rule\"&\n" +
 	"\x10NeighborsRequest\x12\x12\n" +
 	"\x04port\x18\x01 \x01(\tR\x04port\"N\n" +
 	"\x0eNeighborsReply\x12<\n" +
@@ -4434,7 +4539,7 @@ func file_dataplane_api_dataplane_proto_rawDescGZIP() []byte {
 }
 
 var file_dataplane_api_dataplane_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_dataplane_api_dataplane_proto_msgTypes = make([]protoimpl.MessageInfo, 49)
+var file_dataplane_api_dataplane_proto_msgTypes = make([]protoimpl.MessageInfo, 50)
 var file_dataplane_api_dataplane_proto_goTypes = []any{
 	(PortState)(0),            // 0: viaduct.dataplane.v1.PortState
 	(*StatusRequest)(nil),     // 1: viaduct.dataplane.v1.StatusRequest
@@ -4477,15 +4582,16 @@ var file_dataplane_api_dataplane_proto_goTypes = []any{
 	(*Denial)(nil),            // 38: viaduct.dataplane.v1.Denial
 	(*ExplainRequest)(nil),    // 39: viaduct.dataplane.v1.ExplainRequest
 	(*ExplainReply)(nil),      // 40: viaduct.dataplane.v1.ExplainReply
-	(*NeighborsRequest)(nil),  // 41: viaduct.dataplane.v1.NeighborsRequest
-	(*NeighborsReply)(nil),    // 42: viaduct.dataplane.v1.NeighborsReply
-	(*Neighbor)(nil),          // 43: viaduct.dataplane.v1.Neighbor
-	(*LedgerRequest)(nil),     // 44: viaduct.dataplane.v1.LedgerRequest
-	(*LedgerReply)(nil),       // 45: viaduct.dataplane.v1.LedgerReply
-	(*PortLedger)(nil),        // 46: viaduct.dataplane.v1.PortLedger
-	(*ReasonCount)(nil),       // 47: viaduct.dataplane.v1.ReasonCount
-	(*SocketStatistics)(nil),  // 48: viaduct.dataplane.v1.SocketStatistics
-	nil,                       // 49: viaduct.dataplane.v1.PortLedger.HookEntry
+	(*ExplainedBackend)(nil),  // 41: viaduct.dataplane.v1.ExplainedBackend
+	(*NeighborsRequest)(nil),  // 42: viaduct.dataplane.v1.NeighborsRequest
+	(*NeighborsReply)(nil),    // 43: viaduct.dataplane.v1.NeighborsReply
+	(*Neighbor)(nil),          // 44: viaduct.dataplane.v1.Neighbor
+	(*LedgerRequest)(nil),     // 45: viaduct.dataplane.v1.LedgerRequest
+	(*LedgerReply)(nil),       // 46: viaduct.dataplane.v1.LedgerReply
+	(*PortLedger)(nil),        // 47: viaduct.dataplane.v1.PortLedger
+	(*ReasonCount)(nil),       // 48: viaduct.dataplane.v1.ReasonCount
+	(*SocketStatistics)(nil),  // 49: viaduct.dataplane.v1.SocketStatistics
+	nil,                       // 50: viaduct.dataplane.v1.PortLedger.HookEntry
 }
 var file_dataplane_api_dataplane_proto_depIdxs = []int32{
 	6,  // 0: viaduct.dataplane.v1.StatusReply.last_nack:type_name -> viaduct.dataplane.v1.Refusal
@@ -4512,39 +4618,40 @@ var file_dataplane_api_dataplane_proto_depIdxs = []int32{
 	34, // 21: viaduct.dataplane.v1.Service.frontends:type_name -> viaduct.dataplane.v1.Frontend
 	35, // 22: viaduct.dataplane.v1.Service.backends:type_name -> viaduct.dataplane.v1.Backend
 	38, // 23: viaduct.dataplane.v1.DenialsReply.denials:type_name -> viaduct.dataplane.v1.Denial
-	43, // 24: viaduct.dataplane.v1.NeighborsReply.neighbors:type_name -> viaduct.dataplane.v1.Neighbor
-	46, // 25: viaduct.dataplane.v1.LedgerReply.ports:type_name -> viaduct.dataplane.v1.PortLedger
-	46, // 26: viaduct.dataplane.v1.LedgerReply.total:type_name -> viaduct.dataplane.v1.PortLedger
-	47, // 27: viaduct.dataplane.v1.PortLedger.reasons:type_name -> viaduct.dataplane.v1.ReasonCount
-	48, // 28: viaduct.dataplane.v1.PortLedger.sockets:type_name -> viaduct.dataplane.v1.SocketStatistics
-	49, // 29: viaduct.dataplane.v1.PortLedger.hook:type_name -> viaduct.dataplane.v1.PortLedger.HookEntry
-	1,  // 30: viaduct.dataplane.v1.Dataplane.Status:input_type -> viaduct.dataplane.v1.StatusRequest
-	9,  // 31: viaduct.dataplane.v1.Dataplane.Ports:input_type -> viaduct.dataplane.v1.PortsRequest
-	15, // 32: viaduct.dataplane.v1.Dataplane.Routes:input_type -> viaduct.dataplane.v1.RoutesRequest
-	41, // 33: viaduct.dataplane.v1.Dataplane.Neighbors:input_type -> viaduct.dataplane.v1.NeighborsRequest
-	19, // 34: viaduct.dataplane.v1.Dataplane.Identities:input_type -> viaduct.dataplane.v1.IdentitiesRequest
-	23, // 35: viaduct.dataplane.v1.Dataplane.Policies:input_type -> viaduct.dataplane.v1.PoliciesRequest
-	31, // 36: viaduct.dataplane.v1.Dataplane.Services:input_type -> viaduct.dataplane.v1.ServicesRequest
-	27, // 37: viaduct.dataplane.v1.Dataplane.Flows:input_type -> viaduct.dataplane.v1.FlowsRequest
-	39, // 38: viaduct.dataplane.v1.Dataplane.Explain:input_type -> viaduct.dataplane.v1.ExplainRequest
-	36, // 39: viaduct.dataplane.v1.Dataplane.Denials:input_type -> viaduct.dataplane.v1.DenialsRequest
-	44, // 40: viaduct.dataplane.v1.Dataplane.Ledger:input_type -> viaduct.dataplane.v1.LedgerRequest
-	2,  // 41: viaduct.dataplane.v1.Dataplane.Status:output_type -> viaduct.dataplane.v1.StatusReply
-	10, // 42: viaduct.dataplane.v1.Dataplane.Ports:output_type -> viaduct.dataplane.v1.PortsReply
-	16, // 43: viaduct.dataplane.v1.Dataplane.Routes:output_type -> viaduct.dataplane.v1.RoutesReply
-	42, // 44: viaduct.dataplane.v1.Dataplane.Neighbors:output_type -> viaduct.dataplane.v1.NeighborsReply
-	20, // 45: viaduct.dataplane.v1.Dataplane.Identities:output_type -> viaduct.dataplane.v1.IdentitiesReply
-	24, // 46: viaduct.dataplane.v1.Dataplane.Policies:output_type -> viaduct.dataplane.v1.PoliciesReply
-	32, // 47: viaduct.dataplane.v1.Dataplane.Services:output_type -> viaduct.dataplane.v1.ServicesReply
-	28, // 48: viaduct.dataplane.v1.Dataplane.Flows:output_type -> viaduct.dataplane.v1.FlowsReply
-	40, // 49: viaduct.dataplane.v1.Dataplane.Explain:output_type -> viaduct.dataplane.v1.ExplainReply
-	37, // 50: viaduct.dataplane.v1.Dataplane.Denials:output_type -> viaduct.dataplane.v1.DenialsReply
-	45, // 51: viaduct.dataplane.v1.Dataplane.Ledger:output_type -> viaduct.dataplane.v1.LedgerReply
-	41, // [41:52] is the sub-list for method output_type
-	30, // [30:41] is the sub-list for method input_type
-	30, // [30:30] is the sub-list for extension type_name
-	30, // [30:30] is the sub-list for extension extendee
-	0,  // [0:30] is the sub-list for field type_name
+	41, // 24: viaduct.dataplane.v1.ExplainReply.backends:type_name -> viaduct.dataplane.v1.ExplainedBackend
+	44, // 25: viaduct.dataplane.v1.NeighborsReply.neighbors:type_name -> viaduct.dataplane.v1.Neighbor
+	47, // 26: viaduct.dataplane.v1.LedgerReply.ports:type_name -> viaduct.dataplane.v1.PortLedger
+	47, // 27: viaduct.dataplane.v1.LedgerReply.total:type_name -> viaduct.dataplane.v1.PortLedger
+	48, // 28: viaduct.dataplane.v1.PortLedger.reasons:type_name -> viaduct.dataplane.v1.ReasonCount
+	49, // 29: viaduct.dataplane.v1.PortLedger.sockets:type_name -> viaduct.dataplane.v1.SocketStatistics
+	50, // 30: viaduct.dataplane.v1.PortLedger.hook:type_name -> viaduct.dataplane.v1.PortLedger.HookEntry
+	1,  // 31: viaduct.dataplane.v1.Dataplane.Status:input_type -> viaduct.dataplane.v1.StatusRequest
+	9,  // 32: viaduct.dataplane.v1.Dataplane.Ports:input_type -> viaduct.dataplane.v1.PortsRequest
+	15, // 33: viaduct.dataplane.v1.Dataplane.Routes:input_type -> viaduct.dataplane.v1.RoutesRequest
+	42, // 34: viaduct.dataplane.v1.Dataplane.Neighbors:input_type -> viaduct.dataplane.v1.NeighborsRequest
+	19, // 35: viaduct.dataplane.v1.Dataplane.Identities:input_type -> viaduct.dataplane.v1.IdentitiesRequest
+	23, // 36: viaduct.dataplane.v1.Dataplane.Policies:input_type -> viaduct.dataplane.v1.PoliciesRequest
+	31, // 37: viaduct.dataplane.v1.Dataplane.Services:input_type -> viaduct.dataplane.v1.ServicesRequest
+	27, // 38: viaduct.dataplane.v1.Dataplane.Flows:input_type -> viaduct.dataplane.v1.FlowsRequest
+	39, // 39: viaduct.dataplane.v1.Dataplane.Explain:input_type -> viaduct.dataplane.v1.ExplainRequest
+	36, // 40: viaduct.dataplane.v1.Dataplane.Denials:input_type -> viaduct.dataplane.v1.DenialsRequest
+	45, // 41: viaduct.dataplane.v1.Dataplane.Ledger:input_type -> viaduct.dataplane.v1.LedgerRequest
+	2,  // 42: viaduct.dataplane.v1.Dataplane.Status:output_type -> viaduct.dataplane.v1.StatusReply
+	10, // 43: viaduct.dataplane.v1.Dataplane.Ports:output_type -> viaduct.dataplane.v1.PortsReply
+	16, // 44: viaduct.dataplane.v1.Dataplane.Routes:output_type -> viaduct.dataplane.v1.RoutesReply
+	43, // 45: viaduct.dataplane.v1.Dataplane.Neighbors:output_type -> viaduct.dataplane.v1.NeighborsReply
+	20, // 46: viaduct.dataplane.v1.Dataplane.Identities:output_type -> viaduct.dataplane.v1.IdentitiesReply
+	24, // 47: viaduct.dataplane.v1.Dataplane.Policies:output_type -> viaduct.dataplane.v1.PoliciesReply
+	32, // 48: viaduct.dataplane.v1.Dataplane.Services:output_type -> viaduct.dataplane.v1.ServicesReply
+	28, // 49: viaduct.dataplane.v1.Dataplane.Flows:output_type -> viaduct.dataplane.v1.FlowsReply
+	40, // 50: viaduct.dataplane.v1.Dataplane.Explain:output_type -> viaduct.dataplane.v1.ExplainReply
+	37, // 51: viaduct.dataplane.v1.Dataplane.Denials:output_type -> viaduct.dataplane.v1.DenialsReply
+	46, // 52: viaduct.dataplane.v1.Dataplane.Ledger:output_type -> viaduct.dataplane.v1.LedgerReply
+	42, // [42:53] is the sub-list for method output_type
+	31, // [31:42] is the sub-list for method input_type
+	31, // [31:31] is the sub-list for extension type_name
+	31, // [31:31] is the sub-list for extension extendee
+	0,  // [0:31] is the sub-list for field type_name
 }
 
 func init() { file_dataplane_api_dataplane_proto_init() }
@@ -4558,7 +4665,7 @@ func file_dataplane_api_dataplane_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_dataplane_api_dataplane_proto_rawDesc), len(file_dataplane_api_dataplane_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   49,
+			NumMessages:   50,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

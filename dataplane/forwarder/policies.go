@@ -4,11 +4,13 @@ package forwarder
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 
 	"github.com/viaduct-net/viaduct/dataplane/api"
 	"github.com/viaduct-net/viaduct/dataplane/explain"
+	"github.com/viaduct-net/viaduct/dataplane/identity"
 	"github.com/viaduct-net/viaduct/dataplane/packet"
 	"github.com/viaduct-net/viaduct/dataplane/tables"
 )
@@ -35,7 +37,8 @@ func isNamed(policy, name string) bool {
 	return name == "" || policy == name || strings.HasSuffix(policy, " "+name)
 }
 
-// Explain says what the policies in force say of a flow that would begin: both ends' policies, wherever they are.
+// Explain says what the policies in force say of a flow that would begin: both ends' policies, wherever they are, and
+// of one for a service those of each backend.
 func (f *Forwarder) Explain(r *api.ExplainRequest) (*api.ExplainReply, error) {
 	t := f.tables.Load()
 	var ends [2]packet.Addr
@@ -54,15 +57,28 @@ func (f *Forwarder) Explain(r *api.ExplainRequest) (*api.ExplainReply, error) {
 	case r.Port > 0xffff:
 		return nil, fmt.Errorf("port %d is above 65535", r.Port)
 	}
-	opener, responder := behind(t, ends[0]), behind(t, ends[1])
-	q := tables.Query(opener, responder, ends[0], ends[1], proto, uint16(r.Port))
+	opener := behind(t, ends[0])
+	asked := explain.Asked{
+		Src: ends[0].Netip(), Dst: ends[1].Netip(), Proto: proto, Port: uint16(r.Port),
+		Inside: opener.ID != 0 || t.Identities.Of(ends[0]) != identity.World, ToNode: behind(t, ends[1]).Host,
+	}
+	reply := explain.To(f.InForce(), &asked, func(to netip.Addr, port uint16) *api.ExplainReply {
+		return f.explain(t, opener, ends[0], packet.AddrFrom(to), proto, port)
+	})
+	reply.Epoch = t.Epoch
+	return reply, nil
+}
+
+// explain is Explain of a flow that goes where it is addressed.
+func (f *Forwarder) explain(t *tables.Tables, opener *tables.Port, src, dst packet.Addr, proto packet.IPProto,
+	port uint16) *api.ExplainReply {
+	responder := behind(t, dst)
+	q := tables.Query(opener, responder, src, dst, proto, port)
 	q.Names, q.Port, q.Now = f.dns, opener.ID, f.clock()
 	out, in := q, q // of an end that is not here the node is another one
 	out.Egress, out.Ingress, out.ToNode = true, false, q.ToNode && opener.ID != 0
 	in.Egress, in.Ingress, in.FromNode = false, true, q.FromNode && responder.ID != 0
-	reply := explain.Between(t.Policy, &out, &in)
-	reply.Epoch = t.Epoch
-	return reply, nil
+	return explain.Between(t.Policy, &out, &in)
 }
 
 // behind is the port whose station has an address; an empty one where none has.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package cluster makes up the objects of a large cluster, for control to compile: nodes with pod CIDRs, namespaces
-// with labels, pods with addresses, routes. The same numbers give the same objects.
+// with labels, pods with addresses, routes, services with endpoints. The same numbers give the same objects.
 package cluster
 
 import (
@@ -14,6 +14,7 @@ import (
 // Size is how much there is of everything.
 type Size struct {
 	Nodes, Namespaces, Pods, Routes int
+	Services                        Services
 }
 
 // Bounds of what the addresses have room for.
@@ -36,7 +37,7 @@ func (s Size) Validate() error {
 	case s.Routes < 0 || s.Routes > MaxRoutes:
 		return fmt.Errorf("%d routes: want 0 to %d", s.Routes, MaxRoutes)
 	}
-	return nil
+	return s.Services.Validate()
 }
 
 // Port is a device of the node that is measured, with our address on it.
@@ -79,6 +80,11 @@ func (s Size) Objects(port Port) iter.Seq[Object] {
 				if !yield(part.make(i)) {
 					return
 				}
+			}
+		}
+		for o := range s.Services.Objects() {
+			if !yield(o) {
+				return
 			}
 		}
 	}

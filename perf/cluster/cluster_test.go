@@ -5,13 +5,15 @@ package cluster
 import (
 	"testing"
 
+	"github.com/viaduct-net/viaduct/control/api"
 	"github.com/viaduct-net/viaduct/control/compile"
 	"github.com/viaduct-net/viaduct/control/model"
 )
 
 // What is made up is taken by control to the last object.
 func TestEverythingCompiles(t *testing.T) {
-	size := Size{Nodes: 300, Namespaces: 50, Pods: 700, Routes: 600}
+	size := Size{Nodes: 300, Namespaces: 50, Pods: 700, Routes: 600,
+		Services: Services{Count: 20, Endpoints: 3}}
 	if err := size.Validate(); err != nil {
 		t.Fatal(err)
 	}
@@ -32,11 +34,20 @@ func TestEverythingCompiles(t *testing.T) {
 	if err != nil || len(refused) > 0 {
 		t.Fatal(err, refused)
 	}
+	pods := map[uint32]bool{}
+	for _, i := range snapshot.Identities {
+		pods[i.Id] = i.Kind == api.Identity_KIND_POD
+	}
+	addresses := 0
+	for _, p := range snapshot.IdentityPrefixes {
+		if pods[p.Identity] {
+			addresses++
+		}
+	}
 	const own = 4 // the node's: its pod CIDR, the first address of that, and a default of each family
-	if len(keys) != len(objects) || len(snapshot.Routes) != size.Routes+size.Nodes-1+own ||
-		len(snapshot.IdentityPrefixes) != size.Pods+2*size.Nodes { // a node has one in its pod CIDR as well
-		t.Errorf("%d keys of %d objects: %d routes, %d addresses", len(keys), len(objects), len(snapshot.Routes),
-			len(snapshot.IdentityPrefixes))
+	if len(keys) != len(objects) || len(snapshot.Routes) != size.Routes+size.Nodes-1+own || addresses != size.Pods {
+		t.Errorf("%d keys of %d objects: %d routes, %d addresses of pods", len(keys), len(objects), len(snapshot.Routes),
+			addresses)
 	}
 	decoded, _ := model.FromJSON(model.Place{}, size.Pod(699, 7).JSON)
 	if pod := decoded.Spec.(*model.Pod); pod.Addresses[0] != size.PodAddress(699) || decoded.Labels["revision"] != "7" {

@@ -171,7 +171,7 @@ func (p *Policy) once(ctx context.Context, name string, count int) ([]Sample, er
 		return nil, err
 	}
 	c := p.comparison()
-	c.filtered = subject
+	c.sole = subject
 	return c.once(ctx, name, func(ctx context.Context, r *rig.Rig, s peer.Subject) (samples []Sample, err error) {
 		if err := refuses(ctx, r); err != nil {
 			return nil, fmt.Errorf("%s: %w", name, err)

@@ -27,13 +27,13 @@ type Comparison struct {
 	Runs     int // rounds, at least 1
 	Progress io.Writer
 
-	wired    bool           // subjects are those of peer.WiredNames
-	filtered *peer.Filtered // if not nil, the only subject
+	wired bool         // subjects are those of peer.WiredNames
+	sole  peer.Subject // if not nil, the only subject
 }
 
 func (c *Comparison) subject(name string) (peer.Subject, error) {
-	if c.filtered != nil {
-		return c.filtered, nil
+	if c.sole != nil {
+		return c.sole, nil
 	}
 	if c.wired {
 		return peer.NewWired(name, c.Programs)

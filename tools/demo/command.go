@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package demo shows a dataplane at work: two hosts in network namespaces with a real "viaduct up" between them, two
+// Package demo shows a dataplane at work: two hosts in network namespaces with a real "viaduct up" between them, three
 // pods that the CNI plugin wires, real traffic through all of it, and the ledger at the end. Everything on the hosts'
 // side is Go: no ping, no traceroute, no ip.
 //
@@ -42,10 +42,11 @@ func Command(output *string) *cobra.Command {
 	var program string
 	c := &cobra.Command{
 		Use:   "demo",
-		Short: "Two hosts, two pods and a dataplane between them: real traffic, every step checked, nothing left behind",
+		Short: "Two hosts, three pods and a dataplane between them: real traffic, every step checked, nothing left behind",
 		Long: `Two hosts and a dataplane between them, in network namespaces: real ICMP, UDP and TCP over IPv4 and IPv6, jumbo
-frames, a traceroute, path MTU discovery, routes that change under load; two pods that viaduct-cni (of the same
-directory) wires and takes down, a policy between them applied and withdrawn; and the ledger at the end.
+frames, a traceroute, path MTU discovery, routes that change under load; three pods that viaduct-cni (of the same
+directory) wires and takes down, a policy between two of them applied and withdrawn, a service that two of them answer
+for, reached by the third, by the node and from outside, while its backends go; and the ledger at the end.
 
 Needs root. Leaves nothing behind, also when interrupted.
 Exit status: 0 every step was right, 1 one was not, 2 it could not start.`,
@@ -92,7 +93,9 @@ const picture = `
    10.1.0.2 fd00:1::2                wide, MTU 60000: 10.2.0.2 fd00:2::2
    MTU 60000             │         narrow, MTU 1500:  10.3.0.2 fd00:3::2
                          ├ pod a   10.4.1.2 fd00:4:0:1::2
-                         └ pod b   10.4.1.3 fd00:4:0:1::3
+                         ├ pod b   10.4.1.3 fd00:4:0:1::3
+                         ├ pod c   10.4.1.4 fd00:4:0:1::4
+                         └ service demo/web: 10.97.0.10 fd00:97::10, of pods a and b
 
 `
 
@@ -101,7 +104,7 @@ func writeLine(w io.Writer, r Result) {
 	if !r.OK {
 		mark = "FAIL"
 	}
-	_, _ = fmt.Fprintf(w, "%s  %-22s %s\n", mark, r.Name, r.Detail)
+	_, _ = fmt.Fprintf(w, "%s  %-23s %s\n", mark, r.Name, r.Detail)
 }
 
 func conclude(w io.Writer, r *Report, output string) error {

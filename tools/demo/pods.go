@@ -48,7 +48,7 @@ func between(
 	ends func(n *network) (from, to *netlab.Namespace), run func(context.Context, *network) (string, error),
 ) func(context.Context, *network) (string, error) {
 	return func(ctx context.Context, n *network) (string, error) {
-		if len(n.pods) < 2 {
+		if len(n.pods) < len(podNames) {
 			return "", errors.New("there are no pods")
 		}
 		n.from, n.to = ends(n)
@@ -79,10 +79,13 @@ func (n *network) cni(do func(runtime *libcni.CNIConfig, list *libcni.NetworkCon
 	return n.middle.Do(func() error { return do(runtime, list) })
 }
 
-// addPods wires two pods by the plugin.
+// podNames are those that the plugin wires, in order.
+var podNames = []string{"a", "b", "c"}
+
+// addPods wires the pods by the plugin.
 func addPods(ctx context.Context, n *network) (string, error) {
 	var words []string
-	for _, name := range []string{"a", "b"} {
+	for _, name := range podNames {
 		ns, err := n.lab.Namespace("pod " + name)
 		if err != nil {
 			return "", err

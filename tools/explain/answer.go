@@ -33,6 +33,19 @@ type Answer struct {
 	StagedVerdict string   `json:"staged_verdict"` // if staged policies were enforced; empty: the same
 	StagedRule    string   `json:"staged_rule"`
 	Epoch         uint64   `json:"epoch"` // of the dataplane; 0 of manifests
+	// Service is whose the destination is, "shop/web:http"; empty: no service's.
+	Service string `json:"service"`
+	// Backends are those of the service that may be chosen: the flow may be where one of them may be reached.
+	Backends []Backend `json:"backends"`
+}
+
+// Backend is one who answers for a service, and what policy says of the flow to it.
+type Backend struct {
+	Address string `json:"address"`
+	Port    uint32 `json:"port"`
+	Verdict string `json:"verdict"`
+	Reason  string `json:"reason"`
+	Rule    string `json:"rule"`
 }
 
 func (a *Answer) denies() bool { return a.Verdict == deny }
@@ -90,7 +103,10 @@ func (a *Answer) text() string {
 	if a.Reason != "" {
 		verdict += ", " + a.Reason
 	}
-	if rule == "" {
+	switch {
+	case rule == "" && a.denies():
+		rule = "none: the service decides"
+	case rule == "":
 		rule = "none: nothing decides, and what nothing denies may be"
 	}
 	line("verdict", verdict)

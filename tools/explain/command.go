@@ -34,9 +34,13 @@ The running dataplane is asked, with what it learned from pods' DNS answers, and
 are given one that is set aside for tests (198.18.0.0/15 and 2001:2::/48), so that their labels can be judged; of
 ipBlock and networks only prefixes that hold these match them. Addresses have no domain names then.
 
+An address of a service is one end as well: the flow is explained to each backend that may be chosen, and may be where
+one of them may be reached.
+
 json: {"family", "source", "destination", "verdict": "allow"|"deny", "reason", "rule", "steps", "staged_verdict",
-"staged_rule", "epoch", "from", "to", "protocol", "port", "families": […]}. "families" has an object with the fields up
-to "epoch" for each family, IPv4 first; those at the top are of the first that is denied, or else of the first.
+"staged_rule", "epoch", "service", "backends": [{"address", "port", "verdict", "reason", "rule"}, …], "from", "to",
+"protocol", "port", "families": […]}. "families" has an object with the fields up to "backends" for each family, IPv4
+first; those at the top are of the first that is denied, or else of the first.
 
 Exit status: 0 the flow may be, 1 it is denied, 2 nobody could say.`
 
@@ -133,6 +137,9 @@ func (fl *flags) run(ctx context.Context, w io.Writer, f *show.Flags) error {
 		return err
 	}
 	if r.denies() {
+		if r.Rule == "" {
+			return exit.Fail(fmt.Errorf("the service does not lead the flow anywhere: %s", r.Reason))
+		}
 		return exit.Fail(fmt.Errorf("policy denies the flow: %s", r.Rule))
 	}
 	return nil

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package explain is "viaduct explain": what policy says of a flow that would begin, and why. A running dataplane is
-// asked, or manifests are judged offline by the same tables.
+// Package explain is "viaduct explain": what policy says of a flow that would begin, and why; of one for a service,
+// what it says of each backend. A running dataplane is asked, or manifests are judged offline by the same tables.
 //
 // command.go is the CLI, end.go the ends of the flow as people name them, online.go and offline.go who is asked,
 // answer.go what is printed.
@@ -109,7 +109,10 @@ func (q *question) answer(f family, reply *api.ExplainReply) Answer {
 	a := Answer{
 		Family: f.String(), Source: q.from.said(f), Destination: q.to.said(f), Verdict: reply.Verdict, Reason: reply.Reason,
 		Rule: reply.Rule, Steps: []string{}, StagedVerdict: reply.StagedVerdict, StagedRule: reply.StagedRule,
-		Epoch: reply.Epoch,
+		Epoch: reply.Epoch, Service: reply.Service, Backends: []Backend{},
+	}
+	for _, b := range reply.Backends {
+		a.Backends = append(a.Backends, Backend{b.Address, b.Port, b.Verdict, b.Reason, b.Rule})
 	}
 	for i, step := range reply.Steps {
 		switch i {

@@ -97,6 +97,9 @@ func TestJSON(t *testing.T) {
 			t.Errorf("%s: %v, want %v", field, is, want)
 		}
 	}
+	if list, is := got["backends"].([]any); !is || len(list) != 0 || got["service"] != "" {
+		t.Errorf("got %s", out)
+	}
 	families := got["families"].([]any)
 	if len(families) != 2 || len(got["steps"].([]any)) != 3 {
 		t.Fatalf("got %s", out)
@@ -104,6 +107,23 @@ func TestJSON(t *testing.T) {
 	if first := families[0].(map[string]any); first["family"] != "ipv4" || first["verdict"] != "allow" ||
 		first["staged_verdict"] != "deny" || first["staged_rule"] != "NetworkPolicy shop/staged" || first["epoch"] != 7.0 {
 		t.Errorf("IPv4: %v", first)
+	}
+}
+
+// A service's backends are in the json, each with what decides.
+func TestServiceJSON(t *testing.T) {
+	out, err := execute(t, serve(t), "json", strings.Fields("explain --from shop/client --to 10.96.0.10 --port 80")...)
+	if err != nil {
+		t.Error(err)
+	}
+	var got struct {
+		Verdict, Service string
+		Backends         []Backend
+	}
+	want := Backend{Address: "10.0.0.2", Port: 8080, Verdict: "allow", Rule: "NetworkPolicy shop/v4 spec.ingress[0]"}
+	if err := json.Unmarshal([]byte(out), &got); err != nil || got.Verdict != "allow" || got.Service != "shop/web:http" ||
+		!slices.Equal(got.Backends, []Backend{want}) {
+		t.Errorf("error %v, got %s", err, out)
 	}
 }
 
@@ -120,6 +140,15 @@ func (fake) Explain(_ context.Context, r *api.ExplainRequest) (*api.ExplainReply
 		"from " + r.Source + ": identity 3", "to " + r.Destination + ": identity 4",
 		fmt.Sprintf("asked about %s %d", r.Protocol, r.Port),
 	}, StagedVerdict: "deny", StagedRule: "NetworkPolicy shop/staged"}
+	if r.Destination == "10.96.0.10" {
+		reply.Service, reply.Steps[1] = "shop/web:http", "to 10.96.0.10: service shop/web:http, its cluster-ip"
+		if r.Port == 81 {
+			reply = &api.ExplainReply{Verdict: "deny", Reason: "service_refused", Steps: append(reply.Steps[:1:1],
+				"to 10.96.0.10: an address of services alone, none of which has the port", "nobody answers")}
+		} else {
+			reply.Backends = []*api.ExplainedBackend{{Address: "10.0.0.2", Port: 8080, Verdict: "allow", Rule: reply.Rule}}
+		}
+	}
 	if a, err := netip.ParseAddr(r.Source); err != nil || a.Is6() {
 		reply.Verdict, reply.Reason, reply.StagedVerdict, reply.StagedRule = "deny", "ingress_denied", "", ""
 	}

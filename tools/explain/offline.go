@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 
+	controlapi "github.com/viaduct-net/viaduct/control/api"
 	"github.com/viaduct-net/viaduct/control/compile"
 	"github.com/viaduct-net/viaduct/control/model"
 	"github.com/viaduct-net/viaduct/dataplane/api"
@@ -28,6 +29,9 @@ type desired struct {
 	madeUp  map[model.Key]bool   // objects that were given addresses
 	ids     *identity.Set
 	table   *policy.Table
+	// snapshot is of the node, whose node ports and local backends are known.
+	snapshot *controlapi.Snapshot
+	node     string
 }
 
 // place is where an address is.
@@ -56,7 +60,7 @@ func offline(dir, node string, q *question) (judge, error) {
 		return nil, err
 	}
 	return func(_ context.Context, src, dst netip.Addr) (*api.ExplainReply, error) {
-		return d.judge(q, packet.AddrFrom(src), packet.AddrFrom(dst)), nil
+		return d.judge(q, src, dst), nil
 	}, nil
 }
 
@@ -177,24 +181,24 @@ func (d *desired) build(node string, q *question) error {
 	d.settle(&node)
 	objects := make([]*model.Object, 0, len(d.objects))
 	for _, o := range d.objects {
-		if o.Key.Kind == "Service" || o.Key.Kind == "EndpointSlice" {
-			continue // policy judges who answers; that services are whole nobody asks
-		}
 		objects = append(objects, o)
 		d.place(o)
 	}
 	slices.SortFunc(objects, func(a, b *model.Object) int { return a.Key.Compare(b.Key) })
-	snapshot, errs, err := compile.Once(objects, compile.Node{Name: node, Sole: sole})
+	d.node = node
+	var errs []*model.Error
+	var err error
+	d.snapshot, errs, err = compile.Once(objects, compile.Node{Name: node, Sole: sole})
 	if err == nil {
-		err = manifests.Refused(errs)
+		err = manifests.Refused(slices.DeleteFunc(errs, ofService))
 	}
 	if err != nil {
 		return fmt.Errorf("manifests in %s: %w", d.dir, err)
 	}
-	if d.ids, err = identity.Build(snapshot); err != nil {
+	if d.ids, err = identity.Build(d.snapshot); err != nil {
 		return fmt.Errorf("build identities: %w", err)
 	}
-	if d.table, err = policy.Build(snapshot, d.ids, d.local(q)); err != nil {
+	if d.table, err = policy.Build(d.snapshot, d.ids, d.local(q)); err != nil {
 		return fmt.Errorf("build policies: %w", err)
 	}
 	if q.to.kind == byAddress {
@@ -206,6 +210,10 @@ func (d *desired) build(node string, q *question) error {
 	}
 	return q.namePort()
 }
+
+// ofService: what is wrong with a service alone. It is in force without that, or not at all, and policy is what it is:
+// of manifests from elsewhere services have no address yet.
+func ofService(e *model.Error) bool { return e.Key.Kind == "Service" || e.Key.Kind == "EndpointSlice" }
 
 // settle gives a node to manifests that have none: policy is judged as on the nodes of the two ends.
 func (d *desired) settle(node *string) {
@@ -236,14 +244,14 @@ func (d *desired) place(o *model.Object) {
 	}
 }
 
-// local are the identities of the ends.
+// local are the identities of the ends, and of whom services would lead the flow to.
 func (d *desired) local(q *question) []identity.ID {
 	var list []identity.ID
-	for _, e := range []*end{&q.from, &q.to} {
-		for _, a := range e.addresses {
-			if !a.IsValid() {
-				continue
-			}
+	for _, a := range slices.Concat(q.from.addresses[:], q.to.addresses[:]) {
+		if !a.IsValid() {
+			continue
+		}
+		for _, a := range append(explain.Backends(d.snapshot, a), a) {
 			if id := d.ids.Of(packet.AddrFrom(a)); id != identity.World {
 				list = append(list, id)
 			}
@@ -253,11 +261,24 @@ func (d *desired) local(q *question) []identity.ID {
 	return slices.Compact(list)
 }
 
-// judge asks the policy of each end, as its own node does.
-func (d *desired) judge(q *question, src, dst packet.Addr) *api.ExplainReply {
-	from, to := d.places[src.Netip()], d.places[dst.Netip()]
+// judge asks the policy of each end, as its own node does, and where a service leads the flow.
+func (d *desired) judge(q *question, src, dst netip.Addr) *api.ExplainReply {
+	to := d.places[dst]
+	asked := explain.Asked{
+		Src: src, Dst: dst, Proto: q.proto, Port: q.port,
+		Inside: d.ids.Of(packet.AddrFrom(src)) != identity.World, ToNode: to.host && to.node == d.node,
+	}
+	return explain.To(d.snapshot, &asked, func(to netip.Addr, port uint16) *api.ExplainReply {
+		return d.between(q, src, to, port)
+	})
+}
+
+// between is judge of a flow that goes where it is addressed.
+func (d *desired) between(q *question, src, dst netip.Addr, port uint16) *api.ExplainReply {
+	from, to := d.places[src], d.places[dst]
 	same := from.node != "" && from.node == to.node
-	flow := policy.Query{Src: src, Dst: dst, Proto: q.proto, DstPort: q.port, Self: same && from.host && to.host}
+	flow := policy.Query{Src: packet.AddrFrom(src), Dst: packet.AddrFrom(dst), Proto: q.proto, DstPort: port,
+		Self: same && from.host && to.host}
 	out, in := flow, flow
 	out.Egress, out.FromNode, out.ToNode = true, from.host, to.host && same
 	in.Ingress, in.FromNode, in.ToNode = true, from.host && same, to.host

@@ -62,9 +62,6 @@ func (o *Options) made() ([]byte, error) {
 	}
 	plugins := []plugin{{PluginName, o.Run, o.Attach,
 		map[string]bool{"portMappings": true, "bandwidth": true, "ips": true, "mac": true}}}
-	if o.mapsPorts() { // which viaduct-cni leaves to it
-		plugins = append(plugins, plugin{Type: portPlugin, Capabilities: map[string]bool{"portMappings": true}})
-	}
 	text, err := json.MarshalIndent(struct {
 		Version  string   `json:"cniVersion"`
 		Versions []string `json:"cniVersions"`
@@ -72,15 +69,6 @@ func (o *Options) made() ([]byte, error) {
 		Plugins  []plugin `json:"plugins"`
 	}{"1.0.0", []string{"1.0.0", "1.1.0"}, "viaduct", plugins}, "", "  ")
 	return append(text, '\n'), err
-}
-
-// portPlugin is the reference plugin that gives pods ports of the host.
-const portPlugin = "portmap"
-
-// mapsPorts says whether the runtime has it.
-func (o *Options) mapsPorts() bool {
-	info, err := os.Stat(filepath.Join(o.BinDir, portPlugin))
-	return err == nil && info.Mode().IsRegular()
 }
 
 // ours says whether the configuration is the plugin's, or not there.

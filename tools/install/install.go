@@ -94,9 +94,6 @@ func (o *Options) Install() (steps []Step, err error) {
 	if step, err = o.put(o.confPath(), bytes.NewReader(conf), 0o644); err != nil {
 		return steps, fmt.Errorf("install configuration: %w", err)
 	}
-	if o.Conf == "" && !o.mapsPorts() {
-		step.Detail = "without " + portPlugin + ", which is not in " + o.BinDir + ": hostPort of pods has no effect"
-	}
 	return o.others(append(steps, step))
 }
 

@@ -35,8 +35,8 @@ type view[T any] struct {
 // Commands returns the commands that read a running dataplane.
 func Commands(f *Flags) []*cobra.Command {
 	return []*cobra.Command{
-		status(f), ports(f), routes(f), neighbors(f), identities(f), policies(f), flows(f), denials(f),
-		drops(f),
+		status(f), ports(f), routes(f), neighbors(f), identities(f), policies(f), services(f), flows(f),
+		denials(f), drops(f),
 	}
 }
 

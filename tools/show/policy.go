@@ -151,13 +151,33 @@ func anyOf(list []string) string {
 
 func flowsText(w io.Writer, r *api.FlowsReply) error {
 	t := newTable("PROTOCOL", "STATE", "SOURCE", "DESTINATION", "IN", "OUT", ">PACKETS", ">BYTES", ">BACK", ">BYTES",
-		">IDLE", ">EXPIRES", "RULE")
+		">IDLE", ">EXPIRES", "SERVICE", "RULE")
 	for _, f := range r.Flows {
-		t.add(f.Protocol, f.State, endText(f.Source, f.SourcePort), endText(f.Destination, f.DestinationPort), f.InPort,
-			f.OutPort, f.Packets, f.Bytes, f.ReplyPackets, f.ReplyBytes, short(f.IdleNanoseconds),
-			short(f.ExpiresNanoseconds), f.Rule)
+		source, destination := flowEnds(f)
+		t.add(f.Protocol, f.State, source, destination, f.InPort, f.OutPort, f.Packets, f.Bytes, f.ReplyPackets,
+			f.ReplyBytes, short(f.IdleNanoseconds), short(f.ExpiresNanoseconds), f.Translation.GetService(), f.Rule)
 	}
 	return t.write(w)
+}
+
+// flowEnds are a flow's ends as its opener sends them, and behind "=>" what each becomes for the other end.
+func flowEnds(f *api.Flow) (source, destination string) {
+	source, destination = endText(f.Source, f.SourcePort), endText(f.Destination, f.DestinationPort)
+	t := f.Translation
+	if t == nil {
+		return source, destination
+	}
+	for _, end := range []struct {
+		text    *string
+		becomes string
+	}{
+		{&source, endText(t.Source, t.SourcePort)}, {&destination, endText(t.Destination, t.DestinationPort)},
+	} {
+		if end.becomes != *end.text {
+			*end.text += " => " + end.becomes
+		}
+	}
+	return source, destination
 }
 
 func denialsText(w io.Writer, r *api.DenialsReply) error {

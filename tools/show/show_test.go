@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"flag"
 	"math"
 	"net"
 	"os"
@@ -121,11 +122,42 @@ func (fake) Flows(r *api.FlowsRequest, s grpc.ServerStreamingServer[api.FlowsRep
 			IdleNanoseconds: 1.25e9, ExpiresNanoseconds: 90e9, Rule: "web in[0]"},
 		{Protocol: "udp", State: "unreplied", Source: "fd00::7", SourcePort: 53, Destination: "fd00::8",
 			DestinationPort: 5353, InPort: "b"},
+		{Protocol: "tcp", State: "established", Source: "192.0.2.7", SourcePort: 40000, Destination: "192.0.2.1",
+			DestinationPort: 30080, InPort: "c", OutPort: "d", Translation: &api.Translation{Source: "10.244.1.254",
+				SourcePort: 1024, Destination: "10.244.2.8", DestinationPort: 8080, Service: "shop/web:http"}},
+		{Protocol: "udp", State: "replied", Source: "fd00::7", SourcePort: 9, Destination: "fd00::a", DestinationPort: 53,
+			InPort: "c", OutPort: "b", Translation: &api.Translation{Source: "fd00::7", SourcePort: 9,
+				Destination: "fd00::8", DestinationPort: 5353, Service: "shop/dns"}},
 	} {
 		if f.InPort == r.Port || r.Port == "" {
 			if err := s.Send(&api.FlowsReply{Flows: []*api.Flow{f}}); err != nil {
 				return err
 			}
+		}
+	}
+	return nil
+}
+
+func (fake) Services(r *api.ServicesRequest, s grpc.ServerStreamingServer[api.ServicesReply]) error {
+	for _, service := range []*api.Service{
+		{Name: "shop/dns", Ipv6: true, Protocol: "udp", Algorithm: "random", Origin: "Service shop/dns"},
+		{Name: "shop/web:http", Protocol: "tcp", Algorithm: "maglev", AffinitySeconds: 10800, Opened: 70, Refused: 2,
+			Origin: "Service shop/web (web.yaml:3)", Frontends: []*api.Frontend{
+				{Kind: "cluster-ip", Address: "10.96.0.10", Port: 80, TrafficPolicy: "cluster"},
+				{Kind: "load-balancer", Address: "192.0.2.80", Port: 80, TrafficPolicy: "local",
+					Sources: []string{"198.51.100.0/24", "203.0.113.0/24"}},
+				{Kind: "node-port", Port: 30080, TrafficPolicy: "local"}},
+			Backends: []*api.Backend{
+				{Address: "10.244.1.8", Port: 8080, Weight: 100, State: "ready", Active: 3, Opened: 40, Failed: 1,
+					HandshakeNanoseconds: 123456},
+				{Address: "10.244.2.8", Port: 8080, Weight: 100, State: "far", Active: 1, Opened: 20},
+				{Address: "10.244.2.9", Port: 8080, Weight: 50, State: "ejected", Opened: 10, Failed: 9, Ejections: 2}}},
+	} {
+		if r.Name != "" && r.Name != strings.Split(service.Name, ":")[0] {
+			continue
+		}
+		if err := s.Send(&api.ServicesReply{Services: []*api.Service{service}}); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -245,14 +277,6 @@ Local 10.1.1.1  namespace             -  ingress        1  -          -       - 
   2s  tcp       10.244.1.7:40000  10.244.1.8:80  a     b         3  ingress_denied  web isolates
 1m1s  icmp      10.244.1.7        10.244.1.9     a     c         1  staged          top ingress[0]
 `},
-		{"flows --port a", `
-PROTOCOL  STATE        SOURCE            DESTINATION    IN  OUT  PACKETS  BYTES  BACK  BYTES  IDLE  EXPIRES  RULE
-tcp       established  10.244.1.7:40000  10.244.1.8:80  a   b          5    500     4   9000  1.3s    1m30s  web in[0]
-`},
-		{"flows --port b", `
-PROTOCOL  STATE      SOURCE        DESTINATION     IN  OUT  PACKETS  BYTES  BACK  BYTES  IDLE  EXPIRES  RULE
-udp       unreplied  [fd00::7]:53  [fd00::8]:5353  b   -          0      0     0      0    0s       0s  -
-`},
 		{"status", `
 health   degraded
 node     lab
@@ -290,6 +314,38 @@ AF_XDP multi-buffer  yes    6.6    -
 				t.Errorf("error %v, got\n%swant%s", err, got, tt.want)
 			}
 		})
+	}
+}
+
+var update = flag.Bool("update", false, "rewrite testdata/*.txt")
+
+// TestTranscript runs each command of a file again, whose lines "$ …" are the arguments, and compares all that it says.
+func TestTranscript(t *testing.T) {
+	const path = "testdata/services.txt"
+	run := serve(t, fake{balanced: true})
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got strings.Builder
+	for line := range strings.Lines(string(text)) {
+		args, is := strings.CutPrefix(line, "$ ")
+		if !is {
+			continue
+		}
+		out, err := execute(t.Context(), run, "text", strings.Fields(args)...)
+		if err != nil {
+			t.Errorf("%s: %v", args, err)
+		}
+		got.WriteString("$ " + args + out + "\n")
+	}
+	if *update {
+		if err := os.WriteFile(path, []byte(got.String()), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got.String() != string(text) {
+		t.Errorf("got\n%s", got.String())
 	}
 }
 
@@ -382,6 +438,49 @@ func TestWatchPrintsUntilTheContextEnds(t *testing.T) {
 		if !json.Valid([]byte(l)) {
 			t.Fatalf("not one document a line: %s", l)
 		}
+	}
+}
+
+func TestServiceIsNotThere(t *testing.T) {
+	out, err := execute(t.Context(), serve(t, fake{}), "text", "services", "shop/nope")
+	if exit.Status(err) != exit.Failed || !strings.Contains(err.Error(), `no service is named "shop/nope"`) {
+		t.Errorf("status %d (%v), got %s", exit.Status(err), err, out)
+	}
+}
+
+func TestServiceNamesAreCompleted(t *testing.T) {
+	out, err := execute(t.Context(), serve(t, fake{}), "text", "__complete", "services", "")
+	if err != nil || !strings.HasPrefix(out, "shop/dns\nshop/web:http\n") {
+		t.Errorf("error %v, got %s", err, out)
+	}
+}
+
+func TestServicesJSON(t *testing.T) {
+	out, err := execute(t.Context(), serve(t, fake{}), "json", "services", "shop/web")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var reply struct {
+		Services []struct {
+			Name     string
+			Opened   *uint64
+			Backends []struct {
+				State     string
+				Ejections *uint64
+			}
+			Frontends []struct {
+				Kind    string
+				Traffic string `json:"traffic_policy"`
+			}
+		}
+	}
+	if err := json.Unmarshal([]byte(out), &reply); err != nil {
+		t.Fatal(err)
+	}
+	s := reply.Services
+	if len(s) != 1 || s[0].Opened == nil || len(s[0].Backends) != 3 || s[0].Backends[0].Ejections == nil ||
+		s[0].Frontends[2].Kind != "node-port" || s[0].Frontends[1].Traffic != "local" {
+		t.Errorf("got %s", out)
 	}
 }
 

@@ -7,7 +7,7 @@
 //   UNAVAILABLE         try again later: control or the dataplane is not there, or did not answer in time
 //   RESOURCE_EXHAUSTED  no address or port number is free
 //   INVALID_ARGUMENT    what was asked for cannot be given to anybody
-//   ALREADY_EXISTS      the address that was asked for is another's
+//   ALREADY_EXISTS      the address or host port that was asked for is another's
 //   NOT_FOUND           there is no such attachment
 //   FAILED_PRECONDITION the attachment is not as it should be
 //   INTERNAL            the rest
@@ -165,8 +165,10 @@ type AddRequest struct {
 	// which one is asked for, no other is given.
 	Addresses []string `protobuf:"bytes,11,rep,name=addresses,proto3" json:"addresses,omitempty"`
 	// The addresses come from elsewhere (an IPAM plugin): they are taken as they are, and not leased.
-	Delegated     bool       `protobuf:"varint,12,opt,name=delegated,proto3" json:"delegated,omitempty"`
-	Bandwidth     *Bandwidth `protobuf:"bytes,13,opt,name=bandwidth,proto3" json:"bandwidth,omitempty"`
+	Delegated bool       `protobuf:"varint,12,opt,name=delegated,proto3" json:"delegated,omitempty"`
+	Bandwidth *Bandwidth `protobuf:"bytes,13,opt,name=bandwidth,proto3" json:"bandwidth,omitempty"`
+	// Ports of the node that lead to the pod, in any order.
+	HostPorts     []*HostPort `protobuf:"bytes,15,rep,name=host_ports,json=hostPorts,proto3" json:"host_ports,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -299,6 +301,86 @@ func (x *AddRequest) GetBandwidth() *Bandwidth {
 	return nil
 }
 
+func (x *AddRequest) GetHostPorts() []*HostPort {
+	if x != nil {
+		return x.HostPorts
+	}
+	return nil
+}
+
+// HostPort leads from a port of the node to one of the pod.
+type HostPort struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// An address of the node, "192.0.2.7"; "0.0.0.0" and "::": every one of the family; empty: every one. One of a family
+	// that the pod has no address of leads nowhere.
+	HostIp string `protobuf:"bytes,1,opt,name=host_ip,json=hostIp,proto3" json:"host_ip,omitempty"`
+	// 1 to 65535.
+	HostPort      uint32 `protobuf:"varint,2,opt,name=host_port,json=hostPort,proto3" json:"host_port,omitempty"`
+	ContainerPort uint32 `protobuf:"varint,3,opt,name=container_port,json=containerPort,proto3" json:"container_port,omitempty"`
+	// "tcp", "udp" or "sctp".
+	Protocol      string `protobuf:"bytes,4,opt,name=protocol,proto3" json:"protocol,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HostPort) Reset() {
+	*x = HostPort{}
+	mi := &file_control_api_attach_attach_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HostPort) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HostPort) ProtoMessage() {}
+
+func (x *HostPort) ProtoReflect() protoreflect.Message {
+	mi := &file_control_api_attach_attach_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HostPort.ProtoReflect.Descriptor instead.
+func (*HostPort) Descriptor() ([]byte, []int) {
+	return file_control_api_attach_attach_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *HostPort) GetHostIp() string {
+	if x != nil {
+		return x.HostIp
+	}
+	return ""
+}
+
+func (x *HostPort) GetHostPort() uint32 {
+	if x != nil {
+		return x.HostPort
+	}
+	return 0
+}
+
+func (x *HostPort) GetContainerPort() uint32 {
+	if x != nil {
+		return x.ContainerPort
+	}
+	return 0
+}
+
+func (x *HostPort) GetProtocol() string {
+	if x != nil {
+		return x.Protocol
+	}
+	return ""
+}
+
 // Bandwidth bounds what an interface sends and receives; zeros: no bound.
 type Bandwidth struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -314,7 +396,7 @@ type Bandwidth struct {
 
 func (x *Bandwidth) Reset() {
 	*x = Bandwidth{}
-	mi := &file_control_api_attach_attach_proto_msgTypes[2]
+	mi := &file_control_api_attach_attach_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -326,7 +408,7 @@ func (x *Bandwidth) String() string {
 func (*Bandwidth) ProtoMessage() {}
 
 func (x *Bandwidth) ProtoReflect() protoreflect.Message {
-	mi := &file_control_api_attach_attach_proto_msgTypes[2]
+	mi := &file_control_api_attach_attach_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -339,7 +421,7 @@ func (x *Bandwidth) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Bandwidth.ProtoReflect.Descriptor instead.
 func (*Bandwidth) Descriptor() ([]byte, []int) {
-	return file_control_api_attach_attach_proto_rawDescGZIP(), []int{2}
+	return file_control_api_attach_attach_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Bandwidth) GetIngressRate() uint64 {
@@ -386,7 +468,7 @@ type AddReply struct {
 
 func (x *AddReply) Reset() {
 	*x = AddReply{}
-	mi := &file_control_api_attach_attach_proto_msgTypes[3]
+	mi := &file_control_api_attach_attach_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -398,7 +480,7 @@ func (x *AddReply) String() string {
 func (*AddReply) ProtoMessage() {}
 
 func (x *AddReply) ProtoReflect() protoreflect.Message {
-	mi := &file_control_api_attach_attach_proto_msgTypes[3]
+	mi := &file_control_api_attach_attach_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -411,7 +493,7 @@ func (x *AddReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddReply.ProtoReflect.Descriptor instead.
 func (*AddReply) Descriptor() ([]byte, []int) {
-	return file_control_api_attach_attach_proto_rawDescGZIP(), []int{3}
+	return file_control_api_attach_attach_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *AddReply) GetAddresses() []string {
@@ -455,7 +537,7 @@ type Route struct {
 
 func (x *Route) Reset() {
 	*x = Route{}
-	mi := &file_control_api_attach_attach_proto_msgTypes[4]
+	mi := &file_control_api_attach_attach_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -467,7 +549,7 @@ func (x *Route) String() string {
 func (*Route) ProtoMessage() {}
 
 func (x *Route) ProtoReflect() protoreflect.Message {
-	mi := &file_control_api_attach_attach_proto_msgTypes[4]
+	mi := &file_control_api_attach_attach_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -480,7 +562,7 @@ func (x *Route) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Route.ProtoReflect.Descriptor instead.
 func (*Route) Descriptor() ([]byte, []int) {
-	return file_control_api_attach_attach_proto_rawDescGZIP(), []int{4}
+	return file_control_api_attach_attach_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Route) GetDestination() string {
@@ -506,7 +588,7 @@ type RemoveRequest struct {
 
 func (x *RemoveRequest) Reset() {
 	*x = RemoveRequest{}
-	mi := &file_control_api_attach_attach_proto_msgTypes[5]
+	mi := &file_control_api_attach_attach_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -518,7 +600,7 @@ func (x *RemoveRequest) String() string {
 func (*RemoveRequest) ProtoMessage() {}
 
 func (x *RemoveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_control_api_attach_attach_proto_msgTypes[5]
+	mi := &file_control_api_attach_attach_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -531,7 +613,7 @@ func (x *RemoveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveRequest.ProtoReflect.Descriptor instead.
 func (*RemoveRequest) Descriptor() ([]byte, []int) {
-	return file_control_api_attach_attach_proto_rawDescGZIP(), []int{5}
+	return file_control_api_attach_attach_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *RemoveRequest) GetKey() *Key {
@@ -551,7 +633,7 @@ type RemoveReply struct {
 
 func (x *RemoveReply) Reset() {
 	*x = RemoveReply{}
-	mi := &file_control_api_attach_attach_proto_msgTypes[6]
+	mi := &file_control_api_attach_attach_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -563,7 +645,7 @@ func (x *RemoveReply) String() string {
 func (*RemoveReply) ProtoMessage() {}
 
 func (x *RemoveReply) ProtoReflect() protoreflect.Message {
-	mi := &file_control_api_attach_attach_proto_msgTypes[6]
+	mi := &file_control_api_attach_attach_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -576,7 +658,7 @@ func (x *RemoveReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveReply.ProtoReflect.Descriptor instead.
 func (*RemoveReply) Descriptor() ([]byte, []int) {
-	return file_control_api_attach_attach_proto_rawDescGZIP(), []int{6}
+	return file_control_api_attach_attach_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *RemoveReply) GetFound() bool {
@@ -587,15 +669,17 @@ func (x *RemoveReply) GetFound() bool {
 }
 
 type CheckRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Key           *Key                   `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Key   *Key                   `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	// Those that the attachment is to have, and no others.
+	HostPorts     []*HostPort `protobuf:"bytes,2,rep,name=host_ports,json=hostPorts,proto3" json:"host_ports,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *CheckRequest) Reset() {
 	*x = CheckRequest{}
-	mi := &file_control_api_attach_attach_proto_msgTypes[7]
+	mi := &file_control_api_attach_attach_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -607,7 +691,7 @@ func (x *CheckRequest) String() string {
 func (*CheckRequest) ProtoMessage() {}
 
 func (x *CheckRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_control_api_attach_attach_proto_msgTypes[7]
+	mi := &file_control_api_attach_attach_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -620,12 +704,19 @@ func (x *CheckRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckRequest.ProtoReflect.Descriptor instead.
 func (*CheckRequest) Descriptor() ([]byte, []int) {
-	return file_control_api_attach_attach_proto_rawDescGZIP(), []int{7}
+	return file_control_api_attach_attach_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *CheckRequest) GetKey() *Key {
 	if x != nil {
 		return x.Key
+	}
+	return nil
+}
+
+func (x *CheckRequest) GetHostPorts() []*HostPort {
+	if x != nil {
+		return x.HostPorts
 	}
 	return nil
 }
@@ -641,7 +732,7 @@ type CollectRequest struct {
 
 func (x *CollectRequest) Reset() {
 	*x = CollectRequest{}
-	mi := &file_control_api_attach_attach_proto_msgTypes[8]
+	mi := &file_control_api_attach_attach_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -653,7 +744,7 @@ func (x *CollectRequest) String() string {
 func (*CollectRequest) ProtoMessage() {}
 
 func (x *CollectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_control_api_attach_attach_proto_msgTypes[8]
+	mi := &file_control_api_attach_attach_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -666,7 +757,7 @@ func (x *CollectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CollectRequest.ProtoReflect.Descriptor instead.
 func (*CollectRequest) Descriptor() ([]byte, []int) {
-	return file_control_api_attach_attach_proto_rawDescGZIP(), []int{8}
+	return file_control_api_attach_attach_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *CollectRequest) GetNetwork() string {
@@ -693,7 +784,7 @@ type CollectReply struct {
 
 func (x *CollectReply) Reset() {
 	*x = CollectReply{}
-	mi := &file_control_api_attach_attach_proto_msgTypes[9]
+	mi := &file_control_api_attach_attach_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -705,7 +796,7 @@ func (x *CollectReply) String() string {
 func (*CollectReply) ProtoMessage() {}
 
 func (x *CollectReply) ProtoReflect() protoreflect.Message {
-	mi := &file_control_api_attach_attach_proto_msgTypes[9]
+	mi := &file_control_api_attach_attach_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -718,7 +809,7 @@ func (x *CollectReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CollectReply.ProtoReflect.Descriptor instead.
 func (*CollectReply) Descriptor() ([]byte, []int) {
-	return file_control_api_attach_attach_proto_rawDescGZIP(), []int{9}
+	return file_control_api_attach_attach_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *CollectReply) GetDevices() []string {
@@ -738,7 +829,7 @@ type ReadyRequest struct {
 
 func (x *ReadyRequest) Reset() {
 	*x = ReadyRequest{}
-	mi := &file_control_api_attach_attach_proto_msgTypes[10]
+	mi := &file_control_api_attach_attach_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -750,7 +841,7 @@ func (x *ReadyRequest) String() string {
 func (*ReadyRequest) ProtoMessage() {}
 
 func (x *ReadyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_control_api_attach_attach_proto_msgTypes[10]
+	mi := &file_control_api_attach_attach_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -763,7 +854,7 @@ func (x *ReadyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadyRequest.ProtoReflect.Descriptor instead.
 func (*ReadyRequest) Descriptor() ([]byte, []int) {
-	return file_control_api_attach_attach_proto_rawDescGZIP(), []int{10}
+	return file_control_api_attach_attach_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ReadyRequest) GetLeases() bool {
@@ -783,7 +874,7 @@ type ReadyReply struct {
 
 func (x *ReadyReply) Reset() {
 	*x = ReadyReply{}
-	mi := &file_control_api_attach_attach_proto_msgTypes[11]
+	mi := &file_control_api_attach_attach_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -795,7 +886,7 @@ func (x *ReadyReply) String() string {
 func (*ReadyReply) ProtoMessage() {}
 
 func (x *ReadyReply) ProtoReflect() protoreflect.Message {
-	mi := &file_control_api_attach_attach_proto_msgTypes[11]
+	mi := &file_control_api_attach_attach_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -808,7 +899,7 @@ func (x *ReadyReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadyReply.ProtoReflect.Descriptor instead.
 func (*ReadyReply) Descriptor() ([]byte, []int) {
-	return file_control_api_attach_attach_proto_rawDescGZIP(), []int{11}
+	return file_control_api_attach_attach_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ReadyReply) GetQueues() uint32 {
@@ -826,7 +917,7 @@ const file_control_api_attach_attach_proto_rawDesc = "" +
 	"\x03Key\x12\x18\n" +
 	"\anetwork\x18\x01 \x01(\tR\anetwork\x12\x1c\n" +
 	"\tcontainer\x18\x02 \x01(\tR\tcontainer\x12\x1c\n" +
-	"\tinterface\x18\x03 \x01(\tR\tinterface\"\xf0\x03\n" +
+	"\tinterface\x18\x03 \x01(\tR\tinterface\"\xb4\x04\n" +
 	"\n" +
 	"AddRequest\x120\n" +
 	"\x03key\x18\x01 \x01(\v2\x1e.viaduct.control.attach.v1.KeyR\x03key\x12\x14\n" +
@@ -844,7 +935,14 @@ const file_control_api_attach_attach_proto_rawDesc = "" +
 	" \x01(\x0e2!.viaduct.control.attach.v1.AttachR\x06attach\x12\x1c\n" +
 	"\taddresses\x18\v \x03(\tR\taddresses\x12\x1c\n" +
 	"\tdelegated\x18\f \x01(\bR\tdelegated\x12B\n" +
-	"\tbandwidth\x18\r \x01(\v2$.viaduct.control.attach.v1.BandwidthR\tbandwidth\"\x97\x01\n" +
+	"\tbandwidth\x18\r \x01(\v2$.viaduct.control.attach.v1.BandwidthR\tbandwidth\x12B\n" +
+	"\n" +
+	"host_ports\x18\x0f \x03(\v2#.viaduct.control.attach.v1.HostPortR\thostPorts\"\x83\x01\n" +
+	"\bHostPort\x12\x17\n" +
+	"\ahost_ip\x18\x01 \x01(\tR\x06hostIp\x12\x1b\n" +
+	"\thost_port\x18\x02 \x01(\rR\bhostPort\x12%\n" +
+	"\x0econtainer_port\x18\x03 \x01(\rR\rcontainerPort\x12\x1a\n" +
+	"\bprotocol\x18\x04 \x01(\tR\bprotocol\"\x97\x01\n" +
 	"\tBandwidth\x12!\n" +
 	"\fingress_rate\x18\x01 \x01(\x04R\vingressRate\x12#\n" +
 	"\ringress_burst\x18\x02 \x01(\x04R\fingressBurst\x12\x1f\n" +
@@ -862,9 +960,11 @@ const file_control_api_attach_attach_proto_rawDesc = "" +
 	"\rRemoveRequest\x120\n" +
 	"\x03key\x18\x01 \x01(\v2\x1e.viaduct.control.attach.v1.KeyR\x03key\"#\n" +
 	"\vRemoveReply\x12\x14\n" +
-	"\x05found\x18\x01 \x01(\bR\x05found\"@\n" +
+	"\x05found\x18\x01 \x01(\bR\x05found\"\x84\x01\n" +
 	"\fCheckRequest\x120\n" +
-	"\x03key\x18\x01 \x01(\v2\x1e.viaduct.control.attach.v1.KeyR\x03key\"`\n" +
+	"\x03key\x18\x01 \x01(\v2\x1e.viaduct.control.attach.v1.KeyR\x03key\x12B\n" +
+	"\n" +
+	"host_ports\x18\x02 \x03(\v2#.viaduct.control.attach.v1.HostPortR\thostPorts\"`\n" +
 	"\x0eCollectRequest\x12\x18\n" +
 	"\anetwork\x18\x01 \x01(\tR\anetwork\x124\n" +
 	"\x05valid\x18\x02 \x03(\v2\x1e.viaduct.control.attach.v1.KeyR\x05valid\"(\n" +
@@ -898,45 +998,48 @@ func file_control_api_attach_attach_proto_rawDescGZIP() []byte {
 }
 
 var file_control_api_attach_attach_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_control_api_attach_attach_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_control_api_attach_attach_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
 var file_control_api_attach_attach_proto_goTypes = []any{
 	(Attach)(0),            // 0: viaduct.control.attach.v1.Attach
 	(*Key)(nil),            // 1: viaduct.control.attach.v1.Key
 	(*AddRequest)(nil),     // 2: viaduct.control.attach.v1.AddRequest
-	(*Bandwidth)(nil),      // 3: viaduct.control.attach.v1.Bandwidth
-	(*AddReply)(nil),       // 4: viaduct.control.attach.v1.AddReply
-	(*Route)(nil),          // 5: viaduct.control.attach.v1.Route
-	(*RemoveRequest)(nil),  // 6: viaduct.control.attach.v1.RemoveRequest
-	(*RemoveReply)(nil),    // 7: viaduct.control.attach.v1.RemoveReply
-	(*CheckRequest)(nil),   // 8: viaduct.control.attach.v1.CheckRequest
-	(*CollectRequest)(nil), // 9: viaduct.control.attach.v1.CollectRequest
-	(*CollectReply)(nil),   // 10: viaduct.control.attach.v1.CollectReply
-	(*ReadyRequest)(nil),   // 11: viaduct.control.attach.v1.ReadyRequest
-	(*ReadyReply)(nil),     // 12: viaduct.control.attach.v1.ReadyReply
+	(*HostPort)(nil),       // 3: viaduct.control.attach.v1.HostPort
+	(*Bandwidth)(nil),      // 4: viaduct.control.attach.v1.Bandwidth
+	(*AddReply)(nil),       // 5: viaduct.control.attach.v1.AddReply
+	(*Route)(nil),          // 6: viaduct.control.attach.v1.Route
+	(*RemoveRequest)(nil),  // 7: viaduct.control.attach.v1.RemoveRequest
+	(*RemoveReply)(nil),    // 8: viaduct.control.attach.v1.RemoveReply
+	(*CheckRequest)(nil),   // 9: viaduct.control.attach.v1.CheckRequest
+	(*CollectRequest)(nil), // 10: viaduct.control.attach.v1.CollectRequest
+	(*CollectReply)(nil),   // 11: viaduct.control.attach.v1.CollectReply
+	(*ReadyRequest)(nil),   // 12: viaduct.control.attach.v1.ReadyRequest
+	(*ReadyReply)(nil),     // 13: viaduct.control.attach.v1.ReadyReply
 }
 var file_control_api_attach_attach_proto_depIdxs = []int32{
 	1,  // 0: viaduct.control.attach.v1.AddRequest.key:type_name -> viaduct.control.attach.v1.Key
 	0,  // 1: viaduct.control.attach.v1.AddRequest.attach:type_name -> viaduct.control.attach.v1.Attach
-	3,  // 2: viaduct.control.attach.v1.AddRequest.bandwidth:type_name -> viaduct.control.attach.v1.Bandwidth
-	5,  // 3: viaduct.control.attach.v1.AddReply.routes:type_name -> viaduct.control.attach.v1.Route
-	1,  // 4: viaduct.control.attach.v1.RemoveRequest.key:type_name -> viaduct.control.attach.v1.Key
-	1,  // 5: viaduct.control.attach.v1.CheckRequest.key:type_name -> viaduct.control.attach.v1.Key
-	1,  // 6: viaduct.control.attach.v1.CollectRequest.valid:type_name -> viaduct.control.attach.v1.Key
-	2,  // 7: viaduct.control.attach.v1.Attachments.Add:input_type -> viaduct.control.attach.v1.AddRequest
-	6,  // 8: viaduct.control.attach.v1.Attachments.Remove:input_type -> viaduct.control.attach.v1.RemoveRequest
-	8,  // 9: viaduct.control.attach.v1.Attachments.Check:input_type -> viaduct.control.attach.v1.CheckRequest
-	9,  // 10: viaduct.control.attach.v1.Attachments.Collect:input_type -> viaduct.control.attach.v1.CollectRequest
-	11, // 11: viaduct.control.attach.v1.Attachments.Ready:input_type -> viaduct.control.attach.v1.ReadyRequest
-	4,  // 12: viaduct.control.attach.v1.Attachments.Add:output_type -> viaduct.control.attach.v1.AddReply
-	7,  // 13: viaduct.control.attach.v1.Attachments.Remove:output_type -> viaduct.control.attach.v1.RemoveReply
-	4,  // 14: viaduct.control.attach.v1.Attachments.Check:output_type -> viaduct.control.attach.v1.AddReply
-	10, // 15: viaduct.control.attach.v1.Attachments.Collect:output_type -> viaduct.control.attach.v1.CollectReply
-	12, // 16: viaduct.control.attach.v1.Attachments.Ready:output_type -> viaduct.control.attach.v1.ReadyReply
-	12, // [12:17] is the sub-list for method output_type
-	7,  // [7:12] is the sub-list for method input_type
-	7,  // [7:7] is the sub-list for extension type_name
-	7,  // [7:7] is the sub-list for extension extendee
-	0,  // [0:7] is the sub-list for field type_name
+	4,  // 2: viaduct.control.attach.v1.AddRequest.bandwidth:type_name -> viaduct.control.attach.v1.Bandwidth
+	3,  // 3: viaduct.control.attach.v1.AddRequest.host_ports:type_name -> viaduct.control.attach.v1.HostPort
+	6,  // 4: viaduct.control.attach.v1.AddReply.routes:type_name -> viaduct.control.attach.v1.Route
+	1,  // 5: viaduct.control.attach.v1.RemoveRequest.key:type_name -> viaduct.control.attach.v1.Key
+	1,  // 6: viaduct.control.attach.v1.CheckRequest.key:type_name -> viaduct.control.attach.v1.Key
+	3,  // 7: viaduct.control.attach.v1.CheckRequest.host_ports:type_name -> viaduct.control.attach.v1.HostPort
+	1,  // 8: viaduct.control.attach.v1.CollectRequest.valid:type_name -> viaduct.control.attach.v1.Key
+	2,  // 9: viaduct.control.attach.v1.Attachments.Add:input_type -> viaduct.control.attach.v1.AddRequest
+	7,  // 10: viaduct.control.attach.v1.Attachments.Remove:input_type -> viaduct.control.attach.v1.RemoveRequest
+	9,  // 11: viaduct.control.attach.v1.Attachments.Check:input_type -> viaduct.control.attach.v1.CheckRequest
+	10, // 12: viaduct.control.attach.v1.Attachments.Collect:input_type -> viaduct.control.attach.v1.CollectRequest
+	12, // 13: viaduct.control.attach.v1.Attachments.Ready:input_type -> viaduct.control.attach.v1.ReadyRequest
+	5,  // 14: viaduct.control.attach.v1.Attachments.Add:output_type -> viaduct.control.attach.v1.AddReply
+	8,  // 15: viaduct.control.attach.v1.Attachments.Remove:output_type -> viaduct.control.attach.v1.RemoveReply
+	5,  // 16: viaduct.control.attach.v1.Attachments.Check:output_type -> viaduct.control.attach.v1.AddReply
+	11, // 17: viaduct.control.attach.v1.Attachments.Collect:output_type -> viaduct.control.attach.v1.CollectReply
+	13, // 18: viaduct.control.attach.v1.Attachments.Ready:output_type -> viaduct.control.attach.v1.ReadyReply
+	14, // [14:19] is the sub-list for method output_type
+	9,  // [9:14] is the sub-list for method input_type
+	9,  // [9:9] is the sub-list for extension type_name
+	9,  // [9:9] is the sub-list for extension extendee
+	0,  // [0:9] is the sub-list for field type_name
 }
 
 func init() { file_control_api_attach_attach_proto_init() }
@@ -950,7 +1053,7 @@ func file_control_api_attach_attach_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_control_api_attach_attach_proto_rawDesc), len(file_control_api_attach_attach_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   12,
+			NumMessages:   13,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

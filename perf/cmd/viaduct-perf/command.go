@@ -41,8 +41,8 @@ rounds with their 95 % confidence interval (at least 6 runs are needed for one),
 each other one, taken round by round. Nothing is visible outside the namespaces and nothing is left behind.
 
 Subjects: viaduct (viaduct-dataplane), asavie (the same over its second socket backend), testpmd (DPDK's, af_xdp
-driver, io mode), kernel (IP forwarding). The commands pods, cni, policy and flood have subjects of their own, which
-wire pods. What the machine does not have is said and left out.
+driver, io mode), kernel (IP forwarding). The commands pods, cni, policy, services and flood have subjects of their
+own, which wire pods. What the machine does not have is said and left out.
 
 Exit codes: 0 measured, 1 a measurement failed or was interrupted, 2 flags or this machine do not allow one.`,
 		SilenceUsage: true, SilenceErrors: true,
@@ -57,7 +57,8 @@ Exit codes: 0 measured, 1 a measurement failed or was interrupted, 2 flags or th
 	root.SetOut(stdout)
 	root.SetErr(stderr)
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(p.forward(), p.tcp(), p.rr(), p.crr(), p.idle(), p.control(), p.pods(), p.cni(), p.policy(), p.flood())
+	root.AddCommand(p.forward(), p.tcp(), p.rr(), p.crr(), p.idle(), p.control(), p.pods(), p.cni(), p.policy(),
+		p.services(), p.flood())
 	return root
 }
 
@@ -140,6 +141,8 @@ the memory of control. With --small a smaller cluster takes turns with the large
 	f.IntVar(&k.Size.Nodes, "nodes", 500, "nodes of the cluster")
 	f.IntVar(&k.Size.Namespaces, "namespaces", 5000, "namespaces of the cluster, each with labels of its own")
 	f.IntVar(&k.Size.Routes, "routes", 20_000, "Route objects")
+	f.IntVar(&k.Size.Services.Count, "services", 0, "services of the cluster")
+	f.IntVar(&k.Size.Services.Endpoints, "endpoints", 10, "endpoints of each service")
 	f.IntVar(&k.Small, "small", 1000, "pods of the smaller cluster, 0: none")
 	f.IntVar(&k.Changes, "changes", 300, "single changes to time")
 	f.IntVar(&k.Storm, "storm", 1000, "changes a second in the storm, 0: none")
