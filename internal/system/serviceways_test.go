@@ -79,7 +79,9 @@ spec:
   type: NodePort
   clusterIP: 10.96.0.10
   externalTrafficPolicy: %s
-  ports: [{name: tcp, port: 80, targetPort: 8080, nodePort: 30080}, {name: udp, protocol: UDP, port: 80, targetPort: 8080, nodePort: 30080}]
+  ports:
+  - {name: tcp, port: 80, targetPort: 8080, nodePort: 30080}
+  - {name: udp, protocol: UDP, port: 80, targetPort: 8080, nodePort: 30080}
 ---
 apiVersion: discovery.k8s.io/v1
 kind: EndpointSlice
