@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -38,8 +39,30 @@ func cgroupRoot() (string, error) {
 	if dir := cgroupMount(mounts); dir != "" {
 		return dir, nil
 	}
-	return "", errors.New("no cgroup of version 2 is mounted: mount one, or say with --cgroup where it is")
+	dir, err := ownCgroupMount()
+	if err != nil {
+		return "", fmt.Errorf("no cgroup of version 2 is mounted: mount one, or say with --cgroup where it is (%w)", err)
+	}
+	return dir, nil
 }
+
+// ownCgroupMount is a mount that nobody else sees, for the life of the process: a mount namespace of its own, such as
+// ip-netns makes, may have lost the host's.
+var ownCgroupMount = sync.OnceValues(func() (string, error) {
+	fs, err := unix.Fsopen("cgroup2", unix.FSOPEN_CLOEXEC)
+	if err != nil {
+		return "", fmt.Errorf("fsopen: %w", err)
+	}
+	defer unix.Close(fs)
+	if err := unix.FsconfigCreate(fs); err != nil {
+		return "", fmt.Errorf("fsconfig: %w", err)
+	}
+	mount, err := unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, 0)
+	if err != nil {
+		return "", fmt.Errorf("fsmount: %w", err)
+	}
+	return fmt.Sprintf("/proc/self/fd/%d", mount), nil
+})
 
 // cgroupMount finds the first mount of cgroups of version 2 in a file like /proc/mounts; empty: there is none.
 func cgroupMount(mounts io.Reader) string {

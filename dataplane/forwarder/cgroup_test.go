@@ -3,8 +3,13 @@
 package forwarder
 
 import (
+	"errors"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/viaduct-net/viaduct/internal/testenv"
 )
 
 func TestCgroupMount(t *testing.T) {
@@ -19,5 +24,29 @@ func TestCgroupMount(t *testing.T) {
 		if is := cgroupMount(strings.NewReader(mounts)); is != want {
 			t.Errorf("%q: %q, want %q", mounts, is, want)
 		}
+	}
+}
+
+// TestOwnCgroupMount: where no mount is to be seen the dataplane makes one of its own, which is the host's root.
+func TestOwnCgroupMount(t *testing.T) {
+	testenv.Root(t)
+	dir, err := ownCgroupMount()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var fs unix.Statfs_t
+	if err := unix.Statfs(dir, &fs); err != nil || fs.Type != unix.CGROUP2_SUPER_MAGIC {
+		t.Fatalf("%s is of type %x, %v", dir, fs.Type, err)
+	}
+	if again, _ := ownCgroupMount(); again != dir {
+		t.Errorf("it was made again: %s, %s", dir, again)
+	}
+	root, err := cgroupRoot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var one, other unix.Stat_t
+	if err := errors.Join(unix.Stat(dir, &one), unix.Stat(root, &other)); err != nil || one.Ino != other.Ino {
+		t.Errorf("inode %d, of the root %d, %v", one.Ino, other.Ino, err)
 	}
 }
