@@ -172,6 +172,7 @@ func (sh *shard) related(n uint32, d uint8, near bool, tick, generation uint32, 
 	e := &sh.entries[n-1]
 	s.Status, s.Reason = Related, verdict.None
 	s.at, s.Rule, s.Reply, s.kind = n, e.rule, d == 0, e.key.kind()
+	s.Opener, s.Other = packet.PortID(uint32(e.ports)), packet.PortID(e.ports>>32)
 	if e.flags&translated != 0 {
 		byOpener, byOther := sh.ends(n, d)
 		s.Translated, s.Backend = true, sh.records[n-1].backend
@@ -186,8 +187,8 @@ func (sh *shard) related(n uint32, d uint8, near bool, tick, generation uint32, 
 	switch {
 	case e.generation != generation:
 		s.Status, s.Tuple, s.tick, s.Error = Stale, sh.tuple(n), tick, true
-		s.Opener, s.Other = packet.PortID(uint32(e.ports)), packet.PortID(e.ports>>32)
 	case e.flags&revoked != 0:
 		s.refuse(e.denied())
+		s.Backend = 0
 	}
 }

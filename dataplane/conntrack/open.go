@@ -197,7 +197,11 @@ func (sh *shard) admit(t *Table, o *opening) (uint32, verdict.Reason) {
 	place := ofIdle
 	switch full := t.limits.sourceFull(o.src, takenUp); {
 	case syn && o.tr != nil:
-		if place = ofHalf; (full || sh.flooded()) && !sh.evictHalf(o.tick) {
+		place = ofHalf
+		switch {
+		case full && !sh.evictHalfOf(o.src, o.tick):
+			return 0, verdict.SourceLimit
+		case !full && sh.flooded() && !sh.evictHalf(o.tick):
 			return 0, verdict.SourceLimit
 		}
 		syn = false

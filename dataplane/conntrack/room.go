@@ -2,7 +2,11 @@
 
 package conntrack
 
-import "time"
+import (
+	"time"
+
+	"github.com/viaduct-net/viaduct/dataplane/packet"
+)
 
 // Whose place a new flow takes when its shard is full, first to last:
 //
@@ -12,7 +16,8 @@ import "time"
 //   - of the most idle of a few others, if nothing came of it in a while.
 //
 // A SYN takes the place of the first kind alone, and else gets a fingerprint: see syn.go. Of a flow that is to be
-// translated a fingerprint cannot tell how, so that its SYN takes the place of the second kind.
+// translated a fingerprint cannot tell how, so that its SYN takes the place of the second kind; that of a source which
+// has as many unanswered flows as it may, the place of its own.
 const (
 	sampled  = 8
 	minIdle  = 10 * time.Second
@@ -69,6 +74,23 @@ func (sh *shard) evictHalf(tick uint32) bool {
 	}
 	sh.makeWay(n, causeEvictedHalf, tick)
 	return true
+}
+
+// evictHalfOf evicts a flow of a source that has as many unanswered ones as it may, and nobody else's: the oldest of
+// them, if it is among the oldest of all, as those of one who floods are.
+func (sh *shard) evictHalfOf(src packet.Addr, tick uint32) bool {
+	n := sh.lists[classHalf].oldest
+	for range sampled {
+		if n == 0 {
+			return false
+		}
+		if sh.source(n) == src {
+			sh.makeWay(n, causeEvictedHalf, tick)
+			return true
+		}
+		n = sh.links[n].newer
+	}
+	return false
 }
 
 // done returns the oldest of the flows that are over. Questions that go on, such as a ping's, stand behind the others

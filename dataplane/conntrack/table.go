@@ -150,8 +150,9 @@ type Seen struct {
 	// this one has a station, it is not from there.
 	Moved bool
 	// Error, of Stale: the packet is an ICMP error, which may come from anywhere. The flow is to be judged between
-	// Opener and Other, the ports that its ends are known to be behind.
-	Error         bool
+	// Opener and Other.
+	Error bool
+	// Opener and Other, of ICMP errors, are the ports that the flow's ends are known to be behind.
 	Opener, Other packet.PortID
 
 	// Translated, of Known, Stale and Related: the flow's packets are translated, and this one is to have Ends. Of Related
@@ -159,7 +160,7 @@ type Seen struct {
 	// OpenTranslated set both of NewFlow.
 	Translated bool
 	kind       uint8 // of the key, without kindHi
-	// Backend is the Translation's; 0: none.
+	// Backend is the Translation's; 0: none. It is told of what a revoked flow refuses, too.
 	Backend uint32
 	// Waited, of the packet that first answers a translated flow, is since when it was waited for, in nanoseconds. So it
 	// is of an error about what the opener has sent, for as long as nobody has answered.

@@ -717,6 +717,37 @@ func TestTranslatedFlood(t *testing.T) {
 	})
 }
 
+// TestTranslatedFloodOfOne: who has as many unanswered flows as he may takes his own places, not those of others who
+// wait for an answer.
+func TestTranslatedFloodOfOne(t *testing.T) {
+	both(t, func(t *testing.T, v6 bool) {
+		r := newNATRig(t, v6, Config{Flows: 64, PerSource: 5, PerPort: 1000})
+		v := r.front(1)
+		r.frontends[v] = &Translation{Dst: r.b, DstPort: 8080, Backend: 1}
+		syn := func(src packet.Addr, port uint16, dst packet.Addr) *packet.Packet {
+			e := packet.Ends{Src: src, Dst: dst, SrcPort: port, DstPort: 80}
+			return r.from(packet.ProtoTCP, e, tcpSegment{seq: 100, flags: tcpSYN, window: 1000, scale: 7}.bytes())
+		}
+		r.see(syn(r.other, 1, v))
+		r.see(syn(r.other, 2, r.b))
+		for i := range uint16(200) {
+			if _, reason := r.see(syn(r.a, 1000+i, v)); reason != verdict.None {
+				t.Fatal(i, reason)
+			}
+		}
+		for port, dst := range map[uint16]packet.Addr{1: v, 2: r.b} {
+			if s := r.tab.seen(syn(r.other, port, dst), portA, r.now, 1); s.Status != Known {
+				t.Error(port, s.Status)
+			}
+		}
+		if st := r.tab.Stats(); st.Entries != 7 {
+			t.Errorf("%+v", st)
+		}
+		r.sound()
+		r.drained()
+	})
+}
+
 // TestTranslatedRepeat: under a flood SYNs to services have to be repeated as others have.
 func TestTranslatedRepeat(t *testing.T) {
 	r := newNATRig(t, false, Config{})
