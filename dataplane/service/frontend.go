@@ -58,9 +58,14 @@ func (t *Table) find(q *Query) *frontend {
 func (t *Table) owns(q *Query) bool {
 	switch q.Proto {
 	case packet.ProtoTCP, packet.ProtoUDP, packet.ProtoSCTP, packet.ProtoICMP, packet.ProtoICMPv6:
-		return t.index.get(key{addr: q.Dst, place: clusterAddress}) != nil
+		return t.Alone(q.Dst)
 	}
 	return false
+}
+
+// Alone says whether an address is one that only services have: nobody is behind it.
+func (t *Table) Alone(a packet.Addr) bool {
+	return t != nil && t.index.get(key{addr: a, place: clusterAddress}) != nil
 }
 
 // anyAddress stands for every address of a family.

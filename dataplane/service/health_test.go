@@ -159,3 +159,34 @@ func TestEjectedGoes(t *testing.T) {
 		t.Errorf("%d are ejected", r.b.Ejected())
 	}
 }
+
+// What begins no flow tries no backend, and is nobody's affinity.
+func TestStray(t *testing.T) {
+	s := frail(2, api.Service_ALGORITHM_ROUND_ROBIN)
+	s.AffinitySeconds = 60
+	r := newRig(t, s)
+	for range 3 {
+		r.b.Refused(r.numbers(1)[1], r.now)
+	}
+	r.now += ejection
+	for i := range uint16(100) {
+		q := r.to(1, "10.9.9.9", 1000+i)
+		q.Stray = true
+		if c := r.choose(q); c.Outcome != Refused || c.Service == nil {
+			t.Fatalf("%+v", c)
+		}
+	}
+	if n, _ := r.b.Affinities(r.now); n != 0 {
+		t.Errorf("%d clients are known", n)
+	}
+	tried := 0
+	for i := range uint16(100) {
+		q := r.to(1, "10.9.9."+string('0'+rune(i%10)), 1000+i)
+		if r.choose(q).Number == r.numbers(1)[1] {
+			tried++
+		}
+	}
+	if tried == 0 {
+		t.Error("no flow has tried the backend")
+	}
+}

@@ -58,7 +58,10 @@ type Query struct {
 	Inside bool
 	// ToNode: Dst is an address of the node at which node ports, and host ports of all addresses, are.
 	ToNode bool
-	Now    int64 // nanoseconds, monotonic
+	// Stray: the packet begins no flow, and is asked about to be answered. It is Refused where there are backends, of
+	// which it takes no turn.
+	Stray bool
+	Now   int64 // nanoseconds, monotonic
 }
 
 // Outcome is what becomes of a flow.
@@ -116,6 +119,10 @@ func (t *Table) Choose(q *Query, d *Dice, c *Choice) {
 			return
 		}
 		s.group.refused.Add(1)
+		return
+	}
+	if q.Stray {
+		c.Outcome = Refused
 		return
 	}
 	t.backends.tick(q.Now)
