@@ -34,7 +34,7 @@ func (l *Pipeline) translation(p *packet.Packet, in, out *tables.Port) verdict.R
 func (l *Pipeline) source(p *packet.Packet, in, out *tables.Port) (packet.Addr, verdict.Reason) {
 	f := &l.seen.Tuple
 	switch {
-	case l.way.chosen && f.Src == f.Dst: // to itself: the answer would not leave it
+	case l.way.chosen && f.Src == f.Dst && (isPod(in) || isPod(out)): // to itself: the answer would not leave it
 		return p.Dst, verdict.None
 	case isPod(out): // whose answers come by this node in any case
 		return packet.Addr{}, verdict.None

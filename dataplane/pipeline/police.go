@@ -75,6 +75,17 @@ func (l *Pipeline) forged(p *packet.Packet, in *tables.Port) bool {
 	return in.Shared() && !in.Station.Has(p.Src) && l.owner(p.Src) != nil
 }
 
+// impersonates says of a packet of no flow whether it came from where anybody may be, and claims an address from which
+// nobody speaks, for services alone have it: an answer to it would go to the service, and its answer back, and a flow
+// from there would be taken for the one that a client has with the service. From outside nobody speaks with the
+// dataplane's own address either.
+func (l *Pipeline) impersonates(p *packet.Packet, in *tables.Port) bool {
+	if !in.Shared() {
+		return false
+	}
+	return l.t.Services.Alone(p.Src) || !in.Host && !p.Src.IsZero() && (p.Src == l.t.Dataplane4 || p.Src == l.t.Dataplane6)
+}
+
 // owner is the port whose station has an address; nil where none of this node's has.
 func (l *Pipeline) owner(a packet.Addr) *tables.Port {
 	group := l.t.FIB.Lookup(a)

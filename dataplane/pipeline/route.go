@@ -65,6 +65,9 @@ func (l *Pipeline) forward(p *packet.Packet, in *tables.Port, hop *route.Hop, to
 	if out == nil || !out.Up {
 		return verdict.NoOutputPort
 	}
+	if in.Host && out.Host && l.bounces(p) {
+		return l.icmpError(p, in, packet.NetUnreachable, 0, verdict.NoRoute)
+	}
 	if r := l.police(p, in, out); r != verdict.None {
 		return r
 	}
@@ -115,6 +118,21 @@ func (l *Pipeline) forward(p *packet.Packet, in *tables.Port, hop *route.Hop, to
 		l.decision.Cut, l.decision.MTU = cut, mtu
 	}
 	return l.send(p, out.ID, verdict.Routed)
+}
+
+// bounces says of a packet that came by the host's port and would leave by it whether the host's stack would lead it
+// here again, and so on until its TTL ends: it is for an address that services have, or may have, but for none of them,
+// and not the host's. A flow that leads there, which was open before there was the service, is forgotten: what comes
+// next finds the service.
+func (l *Pipeline) bounces(p *packet.Packet) bool {
+	w, s := &l.way, &l.seen
+	if w.translated || w.chosen || l.t.IsHost(p.Dst) {
+		return false
+	}
+	if l.t.Tracking && !w.judged && !s.Reply && !isError(s) {
+		l.flows.Drop(s)
+	}
+	return true
 }
 
 // limit has the packet wait for the limits of its ports, or drops it where too many do.

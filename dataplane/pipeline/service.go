@@ -14,9 +14,10 @@ import (
 // from the client to the backend, by which policy judges it.
 func (l *Pipeline) serve(p *packet.Packet, in *tables.Port) (to packet.Addr, _ verdict.Reason) {
 	s, c := &l.seen, &l.choice
+	stray := s.Status != conntrack.NewFlow || p.Proto == packet.ProtoTCP && !p.OpensTCP()
 	l.t.Services.Choose(&service.Query{
 		Src: p.Src, Dst: p.Dst, SrcPort: p.SrcPort, DstPort: p.DstPort, Proto: p.Proto,
-		Inside: l.t.Inside(p.Src), ToNode: l.t.IsNode(p.Dst), Now: l.now,
+		Inside: l.t.Inside(p.Src), ToNode: l.t.IsNode(p.Dst), Stray: stray, Now: l.now,
 	}, &l.dice, c)
 	switch c.Outcome {
 	case service.NoService:
@@ -27,9 +28,9 @@ func (l *Pipeline) serve(p *packet.Packet, in *tables.Port) (to packet.Addr, _ v
 		return to, verdict.ServiceSourceDenied
 	}
 	switch {
-	case s.Status != conntrack.NewFlow || p.Proto == packet.ProtoTCP && !p.OpensTCP():
+	case stray:
 		return to, l.strayed(p, in)
-	case c.Outcome != service.Chosen:
+	case c.Outcome != service.Chosen || l.t.Services.Alone(c.Backend): // services do not answer for services
 		return to, l.refuse(p, in)
 	}
 	s.Tuple.Dst, s.Tuple.DstPort = c.Backend, c.Port

@@ -44,6 +44,9 @@ func (l *Pipeline) track(p *packet.Packet, in *tables.Port) (to packet.Addr, _ v
 	switch s.Status {
 	case conntrack.NewFlow, conntrack.Invalid:
 		if !l.t.Services.Empty() {
+			if l.impersonates(p, in) {
+				return to, verdict.SpoofedSource
+			}
 			to, r := l.serve(p, in)
 			if r != verdict.None || to != p.Dst {
 				return to, r
@@ -74,7 +77,7 @@ func isError(s *conntrack.Seen) bool { return s.Status == conntrack.Related || s
 // may yet be nobody's to ask about.
 func (l *Pipeline) found(p *packet.Packet, in *tables.Port) verdict.Reason {
 	s := &l.seen
-	if s.Backend != 0 && s.Status != conntrack.Invalid {
+	if s.Backend != 0 {
 		if r := l.follow(p, in); r != verdict.None {
 			return r
 		}
@@ -98,8 +101,12 @@ func (l *Pipeline) found(p *packet.Packet, in *tables.Port) verdict.Reason {
 // backend is gone: TCP goes on or is reset, as the service has it; anything else finds another one.
 func (l *Pipeline) follow(p *packet.Packet, in *tables.Port) verdict.Reason {
 	s := &l.seen
-	if isError(s) {
-		if s.Waited != 0 && p.IsUnreachable() {
+	switch {
+	case s.Status == conntrack.Invalid: // it is revoked
+		l.beginAnew(p, in)
+		return verdict.None
+	case isError(s):
+		if s.Waited != 0 && p.IsUnreachable() && l.fromBackend(p, in) {
 			l.t.Backends.Refused(s.Backend, l.now)
 		}
 		return verdict.None
@@ -114,11 +121,28 @@ func (l *Pipeline) follow(p *packet.Packet, in *tables.Port) verdict.Reason {
 			l.flows.Drop(s)
 			return l.reset(p, in, verdict.ServiceReset)
 		}
-	case !s.Reply: // what is on its way back may arrive
-		l.flows.Drop(s)
-		l.flows.Track(p, in.ID, l.now, l.t.Policy.Generation, s)
+	default:
+		l.beginAnew(p, in)
 	}
 	return verdict.None
+}
+
+// beginAnew forgets a flow without a connection whose backend is gone, revoked or not, so that its client finds another
+// one. What is on its way back may arrive.
+func (l *Pipeline) beginAnew(p *packet.Packet, in *tables.Port) {
+	s := &l.seen
+	if s.Reply || p.Proto == packet.ProtoTCP || l.t.Backends.Standing(s.Backend) == service.InForce {
+		return
+	}
+	l.flows.Drop(s)
+	l.flows.Track(p, in.ID, l.now, l.t.Policy.Generation, s)
+}
+
+// fromBackend says whether an ICMP error about what a backend was sent came from there, as far as can be told: not from
+// a client, who could say so of every backend. Where both are behind one port only the backend itself is believed.
+func (l *Pipeline) fromBackend(p *packet.Packet, in *tables.Port) bool {
+	s := &l.seen
+	return in.ID == s.Other && (s.Opener != s.Other || p.Src == s.Quoted.Dst)
 }
 
 // answered tells of the first answer to a flow.

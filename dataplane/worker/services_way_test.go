@@ -123,6 +123,33 @@ func TestServiceErrorsQuoteWhatWasSent(t *testing.T) {
 	}
 }
 
+// A client that says of a backend that it is unreachable is not believed: none would be left to the others.
+func TestForgedFailures(t *testing.T) {
+	for _, v6 := range bothFamilies {
+		w := served(t, v6, "service web udp round-robin eject=2", "frontend web cluster vip:80", "frontend web node-port :30080",
+			"backend web b:8080", "backend web c:8080", "backend web remote:8080")
+		ejections := func() uint64 { return w.tables.Load().Backends.Totals().Ejections }
+		for i := range 9 {
+			_, to, _ := strings.Cut(w.send("a", fmt.Sprintf("udp a:%d > vip:80", 1000+i)), " > ")
+			w.send("a", fmt.Sprintf("error a > a about udp a:%d > vip:80", 1000+i))
+			w.send("a", fmt.Sprintf("error a > a about udp a:%d > %s", 1000+i, to))
+			w.send("host", fmt.Sprintf("udp client:%d > node:30080", 1000+i))
+			w.send("host", fmt.Sprintf("error router > client about udp client:%d > node:30080", 1000+i))
+			w.send("host", fmt.Sprintf("error router > dataplane about udp dataplane:%d > remote:8080", 1000+i))
+		}
+		if n := ejections(); n != 0 {
+			t.Errorf("%d ejections", n)
+		}
+		for i := range 9 {
+			w.send("a", fmt.Sprintf("udp a:%d > vip:80", 2000+i))
+			w.send("b", fmt.Sprintf("error b > a about udp a:%d > b:8080", 2000+i))
+		}
+		if n := ejections(); n != 1 {
+			t.Errorf("%d ejections of one that says so itself", n)
+		}
+	}
+}
+
 // What follows comes by the queue of another worker.
 func TestServiceTwoWorkers(t *testing.T) {
 	for _, v6 := range bothFamilies {

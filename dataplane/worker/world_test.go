@@ -204,7 +204,7 @@ var worldProtocols = map[string]api.Protocol{
 	"tcp": api.Protocol_PROTOCOL_TCP, "udp": api.Protocol_PROTOCOL_UDP, "sctp": api.Protocol_PROTOCOL_SCTP,
 }
 
-// service NAME PROTOCOL [reset] [direct] [affinity=SECONDS] [round-robin]
+// service NAME PROTOCOL [reset] [direct] [affinity=SECONDS] [eject=FAILURES] [round-robin]
 func (w *world) addService(f []string) {
 	s := &api.Service{Id: uint32(len(w.service) + 1), Name: "default/" + f[0], Ipv6: w.v6, Protocol: worldProtocols[f[1]],
 		Algorithm: api.Service_ALGORITHM_RANDOM}
@@ -214,6 +214,8 @@ func (w *world) addService(f []string) {
 			s.Removal = api.Service_REMOVAL_RESET
 		case option == "direct":
 			s.DirectReturn = true
+		case strings.HasPrefix(option, "eject="):
+			w.scan(option, "eject=%d", &s.EjectionFailures)
 		case option == "round-robin":
 			s.Algorithm = api.Service_ALGORITHM_ROUND_ROBIN
 		case strings.HasPrefix(option, "affinity="):
@@ -231,7 +233,7 @@ func (w *world) change(name string) *api.Service {
 	for i, s := range w.service {
 		if s.Name == "default/"+name {
 			w.service[i] = &api.Service{Id: s.Id, Name: s.Name, Ipv6: s.Ipv6, Protocol: s.Protocol, Algorithm: s.Algorithm,
-				Removal: s.Removal, DirectReturn: s.DirectReturn, AffinitySeconds: s.AffinitySeconds,
+				Removal: s.Removal, DirectReturn: s.DirectReturn, AffinitySeconds: s.AffinitySeconds, EjectionFailures: s.EjectionFailures,
 				Frontends: slices.Clone(s.Frontends), Backends: slices.Clone(s.Backends)}
 			return w.service[i]
 		}
