@@ -80,11 +80,12 @@ func answers(p *packet.Packet) bool {
 }
 
 // forgetTranslation is free for what a translated flow has beside its entry.
-func (sh *shard) forgetTranslation(n uint32) {
+func (sh *shard) forgetTranslation(n uint32, why cause) {
 	e, r := &sh.entries[n-1], &sh.records[n-1]
 	sh.translated--
 	if left := sh.table.left; left != nil && r.backend != 0 && e.flags&unlinked == 0 {
-		left(r.backend, e.packets[1] != 0)
+		inVain := why == causeExpired && e.packets[1] == 0 && e.flags&revoked == 0 && !e.state.closed()
+		left(r.backend, !inVain)
 	}
 	if e.flags&aliased != 0 {
 		sh.unalias(n)

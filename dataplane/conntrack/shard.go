@@ -146,7 +146,7 @@ func (sh *shard) free(n uint32, why cause) {
 		sh.limits.sourceLeaves(sh.source(n))
 	}
 	if e.flags&translated != 0 {
-		sh.forgetTranslation(n)
+		sh.forgetTranslation(n, why)
 	}
 	if e.state.handshake() {
 		sh.limits.handshakes(uint32(e.ports), -1)

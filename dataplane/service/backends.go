@@ -149,7 +149,7 @@ func (b *Backends) Opened(number uint32) {
 	}
 }
 
-// Left says that a flow has ended, and whether the backend had answered it.
+// Left says that a flow has ended, and whether the backend had answered it, or had no time to.
 func (b *Backends) Left(number uint32, answered bool) {
 	s := b.slot(number)
 	if s == nil {
