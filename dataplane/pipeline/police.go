@@ -43,6 +43,9 @@ func (l *Pipeline) police(p *packet.Packet, in, out *tables.Port) verdict.Reason
 // judgeFlow is police for a packet with its transport header, which was looked for among the flows.
 func (l *Pipeline) judgeFlow(p *packet.Packet, in, out *tables.Port) verdict.Reason {
 	s := &l.seen
+	if isError(s) && isPod(in) && in.ID != s.Opener && in.ID != s.Other {
+		return verdict.ICMPWithoutFlow // pods are no routers: the flow is none of its own
+	}
 	if (s.Moved || s.Status == conntrack.NewFlow && !in.Station.Only()) && l.forged(p, in) {
 		return verdict.SpoofedSource
 	}

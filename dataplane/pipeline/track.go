@@ -111,6 +111,9 @@ func (l *Pipeline) follow(p *packet.Packet, in *tables.Port) verdict.Reason {
 		}
 		return verdict.None
 	}
+	if s.Moved && l.forged(p, in) {
+		return verdict.SpoofedSource
+	}
 	if s.Waited != 0 {
 		l.answered(p)
 	}
