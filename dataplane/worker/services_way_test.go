@@ -126,8 +126,8 @@ func TestServiceErrorsQuoteWhatWasSent(t *testing.T) {
 // A client that says of a backend that it is unreachable is not believed: none would be left to the others.
 func TestForgedFailures(t *testing.T) {
 	for _, v6 := range bothFamilies {
-		w := served(t, v6, "service web udp round-robin eject=2", "frontend web cluster vip:80", "frontend web node-port :30080",
-			"backend web b:8080", "backend web c:8080", "backend web remote:8080")
+		w := served(t, v6, "service web udp round-robin eject=2", "frontend web cluster vip:80",
+			"frontend web node-port :30080", "backend web b:8080", "backend web c:8080", "backend web remote:8080")
 		ejections := func() uint64 { return w.tables.Load().Backends.Totals().Ejections }
 		for i := range 9 {
 			_, to, _ := strings.Cut(w.send("a", fmt.Sprintf("udp a:%d > vip:80", 1000+i)), " > ")

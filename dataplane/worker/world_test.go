@@ -233,8 +233,9 @@ func (w *world) change(name string) *api.Service {
 	for i, s := range w.service {
 		if s.Name == "default/"+name {
 			w.service[i] = &api.Service{Id: s.Id, Name: s.Name, Ipv6: s.Ipv6, Protocol: s.Protocol, Algorithm: s.Algorithm,
-				Removal: s.Removal, DirectReturn: s.DirectReturn, AffinitySeconds: s.AffinitySeconds, EjectionFailures: s.EjectionFailures,
-				Frontends: slices.Clone(s.Frontends), Backends: slices.Clone(s.Backends)}
+				Removal: s.Removal, DirectReturn: s.DirectReturn, AffinitySeconds: s.AffinitySeconds,
+				EjectionFailures: s.EjectionFailures, Frontends: slices.Clone(s.Frontends),
+				Backends: slices.Clone(s.Backends)}
 			return w.service[i]
 		}
 	}
