@@ -27,6 +27,7 @@ type frontends struct {
 
 	dirtyFrontends map[xdpprog.Frontend]bool
 	dirtyAddresses map[netip.Addr]bool
+	unshared       bool // what addresses lists may be others than at its last call, for the host has others
 }
 
 func newFrontends() frontends {
@@ -155,12 +156,12 @@ func (f *frontends) setHost(list []netip.Prefix) {
 	for _, p := range list {
 		next[p.Addr()] = p
 		if f.host[p.Addr()] != p {
-			f.dirtyAddresses[p.Addr()] = true
+			f.dirtyAddresses[p.Addr()], f.unshared = true, true
 		}
 	}
 	for a := range f.host {
 		if _, stays := next[a]; !stays {
-			f.dirtyAddresses[a] = true
+			f.dirtyAddresses[a], f.unshared = true, true
 		}
 	}
 	f.host = next
@@ -197,10 +198,15 @@ func (f *frontends) hasNodePorts(a netip.Addr) bool {
 	return len(f.nodePorts) == 0 || slices.ContainsFunc(f.nodePorts, func(p netip.Prefix) bool { return p.Contains(a) })
 }
 
-// addresses lists those of frontends and of egress, in no order.
+// addresses lists those of frontends and of egress, in no order. What comes to them by an uplink that is shared is the
+// dataplane's as a whole, ARP as well: those by which the host itself is reached are not among them.
 func (f *frontends) addresses() (list []netip.Prefix) {
+	f.unshared = false
 	for _, all := range []map[netip.Addr]bool{keysOf(f.at), f.egress} {
 		for a := range all {
+			if on, hosts := f.host[a]; hosts && !on.IsSingleIP() {
+				continue
+			}
 			list = append(list, netip.PrefixFrom(a, a.BitLen()))
 		}
 	}

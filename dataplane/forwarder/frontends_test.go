@@ -138,3 +138,29 @@ func BenchmarkFrontendsBackendChange(b *testing.B) {
 		f.set(all[5000])
 	}
 }
+
+// An address by which the host is reached stays the host's on an uplink that is shared, whatever services say.
+func TestSharedAddresses(t *testing.T) {
+	f := newFrontends()
+	f.setAll([]*api.Service{webService(1, false, "10.96.0.1", "192.0.2.1", "192.0.2.9", "203.0.113.1")})
+	f.setEgress([]*api.Egress{{Namespace: "a", Addresses: [][]byte{address("192.0.2.1").AsSlice()}}})
+	want := func(texts ...string) {
+		t.Helper()
+		var is []string
+		for _, p := range f.addresses() {
+			is = append(is, p.Addr().String())
+		}
+		slices.Sort(is)
+		if is = slices.Compact(is); !slices.Equal(is, texts) {
+			t.Errorf("%v, want %v", is, texts)
+		}
+	}
+	want("10.96.0.1", "192.0.2.1", "192.0.2.9", "203.0.113.1")
+	f.setHost([]netip.Prefix{netip.MustParsePrefix("192.0.2.1/24"), netip.MustParsePrefix("192.0.2.9/32")})
+	if !f.unshared {
+		t.Error("nobody hears of it")
+	}
+	want("10.96.0.1", "192.0.2.9", "203.0.113.1")
+	f.setHost(nil)
+	want("10.96.0.1", "192.0.2.1", "192.0.2.9", "203.0.113.1")
+}

@@ -291,6 +291,9 @@ func (f *Forwarder) mend(ctx context.Context, links links) error {
 	}
 	f.settleTrunk(links, bare)
 	f.mendServices()
+	if f.services.unshared && f.anyShared() {
+		err = errors.Join(err, f.setHooks())
+	}
 	f.settleHost()
 	return err
 }
