@@ -78,15 +78,18 @@ func (l *Pipeline) forged(p *packet.Packet, in *tables.Port) bool {
 	return in.Shared() && !in.Station.Has(p.Src) && l.owner(p.Src) != nil
 }
 
-// impersonates says of a packet of no flow whether it came from where anybody may be, and claims an address from which
-// nobody speaks, for services alone have it: an answer to it would go to the service, and its answer back, and a flow
-// from there would be taken for the one that a client has with the service. From outside nobody speaks with the
-// dataplane's own address either.
+// impersonates says of a packet of no flow whether it came from where anybody may be, and claims an address, or a port
+// at it, from which nobody speaks, for services have it: an answer would go to the service, and its answer back, and a
+// flow from there would be taken for the one that a client has with the service. The host may, at addresses of its own;
+// from outside nobody speaks with the dataplane's own address, either.
 func (l *Pipeline) impersonates(p *packet.Packet, in *tables.Port) bool {
-	if !in.Shared() {
+	switch {
+	case !in.Shared(), in.Host && l.t.IsHost(p.Src):
 		return false
+	case !in.Host && !p.Src.IsZero() && (p.Src == l.t.Dataplane4 || p.Src == l.t.Dataplane6):
+		return true
 	}
-	return l.t.Services.Alone(p.Src) || !in.Host && !p.Src.IsZero() && (p.Src == l.t.Dataplane4 || p.Src == l.t.Dataplane6)
+	return l.t.Services.Claims(p.Src, p.SrcPort, p.Proto)
 }
 
 // owner is the port whose station has an address; nil where none of this node's has.

@@ -68,6 +68,11 @@ func (t *Table) Alone(a packet.Addr) bool {
 	return t != nil && t.index.get(key{addr: a, place: clusterAddress}) != nil
 }
 
+// Claims says whether services have an address alone, or a port at it: nobody else speaks from there.
+func (t *Table) Claims(a packet.Addr, port uint16, proto packet.IPProto) bool {
+	return t != nil && (t.Alone(a) || t.index.get(key{a, port, proto, atAddress}) != nil)
+}
+
 // anyAddress stands for every address of a family.
 func anyAddress(ipv6 bool) packet.Addr {
 	if ipv6 {
