@@ -70,19 +70,21 @@ func (c *Compiler) concerned(o *model.Object) (claimant, bool) {
 // else such an object says is in it. The list is not to be changed, and is the same one, to the pointer, until a
 // refusal comes, changes or goes; an Error that stands is the same one in each list.
 func (c *Compiler) Errors() []*model.Error {
-	fronts := &c.services.frontends
+	fronts, unfit := &c.services.frontends, &c.services.unfit
 	if !c.ports.judgedAnew && !c.routes.judgedAnew && !c.identities.judgedAnew && !fronts.judgedAnew &&
-		!c.complaints.judgedAnew && !c.withheld.judgedAnew {
+		!c.complaints.judgedAnew && !unfit.judgedAnew && !c.withheld.judgedAnew {
 		return c.errors
 	}
 	c.ports.judgedAnew, c.routes.judgedAnew, c.identities.judgedAnew = false, false, false
-	fronts.judgedAnew, c.complaints.judgedAnew, c.withheld.judgedAnew = false, false, false
+	fronts.judgedAnew, unfit.judgedAnew, c.complaints.judgedAnew, c.withheld.judgedAnew = false, false, false, false
 	list := slices.Collect(maps.Values(c.ports.refused))
 	list = slices.AppendSeq(list, maps.Values(c.routes.refused))
 	list = slices.AppendSeq(list, maps.Values(c.identities.refused))
 	list = slices.AppendSeq(list, maps.Values(fronts.refused))
-	for _, some := range c.complaints.of {
-		list = append(list, some...)
+	for _, of := range []map[model.Key][]*model.Error{c.complaints.of, unfit.of} {
+		for _, some := range of {
+			list = append(list, some...)
+		}
 	}
 	for _, held := range c.withheld.of {
 		list = append(list, held.err)

@@ -58,7 +58,9 @@ func (c *Compiler) Withhold(key model.Key, field, reason string) bool {
 
 // standInFor is what is compiled in the place of an object that was refused, or, where it was withheld before, whose
 // stand-in was. what says so; empty: there is nothing.
-func (c *Compiler) standInFor(said *model.Object, was *withholding) (standIn *model.Object, isolates bool, what string) {
+func (c *Compiler) standInFor(
+	said *model.Object, was *withholding,
+) (standIn *model.Object, isolates bool, what string) {
 	switch spec := said.Spec.(type) {
 	case *model.Service, *model.Route:
 		if was == nil {

@@ -55,7 +55,8 @@ func TestWithhold(t *testing.T) {
 		{"service", "apiVersion: v1\nkind: Service\nmetadata: {name: s, namespace: web}\n" +
 			"spec: {clusterIP: 10.96.0.1, ports: [{port: 80}]}",
 			model.Key{Kind: "Service", Namespace: "web", Name: "s"}, []string{"", freezes}},
-		{"egress", "apiVersion: v1\nkind: Namespace\nmetadata: {name: web, annotations: {viaduct.dev/egress-addresses: 192.0.2.1}}",
+		{"egress", "apiVersion: v1\nkind: Namespace\n" +
+			"metadata: {name: web, annotations: {viaduct.dev/egress-addresses: 192.0.2.1}}",
 			model.Key{Kind: "Namespace", Name: "web"}, []string{"", freezes}},
 		{"namespace", "apiVersion: v1\nkind: Namespace\nmetadata: {name: web}",
 			model.Key{Kind: "Namespace", Name: "web"}, []string{freezes}},
@@ -66,8 +67,8 @@ func TestWithhold(t *testing.T) {
 		{"staged", "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: p, namespace: web, " +
 			"annotations: {viaduct.dev/staged: \"true\"}}\nspec: {podSelector: {}, ingress: []}",
 			model.Key{Kind: "NetworkPolicy", Namespace: "web", Name: "p"}, []string{"", freezes}},
-		{"denies", clusterPolicy("ingress: [{action: Accept, from: [{namespaces: {}}]}, {action: Deny, from: [{namespaces: {}}]}," +
-			" {action: Deny, from: [{namespaces: {}}]}]"),
+		{"denies", clusterPolicy("ingress: [{action: Accept, from: [{namespaces: {}}]}, " +
+			"{action: Deny, from: [{namespaces: {}}]}, {action: Deny, from: [{namespaces: {}}]}]"),
 			model.Key{Kind: "ClusterNetworkPolicy", Name: "p"}, []string{"policy 5: INGRESS DENY 0/true\n", freezes}},
 		{"passes", clusterPolicy("egress: [{action: Pass, to: [{namespaces: {}}]}]"),
 			model.Key{Kind: "ClusterNetworkPolicy", Name: "p"}, []string{"policy 5: EGRESS DENY 0/true\n", freezes}},

@@ -5,7 +5,7 @@
 // Files, in the order that a change takes: intake.go (what the source said merges here), attach.go (pods' interfaces
 // come and go, and wait for the dataplane), birth.go (before that, for their pods to be known), pusher.go (the
 // goroutine that owns the compiler: it compiles, and decides what is sent), settings.go (what a node's pods need to
-// know of it), withhold.go (what goes without that the dataplane refuses), resume.go (the numbers of an earlier process),
+// know of it), withhold.go (what the dataplane refuses is left out), resume.go (the numbers of an earlier process),
 // stream.go (the Sync stream of a dataplane), statuses.go (what became of objects, back to the source); status.go,
 // metrics.go and pod.go say how all of it is.
 //

@@ -74,7 +74,8 @@ func TestWithheldService(t *testing.T) {
 		t.Errorf("in force %q", got)
 	}
 	refused := c.status(t).Refused
-	if len(refused) != 1 || refused[0].Object != "Service web/bad" || !strings.Contains(refused[0].Reason, "does not fit; it is left") {
+	if len(refused) != 1 || refused[0].Object != "Service web/bad" ||
+		!strings.Contains(refused[0].Reason, "does not fit; it is left") {
 		t.Errorf("refused %v", refused)
 	}
 	s.Set(objects(t, clusterIP("other", "10.96.0.3"))...)
