@@ -133,10 +133,15 @@ type offers struct {
 // offersOf are those of the service. What changed of its slices counts once forget was called.
 func (c *Compiler) offersOf(key model.Key) map[portName][]offered {
 	o := &c.services.offers
-	if o.byName != nil && o.of == key {
+	if o.of == key {
 		return o.byName
 	}
-	*o = offers{key, map[portName][]offered{}}
+	const small = 16 // a map costs as much to clear as when it was full
+	if len(o.byName) > small || o.byName == nil {
+		o.byName = map[portName][]offered{}
+	}
+	clear(o.byName)
+	o.of = key
 	for _, of := range c.services.slices[key] {
 		object := c.Object(of)
 		slice := object.Spec.(*model.EndpointSlice)
@@ -151,7 +156,7 @@ func (c *Compiler) offersOf(key model.Key) map[portName][]offered {
 	return o.byName
 }
 
-func (o *offers) forget() { *o = offers{} }
+func (o *offers) forget() { o.of = model.Key{} }
 
 // sliceEndpoints are those that EndpointSlices say.
 func (c *Compiler) sliceEndpoints(
