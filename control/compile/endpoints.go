@@ -47,10 +47,12 @@ func (c *Compiler) fileSlices(w *work) {
 	}
 }
 
-// weigh has the services looked at whose backends are pods whose weight changed. That is rare: slices are searched.
+// weigh has the services looked at whose backends are pods whose weight changed. That is rare: the slices of their
+// namespaces are searched.
 func (c *Compiler) weigh(w *work) {
 	s := &c.services
 	var changed map[model.Key]bool
+	namespaces := map[string]bool{}
 	for _, key := range w.changed["Pod"] {
 		is := uint16(0)
 		if o := c.Object(key); o != nil {
@@ -65,12 +67,15 @@ func (c *Compiler) weigh(w *work) {
 		if changed == nil {
 			changed = map[model.Key]bool{}
 		}
-		changed[key] = true
+		changed[key], namespaces[key.Namespace] = true, true
 	}
 	if changed == nil {
 		return
 	}
 	for key, of := range s.sliceOf {
+		if !namespaces[key.Namespace] {
+			continue
+		}
 		slice := c.Object(key).Spec.(*model.EndpointSlice)
 		if slices.ContainsFunc(slice.Endpoints, func(e model.Endpoint) bool {
 			return e.Pod != "" && changed[model.Key{Kind: "Pod", Namespace: key.Namespace, Name: e.Pod}]

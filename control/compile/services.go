@@ -131,9 +131,12 @@ func (c *Compiler) enterServices(d *api.Delta, owner model.Key) {
 	was := s.owned[owner]
 	is, object := c.servicesOf(owner)
 	slices.SortFunc(is, func(a, b *service) int { return a.id.compare(b.id) })
+	find := func(list []*service, id serviceID) (at int, there bool) {
+		return slices.BinarySearchFunc(list, id, func(a *service, id serviceID) int { return a.id.compare(id) })
+	}
 	for _, one := range is {
 		one.said.Origin = c.origins.refer(object)
-		at, before := slices.BinarySearchFunc(was, one.id, func(a *service, id serviceID) int { return a.id.compare(id) })
+		at, before := find(was, one.id)
 		if before {
 			one.said.Id = was[at].said.Id
 		} else {
@@ -145,7 +148,7 @@ func (c *Compiler) enterServices(d *api.Delta, owner model.Key) {
 	}
 	for _, one := range was {
 		c.origins.forget(owner)
-		if !slices.ContainsFunc(is, func(a *service) bool { return a.id == one.id }) {
+		if _, still := find(is, one.id); !still {
 			d.RemovedServices = append(d.RemovedServices, one.said.Id)
 			s.pool.release(one.said.Id)
 		}

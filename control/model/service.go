@@ -36,6 +36,8 @@ type Service struct {
 	// Selector is of those whose endpoints nobody may write, as no API server knows them: pods that it selects answer
 	// where no EndpointSlice is there. Nil: of slices alone.
 	Selector Selector
+	// Unready: pods that it selects answer before they are ready. Where there are EndpointSlices they say it.
+	Unready bool
 
 	Annotations ServiceAnnotations
 }
@@ -143,6 +145,7 @@ func (c *checker) serviceSpec(s *Service, from *corev1.ServiceSpec) {
 		corev1.ServiceTrafficDistributionPreferSameNode}
 	c.complainUnless(slices.Contains(known, distribution), "spec.trafficDistribution", "%q is not known", distribution)
 	if len(from.Selector) > 0 && !c.served {
+		s.Unready = from.PublishNotReadyAddresses
 		c.checkLabels("selector", from.Selector)
 		for k, v := range from.Selector {
 			s.Selector = append(s.Selector, Requirement{Key: intern(k), Operator: In, Values: []string{intern(v)}})

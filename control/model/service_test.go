@@ -50,7 +50,7 @@ status: {loadBalancer: {ingress: [{ip: 203.0.113.1, ipMode: VIP}, {ip: 203.0.113
 		Ports: []ServicePort{{Name: "a", Protocol: "TCP", Port: 80, NodePort: 30080, TargetName: "http"},
 			{Name: "b", Protocol: "UDP", Port: 53, Target: 53}},
 		InternalLocal: true, ExternalLocal: true, AffinitySeconds: 10800, HealthCheckPort: 32000,
-		Selector: Selector{{Key: "app", Operator: In, Values: []string{"web"}}},
+		Selector: Selector{{Key: "app", Operator: In, Values: []string{"web"}}}, Unready: true,
 		Annotations: ServiceAnnotations{Algorithm: "two-choices", SlowStart: 90, Ejection: 3, Removed: "reset", Direct: true,
 			Weights: map[string]uint16{"web-0": 3, "fd00::1": 2}},
 	}
