@@ -26,8 +26,8 @@ import (
 // retry is when a port that was taken is tried again.
 const retry = 10 * time.Second
 
-// patience is how long a connection may take for anything: anybody who reaches the node may open one. Load balancers ask
-// every few seconds.
+// patience is how long a connection may take for anything: anybody who reaches the node may open one. Load balancers
+// ask every few seconds.
 const patience = 15 * time.Second
 
 // Server has a port open for each service that is to be asked for. Use New.
