@@ -321,7 +321,9 @@ func TestRandom(t *testing.T) {
 				}
 				s.Replace(objects(t, list...))
 			case 4:
-				d.close()
+				eventually(t, "it follows", func() bool { return c.status(t).Dataplane != nil })
+				d.close() // one that were still to come in would take the next one's place
+				eventually(t, "it is gone", func() bool { return c.status(t).Dataplane == nil })
 				d = c.follow(t, d.inForce)
 			}
 		}
