@@ -34,14 +34,15 @@ type claimant struct {
 type class uint8
 
 const (
-	byPlace   class = iota // addresses of attachments: who has an address is known best where it is
-	byCluster              // services' own addresses
-	byObject               // Route objects; pods' and nodes' addresses; ports of the NodeConfig; frontends
-	byHost                 // the node's own addresses, and its port
-	byPort                 // attachments, and their host ports
-	byNode                 // the pod CIDRs of nodes
-	byService              // the host's ways to services
-	byDefault              // whatever nobody else has
+	byPlace    class = iota // addresses of attachments: who has an address is known best where it is
+	byCluster               // services' own addresses
+	byAllotted              // node ports, and addresses that load balancers gave: nobody takes these by naming them
+	byObject                // Route objects; pods' and nodes' addresses; ports of the NodeConfig; frontends
+	byHost                  // the node's own addresses, and its port
+	byPort                  // attachments, and their host ports
+	byNode                  // the pod CIDRs of nodes
+	byService               // the host's ways to services
+	byDefault               // whatever nobody else has
 )
 
 func (c claimant) compare(o claimant) int {
@@ -116,16 +117,23 @@ func (c *claims[K, V]) touch(who claimant) {
 func (c *claims[K, V]) settle(decided func(key K, winner *claim[V], all []*claim[V])) {
 	for _, key := range slices.SortedFunc(maps.Keys(c.touched), c.compare) {
 		all := c.byKey[key]
-		var winner *claim[V]
-		if i := slices.IndexFunc(all, func(one *claim[V]) bool { return one.err == nil }); i >= 0 {
-			winner = all[i]
-		}
+		winner := c.winner(key)
 		for _, one := range all {
 			c.judge(key, one, winner)
 		}
 		decided(key, winner, all)
 	}
 	c.touched = map[K]struct{}{} // a cleared map costs as much to walk as when it was full
+}
+
+// winner is who has the key; nil: nobody.
+func (c *claims[K, V]) winner(key K) *claim[V] {
+	for _, one := range c.byKey[key] {
+		if one.err == nil {
+			return one
+		}
+	}
+	return nil
 }
 
 func (c *claims[K, V]) judge(key K, one, winner *claim[V]) {

@@ -17,7 +17,7 @@
 // Services come last: frontends.go and hostports.go claim the places at which they take traffic, endpoints.go and
 // podendpoints.go say who answers, topology.go which of those may be chosen here, and services.go enters what follows;
 // servicecidrs.go leads the host's stack there, egress.go has the addresses of namespaces, healthchecks.go what load
-// balancers ask, and complaints.go what of objects does not count.
+// balancers ask, and complaints.go what of objects does not count. withheld.go leaves out what the dataplane refuses.
 package compile
 
 import (
@@ -76,6 +76,7 @@ type Compiler struct {
 
 	addressed  map[netip.Addr]int // how many attachments have it
 	complaints complaints
+	withheld   withheld
 }
 
 // New returns a compiler for the node that holds no objects.
@@ -88,6 +89,7 @@ func New(node Node) *Compiler {
 
 		attachments: map[string]*model.Object{},
 		addressed:   map[netip.Addr]int{},
+		withheld:    newWithheld(),
 	}
 	c.Resume(nil)
 	return c
@@ -111,18 +113,33 @@ func (c *Compiler) Replace(objects []*model.Object) {
 			left[key] = true
 		}
 	}
+	for key := range c.withheld.of {
+		left[key] = true
+	}
 	for _, o := range objects {
 		delete(left, o.Key)
 	}
 	c.Change(objects, slices.Collect(maps.Keys(left)))
 }
 
-// put makes o the object with the key; nil: there is none.
+// put makes o the object with the key; nil: there is none. What is withheld stays so until it changes.
 func (c *Compiler) put(key model.Key, o *model.Object) {
+	if held := c.withheld.of[key]; held != nil {
+		if equal(held.object, o) {
+			return
+		}
+		c.withheld.drop(key)
+	}
+	c.enter(key, o)
+}
+
+// enter has o be compiled as the object with the key; nil: none.
+func (c *Compiler) enter(key model.Key, o *model.Object) {
 	was := c.Object(key)
 	if equal(was, o) {
 		return
 	}
+	c.withheld.note(key)
 	if _, noted := c.changed[key]; !noted {
 		c.changed[key] = was
 	}
@@ -250,15 +267,20 @@ func (c *Compiler) keys(w *work, kind string) []model.Key {
 	return slices.AppendSeq(keys, maps.Keys(c.objects[kind]))
 }
 
-// Object returns the object with the key; nil: there is none.
+// Object returns the object with the key, as it is compiled; nil: there is none.
 func (c *Compiler) Object(key model.Key) *model.Object { return c.objects[key.Kind][key] }
 
 // Objects says how many objects of each kind the compiler holds.
 func (c *Compiler) Objects() map[string]int {
 	counts := make(map[string]int, len(c.objects))
+	for key, held := range c.withheld.of {
+		if held.standIn == nil {
+			counts[key.Kind]++
+		}
+	}
 	for kind, held := range c.objects {
 		if len(held) > 0 {
-			counts[kind] = len(held)
+			counts[kind] += len(held)
 		}
 	}
 	return counts

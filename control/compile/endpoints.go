@@ -32,6 +32,7 @@ func (c *Compiler) fileSlices(w *work) {
 				delete(s.slices, was)
 			}
 			delete(s.sliceOf, key)
+			s.unfit.put(key, nil)
 			s.touched[was] = struct{}{}
 		}
 		o := c.Object(key)
@@ -46,10 +47,12 @@ func (c *Compiler) fileSlices(w *work) {
 	}
 }
 
-// weigh has the services looked at whose backends are pods whose weight changed. That is rare: slices are searched.
+// weigh has the services looked at whose backends are pods whose weight changed. That is rare: the slices of their
+// namespaces are searched.
 func (c *Compiler) weigh(w *work) {
 	s := &c.services
 	var changed map[model.Key]bool
+	namespaces := map[string]bool{}
 	for _, key := range w.changed["Pod"] {
 		is := uint16(0)
 		if o := c.Object(key); o != nil {
@@ -64,12 +67,15 @@ func (c *Compiler) weigh(w *work) {
 		if changed == nil {
 			changed = map[model.Key]bool{}
 		}
-		changed[key] = true
+		changed[key], namespaces[key.Namespace] = true, true
 	}
 	if changed == nil {
 		return
 	}
 	for key, of := range s.sliceOf {
+		if !namespaces[key.Namespace] {
+			continue
+		}
 		slice := c.Object(key).Spec.(*model.EndpointSlice)
 		if slices.ContainsFunc(slice.Endpoints, func(e model.Endpoint) bool {
 			return e.Pod != "" && changed[model.Key{Kind: "Pod", Namespace: key.Namespace, Name: e.Pod}]
@@ -113,30 +119,69 @@ func (c *Compiler) endpoints(key model.Key, spec *model.Service, port *model.Ser
 	return slices.CompactFunc(list, func(a, b endpoint) bool { return a.address == b.address })
 }
 
+// offered is a port of an EndpointSlice.
+type offered struct {
+	slice *model.Object
+	port  uint16
+}
+
+// portName is what a port of a service and one of a slice have in common.
+type portName struct{ name, protocol string }
+
+// offers are the ports that a service's EndpointSlices have, by name. They are those of the service that was looked at
+// last: each of its ports asks for them.
+type offers struct {
+	of     model.Key
+	byName map[portName][]offered
+}
+
+// offersOf are those of the service. What changed of its slices counts once forget was called.
+func (c *Compiler) offersOf(key model.Key) map[portName][]offered {
+	o := &c.services.offers
+	if o.of == key {
+		return o.byName
+	}
+	const small = 16 // a map costs as much to clear as when it was full
+	if len(o.byName) > small || o.byName == nil {
+		o.byName = map[portName][]offered{}
+	}
+	clear(o.byName)
+	o.of = key
+	for _, of := range c.services.slices[key] {
+		object := c.Object(of)
+		slice := object.Spec.(*model.EndpointSlice)
+		if len(slice.Endpoints) == 0 {
+			continue
+		}
+		for _, p := range slice.Ports {
+			at := portName{p.Name, p.Protocol}
+			o.byName[at] = append(o.byName[at], offered{object, p.Port})
+		}
+	}
+	return o.byName
+}
+
+func (o *offers) forget() { o.of = model.Key{} }
+
 // sliceEndpoints are those that EndpointSlices say.
 func (c *Compiler) sliceEndpoints(
 	key model.Key, spec *model.Service, port *model.ServicePort, ipv6 bool,
 ) (list []endpoint) {
-	for _, of := range c.services.slices[key] {
-		slice := c.Object(of).Spec.(*model.EndpointSlice)
-		for _, p := range slice.Ports {
-			if p.Name != port.Name || p.Protocol != port.Protocol {
+	for _, one := range c.offersOf(key)[portName{port.Name, port.Protocol}] {
+		slice := one.slice.Spec.(*model.EndpointSlice)
+		for i := range slice.Endpoints {
+			from := &slice.Endpoints[i]
+			if from.Address.Is6() != ipv6 || c.services.guard.virtual(from.Address) {
 				continue
 			}
-			for i := range slice.Endpoints {
-				from := &slice.Endpoints[i]
-				if from.Address.Is6() != ipv6 {
-					continue
-				}
-				pod := c.services.weights[model.Key{Kind: "Pod", Namespace: of.Namespace, Name: from.Pod}]
-				list = append(list, endpoint{
-					address: netip.AddrPortFrom(from.Address, p.Port),
-					weight:  weightOf(spec, from.Address, from.Pod, cmp.Or(pod, slice.Weight)),
-					local:   from.Node != "" && from.Node == c.self.name,
-					ready:   from.Ready, serving: from.Serving, terminating: from.Terminating,
-					zones: from.Zones, nodes: from.Nodes,
-				})
-			}
+			pod := c.services.weights[model.Key{Kind: "Pod", Namespace: key.Namespace, Name: from.Pod}]
+			list = append(list, endpoint{
+				address: netip.AddrPortFrom(from.Address, one.port),
+				weight:  weightOf(spec, from.Address, from.Pod, cmp.Or(pod, slice.Weight)),
+				local:   from.Node != "" && from.Node == c.self.name,
+				ready:   from.Ready, serving: from.Serving, terminating: from.Terminating,
+				zones: from.Zones, nodes: from.Nodes,
+			})
 		}
 	}
 	return list

@@ -61,24 +61,34 @@ func compareFrontends(a, b *api.Frontend) int {
 // host's. Nobody takes another's cluster address by naming it: these go first.
 func (c *Compiler) claimService(key model.Key) {
 	s := &c.services
-	s.frontends.withdraw(claimant{byCluster, key})
-	s.frontends.withdraw(claimant{byObject, key})
+	for _, class := range []class{byCluster, byAllotted, byObject} {
+		s.frontends.withdraw(claimant{class, key})
+	}
+	s.unfit.put(key, nil)
 	c.hostRoutes.withdraw(claimant{byService, key})
 	o := c.Object(key)
 	s.selected.note(key, o)
 	if o == nil || !o.Spec.(*model.Service).Fronted {
 		return
 	}
+	if b := s.budgets[key.Namespace]; b != nil && b.left[key] != "" {
+		s.unfit.put(key, []*model.Error{refuse(o, "spec", "the service is left out: %s", b.left[key])})
+		return
+	}
 	spec := o.Spec.(*model.Service)
+	var unfit []*model.Error
 	for _, ipv6 := range familiesOf(spec) {
 		f := fronts{c: c, object: o, spec: spec, ipv6: ipv6}
+		f.find()
 		for i := range spec.Ports {
 			f.port(&spec.Ports[i], i)
 		}
-		for _, list := range [][]netip.Addr{spec.Addresses, spec.External, spec.LoadBalancer} {
+		for _, list := range [][]netip.Addr{f.own, f.external, f.balancers} {
 			f.ways(list)
 		}
+		unfit = append(unfit, f.unfit...)
 	}
+	s.unfit.put(key, unfit)
 }
 
 // familiesOf are those that the service is of: those of its own addresses or, where it has none, that it is said to be
@@ -120,6 +130,35 @@ type fronts struct {
 	object *model.Object
 	spec   *model.Service
 	ipv6   bool
+
+	own, external, balancers []netip.Addr // addresses that it may have
+	unfit                    []*model.Error
+}
+
+// find finds the addresses of the family, without those that it cannot have.
+func (f *fronts) find() {
+	f.own = f.ours(f.spec.Addresses)
+	may := func(list []netip.Addr, field string) (some []netip.Addr) {
+		for _, a := range f.ours(list) {
+			if reason := f.c.services.guard.notExternal(a); reason != "" {
+				f.refuse(field, reason)
+			} else {
+				some = append(some, a)
+			}
+		}
+		return some
+	}
+	f.external = may(f.spec.External, "spec.externalIPs")
+	f.balancers = may(f.spec.LoadBalancer, "status.loadBalancer.ingress")
+}
+
+// maxUnfit bounds what is said of one service.
+const maxUnfit = 16
+
+func (f *fronts) refuse(field, reason string) {
+	if len(f.unfit) < maxUnfit {
+		f.unfit = append(f.unfit, refuse(f.object, field, "%s", reason))
+	}
 }
 
 // port claims those of one port, the i-th.
@@ -127,22 +166,22 @@ func (f *fronts) port(p *model.ServicePort, i int) {
 	external := func(kind api.Frontend_Kind) *api.Frontend {
 		return &api.Frontend{Kind: kind, Port: uint32(p.Port), LocalOnly: f.spec.ExternalLocal}
 	}
-	for _, a := range f.ours(f.spec.Addresses) {
+	for _, a := range f.own {
 		f.claim(byCluster, a, p, "spec.clusterIPs", &api.Frontend{
 			Kind: api.Frontend_KIND_CLUSTER_IP, Port: uint32(p.Port), LocalOnly: f.spec.InternalLocal})
 	}
-	for _, a := range f.ours(f.spec.External) {
+	for _, a := range f.external {
 		f.claim(byObject, a, p, "spec.externalIPs", external(api.Frontend_KIND_EXTERNAL_IP))
 	}
-	for _, a := range f.ours(f.spec.LoadBalancer) {
+	for _, a := range f.balancers {
 		balanced := external(api.Frontend_KIND_LOAD_BALANCER)
 		balanced.Sources = f.sources()
-		f.claim(byObject, a, p, "status.loadBalancer.ingress", balanced)
+		f.claim(byAllotted, a, p, "status.loadBalancer.ingress", balanced)
 	}
 	if p.NodePort != 0 {
 		at := external(api.Frontend_KIND_NODE_PORT)
 		at.Port = uint32(p.NodePort)
-		f.claim(byObject, ofNode(f.ipv6), p, fmt.Sprintf("spec.ports[%d].nodePort", i), at)
+		f.claim(byAllotted, ofNode(f.ipv6), p, fmt.Sprintf("spec.ports[%d].nodePort", i), at)
 	}
 }
 
@@ -157,6 +196,12 @@ func ofNode(ipv6 bool) netip.Addr {
 func (f *fronts) claim(as class, address netip.Addr, p *model.ServicePort, field string, made *api.Frontend) {
 	if !address.IsUnspecified() {
 		made.Address = address.AsSlice()
+	}
+	if as != byCluster {
+		if reason := f.c.services.guard.notPort(address, p.Protocol, uint16(made.Port)); reason != "" {
+			f.refuse(field, reason)
+			return
+		}
 	}
 	key := f.object.Key
 	name := key.Namespace + "/" + key.Name
@@ -195,7 +240,7 @@ func (f *fronts) sources() (list []*api.Prefix) {
 
 // ways has the host's stack lead to addresses by the dataplane, unless a service CIDR does.
 func (f *fronts) ways(list []netip.Addr) {
-	for _, a := range f.ours(list) {
+	for _, a := range list {
 		if f.c.self.pods && !f.c.services.cidrs.contain(a) {
 			f.c.hostRoutes.add(netip.PrefixFrom(a, a.BitLen()), &claim[hostWay]{
 				claimant: claimant{byService, f.object.Key}, object: f.object, value: hostWay{service: true}})

@@ -4,10 +4,12 @@ package compile
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 
 	"github.com/viaduct-net/viaduct/control/api"
+	"github.com/viaduct-net/viaduct/control/model"
 )
 
 // HostPort is a port of the node that leads to one of a pod's.
@@ -18,10 +20,15 @@ type HostPort struct {
 	Protocol                api.Protocol // TCP, UDP or SCTP
 }
 
-// claimHostPorts has the attachments whose ports were looked at claim their host ports. Services go before them.
-func (c *Compiler) claimHostPorts(w *work) {
+// claimHostPorts has the attachments whose ports were looked at, or all, claim their host ports. Services go before
+// them.
+func (c *Compiler) claimHostPorts(w *work, all bool) {
 	s := &c.services
-	for _, name := range w.ports {
+	names := w.ports
+	if all {
+		names = slices.AppendSeq(slices.Clip(names), maps.Keys(c.attachments))
+	}
+	for _, name := range names {
 		who := attachedAs(name)
 		s.frontends.withdraw(who)
 		s.touched[who.key] = struct{}{}
@@ -57,8 +64,13 @@ func (c *Compiler) claimMapped(who claimant, i int, ipv6 bool) {
 		key.address, f.Address = h.HostIP, h.HostIP.AsSlice()
 		name += "@" + h.HostIP.String()
 	}
-	c.services.frontends.add(key, &claim[wanted]{claimant: who, object: o, value: wanted{
-		id: serviceID{name, ipv6}, frontend: f, field: fmt.Sprintf("hostPorts[%d]", i),
+	field := fmt.Sprintf("hostPorts[%d]", i)
+	var err *model.Error
+	if reason := c.services.guard.notPort(ofNode(ipv6), protocolName(h.Protocol), h.HostPort); reason != "" {
+		err = refuse(o, field, "%s", reason)
+	}
+	c.services.frontends.add(key, &claim[wanted]{claimant: who, object: o, err: err, value: wanted{
+		id: serviceID{name, ipv6}, frontend: f, field: field,
 		backend: &api.Backend{Address: a.Addresses[at].AsSlice(), Port: uint32(h.ContainerPort), Weight: 1,
 			Cluster: true, Local: true},
 	}})

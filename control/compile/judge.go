@@ -31,13 +31,18 @@ func (w *work) look(key model.Key) {
 // judgements are of the objects that were looked at, ordered by key.
 func (c *Compiler) judgements(w *work) []Judgement {
 	if c.last == nil { // what was removed before Resume is not said again
-		maps.DeleteFunc(c.judged, func(key model.Key, _ struct{}) bool { return c.Object(key) == nil })
+		maps.DeleteFunc(c.judged, func(key model.Key, _ struct{}) bool { return c.Said(key) == nil })
 	}
 	var list []Judgement
 	for _, key := range slices.SortedFunc(maps.Keys(w.looked), model.Key.Compare) {
 		o := c.Object(key)
 		_, before := c.judged[key]
 		delete(c.judged, key)
+		if held := c.withheld.of[key]; held != nil {
+			c.judged[key] = struct{}{}
+			list = append(list, Judgement{Object: held.object, Error: held.err})
+			continue
+		}
 		switch who, concerned := c.concerned(o); {
 		case concerned:
 			c.judged[key] = struct{}{}
@@ -65,19 +70,24 @@ func (c *Compiler) concerned(o *model.Object) (claimant, bool) {
 // else such an object says is in it. The list is not to be changed, and is the same one, to the pointer, until a
 // refusal comes, changes or goes; an Error that stands is the same one in each list.
 func (c *Compiler) Errors() []*model.Error {
-	fronts := &c.services.frontends
+	fronts, unfit := &c.services.frontends, &c.services.unfit
 	if !c.ports.judgedAnew && !c.routes.judgedAnew && !c.identities.judgedAnew && !fronts.judgedAnew &&
-		!c.complaints.judgedAnew {
+		!c.complaints.judgedAnew && !unfit.judgedAnew && !c.withheld.judgedAnew {
 		return c.errors
 	}
 	c.ports.judgedAnew, c.routes.judgedAnew, c.identities.judgedAnew = false, false, false
-	fronts.judgedAnew, c.complaints.judgedAnew = false, false
+	fronts.judgedAnew, unfit.judgedAnew, c.complaints.judgedAnew, c.withheld.judgedAnew = false, false, false, false
 	list := slices.Collect(maps.Values(c.ports.refused))
 	list = slices.AppendSeq(list, maps.Values(c.routes.refused))
 	list = slices.AppendSeq(list, maps.Values(c.identities.refused))
 	list = slices.AppendSeq(list, maps.Values(fronts.refused))
-	for _, some := range c.complaints.of {
-		list = append(list, some...)
+	for _, of := range []map[model.Key][]*model.Error{c.complaints.of, unfit.of} {
+		for _, some := range of {
+			list = append(list, some...)
+		}
+	}
+	for _, held := range c.withheld.of {
+		list = append(list, held.err)
 	}
 	slices.SortFunc(list, compareErrors)
 	if !keep(list, c.errors) {

@@ -108,7 +108,8 @@ func (c *Compiler) podEndpoints(
 			p := o.Spec.(*model.Pod)
 			list = append(list, endpoint{
 				address: netip.AddrPortFrom(a, number), weight: weightOf(spec, a, pod.Name, p.Weight), local: local,
-				ready: !p.Unready && !p.Terminating, serving: !p.Unready, terminating: p.Terminating,
+				ready: spec.Unready || !p.Unready && !p.Terminating, serving: !p.Unready,
+				terminating: p.Terminating,
 			})
 		}
 	}

@@ -29,6 +29,10 @@ type services struct {
 	zone     string                    // that the node is in
 	cidrs    serviceCIDRs
 	selected selected
+	offers   offers
+	guard    guard
+	budgets  map[string]*budget // by namespace
+	unfit    complaints         // what of services is left out
 
 	checks  map[model.Key]HealthCheck
 	checked []HealthCheck // in order; nil: to be collected again
@@ -71,6 +75,9 @@ func newServices() services {
 		weights:   map[model.Key]uint16{},
 		cidrs:     serviceCIDRs{},
 		selected:  newSelected(),
+		guard:     newGuard(),
+		budgets:   map[string]*budget{},
+		unfit:     newComplaints(),
 		checks:    map[model.Key]HealthCheck{},
 	}
 }
@@ -78,7 +85,9 @@ func newServices() services {
 // claimServices has services that changed, and the node's attachments, claim their frontends, and the host's way there.
 func (c *Compiler) claimServices(w *work) {
 	s := &c.services
-	all := c.claimServiceCIDRs(w) || w.whole
+	c.fileSlices(w)
+	guarded := c.findGuard(w)
+	all := c.claimServiceCIDRs(w) || guarded || w.whole
 	if w.whole {
 		s.zone = c.self.labels()[model.ZoneLabel]
 	}
@@ -86,17 +95,18 @@ func (c *Compiler) claimServices(w *work) {
 	if all && c.last != nil { // before the first, all have changed
 		keys = slices.AppendSeq(keys, maps.Keys(c.objects["Service"]))
 	}
+	s.offers.forget()
+	keys = append(keys, c.spend(slices.AppendSeq(keys, maps.Keys(s.touched)))...)
 	for _, key := range keys {
 		c.claimService(key)
 		s.touched[key] = struct{}{}
 	}
-	c.claimHostPorts(w)
+	c.claimHostPorts(w, guarded)
 }
 
 // compileServices enters services of which frontends or backends changed.
 func (c *Compiler) compileServices(w *work) {
 	s := &c.services
-	c.fileSlices(w)
 	c.weigh(w)
 	c.reselect(w)
 	s.frontends.settle(func(_ frontend, _ *claim[wanted], all []*claim[wanted]) {
@@ -105,6 +115,7 @@ func (c *Compiler) compileServices(w *work) {
 		}
 	})
 	for _, owner := range slices.SortedFunc(maps.Keys(s.touched), model.Key.Compare) { // they are numbered so
+		c.complainOf(owner)
 		c.enterServices(w.delta, owner)
 	}
 	s.touched = map[model.Key]struct{}{} // a cleared map costs as much to walk as when it was full
@@ -120,9 +131,12 @@ func (c *Compiler) enterServices(d *api.Delta, owner model.Key) {
 	was := s.owned[owner]
 	is, object := c.servicesOf(owner)
 	slices.SortFunc(is, func(a, b *service) int { return a.id.compare(b.id) })
+	find := func(list []*service, id serviceID) (at int, there bool) {
+		return slices.BinarySearchFunc(list, id, func(a *service, id serviceID) int { return a.id.compare(id) })
+	}
 	for _, one := range is {
 		one.said.Origin = c.origins.refer(object)
-		at, before := slices.BinarySearchFunc(was, one.id, func(a *service, id serviceID) int { return a.id.compare(id) })
+		at, before := find(was, one.id)
 		if before {
 			one.said.Id = was[at].said.Id
 		} else {
@@ -134,7 +148,7 @@ func (c *Compiler) enterServices(d *api.Delta, owner model.Key) {
 	}
 	for _, one := range was {
 		c.origins.forget(owner)
-		if !slices.ContainsFunc(is, func(a *service) bool { return a.id == one.id }) {
+		if _, still := find(is, one.id); !still {
 			d.RemovedServices = append(d.RemovedServices, one.said.Id)
 			s.pool.release(one.said.Id)
 		}
@@ -157,11 +171,11 @@ func (s *services) number(id serviceID) uint32 {
 func (c *Compiler) servicesOf(owner model.Key) (list []*service, object *model.Object) {
 	s := &c.services
 	byID := map[serviceID]*service{}
-	for _, class := range []class{byCluster, byObject, byPort} {
+	for _, class := range []class{byCluster, byAllotted, byObject, byPort} {
 		who := claimant{class, owner}
 		for _, key := range s.frontends.byOwner[who] {
-			won := s.frontends.byKey[key][0]
-			if won.claimant != who {
+			won := s.frontends.winner(key)
+			if won == nil || won.claimant != who {
 				continue
 			}
 			one := byID[won.value.id]

@@ -29,7 +29,7 @@ func sliceObject(i, leftOut int) *model.Object {
 		Ports: []model.EndpointPort{{Name: "http", Protocol: "TCP", Port: 8080}}}
 	for j := leftOut; j < 10; j++ {
 		n := i*10 + j
-		s.Endpoints = append(s.Endpoints, model.Endpoint{Address: at(10, n), Node: fmt.Sprint("node-", n%500),
+		s.Endpoints = append(s.Endpoints, model.Endpoint{Address: at(11, n), Node: fmt.Sprint("node-", n%500),
 			Pod: fmt.Sprint("pod-", n), Ready: true, Serving: true})
 	}
 	return &model.Object{Key: model.Key{Kind: "EndpointSlice", Namespace: fmt.Sprint("namespace-", i%100),

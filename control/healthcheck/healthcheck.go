@@ -26,6 +26,10 @@ import (
 // retry is when a port that was taken is tried again.
 const retry = 10 * time.Second
 
+// patience is how long a connection may take for anything: anybody who reaches the node may open one. Load balancers
+// ask every few seconds.
+const patience = 15 * time.Second
+
 // Server has a port open for each service that is to be asked for. Use New.
 type Server struct {
 	healthy func() bool
@@ -152,7 +156,7 @@ func (s *Server) listen(ctx context.Context, port uint16) error {
 	}
 	server := &http.Server{
 		Handler:           http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { s.answer(w, port) }),
-		ReadHeaderTimeout: 5 * time.Second,
+		ReadHeaderTimeout: patience, WriteTimeout: patience, IdleTimeout: patience,
 	}
 	s.open[port] = server
 	go func() { _ = server.Serve(l) }() // until it is closed

@@ -36,6 +36,8 @@ type Service struct {
 	// Selector is of those whose endpoints nobody may write, as no API server knows them: pods that it selects answer
 	// where no EndpointSlice is there. Nil: of slices alone.
 	Selector Selector
+	// Unready: pods that it selects answer before they are ready. Where there are EndpointSlices they say it.
+	Unready bool
 
 	Annotations ServiceAnnotations
 }
@@ -58,6 +60,13 @@ const ServiceLabel = discoveryv1.LabelServiceName
 const (
 	someAffinity = 3 * 3600 // when not said
 	maxAffinity  = 24 * 3600
+)
+
+// What one service may have. An API server has no such limits, and what it takes of one is to cost no other anything.
+const (
+	maxServicePorts = 4096
+	maxAddresses    = 256 // in each list
+	maxSources      = 1024
 )
 
 func serviceOf(c *checker, from *corev1.Service) *Service {
@@ -103,6 +112,9 @@ func (c *checker) serviceSpec(s *Service, from *corev1.ServiceSpec) {
 	}
 	exposed := from.Type == corev1.ServiceTypeNodePort || from.Type == corev1.ServiceTypeLoadBalancer
 	s.External = c.serviceAddresses("externalIPs", from.ExternalIPs)
+	c.check(len(from.Ports) <= maxServicePorts, "ports", "at most %d, not %d", maxServicePorts, len(from.Ports))
+	c.check(len(from.LoadBalancerSourceRanges) <= maxSources, "loadBalancerSourceRanges", "at most %d, not %d", maxSources,
+		len(from.LoadBalancerSourceRanges))
 	for i := range from.Ports {
 		c.within(index("ports", i), func() { s.Ports = append(s.Ports, c.servicePort(&from.Ports[i], exposed)) })
 	}
@@ -133,6 +145,7 @@ func (c *checker) serviceSpec(s *Service, from *corev1.ServiceSpec) {
 		corev1.ServiceTrafficDistributionPreferSameNode}
 	c.complainUnless(slices.Contains(known, distribution), "spec.trafficDistribution", "%q is not known", distribution)
 	if len(from.Selector) > 0 && !c.served {
+		s.Unready = from.PublishNotReadyAddresses
 		c.checkLabels("selector", from.Selector)
 		for k, v := range from.Selector {
 			s.Selector = append(s.Selector, Requirement{Key: intern(k), Operator: In, Values: []string{intern(v)}})
@@ -189,15 +202,24 @@ func (c *checker) servicePort(from *corev1.ServicePort, exposed bool) ServicePor
 
 // distinctPorts refuses ports that could not be told apart.
 func (c *checker) distinctPorts(s *Service) {
+	type place struct {
+		protocol string
+		port     uint16
+	}
+	names, ports, nodePorts := map[string]bool{}, map[place]bool{}, map[place]bool{}
 	for i, p := range s.Ports {
-		c.check(p.Name != "" || len(s.Ports) == 1, index("ports", i)+".name", "must be said: there are several ports")
-		for _, other := range s.Ports[:i] {
-			c.check(p.Name != other.Name, index("ports", i)+".name", "two ports are named %q", p.Name)
-			c.check(p.Port != other.Port || p.Protocol != other.Protocol, index("ports", i)+".port",
-				"two ports are %s %d", p.Protocol, p.Port)
-			c.check(p.NodePort == 0 || p.NodePort != other.NodePort || p.Protocol != other.Protocol,
-				index("ports", i)+".nodePort", "two ports are %s %d", p.Protocol, p.NodePort)
+		at, atNode := place{p.Protocol, p.Port}, place{p.Protocol, p.NodePort}
+		switch {
+		case p.Name == "" && len(s.Ports) > 1:
+			c.check(false, index("ports", i)+".name", "must be said: there are several ports")
+		case names[p.Name]:
+			c.check(false, index("ports", i)+".name", "two ports are named %q", p.Name)
+		case ports[at]:
+			c.check(false, index("ports", i)+".port", "two ports are %s %d", p.Protocol, p.Port)
+		case p.NodePort != 0 && nodePorts[atNode]:
+			c.check(false, index("ports", i)+".nodePort", "two ports are %s %d", p.Protocol, p.NodePort)
 		}
+		names[p.Name], ports[at], nodePorts[atNode] = true, true, true
 	}
 }
 
@@ -222,17 +244,16 @@ func (c *checker) loadBalancer(s *Service, from *corev1.Service) {
 
 // serviceAddresses reads addresses at which a service is, in order.
 func (c *checker) serviceAddresses(field string, texts []string) (list []netip.Addr) {
+	c.check(len(texts) <= maxAddresses, field, "at most %d, not %d", maxAddresses, len(texts))
 	for i, text := range texts {
 		where := index(field, i)
 		if field == "clusterIP" {
 			where = field
 		}
-		if a := c.serviceAddress(where, text); !slices.Contains(list, a) {
-			list = append(list, a)
-		}
+		list = append(list, c.serviceAddress(where, text))
 	}
 	slices.SortFunc(list, netip.Addr.Compare)
-	return list
+	return slices.Compact(list)
 }
 
 // serviceAddress reads one. An API server lets IPv4 with leading zeros be, and IPv4 mapped into IPv6

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
@@ -49,7 +50,7 @@ status: {loadBalancer: {ingress: [{ip: 203.0.113.1, ipMode: VIP}, {ip: 203.0.113
 		Ports: []ServicePort{{Name: "a", Protocol: "TCP", Port: 80, NodePort: 30080, TargetName: "http"},
 			{Name: "b", Protocol: "UDP", Port: 53, Target: 53}},
 		InternalLocal: true, ExternalLocal: true, AffinitySeconds: 10800, HealthCheckPort: 32000,
-		Selector: Selector{{Key: "app", Operator: In, Values: []string{"web"}}},
+		Selector: Selector{{Key: "app", Operator: In, Values: []string{"web"}}}, Unready: true,
 		Annotations: ServiceAnnotations{Algorithm: "two-choices", SlowStart: 90, Ejection: 3, Removed: "reset", Direct: true,
 			Weights: map[string]uint16{"web-0": 3, "fd00::1": 2}},
 	}
@@ -232,5 +233,34 @@ func TestDataplaneAddress(t *testing.T) {
 		if got := DataplaneAddress(netip.MustParsePrefix(cidr)).String(); got != want {
 			t.Errorf("%s: %s, want %s", cidr, got, want)
 		}
+	}
+}
+
+// TestLargeService: what one service may have is bounded, and to find that out costs about what it has.
+func TestLargeService(t *testing.T) {
+	var ports, addresses, ranges []string
+	for i := range 30_000 {
+		ports = append(ports, fmt.Sprintf("{name: p%d, port: %d}", i, i%65535+1))
+		addresses = append(addresses, fmt.Sprintf("192.0.%d.%d", i/256, i%256))
+		ranges = append(ranges, fmt.Sprintf("10.%d.%d.0/24", i/256, i%256))
+	}
+	spec := func(field string, list []string, rest string) string {
+		return "{clusterIP: 10.96.0.1, " + field + ": [" + strings.Join(list, ", ") + "]" + rest + "}"
+	}
+	began := time.Now()
+	for _, test := range []struct{ spec, field string }{
+		{spec("ports", ports, ""), "spec.ports"},
+		{spec("ports", ports[:maxServicePorts], ""), ""},
+		{spec("externalIPs", addresses, ", ports: [{port: 80}]"), "spec.externalIPs"},
+		{spec("externalIPs", addresses[:maxAddresses], ", ports: [{port: 80}]"), ""},
+		{spec("loadBalancerSourceRanges", ranges, ", ports: [{port: 80}]"), "spec.loadBalancerSourceRanges"},
+	} {
+		_, refused := Decode("", []byte(service("{}", test.spec)))
+		if (test.field == "") != (len(refused) == 0) || len(refused) > 0 && refused[0].Field != test.field {
+			t.Errorf("refused %v, want %q", refused, test.field)
+		}
+	}
+	if took := time.Since(began); took > 10*time.Second {
+		t.Errorf("took %v", took)
 	}
 }

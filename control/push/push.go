@@ -5,8 +5,9 @@
 // Files, in the order that a change takes: intake.go (what the source said merges here), attach.go (pods' interfaces
 // come and go, and wait for the dataplane), birth.go (before that, for their pods to be known), pusher.go (the
 // goroutine that owns the compiler: it compiles, and decides what is sent), settings.go (what a node's pods need to
-// know of it), resume.go (the numbers of an earlier process), stream.go (the Sync stream of a dataplane), statuses.go
-// (what became of objects, back to the source); status.go, metrics.go and pod.go say how all of it is.
+// know of it), withhold.go (what the dataplane refuses is left out), resume.go (the numbers of an earlier process),
+// stream.go (the Sync stream of a dataplane), statuses.go (what became of objects, back to the source); status.go,
+// metrics.go and pod.go say how all of it is.
 //
 // One message is in flight at a time. What changes until it is acked merges, so that a dataplane that is slow gets
 // fewer and larger messages, and never an old one.

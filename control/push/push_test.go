@@ -151,13 +151,20 @@ func TestNack(t *testing.T) {
 		r[0].Statuses[0].Applied || r[0].Statuses[0].Message != "does not fit" || r[0].Epoch != d.inForce.Epoch {
 		t.Errorf("reports %+v", r)
 	}
-	if n := c.status(t).Dataplane; n.Snapshots != 2 || n.Deltas != 1 || n.Nacks != 2 {
+	got, delta := d.take()
+	if delta || routes(got) != "a" {
+		t.Errorf("without the object: delta %t, %q", delta, routes(got))
+	}
+	if n := c.status(t).Dataplane; n.Snapshots != 3 || n.Deltas != 1 || n.Nacks != 2 {
 		t.Errorf("counts %v: it is busy", n)
 	}
 	s.Set(objects(t, blackhole("c", "12.0.0.0/8"))...)
-	got, delta := d.next()
-	if delta || routes(got) != "a b c" {
+	if got, delta = d.next(); !delta || routes(got) != "a c" {
 		t.Errorf("after a change: delta %t, %q", delta, routes(got))
+	}
+	d.nack(got, "")
+	if got, delta = d.next(); delta {
+		t.Error("a delta after the nack of one")
 	}
 	d.say(&api.FromDataplane{Message: &api.FromDataplane_Nack{Nack: &api.Nack{
 		Epoch: got.Epoch, Reason: "the machine is busy", // for no fault of the snapshot's
@@ -173,7 +180,7 @@ func TestNack(t *testing.T) {
 				applied[one.Object.Key.Name] = one.Applied
 			}
 		}
-		return applied["b"] && applied["c"]
+		return !applied["b"] && applied["c"]
 	})
 	s.Set(objects(t, blackhole("d", "13.0.0.0/8"))...)
 	if _, delta := d.take(); !delta {
@@ -314,7 +321,9 @@ func TestRandom(t *testing.T) {
 				}
 				s.Replace(objects(t, list...))
 			case 4:
-				d.close()
+				eventually(t, "it follows", func() bool { return c.status(t).Dataplane != nil })
+				d.close() // one that were still to come in would take the next one's place
+				eventually(t, "it is gone", func() bool { return c.status(t).Dataplane == nil })
 				d = c.follow(t, d.inForce)
 			}
 		}

@@ -40,6 +40,8 @@ type pusher struct {
 	settings *Settings             // that were told; nil: none yet
 	checks   []compile.HealthCheck // that were told
 
+	withheld int // objects that the dataplane refused in a row
+
 	follower *follower // nil: none is connected
 	view     state     // what Status says
 
@@ -85,6 +87,7 @@ func (p *pusher) run(ctx context.Context) {
 			if p.follower != nil {
 				p.follower.refused = 0
 			}
+			p.withheld = 0
 		}
 	}
 }
@@ -242,6 +245,8 @@ func (p *pusher) join(f *follower) {
 	p.follower, p.view.inForce, p.view.closed = f, nil, nil
 	inForce := f.hello.GetInForce()
 	p.log.Info("a dataplane follows", append(peer, zap.Uint64("in force", inForce.GetEpoch()))...)
+	p.compiler.Retry() // it may be another program, which takes what the one before refused
+	p.dirty, p.withheld = true, 0
 	p.resume(inForce)
 	f.hello = nil // it may be large
 }
@@ -274,6 +279,8 @@ func (p *pusher) answered(a answer) {
 	f.onto, f.refused, f.view.Epoch = epoch, 0, epoch
 	p.pause = leastPause
 	p.compiler.Acked(epoch)
+	p.compiler.InForce()
+	p.withheld = 0
 	p.view.inForce, p.view.closed = p.latest, p.closed(a.message.GetAck())
 	f.view.ApplyNanoseconds, f.view.RoundTripNanoseconds = a.message.GetAck().GetApplyNanoseconds(), uint64(took)
 	p.view.lastNack, p.view.acked = nil, epoch
@@ -287,8 +294,8 @@ const (
 	mostPause  = 30 * time.Second
 )
 
-// nacked has the whole snapshot sent after a refused delta. After a whole one only a change helps, or, where the
-// dataplane names nothing of it that is at fault, time.
+// nacked has the whole snapshot sent after a refused delta. After a whole one it goes without the object that is at
+// fault. Where that cannot be only a change helps, or, where the dataplane names nothing of it, time.
 func (p *pusher) nacked(f *follower, nack *api.Nack) {
 	p.log.Error("the dataplane refused an epoch; what it had stays in force", zap.Uint64("epoch", nack.Epoch),
 		zap.Bool("whole", f.whole), zap.String("object", nack.Object), zap.String("field", nack.Field),
@@ -297,15 +304,18 @@ func (p *pusher) nacked(f *follower, nack *api.Nack) {
 	p.s.metrics.nacks.Inc()
 	p.view.lastNack = nack
 	f.onto = 0
-	if f.whole {
-		f.refused = nack.Epoch
-		p.statuses.refused(p.latest, p.view.acked, nack)
-		if nack.Object == "" && nack.Field == "" {
-			p.again.Reset(p.pause)
-			p.pause = min(2*p.pause, mostPause)
-		}
+	if !f.whole {
+		p.attachmentsRefused(nack, false)
+		return
 	}
-	p.attachmentsRefused(nack, f.whole)
+	f.refused = nack.Epoch
+	without := p.withhold(nack)
+	p.statuses.refused(p.latest, p.view.acked, nack)
+	if !without && (nack.Object == "" && nack.Field == "" || p.withheld == mostWithheld) {
+		p.again.Reset(p.pause)
+		p.pause = min(2*p.pause, mostPause)
+	}
+	p.attachmentsRefused(nack, !without)
 }
 
 // closed are the reasons of the ports that the dataplane has in force and that do not forward, by number. What is said

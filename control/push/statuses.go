@@ -37,7 +37,7 @@ func (s *statuses) note(judged []compile.Judgement) {
 		s.judged[j.Object.Key] = j
 	}
 	if len(s.judged) > 2*s.live+sweepAt {
-		maps.DeleteFunc(s.judged, func(key model.Key, j compile.Judgement) bool { return s.compiler.Object(key) != j.Object })
+		maps.DeleteFunc(s.judged, func(key model.Key, j compile.Judgement) bool { return s.compiler.Said(key) != j.Object })
 		s.live = len(s.judged)
 	}
 }
@@ -53,7 +53,7 @@ func (s *statuses) applied(inForce *api.Snapshot) {
 	s.said = inForce.GetEpoch()
 	r := source.Report{Node: inForce.GetNode().GetName(), Epoch: inForce.GetEpoch()}
 	for key, j := range s.judged {
-		if now := s.compiler.Object(key); now != j.Object && !(j.Gone && now == nil) {
+		if now := s.compiler.Said(key); now != j.Object && !(j.Gone && now == nil) {
 			continue // it is another one since, or none
 		}
 		status := source.Status{Object: j.Object, Applied: j.Error == nil && !j.Gone, Gone: j.Gone}
@@ -69,12 +69,12 @@ func (s *statuses) applied(inForce *api.Snapshot) {
 
 // refused says which object is why the dataplane refused a snapshot. It is said again once a snapshot is in force.
 func (s *statuses) refused(snapshot *api.Snapshot, inForce uint64, nack *api.Nack) {
-	o := s.compiler.Object(keyOf(nack.Object))
+	o := s.compiler.Said(keyOf(nack.Object))
 	if s.publisher == nil || o == nil {
 		return
 	}
 	if _, noted := s.judged[o.Key]; !noted {
-		s.judged[o.Key] = compile.Judgement{Object: o}
+		s.judged[o.Key] = compile.Judgement{Object: o, Error: s.compiler.Withheld(o.Key)}
 	}
 	s.publisher.Publish(source.Report{
 		Node: snapshot.GetNode().GetName(), Epoch: inForce,

@@ -97,7 +97,7 @@ func TestTrafficPolicies(t *testing.T) {
 		{"all elsewhere, external Local, from inside", "192.0.2.11", 80, 6, true, false, Chosen, "10.244.2.9"},
 		{"all elsewhere, node port Local", "198.51.100.1", 31080, 6, false, true, NoLocal, ""},
 		{"nobody", "10.96.2.1", 53, 17, true, false, Refused, ""},
-		{"nobody, external Local", "192.0.2.21", 53, 17, false, false, NoLocal, ""},
+		{"nobody, external Local", "192.0.2.21", 53, 17, false, false, Refused, ""},
 		{"nobody, external Local, from inside", "192.0.2.21", 53, 17, true, false, Refused, ""},
 		{"only for this node's traffic", "10.96.3.1", 80, 6, true, false, Refused, ""},
 		{"only for this node's traffic, internal Local", "10.96.3.2", 80, 6, true, false, Chosen, "10.244.1.9"},

@@ -113,7 +113,7 @@ func (t *Table) Choose(q *Query, d *Dice, c *Choice) {
 		p = &s.local
 	}
 	if len(p.members) == 0 {
-		if c.Outcome = Refused; p == &s.local {
+		if c.Outcome = Refused; len(s.cluster.members) > 0 { // somebody answers elsewhere
 			c.Outcome = NoLocal
 			s.group.noLocal.Add(1)
 			return
