@@ -18,7 +18,9 @@ func TestHashSpreads(t *testing.T) {
 	for range 2000 {
 		hashSeed, hashSeed2 = random.Uint64(), random.Uint64()|1
 		for _, of := range []func(i uint64) key{
-			func(i uint64) key { return key{addr: packet.Addr{Hi: 0, Lo: 0xffff<<32 | 10<<24 | i}, port: 80, proto: 6} },
+			func(i uint64) key {
+				return key{addr: packet.Addr{Hi: 0, Lo: 0xffff<<32 | 10<<24 | i}, port: 80, proto: 6}
+			},
 			func(i uint64) key { return key{addr: packet.Addr{Hi: 0xfd00 << 48, Lo: i}, port: 80, proto: 6} },
 			func(i uint64) key { return key{port: 30000 + uint16(i), proto: 17} },
 		} {
