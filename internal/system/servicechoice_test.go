@@ -87,7 +87,7 @@ func TestServiceAlgorithms(t *testing.T) {
 		case "round-robin":
 			low, high = 49, 51 // weights are none of its
 		case "two-choices":
-			low, high = 10, 95 // by the times of handshakes
+			low, high = 1, 99 // by the times of handshakes
 		case "weighted-round-robin":
 			low, high = 74, 76
 		case "least-connections":
