@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -90,7 +92,7 @@ func TestServiceAlgorithms(t *testing.T) {
 			low, high = 1, 99 // by the times of handshakes
 		case "weighted-round-robin":
 			low, high = 74, 76
-		case "least-connections":
+		case "least-connections", "maglev-bounded": // by the flows that are there, too
 			low, high = 30, 100
 		case "source-hash":
 			low, high = 0, 100
@@ -190,4 +192,32 @@ func TestServiceAffinityTimeout(t *testing.T) {
 		time.Sleep(2200 * time.Millisecond)
 	}
 	t.Errorf("%v alone answered in twelve sessions", seen)
+}
+
+// TestServiceAtNodeAddress: an external address and a load balancer's may be the node's own; all reach it, the node's
+// processes too.
+func TestServiceAtNodeAddress(t *testing.T) {
+	s := newServiceStage(t)
+	for _, kind := range []string{"external", "balancer"} {
+		s.service("", []string{"web", "db"})
+		text := s.text("service.yaml")
+		for f, of := range families {
+			was := map[string]string{"external": serviceAddresses[f].external, "balancer": serviceAddresses[f].balancer}[kind]
+			text = strings.ReplaceAll(text, was, of.uplink.String())
+		}
+		s.write("service.yaml", text)
+		for f, of := range families {
+			at := netip.AddrPortFrom(of.uplink, servicePort)
+			for _, from := range []string{"spy", "world", "node"} {
+				seen := map[string]bool{s.address(from, f).String(): true}
+				if from == "node" {
+					seen = map[string]bool{of.node.String(): true, of.uplink.String(): true}
+				}
+				for _, network := range []string{"tcp", "udp"} {
+					s.everyBackend(from, network, kind, at, seen)
+				}
+			}
+		}
+	}
+	s.balanced()
 }

@@ -3,9 +3,11 @@
 package system
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -155,6 +157,9 @@ func TestMasquerade(t *testing.T) {
 	w.one.peerIn(w.world)
 	for f, own := range map[int]string{4: "192.0.2.11", 6: "2001:db8::11"} {
 		w.one.reaches(a.Namespace, worldAt[f], own)
+		if err := closedPort(a.Namespace, netip.AddrPortFrom(worldAt[f], 9)); !errors.Is(err, syscall.ECONNREFUSED) {
+			t.Errorf("IPv%d: an error about a masqueraded datagram: %v", f, err)
+		}
 	}
 	w.write("one.yaml", strings.Replace(w.one.text("one.yaml"), "spec:\n",
 		"spec:\n  noMasquerade: [192.0.2.9/32]\n", 1))
