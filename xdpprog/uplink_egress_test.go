@@ -64,5 +64,6 @@ func TestFromUplinkSharedEgress(t *testing.T) {
 	six := ipFamilies[1]
 	must(t, l.services.SetAddress(six.egress, AtEgress))
 	l.expect(t, l.frame(six.packet(six.client(), six.egress, six.icmp, make([]byte, 24))), EgressTaken)
-	l.expect(t, l.frame(six.packet(six.client(), six.egress, six.icmp, append([]byte{135}, make([]byte, 23)...))), NotOursLeft)
+	solicitation := append([]byte{135}, make([]byte, 23)...)
+	l.expect(t, l.frame(six.packet(six.client(), six.egress, six.icmp, solicitation)), NotOursLeft)
 }

@@ -215,8 +215,8 @@ func (f *Forwarder) settleCgroup() []host.Note {
 func (f *Forwarder) egressNotes() (notes []host.Note) {
 	for a := range f.services.egress {
 		if on, is := f.services.host[a]; is && !on.Spare {
-			notes = append(notes, host.Note{Subject: "egress " + a.String(), Reason: fmt.Sprintf("the host itself goes out with "+
-				"it (%s): what pods send with it is not answered; take another one, or have it on the device %s",
+			notes = append(notes, host.Note{Subject: "egress " + a.String(), Reason: fmt.Sprintf("the host itself goes out "+
+				"with it (%s): what pods send with it is not answered; take another one, or have it on the device %s",
 				on.Prefix, spared(a))})
 		}
 	}
