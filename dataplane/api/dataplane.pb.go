@@ -2892,7 +2892,8 @@ type Backend struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Address string                 `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
 	Port    uint32                 `protobuf:"varint,2,opt,name=port,proto3" json:"port,omitempty"`
-	Weight  uint32                 `protobuf:"varint,3,opt,name=weight,proto3" json:"weight,omitempty"`
+	// 0: it is gone, and has flows yet.
+	Weight uint32 `protobuf:"varint,3,opt,name=weight,proto3" json:"weight,omitempty"`
 	// "ready", "local" (for local traffic policies alone), "far" (for cluster traffic policies alone),
 	// "draining" or "ejected".
 	State string `protobuf:"bytes,4,opt,name=state,proto3" json:"state,omitempty"`

@@ -10,6 +10,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/viaduct-net/viaduct/control/api"
+	"github.com/viaduct-net/viaduct/dataplane/host"
 	"github.com/viaduct-net/viaduct/xdpprog"
 )
 
@@ -21,7 +22,7 @@ type frontends struct {
 	refs      map[xdpprog.Frontend]int      // how many services have it
 	at        map[netip.Addr]int            // how many frontends are at the address
 	egress    map[netip.Addr]bool
-	host      map[netip.Addr]netip.Prefix // of the host's devices
+	host      map[netip.Addr]host.Address // of the host's devices
 	own       []netip.Addr                // the dataplane's
 	nodePorts []netip.Prefix              // where node ports are; empty: everywhere
 
@@ -33,7 +34,7 @@ type frontends struct {
 func newFrontends() frontends {
 	return frontends{
 		of: make(map[uint32][]xdpprog.Frontend), refs: make(map[xdpprog.Frontend]int), at: make(map[netip.Addr]int),
-		egress: make(map[netip.Addr]bool), host: make(map[netip.Addr]netip.Prefix),
+		egress: make(map[netip.Addr]bool), host: make(map[netip.Addr]host.Address),
 		dirtyFrontends: make(map[xdpprog.Frontend]bool), dirtyAddresses: make(map[netip.Addr]bool),
 	}
 }
@@ -151,8 +152,8 @@ func (f *frontends) dirtyLoopback() {
 }
 
 // setHost takes the addresses of the host's devices.
-func (f *frontends) setHost(list []netip.Prefix) {
-	next := make(map[netip.Addr]netip.Prefix, len(list))
+func (f *frontends) setHost(list []host.Address) {
+	next := make(map[netip.Addr]host.Address, len(list))
 	for _, p := range list {
 		next[p.Addr()] = p
 		if f.host[p.Addr()] != p {
@@ -170,14 +171,15 @@ func (f *frontends) setHost(list []netip.Prefix) {
 // loopbacks stand for all addresses of loopback.
 var loopbacks = [2]netip.Addr{netip.MustParseAddr("127.0.0.1"), netip.IPv6Loopback()}
 
-// uses says what an address is. An egress address that is the host's own is the dataplane's as a whole only where it is
-// on a device for nothing else, without a subnet: by the others the host itself is reached.
+// uses says what an address is. An egress address may be on a device of the host's, which then answers for it on the
+// link and keeps what its own sockets have there; but not one that the host itself goes out with: answers to what it
+// masquerades would be taken.
 func (f *frontends) uses(a netip.Addr) (uses xdpprog.Uses) {
 	if f.at[a] > 0 {
 		uses |= xdpprog.AtFrontend
 	}
 	on, hosts := f.host[a]
-	if f.egress[a] && (!hosts || on.IsSingleIP()) {
+	if f.egress[a] && (!hosts || on.Spare) {
 		uses |= xdpprog.AtEgress
 	}
 	switch {

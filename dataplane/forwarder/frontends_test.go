@@ -11,10 +11,16 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/viaduct-net/viaduct/control/api"
+	"github.com/viaduct-net/viaduct/dataplane/host"
 	"github.com/viaduct-net/viaduct/xdpprog"
 )
 
 func address(s string) netip.Addr { return netip.MustParseAddr(s) }
+
+func onDevice(s string) host.Address {
+	p := netip.MustParsePrefix(s)
+	return host.Address{Prefix: p, Spare: p.IsSingleIP()}
+}
 
 func webService(id uint32, ipv6 bool, at ...string) *api.Service {
 	s := &api.Service{Id: id, Name: "default/web", Ipv6: ipv6, Protocol: api.Protocol_PROTOCOL_TCP,
@@ -39,7 +45,7 @@ func (f *frontends) settled() {
 
 func TestFrontendsOfServices(t *testing.T) {
 	f := newFrontends()
-	f.setHost([]netip.Prefix{netip.MustParsePrefix("192.0.2.1/24"), netip.MustParsePrefix("2001:db8::1/64")})
+	f.setHost([]host.Address{onDevice("192.0.2.1/24"), onDevice("2001:db8::1/64")})
 	f.setAll([]*api.Service{
 		withNodePort(webService(1, false, "10.96.0.1"), 30080), withNodePort(webService(2, true, "fd00:96::1"), 30080),
 		webService(3, false, "10.96.0.1", "192.0.2.1"),
@@ -97,17 +103,20 @@ func TestFrontendsChange(t *testing.T) {
 
 func TestUsesOfAddresses(t *testing.T) {
 	f := newFrontends()
-	f.setHost([]netip.Prefix{netip.MustParsePrefix("192.0.2.1/24"), netip.MustParsePrefix("192.0.2.9/32"),
-		netip.MustParsePrefix("10.244.1.254/32"), netip.MustParsePrefix("198.51.100.1/24")})
+	second := onDevice("192.0.2.8/24")
+	second.Spare = true
+	f.setHost([]host.Address{onDevice("192.0.2.1/24"), second, onDevice("192.0.2.9/32"), onDevice("10.244.1.254/32"),
+		onDevice("198.51.100.1/24")})
 	f.setNode(&api.NodeSettings{DataplaneAddresses: [][]byte{address("10.244.1.254").AsSlice()},
 		NodePortPrefixes: []*api.Prefix{prefixOf("192.0.2.0/24")}})
 	f.setEgress([]*api.Egress{{Namespace: "a", Addresses: [][]byte{address("192.0.2.1").AsSlice()}},
 		{Namespace: "b", Addresses: [][]byte{address("192.0.2.9").AsSlice()}},
+		{Namespace: "d", Addresses: [][]byte{address("192.0.2.8").AsSlice()}},
 		{Namespace: "c", Addresses: [][]byte{address("203.0.113.1").AsSlice()}}})
 	const node = xdpprog.AtHost | xdpprog.AtNodePorts
 	for a, uses := range map[string]xdpprog.Uses{
-		"192.0.2.1": node, "192.0.2.9": node | xdpprog.AtEgress, "203.0.113.1": xdpprog.AtEgress,
-		"198.51.100.1": xdpprog.AtHost, "10.244.1.254": 0, "127.0.0.1": 0, "::1": 0,
+		"192.0.2.1": node, "192.0.2.8": node | xdpprog.AtEgress, "192.0.2.9": node | xdpprog.AtEgress,
+		"203.0.113.1": xdpprog.AtEgress, "198.51.100.1": xdpprog.AtHost, "10.244.1.254": 0, "127.0.0.1": 0, "::1": 0,
 	} {
 		if is := f.uses(address(a)); is != uses {
 			t.Errorf("%s is %b, want %b", a, is, uses)
@@ -156,7 +165,9 @@ func TestSharedAddresses(t *testing.T) {
 		}
 	}
 	want("10.96.0.1", "192.0.2.1", "192.0.2.9", "203.0.113.1")
-	f.setHost([]netip.Prefix{netip.MustParsePrefix("192.0.2.1/24"), netip.MustParsePrefix("192.0.2.9/32")})
+	f.setHost([]host.Address{
+		{Prefix: netip.MustParsePrefix("192.0.2.1/24")}, {Prefix: netip.MustParsePrefix("192.0.2.9/32"), Spare: true},
+	})
 	if !f.unshared {
 		t.Error("nobody hears of it")
 	}

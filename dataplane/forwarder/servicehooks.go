@@ -211,16 +211,25 @@ func (f *Forwarder) settleCgroup() []host.Note {
 	return nil
 }
 
-// egressNotes says which egress addresses are not the dataplane's.
+// egressNotes says which egress addresses pods cannot have.
 func (f *Forwarder) egressNotes() (notes []host.Note) {
 	for a := range f.services.egress {
-		if on, is := f.services.host[a]; is && !on.IsSingleIP() {
-			notes = append(notes, host.Note{Subject: "egress " + a.String(), Reason: fmt.Sprintf("it is the host's own, with a "+
-				"subnet (%s): answers stay with the host; take another, or have it on the device as a single address", on)})
+		if on, is := f.services.host[a]; is && !on.Spare {
+			notes = append(notes, host.Note{Subject: "egress " + a.String(), Reason: fmt.Sprintf("the host itself goes out "+
+				"with it (%s): what pods send with it is not answered; take another one, or have it on the device %s",
+				on.Prefix, spared(a))})
 		}
 	}
 	slices.SortFunc(notes, func(a, b host.Note) int { return cmp.Compare(a.Subject, b.Subject) })
 	return notes
+}
+
+// spared says how an address may be on a device without the host using it by itself.
+func spared(a netip.Addr) string {
+	if a.Is4() {
+		return "behind another of its subnet, or as /32"
+	}
+	return "with preferred_lft 0, or as /128 on another device"
 }
 
 // proxyEvery is how often kube-proxy is looked for.

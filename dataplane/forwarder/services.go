@@ -65,9 +65,10 @@ func (f *Forwarder) Services(r *api.ServicesRequest) (iter.Seq[*api.Service], er
 	slices.SortFunc(list, func(a, b *service.Service) int {
 		return cmp.Or(strings.Compare(a.Name, b.Name), cmp.Compare(familyOf(a), familyOf(b)))
 	})
+	gone := t.Backends.Gone()
 	return func(yield func(*api.Service) bool) {
 		for _, s := range list {
-			if !yield(describeService(t, s)) {
+			if !yield(describeService(t, s, gone[s.ID])) {
 				return
 			}
 		}
@@ -95,7 +96,7 @@ func hasAddress(s *controlapi.Service, a packet.Addr) bool {
 	return slices.ContainsFunc(s.Frontends, front) || slices.ContainsFunc(s.Backends, back)
 }
 
-func describeService(t *tables.Tables, s *service.Service) *api.Service {
+func describeService(t *tables.Tables, s *service.Service, gone []service.Backend) *api.Service {
 	cfg, totals := s.Config(), t.Backends.TotalsOf(s)
 	d := &api.Service{
 		Name: s.Name, Ipv6: cfg.Ipv6, Protocol: explain.Protocol(packet.IPProto(cfg.Protocol)),
@@ -105,7 +106,7 @@ func describeService(t *tables.Tables, s *service.Service) *api.Service {
 	for _, f := range cfg.Frontends {
 		d.Frontends = append(d.Frontends, describeFrontend(f))
 	}
-	for _, b := range s.Backends() {
+	for _, b := range append(s.Backends(), gone...) {
 		d.Backends = append(d.Backends, &api.Backend{
 			Address: text(b.Config.Address), Port: b.Config.Port, Weight: b.Config.Weight, State: stateOf(&b),
 			Active: b.Active, Opened: b.Opened, Failed: b.Failed, Ejections: b.Ejections, HandshakeNanoseconds: b.Handshake,

@@ -11,27 +11,42 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// Address is one of a device's.
+type Address struct {
+	netip.Prefix
+
+	// Spare: the host does not begin connections with it, nor masquerades by it, by itself: it has no subnet, another
+	// address of its subnet is before it (IPv4), or it is deprecated (IPv6: RFC 4862 section 5.5.4).
+	Spare bool
+}
+
 // Addresses lists the addresses of the network namespace's devices, as they are on them, ordered and each once. Those
 // of loopback's range and link-local ones are nobody's outside, and are left out; others on the loopback device, and
 // those of PairStack, are in it.
-func Addresses() ([]netip.Prefix, error) {
+func Addresses() ([]Address, error) {
 	there, err := Dump(func() ([]netlink.Addr, error) { return netlink.AddrList(nil, netlink.FAMILY_ALL) })
 	if err != nil {
 		return nil, fmt.Errorf("list addresses: %w", err)
 	}
-	var list []netip.Prefix
+	var list []Address
 	for _, a := range there {
-		if p := prefixOf(a.IPNet); p.IsValid() && !p.Addr().IsLoopback() && !p.Addr().IsLinkLocalUnicast() {
-			list = append(list, p)
+		p := prefixOf(a.IPNet)
+		if !p.IsValid() || p.Addr().IsLoopback() || p.Addr().IsLinkLocalUnicast() {
+			continue
 		}
+		spare := unix.IFA_F_SECONDARY // of IPv6 the same bit is a temporary address
+		if p.Addr().Is6() {
+			spare = unix.IFA_F_DEPRECATED
+		}
+		list = append(list, Address{p, p.IsSingleIP() || a.Flags&spare != 0})
 	}
-	slices.SortFunc(list, func(a, b netip.Prefix) int {
+	slices.SortFunc(list, func(a, b Address) int {
 		if c := a.Addr().Compare(b.Addr()); c != 0 {
 			return c
 		}
 		return a.Bits() - b.Bits()
 	})
-	return slices.CompactFunc(list, func(a, b netip.Prefix) bool { return a.Addr() == b.Addr() }), nil
+	return slices.CompactFunc(list, func(a, b Address) bool { return a.Addr() == b.Addr() }), nil
 }
 
 // DefaultDevices lists the devices of the main table's default routes, by ifindex: by them the host reaches the

@@ -14,11 +14,15 @@ import (
 // from the client to the backend, by which policy judges it.
 func (l *Pipeline) serve(p *packet.Packet, in *tables.Port) (to packet.Addr, _ verdict.Reason) {
 	s, c := &l.seen, &l.choice
-	stray := s.Status != conntrack.NewFlow || p.Proto == packet.ProtoTCP && !p.OpensTCP()
-	l.t.Services.Choose(&service.Query{
+	q := service.Query{
 		Src: p.Src, Dst: p.Dst, SrcPort: p.SrcPort, DstPort: p.DstPort, Proto: p.Proto,
-		Inside: l.t.Inside(p.Src), ToNode: l.t.IsNode(p.Dst), Stray: stray, Now: l.now,
-	}, &l.dice, c)
+		Inside: l.t.Inside(p.Src), ToNode: l.t.IsNode(p.Dst), Now: l.now,
+		Stray: s.Status != conntrack.NewFlow || p.Proto == packet.ProtoTCP && !p.OpensTCP(),
+	}
+	l.t.Services.Choose(&q, &l.dice, c)
+	if c.Outcome == service.NoService && l.ours(p.Dst) {
+		l.serveNode(&q)
+	}
 	switch c.Outcome {
 	case service.NoService:
 		return p.Dst, verdict.None
@@ -28,7 +32,7 @@ func (l *Pipeline) serve(p *packet.Packet, in *tables.Port) (to packet.Addr, _ v
 		return to, verdict.ServiceSourceDenied
 	}
 	switch {
-	case stray:
+	case q.Stray:
 		return to, l.strayed(p, in)
 	case c.Outcome != service.Chosen || l.t.Services.Alone(c.Backend): // services do not answer for services
 		return to, l.refuse(p, in)
@@ -36,6 +40,17 @@ func (l *Pipeline) serve(p *packet.Packet, in *tables.Port) (to packet.Addr, _ v
 	s.Tuple.Dst, s.Tuple.DstPort = c.Backend, c.Port
 	l.way.chosen = true
 	return c.Backend, verdict.None
+}
+
+// serveNode asks for what the node's own sockets sent to one of its addresses, which their hooks have made the
+// dataplane's: the port tells which frontend was meant.
+func (l *Pipeline) serveNode(q *service.Query) {
+	for _, a := range l.t.HostAddresses(q.Dst) {
+		q.Dst = a
+		if l.t.Services.Choose(q, &l.dice, &l.choice); l.choice.Outcome != service.NoService {
+			return
+		}
+	}
 }
 
 // strayed answers what is addressed to a service and neither belongs to a flow nor opens one: a TCP segment by RST, as

@@ -38,6 +38,9 @@ func (l *Pipeline) track(p *packet.Packet, in *tables.Port) (to packet.Addr, _ v
 	if s.Status == conntrack.Known && !s.Translated { // most packets
 		return p.Dst, verdict.None
 	}
+	if l.ours(p.Src) || in.HasAddr(p.Src) && !in.Station.Has(p.Src) {
+		return to, verdict.SpoofedSource
+	}
 	if r := l.found(p, in); r != verdict.None {
 		return to, r
 	}
@@ -52,7 +55,7 @@ func (l *Pipeline) track(p *packet.Packet, in *tables.Port) (to packet.Addr, _ v
 				return to, r
 			}
 		}
-		if p.Dst == l.t.Dataplane4 || p.Dst == l.t.Dataplane6 { // nobody else has it: the host leads it here
+		if l.ours(p.Dst) { // nobody else has it: the host leads it here
 			return p.Dst, l.local(p, in)
 		}
 		return p.Dst, verdict.None
@@ -69,6 +72,9 @@ func (l *Pipeline) track(p *packet.Packet, in *tables.Port) (to packet.Addr, _ v
 	l.way.translated = true
 	return to, verdict.None
 }
+
+// ours: the address is the dataplane's own, from which nobody else sends.
+func (l *Pipeline) ours(a packet.Addr) bool { return a == l.t.Dataplane4 || a == l.t.Dataplane6 }
 
 // isError: the packet is an ICMP error about one of the flow's.
 func isError(s *conntrack.Seen) bool { return s.Status == conntrack.Related || s.Error }

@@ -194,13 +194,32 @@ func TestTwoChoices(t *testing.T) {
 	}
 	r := newRig(t, with(api.Service_ALGORITHM_TWO_CHOICES, 1, 1))
 	slow, fast := r.table.get(1).members[0].number, r.table.get(1).members[1].number
+	times := map[uint32]int64{slow: 30e6, fast: 10e6}
 	for range 20 {
-		r.b.Answered(slow, 30e6)
-		r.b.Answered(fast, 10e6)
+		r.b.Answered(slow, times[slow])
+		r.b.Answered(fast, times[fast])
 	}
-	counts := r.counts(1000, func(c *Choice) { r.b.Opened(c.Number) })
-	if counts[1] < 740 || counts[1] > 760 { // three times as fast: three times as many flows
+	counts := r.counts(1000, func(c *Choice) { r.b.Opened(c.Number); r.b.Answered(c.Number, times[c.Number]) })
+	if counts[1] < 700 || counts[1] > 760 { // three times as fast: about three times as many flows
 		t.Errorf("the fast one has %d of 1000", counts[1])
+	}
+
+	r = newRig(t, with(api.Service_ALGORITHM_TWO_CHOICES, 1, 3))
+	counts = r.counts(1000, func(c *Choice) { r.b.Opened(c.Number) })
+	if counts[1] < 740 || counts[1] > 760 {
+		t.Errorf("who has three of four of the weights has %d of 1000", counts[1])
+	}
+}
+
+// One handshake that took a second does not keep a backend from ever being asked again.
+func TestTwoChoicesForgets(t *testing.T) {
+	r := newRig(t, with(api.Service_ALGORITHM_TWO_CHOICES, 1, 1))
+	once := r.table.get(1).members[0].number
+	r.b.Answered(once, 1e9)
+	r.b.Answered(r.table.get(1).members[1].number, 1e5)
+	counts := r.counts(20000, func(c *Choice) { r.b.Answered(c.Number, 1e5) })
+	if counts[0] < 5000 {
+		t.Errorf("it has %d of 20000 flows", counts[0])
 	}
 }
 

@@ -32,6 +32,10 @@ func TestNumbers(t *testing.T) {
 	if r.b.Standing(was[2]) != Reset || r.b.Standing(was[0]) != InForce {
 		t.Error("standings")
 	}
+	if gone := r.b.Gone()[1]; len(gone) != 1 || gone[0].Number != was[2] || gone[0].Active != 1 ||
+		string(gone[0].Config.Address) != string(podIP(18)) || gone[0].Config.Weight != 0 {
+		t.Errorf("gone: %+v", gone)
+	}
 	r.now += 10 * grace
 	r.enter(two, web(2, 1)) // looks for numbers to reclaim; that one has a flow
 	if n := r.numbers(2)[0]; n == was[2] {
@@ -48,7 +52,13 @@ func TestNumbers(t *testing.T) {
 	if got := r.b.TotalsOf(r.table.get(1)).Opened; got != 1 {
 		t.Errorf("%d flows were opened, when it is gone", got)
 	}
+	if gone := r.b.Gone()[1]; len(gone) != 1 {
+		t.Errorf("it is gone again: %+v", gone)
+	}
 	r.b.Left(was[2], true)
+	if gone := r.b.Gone(); len(gone) != 0 {
+		t.Errorf("gone, with flows: %+v", gone)
+	}
 	r.enter() // all are gone
 	for _, n := range was[:2] {
 		if r.b.Standing(n) != Reset {

@@ -70,15 +70,26 @@ func (p *pool) twoChoices(s *Service, q *Query, d *Dice) *member {
 	return p.anyone(s, q, d)
 }
 
-// better is who is to answer sooner: by the time of handshakes, as far as it is known of both, and the flows, the one
-// to come included.
+// better is who is to answer sooner: by the time of handshakes, as far as it is known of both, and the flows for the
+// weight, the one to come included. Who loses and is the slower one is believed to be a little faster: nobody is slow
+// for good by what was measured once, as with a SYN that was lost.
 func better(a, b *member) *member {
-	ta, tb := uint64(a.slot.handshake.Load()), uint64(b.slot.handshake.Load())
+	ta, tb := a.slot.handshake.Load(), b.slot.handshake.Load()
 	if ta == 0 || tb == 0 {
 		ta, tb = 1, 1
 	}
-	if tb*(b.slot.flows()+1) < ta*(a.slot.flows()+1) {
-		return b
+	if load(b, tb) < load(a, ta) {
+		a, b, ta, tb = b, a, tb, ta
+	}
+	if tb > ta {
+		b.slot.handshake.CompareAndSwap(tb, tb-tb/doubt)
 	}
 	return a
+}
+
+// doubt is in how many choices, about, a measured time is forgotten.
+const doubt = 128
+
+func load(m *member, handshake uint32) float64 {
+	return float64(handshake) * float64(m.slot.flows()+1) / float64(m.weight)
 }

@@ -33,9 +33,11 @@ type entry struct {
 // Keys of the hash, so that no names of services can be made that all meet in one bucket.
 var hashSeed, hashSeed2 = rand.Uint64(), rand.Uint64() | 1
 
+// hash multiplies twice: after one fold addresses that follow each other may still go in step.
 func (k key) hash() uint64 {
 	low := k.addr.Lo ^ uint64(k.port)<<40 ^ uint64(k.proto)<<56
 	hi, lo := bits.Mul64(low^hashSeed, bits.RotateLeft64(k.addr.Hi, 17)+hashSeed2+uint64(k.place)<<1)
+	hi, lo = bits.Mul64(hi^hashSeed2, lo^hashSeed)
 	return hi ^ lo
 }
 

@@ -124,6 +124,28 @@ func (s *Service) Backends() []Backend {
 	return list
 }
 
+// Gone are the backends that are gone and still have flows, by the id of their service, which is in force. They have no
+// weight, and their Config says that none may choose them.
+func (b *Backends) Gone() map[uint32][]Backend {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	all := make(map[uint32][]Backend)
+	seen := make(map[uint32]bool) // one that came back and went again is among them twice
+	for _, d := range b.gone {
+		r, s := &b.records[d.number], b.slot(d.number)
+		id := r.key.service
+		if r.state == isGone && s.flows() > 0 && s.group.Load() == b.groups[id] && !seen[d.number] {
+			seen[d.number] = true
+			all[id] = append(all[id], Backend{
+				Number: d.number, Config: &api.Backend{Address: r.key.addr.Netip().AsSlice(), Port: uint32(r.key.port)},
+				Active: s.flows(), Opened: s.opened.Load(), Failed: uint64(s.failed.Load()),
+				Ejections: uint64(s.ejections.Load()),
+			})
+		}
+	}
+	return all
+}
+
 // Conflict is a frontend that two services ask for. The one has it whose name comes first.
 type Conflict struct {
 	Kind    api.Frontend_Kind // as the loser has it

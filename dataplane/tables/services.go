@@ -5,6 +5,7 @@ package tables
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 
@@ -20,6 +21,7 @@ import (
 type translation struct {
 	devices       []netip.Addr         // addresses of the host's devices
 	node          map[packet.Addr]bool // addresses of the node; true: node ports are there
+	hosts         []packet.Addr        // the same, in order
 	unmasqueraded *bart.Lite           // nil: none
 	egress        map[string]egress    // by namespace
 	stations      bool                 // a port has one
@@ -36,6 +38,20 @@ func (t *Tables) IsNode(a packet.Addr) bool { return t.node[a] || t.isDataplane(
 func (t *Tables) IsHost(a packet.Addr) bool {
 	_, is := t.node[a]
 	return is
+}
+
+// HostAddresses are the addresses of the node of a's family, in order. They are not to be changed.
+func (t *Tables) HostAddresses(a packet.Addr) []packet.Addr {
+	first := slices.IndexFunc(t.hosts, func(o packet.Addr) bool { return !o.Is4() })
+	switch {
+	case a.Is4() && first >= 0:
+		return t.hosts[:first]
+	case a.Is4():
+		return t.hosts
+	case first >= 0:
+		return t.hosts[first:]
+	}
+	return nil
 }
 
 // Unmasqueraded says whether pods keep their addresses towards a.
@@ -137,6 +153,7 @@ func (t *Tables) findNode() {
 	for _, a := range t.devices {
 		add(packet.AddrFrom(a))
 	}
+	t.hosts = slices.SortedFunc(maps.Keys(t.node), func(a, b packet.Addr) int { return a.Netip().Compare(b.Netip()) })
 }
 
 // hasNodePorts says whether node ports are at an address of the node.

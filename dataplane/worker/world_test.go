@@ -157,6 +157,9 @@ func (w *world) do(line string) bool {
 	case "uplink-owned":
 		w.owned = true
 		w.node.Uplink = &api.Uplink{Device: "dev0", Mode: api.Uplink_MODE_OWNED}
+	case "uplink-shared":
+		w.owned = true
+		w.node.Uplink = &api.Uplink{Device: "dev0", Mode: api.Uplink_MODE_SHARED}
 	case "masquerade":
 		w.node.Masquerade = true
 	case "unmasqueraded":

@@ -104,11 +104,15 @@ func (e End) configure() error {
 	return e.In.links.LinkSetUp(link)
 }
 
-// Address adds an address to a device.
+// Address adds an address to a device. It is good at once: nobody is asked whether somebody else has it.
 func (n *Namespace) Address(device string, a netip.Prefix) error {
 	link, err := n.links.LinkByName(device)
 	if err == nil {
-		err = n.links.AddrAdd(link, &netlink.Addr{IPNet: ipNet(a)})
+		is := &netlink.Addr{IPNet: ipNet(a)}
+		if a.Addr().Is6() {
+			is.Flags = unix.IFA_F_NODAD
+		}
+		err = n.links.AddrAdd(link, is)
 	}
 	if err != nil {
 		return fmt.Errorf("add address %s to %s in namespace %s: %w", a, device, n.name, err)

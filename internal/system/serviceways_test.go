@@ -3,9 +3,11 @@
 package system
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -155,6 +157,9 @@ func TestMasquerade(t *testing.T) {
 	w.one.peerIn(w.world)
 	for f, own := range map[int]string{4: "192.0.2.11", 6: "2001:db8::11"} {
 		w.one.reaches(a.Namespace, worldAt[f], own)
+		if err := closedPort(a.Namespace, netip.AddrPortFrom(worldAt[f], 9)); !errors.Is(err, syscall.ECONNREFUSED) {
+			t.Errorf("IPv%d: an error about a masqueraded datagram: %v", f, err)
+		}
 	}
 	w.write("one.yaml", strings.Replace(w.one.text("one.yaml"), "spec:\n",
 		"spec:\n  noMasquerade: [192.0.2.9/32]\n", 1))
@@ -166,35 +171,6 @@ func TestMasquerade(t *testing.T) {
 		}
 		return err
 	})
-}
-
-// TestEgressAddress: pods of a namespace have an address of their own towards the world.
-func TestEgressAddress(t *testing.T) {
-	w := newWire(t)
-	w.start("kernel")
-	w.one.must(w.one.node.Address("up", netip.MustParsePrefix("192.0.2.77/24")))
-	w.write("pod.yaml", "apiVersion: v1\nkind: Pod\nmetadata: {name: a, namespace: default}\nspec: {nodeName: one}\n")
-	a := w.one.pod("a").add()
-	w.one.peerIn(w.world)
-	at := netip.AddrPortFrom(worldAt[4], peerPort)
-	seen := func(network, want string) {
-		w.one.eventually("the world to see "+want, func() error {
-			saw, err := askWithin(a.Namespace, network, at, time.Second)
-			if err == nil && saw.String() != want {
-				err = fmt.Errorf("it saw %v", saw)
-			}
-			return err
-		})
-	}
-	seen("tcp", "192.0.2.1")
-	w.write("namespace.yaml", "apiVersion: v1\nkind: Namespace\n"+
-		"metadata: {name: default, annotations: {viaduct.dev/egress-addresses: \"192.0.2.77\"}}\n")
-	for _, network := range []string{"tcp", "udp"} {
-		seen(network, "192.0.2.77")
-	}
-	if err := ping(a.Namespace, worldAt[4], patient); err != nil {
-		t.Error(err)
-	}
 }
 
 // TestHostPorts: ports of the node lead to a pod, by the plugin itself.

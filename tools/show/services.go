@@ -88,8 +88,11 @@ func serviceNames(ctx context.Context, run string) (names []string) {
 func servicesText(w io.Writer, r *api.ServicesReply, detail bool) error {
 	t := newTable("NAME", "PROTOCOL", "ALGORITHM", "FRONTENDS", ">BACKENDS", ">FLOWS")
 	for _, s := range r.Services {
-		ready, active := 0, uint64(0)
+		ready, all, active := 0, 0, uint64(0)
 		for _, b := range s.Backends {
+			if b.Weight > 0 { // it is not gone
+				all++
+			}
 			if b.State != "draining" && b.State != "ejected" {
 				ready++
 			}
@@ -100,7 +103,7 @@ func servicesText(w io.Writer, r *api.ServicesReply, detail bool) error {
 			algorithm += ", affinity " + (time.Duration(s.AffinitySeconds) * time.Second).String()
 		}
 		head := []any{s.Name, s.Protocol, algorithm}
-		tail := []any{fmt.Sprintf("%d/%d", ready, len(s.Backends)), active}
+		tail := []any{fmt.Sprintf("%d/%d", ready, all), active}
 		for i, text := range frontendTexts(s.Frontends) {
 			if i > 0 { // a further frontend of the same service
 				head, tail = []any{" ", " ", " "}, []any{" ", " "}

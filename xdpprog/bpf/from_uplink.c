@@ -8,6 +8,7 @@
 #include <linux/ip.h>
 #include <linux/ipv6.h>
 
+#include "own_sockets.h"
 #include "parse.h"
 #include "services.h"
 #include "to_trunk.h"
@@ -51,6 +52,10 @@ struct {
 #define ICMP_PARAMETER	   12
 #define ICMPV6_LAST_ERROR  127
 #define ICMP_HEADER	   8
+
+// Types of neighbour discovery: RFC 4861 section 4.
+#define ND_FIRST 133
+#define ND_LAST	 137
 
 // What is known of a packet.
 struct parsed {
@@ -170,19 +175,83 @@ static __always_inline int is_error(const struct ip_address *to, __u8 proto, __u
 	return proto == IPPROTO_ICMPV6 && type <= ICMPV6_LAST_ERROR;
 }
 
-// judge_error takes an error about what a service sent: what is quoted is from a frontend.
+// judge_error takes an error about what a service or a pod with an egress address sent: what is quoted is from a
+// frontend, or from an egress address and from no socket of the host's.
 static __noinline int judge_error(struct __sk_buff *skb, __u32 at, __u32 ipv6)
 {
 	struct parsed quoted = {};
-	__be16 port;
+	__be16 ports[2], back[2];
+	__u32 uses;
+	__u8 proto;
 	int reason;
 
 	reason = ipv6 ? parse_ipv6(skb, at, &quoted) : parse_ipv4(skb, at, &quoted);
-	if (reason != NOT_OURS_LEFT || !walk_extensions(skb, &quoted) || quoted.transport.offset ||
-	    !has_ports(quoted.transport.proto) || !read(skb, quoted.transport.at, &port, sizeof(port)))
+	if (reason != NOT_OURS_LEFT || !walk_extensions(skb, &quoted) || quoted.transport.offset)
 		return NOT_OURS_LEFT;
-	return is_frontend(&quoted.src, uses_of(&quoted.src), quoted.transport.proto, port) ? ERROR_TAKEN
-											    : NOT_OURS_LEFT;
+	uses = uses_of(&quoted.src);
+	proto = quoted.transport.proto;
+	if (proto == IPPROTO_ICMP || proto == IPPROTO_ICMPV6)
+		return uses & AT_EGRESS ? ERROR_TAKEN : NOT_OURS_LEFT;
+	if (!has_ports(proto) || !read(skb, quoted.transport.at, ports, sizeof(ports)))
+		return NOT_OURS_LEFT;
+	if (is_frontend(&quoted.src, uses, proto, ports[0]))
+		return ERROR_TAKEN;
+	if (!(uses & AT_EGRESS))
+		return NOT_OURS_LEFT;
+	back[0] = ports[1];
+	back[1] = ports[0];
+	return has_socket(skb, &quoted.dst, &quoted.src, back, proto) ? NOT_OURS_LEFT : ERROR_TAKEN;
+}
+
+static __always_inline int is_nd(__u8 proto, __u8 type)
+{
+	return proto == IPPROTO_ICMPV6 && type >= ND_FIRST && type <= ND_LAST;
+}
+
+// judge_shared judges what is for an egress address that is the host's, too, and is for no frontend.
+static __always_inline int judge_shared(struct __sk_buff *skb, struct parsed *p)
+{
+	const struct transport *t = &p->transport;
+	__be16 ports[2];
+	__u8 type;
+	int taken;
+
+	if (t->offset)
+		return judge_fragment(p);
+	if (t->proto == IPPROTO_ICMP || t->proto == IPPROTO_ICMPV6) {
+		if (!read(skb, t->at, &type, sizeof(type)))
+			return UNREADABLE_LEFT;
+		if (is_error(&p->dst, t->proto, type))
+			return judge_error(skb, t->at + ICMP_HEADER, !is_mapped(&p->dst));
+		taken = type == (is_mapped(&p->dst) ? ICMP_ECHO_REPLY : ICMPV6_ECHO_REPLY);
+	} else if (has_ports(t->proto)) {
+		if (!read(skb, t->at, ports, sizeof(ports)))
+			return UNREADABLE_LEFT;
+		taken = !has_socket(skb, &p->src, &p->dst, ports, t->proto);
+	} else {
+		return NOT_OURS_LEFT;
+	}
+	if (t->more)
+		note_fragment(p, taken);
+	else if (taken)
+		read_transport(skb, t->at, t->proto, &p->flow);
+	return taken ? EGRESS_TAKEN : NOT_OURS_LEFT;
+}
+
+// judge_egress: an egress address that nobody else has is the dataplane's as a whole.
+static __always_inline int judge_egress(struct __sk_buff *skb, __u32 uses, struct parsed *p)
+{
+	const struct transport *t = &p->transport;
+	__u8 type;
+
+	if (uses & AT_HOST)
+		return judge_shared(skb, p);
+	if (is_fragment(t))
+		return EGRESS_TAKEN;
+	if (read(skb, t->at, &type, sizeof(type)) && is_nd(t->proto, type))
+		return NOT_OURS_LEFT;
+	read_transport(skb, t->at, t->proto, &p->flow);
+	return EGRESS_TAKEN;
 }
 
 static __always_inline int judge_transport(struct __sk_buff *skb, __u32 uses, struct parsed *p)
@@ -226,15 +295,12 @@ static __always_inline int judge_ip(struct __sk_buff *skb, struct parsed *p)
 		return NOT_OURS_LEFT;
 	if (!walk_extensions(skb, p))
 		return UNREADABLE_LEFT;
-	if (uses & AT_EGRESS) {
-		if (!is_fragment(&p->transport))
-			read_transport(skb, p->transport.at, p->transport.proto, &p->flow);
-		reason = EGRESS_TAKEN;
-	} else if (p->transport.offset) {
+	if (p->transport.offset)
 		reason = judge_fragment(p);
-	} else {
+	else
 		reason = judge_transport(skb, uses, p);
-	}
+	if (reason == NOT_OURS_LEFT && uses & AT_EGRESS)
+		reason = judge_egress(skb, uses, p);
 	if (reason <= EGRESS_TAKEN && is_forged(p))
 		return FORGED_LEFT;
 	return reason;

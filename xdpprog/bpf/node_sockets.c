@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 
-// The hooks of the node's own sockets, at a cgroup. A node port that such a socket asks for, at an address of the node
-// or at loopback, never leaves the host's stack, so its destination becomes the dataplane's own address, where the same
-// port is, before there is a packet. The application hears of the address that it asked for.
+// The hooks of the node's own sockets, at a cgroup. What such a socket asks for at an address of the node or at
+// loopback never leaves the host's stack: where that is a node port, or a frontend at that address, the destination
+// becomes the dataplane's own address, where the same port is, before there is a packet. The application hears of the
+// address that it asked for.
 //
 // A cgroup's hooks are for the sockets of all network namespaces: those of others than the host's are left alone.
 #include "services.h"
@@ -39,6 +40,16 @@ static __always_inline struct ip_address canonical(const struct ip_address *a)
 	return *a;
 }
 
+// is_taken says whether a service has the port at the address, one of the host's.
+static __always_inline int is_taken(const struct ip_address *at, __u8 proto, __be16 port)
+{
+	__u32 uses = uses_of(at);
+
+	if (uses & AT_LOOPBACK)
+		return has_node_port(at, proto, port);
+	return uses & AT_HOST && is_frontend(at, uses, proto, port);
+}
+
 // translate makes the destination the dataplane's and says whether it did.
 static __always_inline int translate(struct bpf_sock_addr *ctx, struct ip_address *to)
 {
@@ -47,7 +58,7 @@ static __always_inline int translate(struct bpf_sock_addr *ctx, struct ip_addres
 	__be16 port = ctx->user_port;
 	struct asked key;
 
-	if (!n || !(uses_of(&at) & (AT_NODE_PORTS | AT_LOOPBACK)) || !has_node_port(&at, ctx->protocol, port))
+	if (!n || !is_taken(&at, ctx->protocol, port))
 		return 0;
 	dataplane = is_mapped(to) ? n->dataplane[0] : n->dataplane[1];
 	if (!dataplane.word[3])
