@@ -5,20 +5,35 @@ package conntrack
 import (
 	"encoding/binary"
 	"sync/atomic"
+	"unsafe"
 
+	"github.com/viaduct-net/viaduct/dataplane/cacheline"
 	"github.com/viaduct-net/viaduct/dataplane/packet"
 )
 
-// A table of a million flows is in no cache: Track waits for the index, then for the entry. A worker that has a batch
-// calls Guess for each of its packets and Foresee for all: those waits overlap, and Track then finds everything in the
-// cache. Nothing but time depends on it, so that guesses may be wrong.
+// A table of a million flows is in no cache: Track waits for the index, then for the entry, and of a flow that is
+// translated for another index and another entry. A worker that has a batch calls Guess for each of its packets and
+// Foresee for all: those waits overlap, and Track then finds everything in the cache. Nothing but time depends on it, so
+// that guesses may be wrong.
+
+// Guess is what is foreseen of a packet's flow. The zero value: nothing.
+type Guess struct {
+	DstPort uint16
+	Proto   packet.IPProto
+
+	hash  uint64
+	alias *alias
+}
+
+// Unknown: to judge by what Foresee has seen, no flow is known that the packet is of.
+func (g *Guess) Unknown() bool { return g.hash != 0 }
 
 // Guess hashes the flow of an untagged TCP, UDP or SCTP packet without options, an Ethernet frame, without checking
-// anything. It is 0 for others.
-func (t *Table) Guess(b []byte) uint64 {
+// anything. Of others nothing is foreseen.
+func (t *Table) Guess(b []byte) (g Guess) {
 	const ethernet = 14
 	if len(b) < ethernet+ipv4Header+4 {
-		return 0
+		return g
 	}
 	var k key
 	ip := b[ethernet:]
@@ -26,42 +41,115 @@ func (t *Table) Guess(b []byte) uint64 {
 	case packet.EtherTypeIPv4:
 		src := packet.Addr4(binary.BigEndian.Uint32(ip[12:]))
 		dst := packet.Addr4(binary.BigEndian.Uint32(ip[16:]))
-		k.set(src, dst, binary.BigEndian.Uint16(ip[20:]), binary.BigEndian.Uint16(ip[22:]), packet.IPProto(ip[9]), 0, false)
+		g.Proto, g.DstPort = packet.IPProto(ip[9]), binary.BigEndian.Uint16(ip[22:])
+		k.set(src, dst, binary.BigEndian.Uint16(ip[20:]), g.DstPort, g.Proto, 0, false)
 	case packet.EtherTypeIPv6:
 		if len(ip) < ipv6Header+4 {
-			return 0
+			return g
 		}
 		src := packet.Addr{Hi: binary.BigEndian.Uint64(ip[8:]), Lo: binary.BigEndian.Uint64(ip[16:])}
 		dst := packet.Addr{Hi: binary.BigEndian.Uint64(ip[24:]), Lo: binary.BigEndian.Uint64(ip[32:])}
-		k.set(src, dst, binary.BigEndian.Uint16(ip[40:]), binary.BigEndian.Uint16(ip[42:]), packet.IPProto(ip[6]), 0, false)
+		g.Proto, g.DstPort = packet.IPProto(ip[6]), binary.BigEndian.Uint16(ip[42:])
+		k.set(src, dst, binary.BigEndian.Uint16(ip[40:]), g.DstPort, g.Proto, 0, false)
 	default:
-		return 0
+		return g
 	}
-	return t.keys.hash(&k)
+	g.hash = t.keys.hash(&k)
+	return g
 }
 
-// Foresee brings what Track needs of the flows with these hashes into the cache: first the index of all, then the
-// entries. Both are loops of loads that do not wait for each other. It returns a number of no meaning, so that they
-// are made.
-func (t *Table) Foresee(hashes []uint64) (touched uint64) {
-	for _, h := range hashes {
+// Foresee brings what Track needs of the flows that were guessed into the cache: first the indices of all, then the
+// entries. All are loops of loads that do not wait for each other. It returns a number of no meaning, so that they are
+// made.
+func (t *Table) Foresee(guesses []Guess) (touched uint64) {
+	aliases := t.aliases.Load()
+	for i := range guesses {
+		h := guesses[i].hash
 		sh := t.shard(h)
 		touched += atomic.LoadUint64(&sh.slots[uint32(h)&uint32(len(sh.slots)-1)])
-	}
-	for _, h := range hashes {
-		sh := t.shard(h)
-		mask := uint32(len(sh.slots) - 1)
-		for i := uint32(h) & mask; ; i = (i + 1) & mask {
-			v := atomic.LoadUint64(&sh.slots[i])
-			if v == 0 {
-				break
-			}
-			if uint32(v>>32) == uint32(h) {
-				e := &sh.entries[uint32(v)-1]
-				touched += atomic.LoadUint64(&e.key.word) + atomic.LoadUint64(&e.ports)
-				break
-			}
+		if aliases {
+			sh.aliases.slots.fetch(h)
 		}
 	}
+	for i := range guesses {
+		g := &guesses[i]
+		sh := t.shard(g.hash)
+		if n := sh.slots.peek(g.hash); n != 0 {
+			sh.fetch(n, aliases)
+			g.hash = 0
+		}
+	}
+	if aliases {
+		t.foreseeAliases(guesses)
+	}
 	return touched
+}
+
+// foreseeAliases follows the aliases of those of which there is no entry.
+func (t *Table) foreseeAliases(guesses []Guess) {
+	for i := range guesses {
+		g := &guesses[i]
+		if g.hash == 0 {
+			continue
+		}
+		a := &t.shard(g.hash).aliases
+		if n := a.slots.peek(g.hash); n != 0 {
+			g.alias = &a.all[n-1]
+			cacheline.Fetch(unsafe.Pointer(g.alias))
+		}
+	}
+	for i := range guesses {
+		g := &guesses[i]
+		if g.alias == nil {
+			continue
+		}
+		sh := t.shard(atomic.LoadUint64(&g.alias.hash))
+		if n := atomic.LoadUint32(&g.alias.n); n != 0 && int(n) <= len(sh.entries) { // it may be another's by now
+			sh.fetch(n, true)
+			g.hash = 0
+		}
+	}
+}
+
+// ForeseeOpen has fetched what OpenTranslated will touch for a packet that Track has found to be of a NewFlow, if the
+// flow's source remains: it is called once the destination is known, for policy to be asked meanwhile.
+func (t *Table) ForeseeOpen(s *Seen, p *packet.Packet, dst packet.Addr, port uint16) {
+	var k key
+	k.set(p.Src, dst, p.SrcPort, port, p.Proto, s.kind, false)
+	h := t.keys.hash(&k)
+	sh, sent := t.shard(h), t.shard(s.hash)
+	sh.slots.fetch(h)
+	sh.aliases.slots.fetch(h)
+	if sh.lock.TryLock() {
+		n := sh.lists[listFree].newest
+		if n == 0 {
+			n = sh.lists[classDone].oldest
+		}
+		sh.lock.Unlock()
+		if n != 0 {
+			sh.fetch(n, true)
+			cacheline.Fetch(unsafe.Pointer(&sh.links[n]))
+		}
+	}
+	if sent.lock.TryLock() {
+		a := &sent.aliases
+		n := a.unused
+		if n == 0 && int(a.top) < len(a.all) {
+			n = a.top + 1
+		}
+		sent.lock.Unlock()
+		if n != 0 {
+			cacheline.Fetch(unsafe.Pointer(&a.all[n-1]))
+		}
+	}
+}
+
+// fetch has what is kept of a flow fetched.
+func (sh *shard) fetch(n uint32, translated bool) {
+	e := unsafe.Pointer(&sh.entries[n-1])
+	cacheline.Fetch(e)
+	cacheline.Fetch(unsafe.Add(e, cacheLine))
+	if translated {
+		cacheline.Fetch(unsafe.Pointer(&sh.records[n-1]))
+	}
 }

@@ -32,21 +32,27 @@ type Table struct {
 
 // Service is one port of a service, of one family.
 type Service struct {
-	ID     uint32
-	Name   string // "default/web:http"
-	Reset  bool   // TCP flows to backends that are gone are reset; else they go on
-	Direct bool   // backends on other nodes answer outside clients themselves
+	hot
 
-	algorithm api.Service_Algorithm
-	affinity  int64 // nanoseconds; 0: none
-	ramp      int64 // nanoseconds of slow start; 0: none
-	group     *group
+	Name      string   // "default/web:http"
 	members   []member // in order of address and port
-	cluster   pool     // those for any node's clients
 	local     pool     // those on this node; empty where no frontend asks for them
 	frontends []frontend
 	config    *api.Service
-	few       [2]frontend // where frontends lie of a service that has no more: near to what is read next
+}
+
+// hot is what Choose reads of a service: three cache lines.
+type hot struct {
+	ID     uint32
+	Reset  bool // TCP flows to backends that are gone are reset; else they go on
+	Direct bool // backends on other nodes answer outside clients themselves
+
+	algorithm api.Service_Algorithm
+	affinity  int64       // nanoseconds; 0: none
+	ramp      int64       // nanoseconds of slow start; 0: none
+	few       [2]frontend // where frontends lie of a service that has no more
+	group     *group
+	cluster   pool // those for any node's clients
 }
 
 // Query is the first packet of a flow.
