@@ -4,6 +4,7 @@ package conntrack
 
 import (
 	"encoding/binary"
+	"sync"
 	"sync/atomic"
 	"unsafe"
 
@@ -31,31 +32,42 @@ func (g *Guess) Unknown() bool { return g.hash != 0 }
 // Guess hashes the flow of an untagged TCP, UDP or SCTP packet without options, an Ethernet frame, without checking
 // anything. Of others nothing is foreseen.
 func (t *Table) Guess(b []byte) (g Guess) {
+	x, proto := peekEnds(b)
+	if proto != 0 {
+		g.Proto, g.DstPort, g.hash = proto, x.DstPort, t.guess(&x, proto)
+	}
+	return g
+}
+
+func (t *Table) guess(x *packet.Ends, proto packet.IPProto) uint64 {
+	var k key
+	k.set(x.Src, x.Dst, x.SrcPort, x.DstPort, proto, 0, false)
+	return t.keys.hash(&k)
+}
+
+// peekEnds reads the ends of an untagged packet without options; the protocol is 0 of what is none.
+func peekEnds(b []byte) (x packet.Ends, proto packet.IPProto) {
 	const ethernet = 14
 	if len(b) < ethernet+ipv4Header+4 {
-		return g
+		return x, 0
 	}
-	var k key
 	ip := b[ethernet:]
 	switch packet.EtherType(binary.BigEndian.Uint16(b[12:])) {
 	case packet.EtherTypeIPv4:
-		src := packet.Addr4(binary.BigEndian.Uint32(ip[12:]))
-		dst := packet.Addr4(binary.BigEndian.Uint32(ip[16:]))
-		g.Proto, g.DstPort = packet.IPProto(ip[9]), binary.BigEndian.Uint16(ip[22:])
-		k.set(src, dst, binary.BigEndian.Uint16(ip[20:]), g.DstPort, g.Proto, 0, false)
+		x.Src, x.Dst = packet.Addr4(binary.BigEndian.Uint32(ip[12:])), packet.Addr4(binary.BigEndian.Uint32(ip[16:]))
+		proto, ip = packet.IPProto(ip[9]), ip[ipv4Header:]
 	case packet.EtherTypeIPv6:
 		if len(ip) < ipv6Header+4 {
-			return g
+			return x, 0
 		}
-		src := packet.Addr{Hi: binary.BigEndian.Uint64(ip[8:]), Lo: binary.BigEndian.Uint64(ip[16:])}
-		dst := packet.Addr{Hi: binary.BigEndian.Uint64(ip[24:]), Lo: binary.BigEndian.Uint64(ip[32:])}
-		g.Proto, g.DstPort = packet.IPProto(ip[6]), binary.BigEndian.Uint16(ip[42:])
-		k.set(src, dst, binary.BigEndian.Uint16(ip[40:]), g.DstPort, g.Proto, 0, false)
+		x.Src = packet.Addr{Hi: binary.BigEndian.Uint64(ip[8:]), Lo: binary.BigEndian.Uint64(ip[16:])}
+		x.Dst = packet.Addr{Hi: binary.BigEndian.Uint64(ip[24:]), Lo: binary.BigEndian.Uint64(ip[32:])}
+		proto, ip = packet.IPProto(ip[6]), ip[ipv6Header:]
 	default:
-		return g
+		return x, 0
 	}
-	g.hash = t.keys.hash(&k)
-	return g
+	x.SrcPort, x.DstPort = binary.BigEndian.Uint16(ip), binary.BigEndian.Uint16(ip[2:])
+	return x, proto
 }
 
 // Foresee brings what Track needs of the flows that were guessed into the cache: first the indices of all, then the
@@ -111,36 +123,46 @@ func (t *Table) foreseeAliases(guesses []Guess) {
 	}
 }
 
-// ForeseeOpen has fetched what OpenTranslated will touch for a packet that Track has found to be of a NewFlow, if the
+// ForeseeOpen has fetched what OpenTranslated will write for a packet that Track has found to be of a NewFlow, if the
 // flow's source remains: it is called once the destination is known, for policy to be asked meanwhile.
 func (t *Table) ForeseeOpen(s *Seen, p *packet.Packet, dst packet.Addr, port uint16) {
 	var k key
 	k.set(p.Src, dst, p.SrcPort, port, p.Proto, s.kind, false)
 	h := t.keys.hash(&k)
-	sh, sent := t.shard(h), t.shard(s.hash)
-	sh.slots.fetch(h)
-	sh.aliases.slots.fetch(h)
-	if sh.lock.TryLock() {
-		n := sh.lists[listFree].newest
-		if n == 0 {
-			n = sh.lists[classDone].oldest
-		}
-		sh.lock.Unlock()
-		if n != 0 {
-			sh.fetch(n, true)
-			cacheline.Fetch(unsafe.Pointer(&sh.links[n]))
-		}
+	t.shard(h).foreseeFill(h)
+	t.shard(s.hash).aliases.foreseeAdd(&t.shard(s.hash).lock)
+}
+
+// foreseeFill has an entry fetched that a flow with a hash would take, and its place.
+func (sh *shard) foreseeFill(hash uint64) {
+	sh.slots.fetch(hash)
+	sh.aliases.slots.fetch(hash)
+	if !sh.lock.TryLock() {
+		return
 	}
-	if sent.lock.TryLock() {
-		a := &sent.aliases
-		n := a.unused
-		if n == 0 && int(a.top) < len(a.all) {
-			n = a.top + 1
-		}
-		sent.lock.Unlock()
-		if n != 0 {
-			cacheline.Fetch(unsafe.Pointer(&a.all[n-1]))
-		}
+	n := sh.lists[listFree].newest
+	if n == 0 {
+		n = sh.lists[classDone].oldest
+	}
+	sh.lock.Unlock()
+	if n != 0 {
+		sh.fetch(n, true)
+		cacheline.Fetch(unsafe.Pointer(&sh.links[n]))
+	}
+}
+
+// foreseeAdd has an alias fetched that a flow would take.
+func (a *aliases) foreseeAdd(lock *sync.Mutex) {
+	if !lock.TryLock() {
+		return
+	}
+	n := a.unused
+	if n == 0 && int(a.top) < len(a.all) {
+		n = a.top + 1
+	}
+	lock.Unlock()
+	if n != 0 {
+		cacheline.Fetch(unsafe.Pointer(&a.all[n-1]))
 	}
 }
 

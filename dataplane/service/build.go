@@ -144,12 +144,10 @@ const second = int64(1e9)
 func (e *builder) service(n numbered) (*Service, error) {
 	cfg := n.cfg
 	s := &Service{
-		hot: hot{
-			ID: cfg.Id, Reset: cfg.Removal == api.Service_REMOVAL_RESET, Direct: cfg.DirectReturn,
-			algorithm: cfg.Algorithm, affinity: int64(cfg.AffinitySeconds) * second,
-			ramp: int64(cfg.SlowStartSeconds) * second, group: e.backends.group(cfg.Id, cfg.Name),
-		},
-		Name: cfg.Name, config: cfg, members: make([]member, len(cfg.Backends)),
+		ID: cfg.Id, Name: cfg.Name, Reset: cfg.Removal == api.Service_REMOVAL_RESET, Direct: cfg.DirectReturn,
+		algorithm: cfg.Algorithm, affinity: int64(cfg.AffinitySeconds) * second, ramp: int64(cfg.SlowStartSeconds) * second,
+		group: e.backends.group(cfg.Id, cfg.Name), config: cfg,
+		members: make([]member, len(cfg.Backends)),
 	}
 	if s.frontends = s.few[:]; len(cfg.Frontends) > len(s.few) {
 		s.frontends = make([]frontend, len(cfg.Frontends))

@@ -25,6 +25,8 @@ type Guess struct {
 	member *member
 }
 
+const line = 64 // bytes of the cache
+
 // Foresee has fetched what Choose will need.
 func (t *Table) Foresee(guesses []Guess, d *Dice) {
 	if t.Empty() {
@@ -62,8 +64,7 @@ func foreseeServices(guesses []Guess) {
 		if f := guesses[i].front; f != nil {
 			s := unsafe.Pointer(f.service)
 			cacheline.Fetch(s)
-			cacheline.Fetch(unsafe.Add(s, 64))
-			cacheline.Fetch(unsafe.Add(s, 128))
+			cacheline.Fetch(unsafe.Add(s, line))
 		}
 	}
 }
@@ -78,7 +79,6 @@ func foreseeMembers(guesses []Guess, d *Dice) {
 		}
 		s := g.front.service
 		cacheline.Fetch(unsafe.Pointer(s.group))
-		cacheline.Fetch(unsafe.Pointer(&s.group.active))
 		if p := &s.cluster; len(p.members) > 0 {
 			g.member = p.likely(s.algorithm, d, &dice)
 			cacheline.Fetch(unsafe.Pointer(g.member))

@@ -32,27 +32,23 @@ type Table struct {
 
 // Service is one port of a service, of one family.
 type Service struct {
-	hot
+	// What Choose reads comes first, and fills two lines of the cache.
+	few    [1]frontend // where the frontend lies of a service that has no more
+	ID     uint32
+	Reset  bool // TCP flows to backends that are gone are reset; else they go on
+	Direct bool // backends on other nodes answer outside clients themselves
+
+	algorithm api.Service_Algorithm
+	affinity  int64 // nanoseconds; 0: none
+	ramp      int64 // nanoseconds of slow start; 0: none
+	group     *group
+	cluster   pool // those for any node's clients
 
 	Name      string   // "default/web:http"
 	members   []member // in order of address and port
 	local     pool     // those on this node; empty where no frontend asks for them
 	frontends []frontend
 	config    *api.Service
-}
-
-// hot is what Choose reads of a service: three cache lines.
-type hot struct {
-	ID     uint32
-	Reset  bool // TCP flows to backends that are gone are reset; else they go on
-	Direct bool // backends on other nodes answer outside clients themselves
-
-	algorithm api.Service_Algorithm
-	affinity  int64       // nanoseconds; 0: none
-	ramp      int64       // nanoseconds of slow start; 0: none
-	few       [2]frontend // where frontends lie of a service that has no more
-	group     *group
-	cluster   pool // those for any node's clients
 }
 
 // Query is the first packet of a flow.

@@ -202,21 +202,19 @@ func (w *Worker) foreseeFlows(descs []xsk.Desc) {
 	}
 	w.flows.Foresee(w.ahead.flow[:len(descs)])
 	if w.tables.Services.Len() >= fewServices {
-		w.foreseeServices(len(descs))
+		w.foreseeServices(descs)
 	}
 }
 
 // foreseeServices does for the services of packets that may open flows what foresee does for routes.
-func (w *Worker) foreseeServices(packets int) {
-	n := 0
-	for i := range packets {
+func (w *Worker) foreseeServices(descs []xsk.Desc) {
+	guesses := w.ahead.front[:0]
+	for i := range descs {
 		if f := &w.ahead.flow[i]; f.Unknown() {
-			g := &w.ahead.front[n]
-			g.Dst, g.Port, g.Proto = w.ahead.to[i], f.DstPort, f.Proto
-			n++
+			guesses = append(guesses, service.Guess{Dst: w.ahead.to[i], Port: f.DstPort, Proto: f.Proto})
 		}
 	}
-	w.pipeline.ForeseeServices(w.ahead.front[:n])
+	w.pipeline.ForeseeServices(guesses)
 }
 
 // process judges one received packet, whose frames are descs, and carries the decision out.
