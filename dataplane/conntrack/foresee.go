@@ -14,8 +14,8 @@ import (
 
 // A table of a million flows is in no cache: Track waits for the index, then for the entry, and of a flow that is
 // translated for another index and another entry. A worker that has a batch calls Guess for each of its packets and
-// Foresee for all: those waits overlap, and Track then finds everything in the cache. Nothing but time depends on it, so
-// that guesses may be wrong.
+// Foresee for all: those waits overlap, and Track then finds everything in the cache. Nothing but time depends on it,
+// so that guesses may be wrong.
 
 // Guess is what is foreseen of a packet's flow. The zero value: nothing.
 type Guess struct {
@@ -26,7 +26,7 @@ type Guess struct {
 	alias *alias
 }
 
-// Unknown: to judge by what Foresee has seen, no flow is known that the packet is of.
+// Unknown says that, to judge by what Foresee has seen, no flow is known that the packet is of.
 func (g *Guess) Unknown() bool { return g.hash != 0 }
 
 // Guess hashes the flow of an untagged TCP, UDP or SCTP packet without options, an Ethernet frame, without checking

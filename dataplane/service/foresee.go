@@ -11,8 +11,8 @@ import (
 )
 
 // Ten thousand services are in no near cache: Choose waits for the index, the frontend, the service, the backend and
-// its counts, each of which says where the next one lies. A worker that has a batch of packets that may open flows calls
-// Foresee for all of them, so that only the waits of one go one after the other. Nothing but time depends on it.
+// its counts, each of which says where the next one lies. A worker that has a batch of packets that may open flows
+// calls Foresee for all of them, so that only the waits of one go one after the other. Nothing but time depends on it.
 
 // Guess is what is foreseen of a packet that may open a flow. Foresee uses the rest.
 type Guess struct {

@@ -41,7 +41,7 @@ func TestForesee(t *testing.T) {
 			}
 		}
 		allocs := testing.AllocsPerRun(100, func() {
-			r.table.Foresee([]Guess{{Dst: packet.AddrFrom(addr("172.16.0.1").Netip()), Port: 80, Proto: packet.ProtoTCP}}, &r.dice)
+			r.table.Foresee([]Guess{{Dst: addr("172.16.0.1"), Port: 80, Proto: packet.ProtoTCP}}, &r.dice)
 		})
 		if allocs != 0 {
 			t.Errorf("%v allocations", allocs)

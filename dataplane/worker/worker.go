@@ -190,8 +190,8 @@ func (w *Worker) foresee(descs []xsk.Desc) {
 	}
 }
 
-// Where so many flows are tracked, or there are so many services, the caches of a core do not hold them. Of fewer packets
-// the misses hardly overlap.
+// Where so many flows are tracked, or there are so many services, the caches of a core do not hold them. Of fewer
+// packets the misses hardly overlap.
 const fewFlows, fewServices, fewPackets = 4096, 64, 4
 
 // foreseeFlows does for flows what foresee does for routes.
