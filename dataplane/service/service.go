@@ -132,6 +132,9 @@ func (t *Table) Choose(q *Query, d *Dice, c *Choice) {
 	c.set(t.choose(s, p, q, d))
 }
 
+// Has says whether a service has the flow that a packet begins.
+func (t *Table) Has(q *Query) bool { return t != nil && t.find(q) != nil }
+
 // choose takes one of a pool that is not empty.
 func (t *Table) choose(s *Service, p *pool, q *Query, d *Dice) *member {
 	if s.affinity == 0 {
