@@ -32,6 +32,9 @@ import (
 	"github.com/viaduct-net/viaduct/internal/process"
 )
 
+// heapGrowth is for KeepHeap.
+const heapGrowth = 25
+
 // Run keeps the dataplane of the run directory in step with the source until the context ends. Errors are
 // *process.SetUpError where something has to be put right before it can run at all.
 func Run(ctx context.Context, o Options) error {
@@ -43,6 +46,7 @@ func Run(ctx context.Context, o Options) error {
 	if err != nil {
 		return &process.SetUpError{Err: err}
 	}
+	process.KeepHeap(heapGrowth)
 	release, err := process.Claim(o.Run, "control")
 	if err != nil {
 		return err

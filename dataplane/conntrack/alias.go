@@ -70,10 +70,18 @@ func (a *aliases) add(x *aim, to *aim, n, stamp uint32) bool {
 		a.top++
 		at = a.top
 	}
-	a.all[at-1] = alias{key: x.k, hash: to.hash, n: n, stamp: stamp, from: x.from}
+	l := &a.all[at-1]
+	l.key, l.stamp, l.next, l.from = x.k, stamp, 0, x.from
+	l.lead(to.hash, n)
 	a.slots.insert(x.hash, at)
 	a.used++
 	return true
+}
+
+// lead has an alias lead to an entry. It writes atomically what foresee.go reads without the lock.
+func (a *alias) lead(hash uint64, n uint32) {
+	atomic.StoreUint64(&a.hash, hash)
+	atomic.StoreUint32(&a.n, n)
 }
 
 // remove removes the alias of a stamp, if it is there still.
@@ -83,7 +91,8 @@ func (a *aliases) remove(hash uint64, k *key, stamp uint32) {
 		return
 	}
 	a.slots.remove(hash, n)
-	a.all[n-1] = alias{next: a.unused}
+	a.all[n-1].next = a.unused
+	a.all[n-1].lead(0, 0)
 	a.unused = n
 	a.used--
 }

@@ -94,18 +94,18 @@ func benchSingle(b *testing.B, t *Table, p *packet.Packet, v6 bool, flows uint32
 // benchBatch is 256 packets at a time: hash, foresee, track.
 func benchBatch(b *testing.B, t *Table, p *packet.Packet, v6 bool, flows uint32) {
 	at, touched, s := uint32(1), uint64(0), &sinkSeen
-	var hashes [256]uint64
-	for i := 0; i < b.N; i += len(hashes) {
+	var guesses [256]Guess
+	for i := 0; i < b.N; i += len(guesses) {
 		ahead := at
-		for j := range hashes {
+		for j := range guesses {
 			ahead = order(ahead)
 			benchFlow(p, v6, ahead&(flows-1), ahead>>31)
 			var k key
 			k.set(p.Src, p.Dst, p.SrcPort, p.DstPort, p.Proto, 0, false)
-			hashes[j] = t.keys.hash(&k)
+			guesses[j] = Guess{hash: t.keys.hash(&k)}
 		}
-		touched += t.Foresee(hashes[:])
-		for range hashes {
+		touched += t.Foresee(guesses[:])
+		for range guesses {
 			at = order(at)
 			benchFlow(p, v6, at&(flows-1), at>>31)
 			if t.Track(p, 1+packet.PortID(at>>31), start, 1, s); s.Status != Known {

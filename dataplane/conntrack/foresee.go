@@ -4,64 +4,174 @@ package conntrack
 
 import (
 	"encoding/binary"
+	"sync"
 	"sync/atomic"
+	"unsafe"
 
+	"github.com/viaduct-net/viaduct/dataplane/cacheline"
 	"github.com/viaduct-net/viaduct/dataplane/packet"
 )
 
-// A table of a million flows is in no cache: Track waits for the index, then for the entry. A worker that has a batch
-// calls Guess for each of its packets and Foresee for all: those waits overlap, and Track then finds everything in the
-// cache. Nothing but time depends on it, so that guesses may be wrong.
+// A table of a million flows is in no cache: Track waits for the index, then for the entry, and of a flow that is
+// translated for another index and another entry. A worker that has a batch calls Guess for each of its packets and
+// Foresee for all: those waits overlap, and Track then finds everything in the cache. Nothing but time depends on it,
+// so that guesses may be wrong.
+
+// Guess is what is foreseen of a packet's flow. The zero value: nothing.
+type Guess struct {
+	DstPort uint16
+	Proto   packet.IPProto
+
+	hash  uint64
+	alias *alias
+}
+
+// Unknown says that, to judge by what Foresee has seen, no flow is known that the packet is of.
+func (g *Guess) Unknown() bool { return g.hash != 0 }
 
 // Guess hashes the flow of an untagged TCP, UDP or SCTP packet without options, an Ethernet frame, without checking
-// anything. It is 0 for others.
-func (t *Table) Guess(b []byte) uint64 {
-	const ethernet = 14
-	if len(b) < ethernet+ipv4Header+4 {
-		return 0
+// anything. Of others nothing is foreseen.
+func (t *Table) Guess(b []byte) (g Guess) {
+	x, proto := peekEnds(b)
+	if proto != 0 {
+		g.Proto, g.DstPort, g.hash = proto, x.DstPort, t.guess(&x, proto)
 	}
+	return g
+}
+
+func (t *Table) guess(x *packet.Ends, proto packet.IPProto) uint64 {
 	var k key
-	ip := b[ethernet:]
-	switch packet.EtherType(binary.BigEndian.Uint16(b[12:])) {
-	case packet.EtherTypeIPv4:
-		src := packet.Addr4(binary.BigEndian.Uint32(ip[12:]))
-		dst := packet.Addr4(binary.BigEndian.Uint32(ip[16:]))
-		k.set(src, dst, binary.BigEndian.Uint16(ip[20:]), binary.BigEndian.Uint16(ip[22:]), packet.IPProto(ip[9]), 0, false)
-	case packet.EtherTypeIPv6:
-		if len(ip) < ipv6Header+4 {
-			return 0
-		}
-		src := packet.Addr{Hi: binary.BigEndian.Uint64(ip[8:]), Lo: binary.BigEndian.Uint64(ip[16:])}
-		dst := packet.Addr{Hi: binary.BigEndian.Uint64(ip[24:]), Lo: binary.BigEndian.Uint64(ip[32:])}
-		k.set(src, dst, binary.BigEndian.Uint16(ip[40:]), binary.BigEndian.Uint16(ip[42:]), packet.IPProto(ip[6]), 0, false)
-	default:
-		return 0
-	}
+	k.set(x.Src, x.Dst, x.SrcPort, x.DstPort, proto, 0, false)
 	return t.keys.hash(&k)
 }
 
-// Foresee brings what Track needs of the flows with these hashes into the cache: first the index of all, then the
-// entries. Both are loops of loads that do not wait for each other. It returns a number of no meaning, so that they
-// are made.
-func (t *Table) Foresee(hashes []uint64) (touched uint64) {
-	for _, h := range hashes {
+// peekEnds reads the ends of an untagged packet without options; the protocol is 0 of what is none.
+func peekEnds(b []byte) (x packet.Ends, proto packet.IPProto) {
+	const ethernet = 14
+	if len(b) < ethernet+ipv4Header+4 {
+		return x, 0
+	}
+	ip := b[ethernet:]
+	switch packet.EtherType(binary.BigEndian.Uint16(b[12:])) {
+	case packet.EtherTypeIPv4:
+		x.Src, x.Dst = packet.Addr4(binary.BigEndian.Uint32(ip[12:])), packet.Addr4(binary.BigEndian.Uint32(ip[16:]))
+		proto, ip = packet.IPProto(ip[9]), ip[ipv4Header:]
+	case packet.EtherTypeIPv6:
+		if len(ip) < ipv6Header+4 {
+			return x, 0
+		}
+		x.Src = packet.Addr{Hi: binary.BigEndian.Uint64(ip[8:]), Lo: binary.BigEndian.Uint64(ip[16:])}
+		x.Dst = packet.Addr{Hi: binary.BigEndian.Uint64(ip[24:]), Lo: binary.BigEndian.Uint64(ip[32:])}
+		proto, ip = packet.IPProto(ip[6]), ip[ipv6Header:]
+	default:
+		return x, 0
+	}
+	x.SrcPort, x.DstPort = binary.BigEndian.Uint16(ip), binary.BigEndian.Uint16(ip[2:])
+	return x, proto
+}
+
+// Foresee brings what Track needs of the flows that were guessed into the cache: first the indices of all, then the
+// entries. All are loops of loads that do not wait for each other. It returns a number of no meaning, so that they are
+// made.
+func (t *Table) Foresee(guesses []Guess) (touched uint64) {
+	aliases := t.aliases.Load()
+	for i := range guesses {
+		h := guesses[i].hash
 		sh := t.shard(h)
 		touched += atomic.LoadUint64(&sh.slots[uint32(h)&uint32(len(sh.slots)-1)])
-	}
-	for _, h := range hashes {
-		sh := t.shard(h)
-		mask := uint32(len(sh.slots) - 1)
-		for i := uint32(h) & mask; ; i = (i + 1) & mask {
-			v := atomic.LoadUint64(&sh.slots[i])
-			if v == 0 {
-				break
-			}
-			if uint32(v>>32) == uint32(h) {
-				e := &sh.entries[uint32(v)-1]
-				touched += atomic.LoadUint64(&e.key.word) + atomic.LoadUint64(&e.ports)
-				break
-			}
+		if aliases {
+			sh.aliases.slots.fetch(h)
 		}
 	}
+	for i := range guesses {
+		g := &guesses[i]
+		sh := t.shard(g.hash)
+		if n := sh.slots.peek(g.hash); n != 0 {
+			sh.fetch(n, aliases)
+			g.hash = 0
+		}
+	}
+	if aliases {
+		t.foreseeAliases(guesses)
+	}
 	return touched
+}
+
+// foreseeAliases follows the aliases of those of which there is no entry.
+func (t *Table) foreseeAliases(guesses []Guess) {
+	for i := range guesses {
+		g := &guesses[i]
+		if g.hash == 0 {
+			continue
+		}
+		a := &t.shard(g.hash).aliases
+		if n := a.slots.peek(g.hash); n != 0 {
+			g.alias = &a.all[n-1]
+			cacheline.Fetch(unsafe.Pointer(g.alias))
+		}
+	}
+	for i := range guesses {
+		g := &guesses[i]
+		if g.alias == nil {
+			continue
+		}
+		sh := t.shard(atomic.LoadUint64(&g.alias.hash))
+		if n := atomic.LoadUint32(&g.alias.n); n != 0 && int(n) <= len(sh.entries) { // it may be another's by now
+			sh.fetch(n, true)
+			g.hash = 0
+		}
+	}
+}
+
+// ForeseeOpen has fetched what OpenTranslated will write for a packet that Track has found to be of a NewFlow, if the
+// flow's source remains: it is called once the destination is known, for policy to be asked meanwhile.
+func (t *Table) ForeseeOpen(s *Seen, p *packet.Packet, dst packet.Addr, port uint16) {
+	var k key
+	k.set(p.Src, dst, p.SrcPort, port, p.Proto, s.kind, false)
+	h := t.keys.hash(&k)
+	t.shard(h).foreseeFill(h)
+	t.shard(s.hash).aliases.foreseeAdd(&t.shard(s.hash).lock)
+}
+
+// foreseeFill has an entry fetched that a flow with a hash would take, and its place.
+func (sh *shard) foreseeFill(hash uint64) {
+	sh.slots.fetch(hash)
+	sh.aliases.slots.fetch(hash)
+	if !sh.lock.TryLock() {
+		return
+	}
+	n := sh.lists[listFree].newest
+	if n == 0 {
+		n = sh.lists[classDone].oldest
+	}
+	sh.lock.Unlock()
+	if n != 0 {
+		sh.fetch(n, true)
+		cacheline.Fetch(unsafe.Pointer(&sh.links[n]))
+	}
+}
+
+// foreseeAdd has an alias fetched that a flow would take.
+func (a *aliases) foreseeAdd(lock *sync.Mutex) {
+	if !lock.TryLock() {
+		return
+	}
+	n := a.unused
+	if n == 0 && int(a.top) < len(a.all) {
+		n = a.top + 1
+	}
+	lock.Unlock()
+	if n != 0 {
+		cacheline.Fetch(unsafe.Pointer(&a.all[n-1]))
+	}
+}
+
+// fetch has what is kept of a flow fetched.
+func (sh *shard) fetch(n uint32, translated bool) {
+	e := unsafe.Pointer(&sh.entries[n-1])
+	cacheline.Fetch(e)
+	cacheline.Fetch(unsafe.Add(e, cacheLine))
+	if translated {
+		cacheline.Fetch(unsafe.Pointer(&sh.records[n-1]))
+	}
 }

@@ -2,7 +2,12 @@
 
 package conntrack
 
-import "sync/atomic"
+import (
+	"sync/atomic"
+	"unsafe"
+
+	"github.com/viaduct-net/viaduct/dataplane/cacheline"
+)
 
 // index says where something with a hash lies: open addressing with linear probing, little more than half full at most.
 // A slot holds 32 bits of the hash above a number from 1 on, so that neither a search nor a deletion has to look at
@@ -41,3 +46,17 @@ func (x index) remove(hash uint64, n uint32) {
 	}
 	x.put(i, 0)
 }
+
+// peek returns the first number with a hash, 0 for none. It needs no lock, and what it says may be wrong.
+func (x index) peek(hash uint64) uint32 {
+	mask := uint32(len(x) - 1)
+	for i := uint32(hash) & mask; ; i = (i + 1) & mask {
+		v := atomic.LoadUint64(&x[i])
+		if v == 0 || uint32(v>>32) == uint32(hash) {
+			return uint32(v)
+		}
+	}
+}
+
+// fetch has the place fetched where a search begins.
+func (x index) fetch(hash uint64) { cacheline.Fetch(unsafe.Pointer(&x[uint32(hash)&uint32(len(x)-1)])) }

@@ -21,13 +21,13 @@ func TestWorkers(t *testing.T) {
 				a, b = b, a
 			}
 			now := r.now
-			var hashes [1]uint64
+			var guesses [1]Guess
 			for i := range 20_000 {
 				now += second / 1000
 				src, dst := uint16(1+i%90), uint16(1+i%90)
 				p := parse(t, ipPacket(a, b, packet.ProtoUDP, udpBytes(src, dst, 1)))
-				hashes[0] = r.tab.Guess(p.Data())
-				r.tab.Foresee(hashes[:])
+				guesses[0] = r.tab.Guess(p.Data())
+				r.tab.Foresee(guesses[:])
 				s := r.tab.seen(p, packet.PortID(w+1), now, uint32(i/5000))
 				switch s.Status {
 				case NewFlow:
@@ -62,12 +62,12 @@ func TestNoAllocation(t *testing.T) {
 		ask := r.packet('c', packet.ProtoUDP, udpBytes(1000, 53, 20))
 		about := r.errorAbout(ask, r.a, 0)
 		syn, ack := r.segment("c S 1 win 1"), r.segment("s A 1 ack 1 win 1")
-		var hashes [4]uint64
+		var guesses [4]Guess
 		generation := uint32(0)
 		allocs := testing.AllocsPerRun(1000, func() {
 			generation++
 			for i, p := range []*packet.Packet{ask, about, syn, ack} {
-				hashes[i] = r.tab.Guess(p.Data())
+				guesses[i] = r.tab.Guess(p.Data())
 				s := r.tab.seen(p, portA, r.now, generation)
 				if s.Status == NewFlow && r.tab.Open(&s, p, portA, portB, r.now, generation, 1) != verdict.None {
 					t.Fatal("not opened")
@@ -77,7 +77,7 @@ func TestNoAllocation(t *testing.T) {
 					r.tab.Revoke(&s, generation, verdict.IngressDenied)
 				}
 			}
-			r.tab.Foresee(hashes[:])
+			r.tab.Foresee(guesses[:])
 			r.now += second
 			r.tab.Sweep(r.now, 0, 1)
 		})
@@ -133,8 +133,8 @@ func TestGuess(t *testing.T) {
 			r.packet('c', packet.ProtoUDP, udpBytes(1000, 53, 20)), r.segment("s A 1 ack 1 win 1"),
 		} {
 			s := r.tab.seen(p, portA, r.now, 1)
-			if got := r.tab.Guess(p.Data()); got != s.hash {
-				t.Fatalf("guessed %x, is %x", got, s.hash)
+			if got := r.tab.Guess(p.Data()); got.hash != s.hash || got.Proto != p.Proto || got.DstPort != p.DstPort {
+				t.Fatalf("guessed %+v, is %x", got, s.hash)
 			}
 			for n := range p.Data() {
 				r.tab.Guess(p.Data()[:n])

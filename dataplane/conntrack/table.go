@@ -29,6 +29,7 @@ package conntrack
 
 import (
 	"math/bits"
+	"sync/atomic"
 
 	"github.com/viaduct-net/viaduct/dataplane/packet"
 	"github.com/viaduct-net/viaduct/dataplane/verdict"
@@ -70,6 +71,8 @@ type Table struct {
 	limits limits
 	loose  int64
 	left   func(backend uint32, answered bool)
+
+	aliases atomic.Bool // there are some, or were
 }
 
 // shardFlows is how many entries a shard has about: so many that the hash fills shards evenly (within 5 % of them at

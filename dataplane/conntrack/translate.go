@@ -179,6 +179,9 @@ func (t *Table) link(o *opening, n uint32) verdict.Reason {
 	if o.k.is(&o.sent.k) {
 		return verdict.None
 	}
+	if !t.aliases.Load() {
+		t.aliases.Store(true)
+	}
 	sh := t.shard(o.sent.hash)
 	sh.lock.Lock()
 	r := t.addAlias(sh, o, n)

@@ -36,6 +36,9 @@ type daemon struct {
 	from   atomic.Value // string: where the tables in force came from
 }
 
+// heapGrowth is for KeepHeap: packets allocate nothing, and an endpoint's change some 100 KB.
+const heapGrowth = 25
+
 // Run forwards until the context ends. Nothing stays attached when it returns. Errors are *process.SetUpError where
 // something has to be put right before it can run at all.
 func Run(ctx context.Context, o Options) (err error) {
@@ -45,6 +48,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	if missing := xdpprog.MissingCapabilities(); missing != "" {
 		return &process.SetUpError{Err: fmt.Errorf("missing %s: run as root, or grant these capabilities", missing)}
 	}
+	process.KeepHeap(heapGrowth)
 	release, err := process.Claim(o.Run, "dataplane")
 	if err != nil {
 		return err

@@ -125,6 +125,9 @@ func (l *Pipeline) Foresee(to packet.Addr, group *route.Group) {
 	l.foreseen.to, l.foreseen.group = to, group
 }
 
+// ForeseeServices has what Choose will read fetched ahead, of packets that may open flows.
+func (l *Pipeline) ForeseeServices(guesses []service.Guess) { l.t.Services.Foresee(guesses, &l.dice) }
+
 // Paid says that the packets judged until the next call have waited already for their ports' limits.
 func (l *Pipeline) Paid(is bool) { l.paid = is }
 

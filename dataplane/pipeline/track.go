@@ -35,6 +35,10 @@ func (l *Pipeline) track(p *packet.Packet, in *tables.Port) (to packet.Addr, _ v
 	}
 	s := &l.seen
 	l.flows.Track(p, in.ID, l.now, l.t.Policy.Generation, s)
+	if p.OpensTCP() && l.outdated(p) {
+		l.flows.Drop(s)
+		l.flows.Track(p, in.ID, l.now, l.t.Policy.Generation, s)
+	}
 	if s.Status == conntrack.Known && !s.Translated { // most packets
 		return p.Dst, verdict.None
 	}
@@ -75,6 +79,16 @@ func (l *Pipeline) track(p *packet.Packet, in *tables.Port) (to packet.Addr, _ v
 
 // ours: the address is the dataplane's own, from which nobody else sends.
 func (l *Pipeline) ours(a packet.Addr) bool { return a == l.t.Dataplane4 || a == l.t.Dataplane6 }
+
+// outdated says of a SYN of a flow that is not translated that a service has it: the one that opened the flow came
+// before the service did, and nobody answered. Without this the port that it came from could not be used for as long.
+func (l *Pipeline) outdated(p *packet.Packet) bool {
+	s := &l.seen
+	known := s.Status == conntrack.Known || s.Status == conntrack.Stale
+	return known && !s.Translated && !s.Reply && !s.Moved && l.t.Services.Has(&service.Query{
+		Dst: p.Dst, DstPort: p.DstPort, Proto: p.Proto, ToNode: l.t.IsNode(p.Dst),
+	})
+}
 
 // isError: the packet is an ICMP error about one of the flow's.
 func isError(s *conntrack.Seen) bool { return s.Status == conntrack.Related || s.Error }

@@ -54,22 +54,21 @@ type slot struct {
 	group     atomic.Pointer[group]
 }
 
-// group is what a service's backends have in common, whichever epoch's.
+// group is what a service's backends have in common, whichever epoch's. Who opens a flow or ends one reads and writes
+// what is on its first cache line, and nothing else of it.
 type group struct {
-	id   uint32
-	name string
-
+	active     atomic.Int64  // flows
 	size       atomic.Int32  // backends in force
 	ejected    atomic.Int32  // of them
 	threshold  atomic.Uint32 // failures in a row after which one is; 0: never
 	handshakes atomic.Bool   // who opens a flow is answered, or something failed: TCP and SCTP
 
-	refused, noLocal, denied, ejections atomic.Uint64
-
-	_      [64]byte // what follows changes with every flow
-	active atomic.Int64
-
+	id     uint32
+	name   string
 	opened uint64 // of backends that are gone; guarded by Backends.mu
+
+	refused, noLocal, denied, ejections atomic.Uint64
+	_                                   [40]byte // two cache lines, that a group shares with no other
 }
 
 // backendKey is what a backend is known by.

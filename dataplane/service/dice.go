@@ -9,9 +9,12 @@ import (
 
 // Dice is what one worker chooses with: random numbers and the turns of round robin. The zero value is ready.
 type Dice struct {
-	state uint64
+	die
 	turns [1024]turn
 }
+
+// die is where the random numbers come from: a copy says which ones are next.
+type die struct{ state uint64 }
 
 // turn is whose turn it is in a pool. Pools that have to share a place begin anew by chance each time that it changes
 // hands: they lose the order of their turns, and no backend is preferred.
@@ -21,10 +24,10 @@ type turn struct {
 }
 
 // Seed has the dice fall as other dice with the same seed do.
-func (d *Dice) Seed(seed uint64) { *d = Dice{state: seed | 1} }
+func (d *Dice) Seed(seed uint64) { *d = Dice{die: die{seed | 1}} }
 
 // next is a random number: wyrand of https://github.com/wangyi-fudan/wyhash.
-func (d *Dice) next() uint64 {
+func (d *die) next() uint64 {
 	if d.state == 0 {
 		d.state = rand.Uint64() | 1
 	}
@@ -35,7 +38,7 @@ func (d *Dice) next() uint64 {
 
 // below is a random number below n, by multiplication (Lemire, ACM TOMACS 29, 2019). n is so small against 2^32 that
 // its bias does not matter.
-func (d *Dice) below(n int) int { return int(d.next() >> 32 * uint64(n) >> 32) }
+func (d *die) below(n int) int { return int(d.next() >> 32 * uint64(n) >> 32) }
 
 // turn is the next turn of a pool. The first one is a random one, so that workers do not all begin with the same
 // backend.

@@ -28,9 +28,10 @@ const (
 	onTrial // it may: this flow is the one that tries it
 )
 
-// state says whether a flow may be sent to a member.
+// state says whether a flow may be sent to a member. Where none of the service's is ejected its own line of the cache
+// need not be read.
 func (s *Service) state(m *member, now int64) fitness {
-	if m.slot.health.Load() == healthy {
+	if s.group.ejected.Load() == 0 || m.slot.health.Load() == healthy {
 		return well
 	}
 	return s.group.tries(m.slot, now)

@@ -4,9 +4,9 @@ package service
 
 // random takes a member by weight, by Walker's alias method (ACM TOMS 3, 1977): one place of a table, and there one of
 // two members.
-func (p *pool) random(d *Dice) *member { return &p.members[p.randomIndex(d)] }
+func (p *pool) random(d *Dice) *member { return &p.members[p.randomIndex(&d.die)] }
 
-func (p *pool) randomIndex(d *Dice) int {
+func (p *pool) randomIndex(d *die) int {
 	i := d.below(len(p.members))
 	if p.even {
 		return i

@@ -12,7 +12,8 @@
 //	random.go, roundrobin.go, connections.go, rendezvous.go, maglev.go, bounded.go: the algorithms
 //	backends.go  what is known of a backend, whichever epoch's; health.go takes those away for a while that fail
 //
-// Tables are made by build.go, with check.go for what a snapshot may say; enter.go has the backends follow the table in
+// foresee.go has what Choose reads fetched ahead, of a batch. Tables are made by build.go, with check.go for what a
+// snapshot may say; enter.go has the backends follow the table in
 // force; list.go is what people read.
 package service
 
@@ -32,21 +33,23 @@ type Table struct {
 
 // Service is one port of a service, of one family.
 type Service struct {
+	// What Choose reads comes first, and fills two lines of the cache.
+	few    [1]frontend // where the frontend lies of a service that has no more
 	ID     uint32
-	Name   string // "default/web:http"
-	Reset  bool   // TCP flows to backends that are gone are reset; else they go on
-	Direct bool   // backends on other nodes answer outside clients themselves
+	Reset  bool // TCP flows to backends that are gone are reset; else they go on
+	Direct bool // backends on other nodes answer outside clients themselves
 
 	algorithm api.Service_Algorithm
 	affinity  int64 // nanoseconds; 0: none
 	ramp      int64 // nanoseconds of slow start; 0: none
 	group     *group
+	cluster   pool // those for any node's clients
+
+	Name      string   // "default/web:http"
 	members   []member // in order of address and port
-	cluster   pool     // those for any node's clients
 	local     pool     // those on this node; empty where no frontend asks for them
 	frontends []frontend
 	config    *api.Service
-	few       [2]frontend // where frontends lie of a service that has no more: near to what is read next
 }
 
 // Query is the first packet of a flow.
@@ -128,6 +131,9 @@ func (t *Table) Choose(q *Query, d *Dice, c *Choice) {
 	t.backends.tick(q.Now)
 	c.set(t.choose(s, p, q, d))
 }
+
+// Has says whether a service has the flow that a packet begins.
+func (t *Table) Has(q *Query) bool { return t != nil && t.find(q) != nil }
 
 // choose takes one of a pool that is not empty.
 func (t *Table) choose(s *Service, p *pool, q *Query, d *Dice) *member {

@@ -24,6 +24,7 @@ import (
 	"github.com/viaduct-net/viaduct/dataplane/pipeline"
 	"github.com/viaduct-net/viaduct/dataplane/policy/names"
 	"github.com/viaduct-net/viaduct/dataplane/route"
+	"github.com/viaduct-net/viaduct/dataplane/service"
 	"github.com/viaduct-net/viaduct/dataplane/tables"
 	"github.com/viaduct-net/viaduct/dataplane/verdict"
 	"github.com/viaduct-net/viaduct/dataplane/xsk"
@@ -78,7 +79,8 @@ type Worker struct {
 	ahead    struct { // of the batch, by index of a packet's first descriptor: see foresee
 		to    [BatchSize]packet.Addr
 		group [BatchSize]*route.Group
-		flow  [BatchSize]uint64
+		flow  [BatchSize]conntrack.Guess
+		front [BatchSize]service.Guess
 	}
 	swept     int  // the part of the table of flows that is swept next
 	manyFlows bool // so that it is worth while to look them up ahead
@@ -188,8 +190,9 @@ func (w *Worker) foresee(descs []xsk.Desc) {
 	}
 }
 
-// Where so many flows are tracked the caches of a core do not hold them. Of fewer packets the misses hardly overlap.
-const fewFlows, fewPackets = 4096, 4
+// Where so many flows are tracked, or there are so many services, the caches of a core do not hold them. Of fewer
+// packets the misses hardly overlap.
+const fewFlows, fewServices, fewPackets = 4096, 64, 4
 
 // foreseeFlows does for flows what foresee does for routes.
 func (w *Worker) foreseeFlows(descs []xsk.Desc) {
@@ -198,6 +201,20 @@ func (w *Worker) foreseeFlows(descs []xsk.Desc) {
 		w.ahead.flow[i] = w.flows.Guess(w.umem.Frame(d.Addr)[start : start+uint64(d.Len)])
 	}
 	w.flows.Foresee(w.ahead.flow[:len(descs)])
+	if w.tables.Services.Len() >= fewServices {
+		w.foreseeServices(descs)
+	}
+}
+
+// foreseeServices does for the services of packets that may open flows what foresee does for routes.
+func (w *Worker) foreseeServices(descs []xsk.Desc) {
+	guesses := w.ahead.front[:0]
+	for i := range descs {
+		if f := &w.ahead.flow[i]; f.Unknown() {
+			guesses = append(guesses, service.Guess{Dst: w.ahead.to[i], Port: f.DstPort, Proto: f.Proto})
+		}
+	}
+	w.pipeline.ForeseeServices(guesses)
 }
 
 // process judges one received packet, whose frames are descs, and carries the decision out.
