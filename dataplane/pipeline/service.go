@@ -15,10 +15,15 @@ import (
 func (l *Pipeline) serve(p *packet.Packet, in *tables.Port) (to packet.Addr, _ verdict.Reason) {
 	s, c := &l.seen, &l.choice
 	stray := s.Status != conntrack.NewFlow || p.Proto == packet.ProtoTCP && !p.OpensTCP()
-	l.t.Services.Choose(&service.Query{
+	q := service.Query{
 		Src: p.Src, Dst: p.Dst, SrcPort: p.SrcPort, DstPort: p.DstPort, Proto: p.Proto,
 		Inside: l.t.Inside(p.Src), ToNode: l.t.IsNode(p.Dst), Stray: stray, Now: l.now,
-	}, &l.dice, c)
+	}
+	if l.way.backend.IsZero() {
+		l.t.Services.Choose(&q, &l.dice, c)
+	} else if l.t.Services.Direct(&q, l.way.backend, c); c.Outcome != service.Chosen {
+		return to, verdict.NoDirectBackend
+	}
 	switch c.Outcome {
 	case service.NoService:
 		return p.Dst, verdict.None

@@ -14,11 +14,13 @@ import (
 // way is what is known of the packet's way before it is routed. The zero value: it goes where it is addressed to.
 type way struct {
 	translated bool // it leaves with other ends: those in l.seen, or of a later fragment l.others
+	direct     bool // it keeps its ends, and leaves in an outer header to where it is led
 	chosen     bool // it opens a flow that a service has, and l.choice is who answers
 	judged     bool // a later fragment, whose first was let on
 	first      bool // a first fragment, of whose datagram nothing was said yet
 
 	datagram fragment.Datagram // of first
+	backend  packet.Addr       // another node has sent it to this one, which answers directly; zero: none has
 }
 
 // track finds the packet's flow, and by it where the packet is led: to the other end of a flow that is translated, or
@@ -35,6 +37,7 @@ func (l *Pipeline) track(p *packet.Packet, in *tables.Port) (to packet.Addr, _ v
 	}
 	s := &l.seen
 	l.flows.Track(p, in.ID, l.now, l.t.Policy.Generation, s)
+	l.trackAgain(p, in)
 	if s.Status == conntrack.Known && !s.Translated { // most packets
 		return p.Dst, verdict.None
 	}
@@ -61,6 +64,8 @@ func (l *Pipeline) track(p *packet.Packet, in *tables.Port) (to packet.Addr, _ v
 	switch {
 	case !s.Translated:
 		return p.Dst, verdict.None
+	case !s.Direct.IsZero():
+		to, l.way.direct = s.Direct, true
 	case isError(s): // it goes to where the quoted packet came from
 		to = s.Ends.Src
 	default:
