@@ -85,3 +85,49 @@ func putOuterLen(h []byte, inner int) {
 	binary.BigEndian.PutUint16(h[10:], 0)
 	binary.BigEndian.PutUint16(h[10:], ^Fold(Sum(h, 0)))
 }
+
+// QuotesOuter tells whether the packet is an ICMP error to who has encapsulated one that was too large on its way, and
+// quotes enough of that for who has sent the packet inside to be told.
+func (p *Packet) QuotesOuter() bool {
+	v6 := p.Flags&IPv6 != 0
+	switch {
+	case p.Proto == ProtoICMP && !v6 && p.ICMPType == 3 && p.ICMPCode == 4:
+	case p.Proto == ProtoICMPv6 && v6 && p.ICMPType == 2:
+	default:
+		return false
+	}
+	size := OuterLen(v6)
+	if p.L4 == 0 || p.Flags&Fragment != 0 || p.End-p.L4 < icmpLen+2*size+8 {
+		return false
+	}
+	outer, inner := p.Frame[p.L4+icmpLen:], p.Frame[p.L4+icmpLen+size:]
+	if v6 {
+		return outer[0]>>4 == 6 && IPProto(outer[6]) == ProtoIPv6 && addr16(outer[8:]) == p.Dst && inner[0]>>4 == 6
+	}
+	return outer[0] == 0x45 && IPProto(outer[9]) == ProtoIPv4 && addr4(outer[12:]) == p.Dst && inner[0]>>4 == 4
+}
+
+// BuildInnerTooBig turns a packet that QuotesOuter into the error, from src, to who has sent the packet inside, whom it
+// tells of the MTU that is left for it. It returns false, with p to be dropped, where that is none.
+func (p *Packet) BuildInnerTooBig(src Addr) bool {
+	v6 := p.Flags&IPv6 != 0
+	size, b := OuterLen(v6), p.Frame[p.L4:p.End]
+	mtu := int(binary.BigEndian.Uint32(b[4:]))
+	if !v6 {
+		mtu &= 0xffff
+	}
+	if mtu -= size; mtu <= 0 {
+		return false
+	}
+	p.L3 = p.L4 + icmpLen + size
+	p.L3Len, p.Flags, p.Src = p.End-p.L3, p.Flags&IPv6, p.innerSource(v6)
+	return p.BuildICMPError(PacketTooBig, src, uint32(mtu))
+}
+
+// innerSource is the source in the header at L3.
+func (p *Packet) innerSource(v6 bool) Addr {
+	if v6 {
+		return addr16(p.Frame[p.L3+8:])
+	}
+	return addr4(p.Frame[p.L3+12:])
+}

@@ -101,3 +101,20 @@ func (l *Pipeline) trackAgain(p *packet.Packet, in *tables.Port) {
 	l.flows.Drop(s)
 	l.flows.Track(p, in.ID, l.now, l.t.Policy.Generation, s)
 }
+
+// outerTooBig tells the client that what it sends is too large on the way to the backend, once the outer header is in
+// front: who has dropped it has told us, whose header that is. So it is told of a flow that is known alone.
+func (l *Pipeline) outerTooBig(p *packet.Packet, in *tables.Port) verdict.Reason {
+	src := l.errorSource(in, p.Src)
+	if src.IsZero() || !p.BuildInnerTooBig(src) {
+		return verdict.LocalICMP
+	}
+	s := &l.seen
+	if l.flows.Track(p, in.ID, l.now, l.t.Policy.Generation, s); !isError(s) || s.Translated || l.t.Inside(p.Dst) {
+		return verdict.ICMPWithoutFlow
+	}
+	if !l.limits.error(in.ID, p.Dst, l.now) {
+		return verdict.ICMPRateLimited
+	}
+	return l.answer(p, tooBigReason(p))
+}

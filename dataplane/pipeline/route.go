@@ -20,9 +20,12 @@ func (l *Pipeline) route(p *packet.Packet, port *tables.Port) verdict.Reason {
 	to := p.Dst
 	if l.t.Tracking {
 		var r verdict.Reason
-		if l.sentOn(p, port) {
+		switch {
+		case l.sentOn(p, port):
 			to, r = l.decapsulate(p, port)
-		} else {
+		case p.QuotesOuter() && (l.t.IsNode(p.Dst) || port.HasAddr(p.Dst)):
+			r = l.outerTooBig(p, port)
+		default:
 			to, r = l.track(p, port)
 		}
 		if r != verdict.None {
