@@ -24,9 +24,9 @@ type scattered struct {
 }
 
 // Fragments prepares to cut the packet, with what it has in further frames in tail, into fragments of at most mtu bytes
-// each, IP header included and Outer excluded. mtu may be less than the link's, to fit a chunk. It returns false for IPv6, DontFragment, a
-// PartialChecksum (complete it before) and an mtu without room for 8 bytes behind the header. A packet that is not
-// larger than mtu gives one fragment, a copy.
+// each, IP header included and Outer excluded. mtu may be less than the link's, to fit a chunk. It returns false for
+// IPv6, DontFragment, a PartialChecksum (complete it before) and an mtu without room for 8 bytes behind the header. A
+// packet that is not larger than mtu gives one fragment, a copy.
 func (p *Packet) Fragments(mtu int, tail [][]byte) (Fragments, bool) {
 	if p.EtherType != EtherTypeIPv4 || p.L3Len == 0 || p.Flags&(DontFragment|PartialChecksum) != 0 {
 		return Fragments{}, false

@@ -48,8 +48,8 @@ func (p *Packet) Decapsulate() verdict.Reason {
 
 // Encapsulate writes a header from src to dst, with TTL 64 and DF, in front of the packet. All fields stay those of the
 // packet inside; Outer is the length of what is in front of L3, and what is written or cut from then on has it. The
-// traffic class is the packet's own but for the congestion bits, which are "not ECT" (the compatibility mode of RFC
-// 6040 4.1). It returns false, with nothing changed, when there is no room in front of L3.
+// traffic class is the packet's own but for the congestion bits, which are 0 (the compatibility mode of RFC 6040 4.1).
+// It returns false, with nothing changed, when there is no room in front of L3.
 func (p *Packet) Encapsulate(src, dst Addr) bool {
 	v6 := p.Flags&IPv6 != 0
 	size := OuterLen(v6)

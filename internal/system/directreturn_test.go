@@ -91,7 +91,7 @@ func (w *wire) echoIn(ns *netlab.Namespace, port int) {
 	w.one.t.Cleanup(func() { _ = l.Close(); served.Wait() })
 }
 
-// bulk has some megabytes go there and come back, in segments that fill the link, to which the outer header is too much.
+// bulk has some megabytes go there and come back, in segments that fill the link and leave an outer header no room.
 func (w *wire) bulk(from *netlab.Namespace, to netip.AddrPort) {
 	w.one.t.Helper()
 	c, err := dialWithin(from, to, patient)
