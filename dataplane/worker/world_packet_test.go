@@ -21,6 +21,7 @@ import (
 //	sctp a:1000 > vip:80 init       chunks: init initack data
 //	echo a:7 > vip:7 request        the ports are the identifier; or reply
 //	error b > a about udp a:1000 > b:53
+//	toobig node > dataplane about …    the same, of an MTU of 1400
 //	tunnel dataplane > b of udp a:1000 > vip:53
 const (
 	worldPayload = 24
@@ -100,6 +101,13 @@ func (w *world) ip(what string) []byte {
 		b = []byte{3, 3, 0, 0, 0, 0, 0, 0}
 		if w.v6 {
 			proto, b[0], b[1] = packet.ProtoICMPv6, 1, 4
+		}
+		b = append(b, w.ip(strings.TrimPrefix(option, "about "))...)
+	case "toobig":
+		proto, sum = packet.ProtoICMP, 2
+		b = []byte{3, 4, 0, 0, 0, 0, 1400 >> 8, 1400 & 0xff}
+		if w.v6 {
+			proto, b[0], b[1] = packet.ProtoICMPv6, 2, 0
 		}
 		b = append(b, w.ip(strings.TrimPrefix(option, "about "))...)
 	case "tunnel":
