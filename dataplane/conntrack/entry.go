@@ -34,6 +34,7 @@ const (
 	translated                // there is a record: see record.go
 	aliased                   // what the opener sends is found by an alias, and by the key only what answers
 	unlinked                  // the alias is still to come
+	oneWay                    // only what the opener sends is seen: see oneway.go
 )
 
 // Bits beside an end's window scale.

@@ -26,6 +26,8 @@ type Flow struct {
 	Translated bool
 	Ends       packet.Ends
 	Backend    uint32
+	// Direct: the other end gets the packets as they are, and Ends are what it takes them for.
+	Direct bool
 }
 
 // Traffic is what went in one direction. Bytes are of IP packets.
@@ -84,6 +86,10 @@ func (sh *shard) flow(n, tick uint32) Flow {
 		r := &sh.records[n-1]
 		f.Translated, f.Backend = true, r.backend
 		_, f.Ends = sh.ends(n, 0)
+		if e.flags&oneWay != 0 { // what is told is who answers
+			f.Direct, f.Ends = true, r.ends
+			return f
+		}
 		f.Tuple.Src, f.Tuple.SrcPort = r.ends.Src, r.ends.SrcPort
 		f.Tuple.Dst, f.Tuple.DstPort = r.ends.Dst, r.ends.DstPort
 	}

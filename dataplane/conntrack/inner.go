@@ -106,6 +106,9 @@ func (in *inner) key() (k key, from uint8, ok bool) {
 // of says whether the flow can have had the quoted packet, in direction d: without having seen the flow nobody can
 // guess that (RFC 5927 4.1, RFC 9260 10).
 func (in *inner) of(e *entry, d uint8) bool {
+	if e.flags&oneWay != 0 && d != 0 { // it was not seen; who answers has to know
+		return true
+	}
 	word := binary.BigEndian.Uint32(in.rest[4:])
 	switch in.proto {
 	case packet.ProtoTCP:
@@ -162,7 +165,7 @@ func (t *Table) trackError(p *packet.Packet, now int64, generation uint32, s *Se
 // relates: the flow can have had the quoted packet, in direction d.
 func (sh *shard) relates(n uint32, in *inner, d uint8, tick uint32) bool {
 	e := &sh.entries[n-1]
-	return !e.expired(tick) && in.of(e, d) && e.packets[d&1] != 0
+	return !e.expired(tick) && in.of(e, d) && (e.packets[d&1] != 0 || e.flags&oneWay != 0)
 }
 
 // related fills in what an error about a flow's packet in direction d is. near says that it quotes the packet as it was
@@ -173,7 +176,9 @@ func (sh *shard) related(n uint32, d uint8, near bool, tick, generation uint32, 
 	s.Status, s.Reason = Related, verdict.None
 	s.at, s.Rule, s.Reply, s.kind = n, e.rule, d == 0, e.key.kind()
 	s.Opener, s.Other = packet.PortID(uint32(e.ports)), packet.PortID(e.ports>>32)
-	if e.flags&translated != 0 {
+	switch {
+	case e.flags&oneWay != 0 && d == 0: // it goes to the opener, as it is
+	case e.flags&translated != 0:
 		byOpener, byOther := sh.ends(n, d)
 		s.Translated, s.Backend = true, sh.records[n-1].backend
 		s.Ends, s.Quoted = byOther, byOther
@@ -182,6 +187,9 @@ func (sh *shard) related(n uint32, d uint8, near bool, tick, generation uint32, 
 		}
 		if d == 0 {
 			s.Ends, s.Waited = byOpener, sh.records[n-1].asked
+		}
+		if e.flags&oneWay != 0 {
+			s.Direct = sh.records[n-1].ends.Dst
 		}
 	}
 	switch {

@@ -96,6 +96,9 @@ func (o *opening) first() state {
 		}
 		return tcpSynSent
 	case packet.ProtoUDP:
+		if o.tr != nil && o.tr.Direct {
+			return udpReplied
+		}
 		return udpUnreplied
 	case packet.ProtoSCTP:
 		return sctpCookieWait

@@ -7,9 +7,9 @@ import "github.com/viaduct-net/viaduct/dataplane/packet"
 // record is what is kept of a translated flow beside its entry, whose key is the ends that the other end sees: a cache
 // line.
 type record struct {
-	ends    packet.Ends // as the opener sends; ports as a Tuple has them
+	ends    packet.Ends // as the opener sends; ports as a Tuple has them; of oneWay, Dst and DstPort are who answers
 	hash    uint64      // of the key of these ends
-	asked   int64       // when it was opened, in ns; 0: it has been answered
+	asked   int64       // when it was opened, in ns; 0: it has been answered, or nobody sees it
 	backend uint32      // 0: none
 	stamp   uint32      // what no other translated flow of the table has, nor had for 2^32 of them
 }
@@ -20,6 +20,9 @@ func (sh *shard) ends(n uint32, d uint8) (near, far packet.Ends) {
 	e := &sh.entries[n-1]
 	u := e.tuple()
 	near, far = sh.records[n-1].ends, packet.Ends{Src: u.Src, Dst: u.Dst, SrcPort: u.SrcPort, DstPort: u.DstPort}
+	if e.flags&oneWay != 0 {
+		near = far
+	}
 	if e.key.kind() == kindTimestamp {
 		near.SrcPort, near.DstPort, far.SrcPort, far.DstPort = 0, 0, 0, 0
 	}
@@ -36,6 +39,9 @@ func (sh *shard) tuple(n uint32) Tuple {
 	if e.flags&translated != 0 {
 		r := &sh.records[n-1]
 		u.Src, u.SrcPort = r.ends.Src, r.ends.SrcPort
+		if e.flags&oneWay != 0 {
+			u.DstPort, u.Dst = r.ends.DstPort, r.ends.Dst
+		}
 	}
 	return u
 }
@@ -56,6 +62,12 @@ func (sh *shard) source(n uint32) packet.Addr {
 // it lies, for every packet needs it.
 func (sh *shard) translate(n uint32, p *packet.Packet, d uint8, s *Seen) {
 	e, r, x := &sh.entries[n-1], &sh.records[n-1], &s.Ends
+	if e.flags&oneWay != 0 {
+		if d != 0 {
+			return
+		}
+		s.Direct = r.ends.Dst
+	}
 	s.Translated, s.Backend = true, r.backend
 	if d == 0 {
 		e.key.ends(e.opener(), x)
@@ -84,7 +96,8 @@ func (sh *shard) forgetTranslation(n uint32, why cause) {
 	e, r := &sh.entries[n-1], &sh.records[n-1]
 	sh.translated--
 	if left := sh.table.left; left != nil && r.backend != 0 && e.flags&unlinked == 0 {
-		inVain := why == causeExpired && e.packets[1] == 0 && e.flags&revoked == 0 && !e.state.closed()
+		unheard := e.packets[1] == 0 && e.flags&(revoked|oneWay) == 0
+		inVain := why == causeExpired && unheard && !e.state.closed()
 		left(r.backend, !inVain)
 	}
 	if e.flags&aliased != 0 {
@@ -98,6 +111,11 @@ func (sh *shard) record(n uint32, o *opening) {
 	sh.stamps += uint32(len(sh.table.shards))
 	sh.records[n-1] = record{ends: o.ends, hash: o.sent.hash, asked: o.now, backend: o.tr.Backend, stamp: sh.stamps}
 	e.flags |= translated
+	if o.tr.Direct {
+		r := &sh.records[n-1]
+		r.ends.Dst, r.ends.DstPort, r.asked = o.tr.Dst, o.tr.DstPort, 0
+		e.flags |= oneWay
+	}
 	if !o.k.is(&o.sent.k) {
 		e.flags |= aliased | unlinked
 	}

@@ -26,7 +26,7 @@ type sourcePorts struct {
 }
 
 func (tr *Translation) ports(o *opening) (c sourcePorts) {
-	if !o.hasPorts() {
+	if tr.Direct || !o.hasPorts() {
 		return sourcePorts{own: true}
 	}
 	c = sourcePorts{own: !tr.Random, first: uint32(tr.FirstPort), size: 1}

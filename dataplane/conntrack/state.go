@@ -20,6 +20,7 @@ const (
 	tcpLastAck   // both have sent a FIN
 	tcpTimeWait  // and both have acknowledged it
 	tcpClosed    // by RST
+	tcpOneWay    // open, and only its opener is heard
 	udpUnreplied
 	udpReplied
 	udpStream
@@ -50,7 +51,9 @@ const (
 // TCP has a day instead of five, which is longer than a night and 12 times the interval of keep-alives (RFC 9293
 // 3.8.4), and half of the memory of a busy table would else be flows whose ends are gone; a SYN has 30 s instead of
 // 120, for an entry that expired comes back with the next retransmission; time wait is 60 s, the ends' own
-// (TCP_TIMEWAIT_LEN in include/net/tcp.h); what is picked up in mid-stream and unanswered has a minute.
+// (TCP_TIMEWAIT_LEN in include/net/tcp.h); what is picked up in mid-stream and unanswered has a minute; what is
+// seen in one direction has IPVS's 15 minutes (net/netfilter/ipvs/ip_vs_proto_tcp.c), for the other end's RST is not
+// seen.
 var states = [numStates]struct {
 	name    string
 	timeout time.Duration
@@ -67,6 +70,7 @@ var states = [numStates]struct {
 	tcpLastAck:       {"last_ack", 30 * time.Second, classOpen},
 	tcpTimeWait:      {"time_wait", 60 * time.Second, classDone},
 	tcpClosed:        {"closed", 10 * time.Second, classDone},
+	tcpOneWay:        {"one_way", 15 * time.Minute, classOpen},
 	udpUnreplied:     {"udp_unreplied", 30 * time.Second, classHalf},
 	udpReplied:       {"udp_replied", 30 * time.Second, classDone},
 	udpStream:        {"udp_stream", 120 * time.Second, classOpen},

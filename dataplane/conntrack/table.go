@@ -10,7 +10,7 @@
 //	hash.go      a keyed hash of them, which chooses the shard and the place in its index
 //	shard.go     a part of the table behind one lock: index (index.go), entries, lists
 //	alias.go     how a flow that is translated is found by what its opener sends
-//	follow.go    the flow's state, by protocol: tcp.go with segment.go and window.go, udp.go, icmp.go, sctp.go
+//	follow.go    the flow's state, by protocol: tcp.go with segment.go and window.go, oneway.go, udp.go, icmp.go, sctp.go
 //	inner.go     the packet that an ICMP error is about
 //	syn.go       fingerprints: what is kept of a SYN under a flood, and on what stands
 //	repeat.go    SYNs that have to be repeated, under a flood
@@ -166,6 +166,9 @@ type Seen struct {
 	kind       uint8 // of the key, without kindHi
 	// Backend is the Translation's; 0: none. It is told of what a revoked flow refuses, too.
 	Backend uint32
+	// Direct, of Translated, is who answers the flow directly: the packet keeps its ends, as Ends says, and is to be
+	// brought there. Zero: nobody.
+	Direct packet.Addr
 	// Waited, of the packet that first answers a translated flow, is since when it was waited for, in nanoseconds. So it
 	// is of an error about what the opener has sent, for as long as nobody has answered.
 	Waited int64

@@ -10,6 +10,9 @@ import (
 // followTCP takes a segment into its connection.
 func (sh *shard) followTCP(n uint32, p *packet.Packet, in packet.PortID, d uint8, tick uint32) verdict.Reason {
 	e := &sh.entries[n-1]
+	if e.flags&oneWay != 0 {
+		return sh.followOneWay(n, p, d, tick)
+	}
 	var g segment
 	g.read(p)
 	if g.has(tcpRST) {
@@ -116,7 +119,9 @@ func (sh *shard) syn(n uint32, p *packet.Packet, in packet.PortID, g *segment, d
 }
 
 // beginsAnew: a SYN in direction d opens the flow once more.
-func (e *entry) beginsAnew(d uint8) bool { return e.state.closed() || e.state == tcpPickedUp && d != 0 }
+func (e *entry) beginsAnew(d uint8) bool {
+	return e.state.closed() || e.state == tcpPickedUp && d != 0 || e.state == tcpFinWait && e.flags&oneWay != 0
+}
 
 // synAck is the answer to a SYN: it acknowledges that, and data that came with it, and nothing else.
 func (sh *shard) synAck(n uint32, p *packet.Packet, g *segment, d uint8, tick uint32) verdict.Reason {

@@ -36,6 +36,9 @@ type Translation struct {
 	FirstPort, LastPort uint16
 	// Random says that the source port is chosen at random; else the opener's own is kept where no other flow has it.
 	Random bool
+	// Direct says that the packets keep their ends, and that Dst and DstPort answer them without this table seeing it:
+	// Seen.Direct says so of them. Of TCP and UDP alone. Backend has to be said, and all else is not looked at.
+	Direct bool
 	// Backend is whom Config.Left is told of; 0: nobody.
 	Backend uint32
 }
@@ -105,11 +108,17 @@ func (t *Table) openTranslated(o *opening) verdict.Reason {
 		want.SrcPort, want.DstPort = 0, 0
 	}
 	o.s.Translated, o.s.Ends, o.s.Backend = true, want, tr.Backend
+	if tr.Direct {
+		o.s.Direct = tr.Dst
+	}
 	return verdict.None
 }
 
 // apply is the ends that packets with these are to have, but for the source port.
 func (tr *Translation) apply(e packet.Ends) packet.Ends {
+	if tr.Direct {
+		return e
+	}
 	if tr.Dst != (packet.Addr{}) {
 		e.Dst, e.DstPort = tr.Dst, tr.DstPort
 	}
@@ -170,7 +179,7 @@ func (t *Table) place(o *opening, ends packet.Ends) (uint32, verdict.Reason) {
 // keepsQuiet: the entry is another flow's that was revoked. To begin anew is its own ends' affair.
 func (sh *shard) keepsQuiet(n uint32, o *opening) bool {
 	e := &sh.entries[n-1]
-	own := e.flags&translated != 0 && sh.records[n-1].ends == o.ends
+	own := e.flags&oneWay != 0 || e.flags&translated != 0 && sh.records[n-1].ends == o.ends
 	return e.flags&revoked != 0 && !own && !e.expired(o.tick)
 }
 

@@ -59,7 +59,8 @@ const (
 	done                 // judged, and all of it has come: what comes is another datagram's
 )
 
-// Addresses are those that the fragments of a datagram are to have; zero: their own.
+// Addresses are those that the fragments of a datagram are to have; zero: their own. With a Dst and no Src they keep
+// theirs, and are led to Dst in an outer header.
 type Addresses struct{ Src, Dst packet.Addr }
 
 // Enter notes a fragment that came in and returns its datagram, valid until the next call of Enter or Advance, and

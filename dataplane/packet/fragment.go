@@ -24,9 +24,9 @@ type scattered struct {
 }
 
 // Fragments prepares to cut the packet, with what it has in further frames in tail, into fragments of at most mtu bytes
-// each, IP header included. mtu may be less than the link's, to fit a chunk. It returns false for IPv6, DontFragment, a
-// PartialChecksum (complete it before) and an mtu without room for 8 bytes behind the header. A packet that is not
-// larger than mtu gives one fragment, a copy.
+// each, IP header included and Outer excluded. mtu may be less than the link's, to fit a chunk. It returns false for
+// IPv6, DontFragment, a PartialChecksum (complete it before) and an mtu without room for 8 bytes behind the header. A
+// packet that is not larger than mtu gives one fragment, a copy.
 func (p *Packet) Fragments(mtu int, tail [][]byte) (Fragments, bool) {
 	if p.EtherType != EtherTypeIPv4 || p.L3Len == 0 || p.Flags&(DontFragment|PartialChecksum) != 0 {
 		return Fragments{}, false
@@ -63,7 +63,7 @@ func (f *Fragments) Count() int {
 }
 
 // Next writes the next fragment to frame[start:] and returns its end. frame must hold from start the packet's Ethernet
-// header and mtu bytes, and must not be one of the packet's.
+// header, Outer and mtu bytes, and must not be one of the packet's.
 func (f *Fragments) Next(frame []byte, start int) (end int) {
 	p := f.p
 	b := frame[start:]
@@ -75,6 +75,9 @@ func (f *Fragments) Next(frame []byte, start int) (end int) {
 	}
 	f.putHeader(b[:f.header], size)
 	f.payload.read(b[f.header : f.header+size])
+	if p.Outer != 0 {
+		putOuterLen(frame[start+link-p.Outer:start+link], f.header+size)
+	}
 	end = start + link + f.header + size
 	f.left -= size
 	f.offset += size

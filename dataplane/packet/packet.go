@@ -73,6 +73,7 @@ type Packet struct {
 	L4 int // offset of the transport header in Frame, known or not; 0 where none is to be read (later fragments, ESP)
 
 	L3Len int // bytes of the IP packet, its header included; link padding excluded
+	Outer int // bytes of the header that Encapsulate has put in front of L3; 0: none
 
 	Dst, Src           Addr      // of the IP header; zero for ARP
 	SrcPort, DstPort   uint16    // TCP, UDP, SCTP; of ICMP echoes both are the identifier

@@ -52,7 +52,7 @@ func (p *Packet) Parse() verdict.Reason {
 
 // reset clears field by field: assigning a whole Packet would copy it, with a write barrier for Frame.
 func (p *Packet) reset() {
-	p.L3, p.L4, p.L3Len = 0, 0, 0
+	p.L3, p.L4, p.L3Len, p.Outer = 0, 0, 0, 0
 	p.Dst, p.Src = Addr{}, Addr{}
 	p.SrcPort, p.DstPort, p.EtherType = 0, 0, 0
 	p.Proto, p.TTL, p.TOS, p.ICMPType, p.ICMPCode = 0, 0, 0, 0, 0

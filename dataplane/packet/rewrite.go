@@ -23,9 +23,9 @@ func setTTL4(h []byte, ttl uint8) {
 	binary.BigEndian.PutUint16(h[10:], UpdateChecksum16(binary.BigEndian.Uint16(h[10:]), from, to))
 }
 
-// SetEthernet writes the Ethernet header and tags directly before L3 and moves Start there, which pushes and pops tags
-// alike. One tag is 802.1Q, two are 802.1ad outside and 802.1Q inside; their priority is 0. It returns false, with
-// nothing changed, when there is no room in front of L3.
+// SetEthernet writes the Ethernet header and tags directly before L3, or Outer, and moves Start there, which pushes and
+// pops tags alike. One tag is 802.1Q, two are 802.1ad outside and 802.1Q inside; their priority is 0. It returns false,
+// with nothing changed, when there is no room.
 func (p *Packet) SetEthernet(dst, src MAC, tags VLANs) bool {
 	size := ethernetLen
 	if tags.Outer != 0 {
@@ -34,11 +34,11 @@ func (p *Packet) SetEthernet(dst, src MAC, tags VLANs) bool {
 	if tags.Inner != 0 {
 		size += tagLen
 	}
-	start := p.L3 - size
+	start := p.L3 - p.Outer - size
 	if start < 0 {
 		return false
 	}
-	b := p.Frame[start:p.L3]
+	b := p.Frame[start : p.L3-p.Outer]
 	copy(b, dst[:])
 	copy(b[6:], src[:])
 	b = b[12:]

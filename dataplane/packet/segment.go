@@ -38,8 +38,9 @@ type Segments struct {
 }
 
 // Segments prepares to cut the packet, with what it has in further frames in tail, into segments of at most mtu bytes
-// each, IP header included. mtu may be less than the link's, to fit a chunk. Their payloads are equally long but for
-// the last one's. A packet that is not larger than mtu gives one segment, a copy with its checksum complete.
+// each, IP header included and Outer excluded. mtu may be less than the link's, to fit a chunk. Their payloads are
+// equally long but for the last one's. A packet that is not larger than mtu gives one segment, a copy with its checksum
+// complete.
 //
 // It returns false for what is no TCP packet, a fragment or without payload; for SYN, RST and URG; for what is
 // authenticated as a whole (AH, TCP-MD5, TCP-AO); for a complete checksum that is wrong, for it would become right; and
@@ -105,7 +106,8 @@ func signed(options []byte) bool {
 func (s *Segments) Count() int { return (s.left + s.size - 1) / s.size }
 
 // Next writes the next segment, its checksums complete, to frame[start:] and returns its end. frame must hold from
-// start the packet's Ethernet header and mtu bytes, and must not be one of the packet's. It may be called Count times.
+// start the packet's Ethernet header, Outer and mtu bytes, and must not be one of the packet's. It may be called Count
+// times.
 func (s *Segments) Next(frame []byte, start int) (end int) {
 	p := s.p
 	size := min(s.left, s.size)
@@ -116,6 +118,9 @@ func (s *Segments) Next(frame []byte, start int) (end int) {
 	s.payload.read(b[len(head):])
 	s.left -= size
 	s.putLength(b[p.L3-p.Start:], size)
+	if p.Outer != 0 {
+		putOuterLen(b[p.L3-p.Outer-p.Start:p.L3-p.Start], s.headers+size)
+	}
 	s.putTCP(b[p.L4-p.Start:])
 	s.seq += uint32(size)
 	s.made++

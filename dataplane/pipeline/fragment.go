@@ -34,6 +34,7 @@ func (l *Pipeline) trackFragment(p *packet.Packet) verdict.Reason {
 		w.judged = true
 		l.others = l.fragments.Translated()
 		w.translated = !l.others.Dst.IsZero()
+		w.direct = w.translated && l.others.Src.IsZero()
 		if !w.translated {
 			l.others.Dst = p.Dst
 		}

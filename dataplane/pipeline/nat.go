@@ -17,6 +17,9 @@ func (l *Pipeline) translation(p *packet.Packet, in, out *tables.Port) verdict.R
 	if l.seen.Reply {
 		return verdict.None
 	}
+	if l.direct(p, in, out) {
+		return l.openDirect(out)
+	}
 	src, r := l.source(p, in, out)
 	if r != verdict.None || src.IsZero() && !l.way.chosen {
 		return r
@@ -42,10 +45,8 @@ func (l *Pipeline) source(p *packet.Packet, in, out *tables.Port) (packet.Addr, 
 		return l.podSource(f, out)
 	case !l.way.chosen:
 		return packet.Addr{}, verdict.None
-	case out.Host:
-		return usable(pick(f.Dst, l.t.Dataplane4, l.t.Dataplane6))
 	}
-	return usable(out.Source(f.Dst))
+	return l.outer(out, f.Dst)
 }
 
 // podSource is the address that a pod of this node has towards what is outside the cluster: its namespace's, or, by a
@@ -77,6 +78,10 @@ func usable(a packet.Addr) (packet.Addr, verdict.Reason) {
 func (l *Pipeline) addresses(p *packet.Packet) fragment.Addresses {
 	s, o := &l.seen, &l.opening
 	switch {
+	case l.way.direct && l.way.translated:
+		return fragment.Addresses{Dst: s.Direct}
+	case l.way.direct:
+		return fragment.Addresses{Dst: o.translation.Dst}
 	case l.way.translated && isError(s):
 		src := p.Src
 		if src == s.Quoted.Dst {

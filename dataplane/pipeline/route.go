@@ -20,7 +20,15 @@ func (l *Pipeline) route(p *packet.Packet, port *tables.Port) verdict.Reason {
 	to := p.Dst
 	if l.t.Tracking {
 		var r verdict.Reason
-		if to, r = l.track(p, port); r != verdict.None {
+		switch {
+		case l.sentOn(p, port):
+			to, r = l.decapsulate(p, port)
+		case p.QuotesOuter() && (l.t.IsNode(p.Dst) || port.HasAddr(p.Dst)):
+			r = l.outerTooBig(p, port)
+		default:
+			to, r = l.track(p, port)
+		}
+		if r != verdict.None {
 			return r
 		}
 	}
@@ -75,6 +83,9 @@ func (l *Pipeline) forward(p *packet.Packet, in *tables.Port, hop *route.Hop, to
 		return l.icmpError(p, in, packet.TimeExceeded, 0, ttlReason(p))
 	}
 	mtu, cut := pathMTU(hop, out), Whole
+	if l.way.direct {
+		mtu -= packet.OuterLen(p.Flags&packet.IPv6 != 0)
+	}
 	if p.L3Len > mtu {
 		if cut = howToCut(p, in, l.merges(in.DeviceIndex)); cut == Whole {
 			return l.icmpError(p, in, packet.PacketTooBig, mtu, tooBigReason(p))
@@ -105,12 +116,9 @@ func (l *Pipeline) forward(p *packet.Packet, in *tables.Port, hop *route.Hop, to
 	if r := l.enter(p); r != verdict.None {
 		return r
 	}
-	if l.way.translated {
-		if r := l.translate(p); r != verdict.None {
-			return r
-		}
+	if r := l.rewrite(p, out, to); r != verdict.None {
+		return r
 	}
-	p.DecrementTTL()
 	if !p.SetEthernet(mac, out.MAC, out.VLANs) {
 		return verdict.TooLargeForPort
 	}
@@ -133,6 +141,20 @@ func (l *Pipeline) bounces(p *packet.Packet) bool {
 		l.flows.Drop(s)
 	}
 	return true
+}
+
+// rewrite gives the packet, which is about to leave for an address, what it is to have behind the link's header.
+func (l *Pipeline) rewrite(p *packet.Packet, out *tables.Port, to packet.Addr) verdict.Reason {
+	r := verdict.None
+	switch {
+	case l.way.direct:
+		p.DecrementTTL()
+		return l.encapsulate(p, out, to)
+	case l.way.translated:
+		r = l.translate(p)
+	}
+	p.DecrementTTL()
+	return r
 }
 
 // limit has the packet wait for the limits of its ports, or drops it where too many do.

@@ -19,9 +19,8 @@ func (l *Pipeline) serve(p *packet.Packet, in *tables.Port) (to packet.Addr, _ v
 		Inside: l.t.Inside(p.Src), ToNode: l.t.IsNode(p.Dst), Now: l.now,
 		Stray: s.Status != conntrack.NewFlow || p.Proto == packet.ProtoTCP && !p.OpensTCP(),
 	}
-	l.t.Services.Choose(&q, &l.dice, c)
-	if c.Outcome == service.NoService && l.ours(p.Dst) {
-		l.serveNode(&q)
+	if r := l.choose(&q); r != verdict.None {
+		return to, r
 	}
 	switch c.Outcome {
 	case service.NoService:
@@ -41,6 +40,22 @@ func (l *Pipeline) serve(p *packet.Packet, in *tables.Port) (to packet.Addr, _ v
 	s.Tuple.Dst, s.Tuple.DstPort = c.Backend, c.Port
 	l.way.chosen = true
 	return c.Backend, verdict.None
+}
+
+// choose asks who answers: the services, or, of what another node has sent on, whether its choice is a service's.
+func (l *Pipeline) choose(q *service.Query) verdict.Reason {
+	c := &l.choice
+	if backend := l.way.backend; !backend.IsZero() {
+		if l.t.Services.Direct(q, backend, c); c.Outcome != service.Chosen {
+			return verdict.NoDirectBackend
+		}
+		return verdict.None
+	}
+	l.t.Services.Choose(q, &l.dice, c)
+	if c.Outcome == service.NoService && l.ours(q.Dst) {
+		l.serveNode(q)
+	}
+	return verdict.None
 }
 
 // serveNode asks for what the node's own sockets sent to one of its addresses, which their hooks have made the

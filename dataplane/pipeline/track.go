@@ -14,11 +14,13 @@ import (
 // way is what is known of the packet's way before it is routed. The zero value: it goes where it is addressed to.
 type way struct {
 	translated bool // it leaves with other ends: those in l.seen, or of a later fragment l.others
+	direct     bool // it keeps its ends, and leaves in an outer header to where it is led
 	chosen     bool // it opens a flow that a service has, and l.choice is who answers
 	judged     bool // a later fragment, whose first was let on
 	first      bool // a first fragment, of whose datagram nothing was said yet
 
 	datagram fragment.Datagram // of first
+	backend  packet.Addr       // another node has sent it to this one, which answers directly; zero: none has
 }
 
 // track finds the packet's flow, and by it where the packet is led: to the other end of a flow that is translated, or
@@ -35,9 +37,8 @@ func (l *Pipeline) track(p *packet.Packet, in *tables.Port) (to packet.Addr, _ v
 	}
 	s := &l.seen
 	l.flows.Track(p, in.ID, l.now, l.t.Policy.Generation, s)
-	if p.OpensTCP() && l.outdated(p) {
-		l.flows.Drop(s)
-		l.flows.Track(p, in.ID, l.now, l.t.Policy.Generation, s)
+	if p.OpensTCP() && l.outdated(p) || l.chosenAnew() {
+		l.forget(p, in)
 	}
 	if s.Status == conntrack.Known && !s.Translated { // most packets
 		return p.Dst, verdict.None
@@ -68,6 +69,8 @@ func (l *Pipeline) track(p *packet.Packet, in *tables.Port) (to packet.Addr, _ v
 	switch {
 	case !s.Translated:
 		return p.Dst, verdict.None
+	case !s.Direct.IsZero():
+		to, l.way.direct = s.Direct, true
 	case isError(s): // it goes to where the quoted packet came from
 		to = s.Ends.Src
 	default:
@@ -157,8 +160,13 @@ func (l *Pipeline) beginAnew(p *packet.Packet, in *tables.Port) {
 	if s.Reply || p.Proto == packet.ProtoTCP || l.t.Backends.Standing(s.Backend) == service.InForce {
 		return
 	}
-	l.flows.Drop(s)
-	l.flows.Track(p, in.ID, l.now, l.t.Policy.Generation, s)
+	l.forget(p, in)
+}
+
+// forget forgets the packet's flow: the packet opens one, if it may.
+func (l *Pipeline) forget(p *packet.Packet, in *tables.Port) {
+	l.flows.Drop(&l.seen)
+	l.flows.Track(p, in.ID, l.now, l.t.Policy.Generation, &l.seen)
 }
 
 // fromBackend says whether an ICMP error about what a backend was sent came from there, as far as can be told: not from

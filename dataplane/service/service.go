@@ -156,14 +156,17 @@ func (c *Choice) set(m *member) {
 }
 
 // Direct finds the service and the backend of a flow that another node has chosen to be answered here directly: it was
-// sent to the frontend q.Dst and q.DstPort, and goes to the backend with the address. Where there is no such backend
-// the flow is refused.
+// sent to the frontend q.Dst and q.DstPort, be it a node port at any node, and goes to the backend with the address.
+// Where there is no such backend the flow is refused.
 func (t *Table) Direct(q *Query, backend packet.Addr, c *Choice) {
 	*c = Choice{}
 	if t == nil {
 		return
 	}
-	f := t.find(q)
+	f := t.index.get(key{q.Dst, q.DstPort, q.Proto, atAddress})
+	if f == nil {
+		f = t.index.get(key{anyAddress(!q.Dst.Is4()), q.DstPort, q.Proto, atNodePort})
+	}
 	if f == nil {
 		return
 	}

@@ -78,6 +78,25 @@ func (t *Tables) Inside(a packet.Addr) bool {
 	return t.isDataplane(a) || t.Identities.Of(a) != identity.World
 }
 
+// IsPeer says whether a is of a node of the cluster: its own address, or its dataplane's.
+func (t *Tables) IsPeer(a packet.Addr) bool { return t.kindOf(a) == api.Identity_KIND_NODE }
+
+// IsPod says whether a is a pod's of the cluster, as far as is known: an address of the cluster's that is no node's may
+// be that of one whom control has not told of yet.
+func (t *Tables) IsPod(a packet.Addr) bool {
+	switch t.kindOf(a) {
+	case api.Identity_KIND_POD:
+		return true
+	case api.Identity_KIND_NODE:
+		return false
+	}
+	return t.Unmasqueraded(a)
+}
+
+func (t *Tables) kindOf(a packet.Addr) api.Identity_Kind {
+	return t.Identities.Get(t.Identities.Of(a)).GetKind()
+}
+
 func (t *Tables) isDataplane(a packet.Addr) bool {
 	return !a.IsZero() && (a == t.Dataplane4 || a == t.Dataplane6)
 }

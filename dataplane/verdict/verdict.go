@@ -120,6 +120,7 @@ const (
 	NATPortsExhausted
 	NATCollision
 	NATUnsupported
+	NoDirectBackend
 
 	// NumReasons is the number of reasons, for arrays indexed by Reason.
 	NumReasons
@@ -226,6 +227,7 @@ var reasons = [NumReasons]entry{
 	NATPortsExhausted:   {"nat_ports_exhausted", Dropped, "every source port is taken towards its destination"},
 	NATCollision:        {"nat_collision", Dropped, "its ends are those of a translated flow that it is not of"},
 	NATUnsupported:      {"nat_unsupported", Dropped, "what translation would break: AH, UDP-Lite, a fragment of SCTP"},
+	NoDirectBackend:     {"no_direct_backend", Dropped, "sent on by another node for a backend that no service here has"},
 }
 
 // String returns the reason's name as used in counters, JSON and metrics: lower case with underscores.

@@ -87,7 +87,7 @@ func (w *Worker) linkOf(port packet.PortID) *link {
 // checksum has the device, or the receiving stack of a veth, complete a partial transport checksum; where the queue
 // cannot ask for it, it is completed here.
 func (w *Worker) checksum(p *packet.Packet, l *link, descs []xsk.Desc) {
-	if !l.checksum {
+	if !l.checksum || p.Outer != 0 { // a device need not find what is inside
 		p.CompleteChecksum(w.tails(descs))
 		return
 	}
@@ -102,7 +102,7 @@ const maxLinkHeader = 22
 // cut sends a packet larger than its way allows as several: fragments (RFC 791 section 3.2) or TCP segments. They live
 // in fresh frames; the packet's own are freed.
 func (w *Worker) cut(p *packet.Packet, l *link, descs []xsk.Desc, d *pipeline.Decision) {
-	mtu := min(d.MTU, w.umem.ChunkSize()-headroom-maxLinkHeader)
+	mtu := min(d.MTU, w.umem.ChunkSize()-headroom-maxLinkHeader-p.Outer)
 	tails := w.tails(descs)
 	kind := forwarded
 	var ok bool

@@ -21,6 +21,8 @@ import (
 //	sctp a:1000 > vip:80 init       chunks: init initack data
 //	echo a:7 > vip:7 request        the ports are the identifier; or reply
 //	error b > a about udp a:1000 > b:53
+//	toobig node > dataplane about …    the same, of an MTU of 1400
+//	tunnel dataplane > b of udp a:1000 > vip:53
 const (
 	worldPayload = 24
 	wireUDP      = 8
@@ -101,6 +103,19 @@ func (w *world) ip(what string) []byte {
 			proto, b[0], b[1] = packet.ProtoICMPv6, 1, 4
 		}
 		b = append(b, w.ip(strings.TrimPrefix(option, "about "))...)
+	case "toobig":
+		proto, sum = packet.ProtoICMP, 2
+		b = []byte{3, 4, 0, 0, 0, 0, 1400 >> 8, 1400 & 0xff}
+		if w.v6 {
+			proto, b[0], b[1] = packet.ProtoICMPv6, 2, 0
+		}
+		b = append(b, w.ip(strings.TrimPrefix(option, "about "))...)
+	case "tunnel":
+		proto = packet.ProtoIPv4
+		if w.v6 {
+			proto = packet.ProtoIPv6
+		}
+		b = w.ip(strings.TrimPrefix(option, "of "))
 	default:
 		w.t.Fatalf("no packet: %q", what)
 	}
@@ -210,6 +225,9 @@ func (w *world) describe(data []byte) string {
 		return "udp " + ends + option
 	case packet.ProtoTCP:
 		return "tcp " + ends + " " + segmentName(b[13]) + option
+	case packet.ProtoIPv4, packet.ProtoIPv6:
+		inner := w.describe(slices.Concat(p.Frame[:p.L3], b))
+		return fmt.Sprintf("tunnel %s > %s of %s", src, dst, inner)
 	case packet.ProtoSCTP:
 		return "sctp " + ends + " " + keyOf(worldChunks, b[12])
 	}

@@ -27,6 +27,7 @@ var worldNames = map[string][2]string{
 	"external": {"198.51.100.10", "2001:db8:1::10"}, "lb": {"198.51.100.20", "2001:db8:1::20"},
 	"egress": {"198.51.100.30", "2001:db8:1::30"},
 	"client": {"203.0.113.9", "2001:db8::9"}, "client2": {"203.0.114.9", "2001:db8:8::9"},
+	"node2": {"192.168.0.2", "fd00:168::2"}, "dataplane2": {"10.244.2.254", "fd00:244:2::fffe"},
 	"uplink": {"192.0.2.2", "2001:db8:2::2"}, "router": {"192.0.2.1", "2001:db8:2::1"},
 	// prefixes
 	"clients": {"203.0.113.0/24", "2001:db8::/64"}, "cluster": {"10.0.0.0/8", "fd00::/16"},
@@ -117,7 +118,7 @@ func (w *world) snapshot(s *api.Snapshot) {
 }
 
 // worldIdentities are the numbers of who policy knows; a is of another namespace than the others.
-var worldIdentities = []string{"a", "b", "c", "remote", "remote2", "node"}
+var worldIdentities = []string{"a", "b", "c", "remote", "remote2", "node", "node2"}
 
 func (w *world) identify(s *api.Snapshot) {
 	for i, name := range worldIdentities {
@@ -126,15 +127,15 @@ func (w *world) identify(s *api.Snapshot) {
 		switch name {
 		case "a":
 			id.Namespace = "red"
-		case "node":
+		case "node", "node2":
 			id.Kind, id.Namespace = api.Identity_KIND_NODE, ""
 		}
 		s.Identities = append(s.Identities, id)
 	}
-	for _, name := range append(slices.Clone(worldIdentities), "dataplane") {
+	for _, name := range append(slices.Clone(worldIdentities), "dataplane", "dataplane2") {
 		is := uint32(slices.Index(worldIdentities, name) + 1)
-		if name == "dataplane" {
-			is = uint32(slices.Index(worldIdentities, "node") + 1)
+		if owner, ok := strings.CutPrefix(name, "dataplane"); ok {
+			is = uint32(slices.Index(worldIdentities, "node"+owner) + 1)
 		}
 		bits := map[bool]string{false: "/32", true: "/128"}[w.v6]
 		s.IdentityPrefixes = append(s.IdentityPrefixes,

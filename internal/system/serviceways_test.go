@@ -137,18 +137,6 @@ func TestServiceTwoNodes(t *testing.T) {
 	w.two.stopBoth()
 }
 
-// TestServiceDirectReturn: the backend's node answers the world itself, whose address the backend sees.
-func TestServiceDirectReturn(t *testing.T) {
-	w := newWire(t)
-	w.start("kernel")
-	b := w.two.pod("b").add()
-	w.two.backendIn(b.Namespace, "b")
-	w.write("service.yaml", fmt.Sprintf(farService, "viaduct.dev/forwarding: direct", "Cluster", b.address[4]))
-	for _, network := range []string{"tcp", "udp"} {
-		w.sees("the world", w.world, network, netip.MustParseAddrPort("192.0.2.1:30080"), worldAt[4].String())
-	}
-}
-
 // TestMasquerade: on an uplink that the dataplane shares it is the dataplane that gives pods its address there.
 func TestMasquerade(t *testing.T) {
 	w := newWire(t)
