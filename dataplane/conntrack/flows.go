@@ -84,7 +84,7 @@ func (sh *shard) flow(n, tick uint32) Flow {
 	}
 	if e.flags&translated != 0 {
 		r := &sh.records[n-1]
-		f.Translated, f.Backend = true, r.backend
+		f.Translated, f.Backend = true, r.answerer()
 		_, f.Ends = sh.ends(n, 0)
 		if e.flags&oneWay != 0 { // what is told is who answers
 			f.Direct, f.Ends = true, r.ends

@@ -180,7 +180,7 @@ func (sh *shard) related(n uint32, d uint8, near bool, tick, generation uint32, 
 	case e.flags&oneWay != 0 && d == 0: // it goes to the opener, as it is
 	case e.flags&translated != 0:
 		byOpener, byOther := sh.ends(n, d)
-		s.Translated, s.Backend = true, sh.records[n-1].backend
+		s.Translated, s.Backend = true, sh.records[n-1].answerer()
 		s.Ends, s.Quoted = byOther, byOther
 		if near {
 			s.Quoted = byOpener

@@ -10,9 +10,15 @@ type record struct {
 	ends    packet.Ends // as the opener sends; ports as a Tuple has them; of oneWay, Dst and DstPort are who answers
 	hash    uint64      // of the key of these ends
 	asked   int64       // when it was opened, in ns; 0: it has been answered, or nobody sees it
-	backend uint32      // 0: none
+	backend uint32      // 0: none; with left, once Config.Left was told
 	stamp   uint32      // what no other translated flow of the table has, nor had for 2^32 of them
 }
+
+// left is a bit that no backend's number has.
+const left = 1 << 31
+
+// answerer is the backend's number; 0: none.
+func (r *record) answerer() uint32 { return r.backend &^ left }
 
 // ends are those of the flow's packets in direction d, on the opener's side and on the other's. They are what Parse
 // reads of the packets: of ICMP timestamps no identifier.
@@ -68,7 +74,7 @@ func (sh *shard) translate(n uint32, p *packet.Packet, d uint8, s *Seen) {
 		}
 		s.Direct = r.ends.Dst
 	}
-	s.Translated, s.Backend = true, r.backend
+	s.Translated, s.Backend = true, r.answerer()
 	if d == 0 {
 		e.key.ends(e.opener(), x)
 	} else {
@@ -93,16 +99,25 @@ func answers(p *packet.Packet) bool {
 
 // forgetTranslation is free for what a translated flow has beside its entry.
 func (sh *shard) forgetTranslation(n uint32, why cause) {
-	e, r := &sh.entries[n-1], &sh.records[n-1]
+	e := &sh.entries[n-1]
 	sh.translated--
-	if left := sh.table.left; left != nil && r.backend != 0 && e.flags&unlinked == 0 {
-		unheard := e.packets[1] == 0 && e.flags&(revoked|oneWay) == 0
-		inVain := why == causeExpired && unheard && !e.state.closed()
-		left(r.backend, !inVain)
-	}
+	unheard := e.packets[1] == 0 && e.flags&(revoked|oneWay) == 0
+	inVain := why == causeExpired && unheard && !e.state.closed()
+	sh.leave(n, !inVain)
 	if e.flags&aliased != 0 {
 		sh.unalias(n)
 	}
+}
+
+// leave tells, once, that a translated flow is its backend's no longer: it is gone, or its connection is over and only
+// the entry waits.
+func (sh *shard) leave(n uint32, answered bool) {
+	r := &sh.records[n-1]
+	if sh.table.left == nil || r.backend == 0 || r.backend&left != 0 || sh.entries[n-1].flags&unlinked != 0 {
+		return
+	}
+	sh.table.left(r.backend, answered)
+	r.backend |= left
 }
 
 // record writes the record of an entry that is being filled.

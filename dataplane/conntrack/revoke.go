@@ -55,7 +55,7 @@ func (sh *shard) trackRevoked(n uint32, p *packet.Packet, in packet.PortID, d ui
 		return true
 	}
 	if e.flags&translated != 0 {
-		s.Backend = sh.records[n-1].backend
+		s.Backend = sh.records[n-1].answerer()
 	}
 	s.Reason = e.denied()
 	return true

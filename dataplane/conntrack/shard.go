@@ -117,6 +117,9 @@ func (sh *shard) enter(n uint32, next state) {
 		sh.limits.handshakes(uint32(e.ports), by)
 	}
 	e.state = next
+	if e.flags&translated != 0 && next.closed() {
+		sh.leave(n, true)
+	}
 	if was == is {
 		return
 	}

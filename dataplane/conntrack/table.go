@@ -54,10 +54,10 @@ type Config struct {
 	// Loose is until when, in monotonic nanoseconds, a TCP segment of a flow that nobody knows may open it from either
 	// end (see Seen.Either): what was open before the dataplane began. 0: never.
 	Loose int64
-	// Left is told of the backend of a translated flow that ends, and whether it had answered, or was not waited for to
-	// the end, since the flow was given up or made way: a flood is no backend's failure. It is told once for each that
-	// OpenTranslated has returned None for, which may be before it does. It is called with a lock held, and must not call
-	// the table. Nil: nobody is told.
+	// Left is told of the backend of a translated flow that is over, though its entry may wait; and whether the backend
+	// had answered, or was not waited for to the end, since the flow was given up or made way: a flood is no backend's
+	// failure. It is told once for each that OpenTranslated has returned None for, which may be before it does. It is
+	// called with a lock held, and must not call the table. Nil: nobody is told.
 	Left func(backend uint32, answered bool)
 	// Seed keys the hash; nil: random.
 	Seed *Seed

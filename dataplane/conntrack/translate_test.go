@@ -252,6 +252,11 @@ func talkThrough(t *testing.T, v6 bool, proto packet.IPProto, ports bool, says [
 		}
 	}
 	r.shows(sent, got, proto)
+	if proto == packet.ProtoTCP { // its connection is over, and the entry waits
+		r.lefts(5, true)
+	} else {
+		r.lefts(5)
+	}
 	r.sound()
 	r.drained()
 	r.lefts(5, true)
