@@ -9,8 +9,8 @@
 // and the numbers of devices), trunk.go (ports without sockets of their own), bare.go (hooks that somebody takes off),
 // host.go (what is kept in the host's stack), addresses.go (of its devices), servicehooks.go, frontends.go and
 // cgroup.go (what the kernel takes for services), links.go (the kernel's word on devices), flows.go (the table of
-// flows), services.go (what is known of them), report.go, identities.go, policies.go, denials.go and metrics.go (what the
-// CLI and Prometheus read).
+// flows), services.go (what is known of them), report.go, identities.go, policies.go, denials.go and metrics.go (what
+// the CLI and Prometheus read).
 package forwarder
 
 import (
