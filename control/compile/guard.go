@@ -32,18 +32,12 @@ func (c *Compiler) findGuard(w *work) (changed bool) {
 	}
 	var pods, services netipx.IPSetBuilder
 	is := guard{nodes: map[netip.Addr]struct{}{}, failSafe: map[model.FailSafePort]struct{}{}, own: c.self.dataplane}
-	names := map[string]bool{c.self.name: true}
-	for key, o := range c.objects["Node"] {
-		names[key.Name] = true
-		for _, a := range o.Spec.(*model.Node).Addresses {
-			is.nodes[a] = struct{}{}
-		}
+	nodes, cidrs := c.cluster()
+	for _, a := range nodes {
+		is.nodes[a] = struct{}{}
 	}
-	for name := range names {
-		_, cidrs := c.podCIDRs(&c.self, name)
-		for _, p := range cidrs {
-			pods.AddPrefix(p)
-		}
+	for _, p := range cidrs {
+		pods.AddPrefix(p)
 	}
 	for _, one := range c.serviceCIDRs() {
 		services.AddPrefix(one.prefix)

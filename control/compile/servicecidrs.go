@@ -63,22 +63,30 @@ func (c *Compiler) claimServiceCIDRs(w *work) (changed bool) {
 	return changed
 }
 
+// cluster is the addresses and the pod CIDRs of all nodes, in no order.
+func (c *Compiler) cluster() (nodes []netip.Addr, pods []netip.Prefix) {
+	names := map[string]bool{c.self.name: true}
+	for key, o := range c.objects["Node"] {
+		names[key.Name] = true
+		nodes = append(nodes, o.Spec.(*model.Node).Addresses...)
+	}
+	for name := range names {
+		_, cidrs := c.podCIDRs(&c.self, name)
+		pods = append(pods, cidrs...)
+	}
+	return nodes, pods
+}
+
 // unmasqueraded are the destinations to which pods keep their addresses: what is of the cluster, its nodes, pods and
 // services, and what the NodeConfig says. Prefixes that are one, or inside another, are one.
 func (c *Compiler) unmasqueraded() (list []*api.Prefix) {
 	var b netipx.IPSetBuilder
-	names := map[string]bool{c.self.name: true}
-	for key, o := range c.objects["Node"] {
-		names[key.Name] = true
-		for _, a := range o.Spec.(*model.Node).Addresses {
-			b.Add(a)
-		}
+	nodes, pods := c.cluster()
+	for _, a := range nodes {
+		b.Add(a)
 	}
-	for name := range names {
-		_, cidrs := c.podCIDRs(&c.self, name)
-		for _, p := range cidrs {
-			b.AddPrefix(p)
-		}
+	for _, p := range pods {
+		b.AddPrefix(p)
 	}
 	for _, one := range c.serviceCIDRs() {
 		b.AddPrefix(one.prefix)

@@ -80,14 +80,10 @@ func (l *Pipeline) forged(p *packet.Packet, in *tables.Port) bool {
 
 // impersonates says of a packet of no flow whether it came from where anybody may be, and claims an address, or a port
 // at it, from which nobody speaks, for services have it: an answer would go to the service, and its answer back, and a
-// flow from there would be taken for the one that a client has with the service. The host may, at addresses of its own;
-// from outside nobody speaks with the dataplane's own address, either.
+// flow from there would be taken for the one that a client has with the service. The host may, at addresses of its own.
 func (l *Pipeline) impersonates(p *packet.Packet, in *tables.Port) bool {
-	switch {
-	case !in.Shared(), in.Host && l.t.IsHost(p.Src):
+	if !in.Shared() || in.Host && l.t.IsHost(p.Src) {
 		return false
-	case !in.Host && !p.Src.IsZero() && (p.Src == l.t.Dataplane4 || p.Src == l.t.Dataplane6):
-		return true
 	}
 	return l.t.Services.Claims(p.Src, p.SrcPort, p.Proto)
 }

@@ -13,8 +13,7 @@
 //	backends.go  what is known of a backend, whichever epoch's; health.go takes those away for a while that fail
 //
 // foresee.go has what Choose reads fetched ahead, of a batch. Tables are made by build.go, with check.go for what a
-// snapshot may say; enter.go has the backends follow the table in
-// force; list.go is what people read.
+// snapshot may say; enter.go has the backends follow the table in force; list.go is what people read.
 package service
 
 import (

@@ -94,7 +94,7 @@ func (w *wire) echoIn(ns *netlab.Namespace, port int) {
 // bulk has some megabytes go there and come back, in segments that fill the link and leave an outer header no room.
 func (w *wire) bulk(from *netlab.Namespace, to netip.AddrPort) {
 	w.one.t.Helper()
-	c, err := dialWithin(from, to, patient)
+	c, err := dial(from, "tcp", to)
 	w.one.must(err)
 	defer c.Close()
 	w.one.must(c.SetDeadline(time.Now().Add(within)))

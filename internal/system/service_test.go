@@ -304,7 +304,7 @@ func TestServicePolicy(t *testing.T) {
 		s.eventually("web alone to be reached", func() error {
 			reached := map[string]int{}
 			for range 30 {
-				c, err := dialWithin(s.of("spy"), at, 200*time.Millisecond)
+				c, err := dialWithin(s.of("spy"), "tcp", at, 200*time.Millisecond)
 				if err != nil {
 					reached["nobody"]++
 					continue

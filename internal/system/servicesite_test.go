@@ -166,8 +166,13 @@ func (b *backend) serve(c net.Conn) {
 type call struct{ net.Conn }
 
 func dial(from *netlab.Namespace, network string, to netip.AddrPort) (*call, error) {
+	return dialWithin(from, network, to, patient)
+}
+
+// dialWithin is dial with as much patience.
+func dialWithin(from *netlab.Namespace, network string, to netip.AddrPort, patience time.Duration) (*call, error) {
 	var c net.Conn
-	err := from.Do(func() (err error) { c, err = net.DialTimeout(network, to.String(), patient); return err })
+	err := from.Do(func() (err error) { c, err = net.DialTimeout(network, to.String(), patience); return err })
 	if err != nil {
 		return nil, err
 	}
@@ -197,22 +202,18 @@ func (c *call) ask(patience time.Duration) (who string, saw netip.Addr, err erro
 
 // who asks a service once by a connection of its own.
 func who(from *netlab.Namespace, network string, to netip.AddrPort) (string, netip.Addr, error) {
-	c, err := dial(from, network, to)
+	return whoWithin(from, network, to, patient)
+}
+
+// whoWithin is who with as much patience.
+func whoWithin(from *netlab.Namespace, network string, to netip.AddrPort, patience time.Duration) (
+	name string, saw netip.Addr, err error) {
+	c, err := dialWithin(from, network, to, patience)
 	if err != nil {
 		return "", netip.Addr{}, err
 	}
 	defer c.Close()
-	return c.ask(patient)
-}
-
-// dialWithin is dial by TCP with as much patience.
-func dialWithin(from *netlab.Namespace, to netip.AddrPort, patience time.Duration) (*call, error) {
-	var c net.Conn
-	err := from.Do(func() (err error) { c, err = net.DialTimeout("tcp", to.String(), patience); return err })
-	if err != nil {
-		return nil, err
-	}
-	return &call{c}, nil
+	return c.ask(patience)
 }
 
 // text is a manifest as it was written.
@@ -221,18 +222,4 @@ func (s *site) text(name string) string {
 	text, err := os.ReadFile(filepath.Join(s.manifests, name))
 	s.must(err)
 	return string(text)
-}
-
-// whoWithin is who with as much patience.
-func whoWithin(from *netlab.Namespace, network string, to netip.AddrPort, patience time.Duration) (
-	name string, saw netip.Addr, err error) {
-	var c net.Conn
-	if err := from.Do(func() (err error) {
-		c, err = net.DialTimeout(network, to.String(), patience)
-		return err
-	}); err != nil {
-		return "", netip.Addr{}, err
-	}
-	defer c.Close()
-	return (&call{c}).ask(patience)
 }
