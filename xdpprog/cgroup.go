@@ -132,16 +132,7 @@ func (s *Services) openPinnedSockets() error {
 	return nil
 }
 
-// DetachCgroup takes the hooks of sockets off.
-func (s *Services) DetachCgroup() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if err := errors.Join(s.openPinnedSockets(), s.leaveCgroup()); err != nil {
-		return fmt.Errorf("take hooks off the cgroup: %w", err)
-	}
-	return nil
-}
-
+// leaveCgroup takes the hooks of sockets off.
 func (s *Services) leaveCgroup() error {
 	var err error
 	for i := range socketHooks {

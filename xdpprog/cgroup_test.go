@@ -294,7 +294,7 @@ func TestOtherSockets(t *testing.T) {
 	must(t, refused(netip.AddrPortFrom(kernels6, nodePort)))
 	checkConnected(t, unix.SOCK_STREAM, netip.AddrPortFrom(kernels4, nodePort), netip.AddrPortFrom(kernels4, nodePort),
 		netip.AddrPortFrom(dataplane4, nodePort))
-	must(t, s.DetachCgroup())
+	must(t, s.leaveCgroup())
 	must(t, refused(netip.AddrPortFrom(kernels4, nodePort)))
 }
 

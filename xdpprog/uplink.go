@@ -88,18 +88,6 @@ func (s *Services) Uplinks() []int {
 	return list
 }
 
-// AtUplink says whether the hook is at the device: somebody may have taken it off.
-func (s *Services) AtUplink(ifindex int) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	l := s.uplinks[ifindex]
-	if l == nil {
-		return false
-	}
-	at, err := deviceOf(l)
-	return err == nil && at == ifindex
-}
-
 // openPinnedUplinks takes over the hooks that a process before left.
 func (s *Services) openPinnedUplinks() error {
 	if s.pins == "" {
