@@ -113,7 +113,7 @@ func TestManyPorts(t *testing.T) {
 	began := time.Now()
 	step, err := c.Compile(1)
 	if err != nil || len(step.Snapshot.Services) != 4096 {
-		t.Fatal(err)
+		t.Fatalf("%d services, %v", len(step.Snapshot.GetServices()), err)
 	}
 	if took := time.Since(began); took > 5*time.Second {
 		t.Errorf("took %v", took)

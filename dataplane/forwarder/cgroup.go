@@ -12,6 +12,8 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/viaduct-net/viaduct/dataplane/host"
 )
 
 // cgroupGiven is where a container is given the host's cgroups.
@@ -20,6 +22,22 @@ const cgroupGiven = "/host/sys/fs/cgroup"
 // initialCgroups is the cgroup namespace of the host (PROC_CGROUP_INIT_INO in include/linux/proc_ns.h). In another one
 // a mount shows what is below the own cgroup alone.
 const initialCgroups = "cgroup:[4026531835]"
+
+// settleCgroup has the hooks of the node's own sockets be at the cgroup.
+func (f *Forwarder) settleCgroup() []host.Note {
+	dir := f.cfg.Cgroup
+	var err error
+	if dir == "" {
+		dir, err = cgroupRoot()
+	}
+	if err == nil {
+		err = f.services.hooks.AttachCgroup(dir)
+	}
+	if err != nil {
+		return []host.Note{{Subject: "cgroup", Reason: "the node's own processes do not reach node ports: " + err.Error()}}
+	}
+	return nil
+}
 
 // cgroupRoot is the directory of the root of the cgroups of version 2, in which all of the host's processes are.
 func cgroupRoot() (string, error) {

@@ -3,15 +3,12 @@
 package forwarder
 
 import (
-	"cmp"
-	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
 	"time"
 
-	"github.com/vishvananda/netlink"
 	"go.uber.org/zap"
 
 	"github.com/viaduct-net/viaduct/control/api"
@@ -144,116 +141,6 @@ func (f *Forwarder) writeServices() error {
 		s.node = node
 	}
 	return s.write(s.hooks, f.log)
-}
-
-// settleUplinks has the hook be at the devices by which the host reaches the network, and no others.
-func (f *Forwarder) settleUplinks() (notes []host.Note) {
-	hooks := f.services.hooks
-	wanted, err := uplinks(f.snapshot.GetNode())
-	if err != nil {
-		return []host.Note{{Subject: "uplink", Reason: "services are not reached from outside: " + err.Error()}}
-	}
-	for _, ifindex := range hooks.Uplinks() {
-		if slices.Contains(wanted, ifindex) {
-			continue
-		}
-		if err := hooks.DetachUplink(ifindex); err != nil {
-			f.log.Warn("taking the hook of services off a device", zap.Error(err))
-		}
-	}
-	for _, ifindex := range wanted {
-		if err := hooks.AttachUplink(ifindex); err != nil {
-			notes = append(notes, host.Note{Subject: "uplink " + nameOf(ifindex),
-				Reason: "services are not reached by it: " + err.Error()})
-		}
-	}
-	return notes
-}
-
-// uplinks lists the devices by which the host's stack reaches the network, by ifindex: the one that is configured,
-// which may be away, or those of the default routes. Uplinks that are not through the stack have hooks of their own.
-func uplinks(node *api.NodeSettings) ([]int, error) {
-	u := node.GetUplink()
-	switch {
-	case u.GetDevice() == "":
-		return host.DefaultDevices()
-	case u.GetMode() != api.Uplink_MODE_KERNEL:
-		return nil, nil
-	}
-	link, err := netlink.LinkByName(u.GetDevice())
-	if err != nil {
-		return nil, fmt.Errorf("device %s: %w", u.GetDevice(), err)
-	}
-	return []int{link.Attrs().Index}, nil
-}
-
-func nameOf(ifindex int) string {
-	link, err := netlink.LinkByIndex(ifindex)
-	if err != nil {
-		return fmt.Sprint(ifindex)
-	}
-	return link.Attrs().Name
-}
-
-// settleCgroup has the hooks of the node's own sockets be at the cgroup.
-func (f *Forwarder) settleCgroup() []host.Note {
-	dir := f.cfg.Cgroup
-	var err error
-	if dir == "" {
-		dir, err = cgroupRoot()
-	}
-	if err == nil {
-		err = f.services.hooks.AttachCgroup(dir)
-	}
-	if err != nil {
-		return []host.Note{{Subject: "cgroup", Reason: "the node's own processes do not reach node ports: " + err.Error()}}
-	}
-	return nil
-}
-
-// egressNotes says which egress addresses pods cannot have.
-func (f *Forwarder) egressNotes() (notes []host.Note) {
-	for a := range f.services.egress {
-		if on, is := f.services.host[a]; is && !on.Spare {
-			notes = append(notes, host.Note{Subject: "egress " + a.String(), Reason: fmt.Sprintf("the host itself goes out "+
-				"with it (%s): what pods send with it is not answered; take another one, or have it on the device %s",
-				on.Prefix, spared(a))})
-		}
-	}
-	slices.SortFunc(notes, func(a, b host.Note) int { return cmp.Compare(a.Subject, b.Subject) })
-	return notes
-}
-
-// spared says how an address may be on a device without the host using it by itself.
-func spared(a netip.Addr) string {
-	if a.Is4() {
-		return "behind another of its subnet, or as /32"
-	}
-	return "with preferred_lft 0, or as /128 on another device"
-}
-
-// proxyEvery is how often kube-proxy is looked for.
-const proxyEvery = 30 * time.Second
-
-// lookForProxy says whether kube-proxy translates for services here, too.
-func (f *Forwarder) lookForProxy() []host.Note {
-	s := &f.services
-	if time.Since(s.proxyAsked) >= proxyEvery {
-		s.proxyAsked = time.Now()
-		found, err := f.trunk.stack.KubeProxy()
-		switch {
-		case err != nil:
-			f.log.Info("looking for kube-proxy", zap.Error(err))
-		case found == "" && !s.proxySaid:
-			f.log.Info("nothing of kube-proxy is on this node: services are the dataplane's alone")
-		}
-		s.proxy, s.proxySaid = found, found == "" && err == nil
-	}
-	if s.proxy == "" {
-		return nil
-	}
-	return []host.Note{{Subject: "kube-proxy", Reason: "it translates for services on this node, too: " + s.proxy +
-		"; remove it with what it left (kube-proxy --cleanup), or have services be its own"}}
 }
 
 // readHost reads the addresses of the host's devices, for the tables and for the hooks. The lock must not be held.

@@ -108,40 +108,16 @@ func (p *Policy) Run(ctx context.Context, doc *report.Document) error {
 	if err := p.Validate(); err != nil {
 		return err
 	}
-	var present []string
-	for _, name := range p.Subjects {
-		s, _ := peer.NewFiltered(name, p.Programs, cluster.Policies{})
-		if missing := s.Missing(rig.Options{}); missing != "" {
-			leftOut(doc, p.Progress, name, missing)
-			continue
-		}
-		present = append(present, name)
+	m := byCount{
+		kind: "policy", counts: p.Counts, subjects: p.Subjects, runs: p.Runs, progress: p.Progress, once: p.once,
+		missing: func(name string) string {
+			f, _ := peer.NewFiltered(name, p.Programs, cluster.Policies{})
+			return f.Missing(rig.Options{})
+		},
 	}
-	if len(present) == 0 {
-		return errors.New("no subject is present on this machine")
+	if err := m.run(ctx, doc); err != nil {
+		return err
 	}
-	all := make([]*series, len(p.Counts))
-	for i, count := range p.Counts {
-		all[i] = newSeries(fmt.Sprintf("policy/%d", count))
-	}
-	for round := range p.Runs {
-		for i, count := range p.Counts {
-			for _, name := range present {
-				samples, err := repeated(ctx, doc, p.Progress, fmt.Sprintf("%s round %d %s", all[i].name, round+1, name),
-					func() ([]Sample, error) { return p.once(ctx, name, count) })
-				if err != nil {
-					return err
-				}
-				all[i].add(name, samples)
-				fmt.Fprintf(p.Progress, "policy/%d round %d/%d %s:%s\n", count, round+1, p.Runs, name, sampleText(samples))
-			}
-		}
-	}
-	for _, s := range all {
-		doc.Results = append(doc.Results, s.results()...)
-		doc.Results = append(doc.Results, s.ratios(present)...)
-	}
-	doc.Results = append(doc.Results, scaling(all[0], all[len(all)-1])...)
 	doc.Notes = append(doc.Notes, podNote, policyNote)
 	return nil
 }
@@ -149,20 +125,6 @@ func (p *Policy) Run(ctx context.Context, doc *report.Document) error {
 const policyNote = "policies: NetworkPolicies, each with --rules rules of one deployment's pods and a port; of the " +
 	"kernel's subjects a rule each, of one pod's address and a port. One in the middle admits what is measured. " +
 	"udp: flows that were answered before"
-
-// scaling is what the numbers with many policies are to those with few, round by round.
-func scaling(few, many *series) []report.Result {
-	var results []report.Result
-	for _, k := range many.keys {
-		if _, both := few.runs[k]; !both || few == many || many.withoutRatio(k) {
-			continue
-		}
-		r := report.Ratio(many.result(k), few.result(k))
-		r.Metric = k.metric + "/" + few.name
-		results = append(results, r)
-	}
-	return results
-}
 
 // once takes all measures of one subject with one number of policies.
 func (p *Policy) once(ctx context.Context, name string, count int) ([]Sample, error) {

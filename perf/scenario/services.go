@@ -92,40 +92,16 @@ func (s *Services) Run(ctx context.Context, doc *report.Document) error {
 	if err := s.Validate(); err != nil {
 		return err
 	}
-	var present []string
-	for _, name := range s.Subjects {
-		b, _ := peer.NewBalanced(name, s.Programs, cluster.Services{})
-		if missing := b.Missing(rig.Options{}); missing != "" {
-			leftOut(doc, s.Progress, name, missing)
-			continue
-		}
-		present = append(present, name)
+	m := byCount{
+		kind: "services", counts: s.Counts, subjects: s.Subjects, runs: s.Runs, progress: s.Progress, once: s.once,
+		missing: func(name string) string {
+			b, _ := peer.NewBalanced(name, s.Programs, cluster.Services{})
+			return b.Missing(rig.Options{})
+		},
 	}
-	if len(present) == 0 {
-		return errors.New("no subject is present on this machine")
+	if err := m.run(ctx, doc); err != nil {
+		return err
 	}
-	all := make([]*series, len(s.Counts))
-	for i, count := range s.Counts {
-		all[i] = newSeries(fmt.Sprintf("services/%d", count))
-	}
-	for round := range s.Runs {
-		for i, count := range s.Counts {
-			for _, name := range present {
-				samples, err := repeated(ctx, doc, s.Progress, fmt.Sprintf("%s round %d %s", all[i].name, round+1, name),
-					func() ([]Sample, error) { return s.once(ctx, name, count) })
-				if err != nil {
-					return err
-				}
-				all[i].add(name, samples)
-				fmt.Fprintf(s.Progress, "%s round %d/%d %s:%s\n", all[i].name, round+1, s.Runs, name, sampleText(samples))
-			}
-		}
-	}
-	for _, one := range all {
-		doc.Results = append(doc.Results, one.results()...)
-		doc.Results = append(doc.Results, one.ratios(present)...)
-	}
-	doc.Results = append(doc.Results, scaling(all[0], all[len(all)-1])...)
 	doc.Notes = append(doc.Notes, podNote, serviceNote)
 	return nil
 }

@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package forwarder
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/viaduct-net/viaduct/dataplane/host"
+)
+
+// egressNotes says which egress addresses pods cannot have.
+func (f *Forwarder) egressNotes() (notes []host.Note) {
+	for a := range f.services.egress {
+		if on, is := f.services.host[a]; is && !on.Spare {
+			notes = append(notes, host.Note{Subject: "egress " + a.String(), Reason: fmt.Sprintf("the host itself goes out "+
+				"with it (%s): what pods send with it is not answered; take another one, or have it on the device %s",
+				on.Prefix, spared(a))})
+		}
+	}
+	slices.SortFunc(notes, func(a, b host.Note) int { return cmp.Compare(a.Subject, b.Subject) })
+	return notes
+}
+
+// spared says how an address may be on a device without the host using it by itself.
+func spared(a netip.Addr) string {
+	if a.Is4() {
+		return "behind another of its subnet, or as /32"
+	}
+	return "with preferred_lft 0, or as /128 on another device"
+}
+
+// proxyEvery is how often kube-proxy is looked for.
+const proxyEvery = 30 * time.Second
+
+// lookForProxy says whether kube-proxy translates for services here, too.
+func (f *Forwarder) lookForProxy() []host.Note {
+	s := &f.services
+	if time.Since(s.proxyAsked) >= proxyEvery {
+		s.proxyAsked = time.Now()
+		found, err := f.trunk.stack.KubeProxy()
+		switch {
+		case err != nil:
+			f.log.Info("looking for kube-proxy", zap.Error(err))
+		case found == "" && !s.proxySaid:
+			f.log.Info("nothing of kube-proxy is on this node: services are the dataplane's alone")
+		}
+		s.proxy, s.proxySaid = found, found == "" && err == nil
+	}
+	if s.proxy == "" {
+		return nil
+	}
+	return []host.Note{{Subject: "kube-proxy", Reason: "it translates for services on this node, too: " + s.proxy +
+		"; remove it with what it left (kube-proxy --cleanup), or have services be its own"}}
+}
