@@ -25,7 +25,7 @@ const (
 	AtFrontend  Uses = 1 << iota // some frontend has it
 	AtNodePorts                  // node ports are there
 	AtLoopback                   // node ports are there for the node's own sockets; 127.0.0.1 stands for 127.0.0.0/8
-	AtEgress                     // all that comes to it is the dataplane's
+	AtEgress                     // what comes to it is the dataplane's, of one that is AtHost what no socket there is for
 	AtHost                       // one of the host's own: what pretends to come from it is left to the stack
 )
 

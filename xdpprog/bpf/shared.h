@@ -128,7 +128,7 @@ struct frontend {
 #define AT_FRONTEND   1	 // some frontend has it
 #define AT_NODE_PORTS 2	 // node ports are there
 #define AT_LOOPBACK   4	 // node ports are there for the node's own sockets
-#define AT_EGRESS     8	 // pods have it towards what is outside the cluster: all of it is the dataplane's
+#define AT_EGRESS     8	 // pods have it towards what is outside the cluster; with AT_HOST, the host too
 #define AT_HOST	      16 // one of the host's own: nothing comes from there
 
 // What changes while the hooks of services run.
