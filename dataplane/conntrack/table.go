@@ -16,7 +16,7 @@
 //	repeat.go    SYNs that have to be repeated, under a flood
 //	revoke.go    what becomes of a flow that policy no longer lets
 //	open.go      Open: a new flow, if limits (limit.go) and memory (room.go, memory.go) let it in
-//	translate.go OpenTranslated: one whose packets are to have other ends
+//	translate.go OpenTranslated: one whose packets are to have other ends; source.go finds it a source port
 //	sweep.go     frees what has expired
 //	stats.go, flows.go, foresee.go: what others ask
 //

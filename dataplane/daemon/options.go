@@ -56,7 +56,7 @@ func (o *Options) Flags(s *pflag.FlagSet) {
 			"and the routes, addresses and masquerade in the host's stack",
 	)
 	s.StringVar(&o.Cgroup, "cgroup", "",
-		"directory of the cgroup (version 2) whose processes reach node ports at the node (default: its root)")
+		"directory of the cgroup (version 2) whose processes reach node ports at the node (default: the root of all)")
 	s.StringVar(&o.Metrics, "metrics", "", "address to serve Prometheus metrics on, such as 127.0.0.1:9440")
 }
 

@@ -11,9 +11,12 @@ import (
 
 // Whom the dice are foreseen to fall for is chosen, and they fall as they would have.
 func TestForesee(t *testing.T) {
-	for _, algorithm := range []api.Service_Algorithm{
-		api.Service_ALGORITHM_RANDOM, api.Service_ALGORITHM_ROUND_ROBIN, api.Service_ALGORITHM_MAGLEV,
+	for algorithm, want := range map[api.Service_Algorithm]int{ // of six
+		api.Service_ALGORITHM_RANDOM:      6,
+		api.Service_ALGORITHM_ROUND_ROBIN: 4, // whose turn it is nobody knows at first
+		api.Service_ALGORITHM_MAGLEV:      2, // who is alone
 	} {
+		foreseen := 0
 		list := []*api.Service{web(1, 10), web(2, 10, 1, 2), web(3, 1), web(4, 0)}
 		for _, s := range list {
 			s.Algorithm = algorithm
@@ -35,10 +38,17 @@ func TestForesee(t *testing.T) {
 				if c.Backend != d.Backend || c.Outcome != d.Outcome {
 					t.Errorf("%s: %d: %+v, and %+v if nothing was foreseen", algorithm, i, c, d)
 				}
-				if m := guesses[i].member; m != nil && m.number != c.Number {
+				m := guesses[i].member
+				if m == nil {
+					continue
+				}
+				if foreseen++; m.number != c.Number {
 					t.Errorf("%s: %d: %d was foreseen, %d chosen", algorithm, i, m.number, c.Number)
 				}
 			}
+		}
+		if foreseen != want {
+			t.Errorf("%s: %d were foreseen, want %d", algorithm, foreseen, want)
 		}
 		allocs := testing.AllocsPerRun(100, func() {
 			r.table.Foresee([]Guess{{Dst: addr("172.16.0.1"), Port: 80, Proto: packet.ProtoTCP}}, &r.dice)

@@ -37,7 +37,8 @@ func (s *Service) state(m *member, now int64) fitness {
 	return s.group.tries(m.slot, now)
 }
 
-// tries is state for one that is not healthy. Where more than half of them are not, they are all as good as they are.
+// tries is state for one that is not healthy. Where more than half of the service's are not, since others went, all of
+// them get flows.
 func (g *group) tries(s *slot, now int64) fitness {
 	if 2*g.ejected.Load() > g.size.Load() {
 		return well
