@@ -16,9 +16,9 @@
 //
 // Services come last: frontends.go and hostports.go claim the places at which they take traffic, of which guard.go says
 // which none may have, and budget.go how many; endpoints.go and podendpoints.go say who answers, topology.go which of
-// those may be chosen here, and services.go enters what follows; servicecidrs.go leads the host's stack there, egress.go
-// has the addresses of namespaces, healthchecks.go what load balancers ask, and complaints.go what of objects does not
-// count. withheld.go leaves out what the dataplane refuses.
+// those may be chosen here, and services.go enters what follows; servicecidrs.go leads the host's stack there,
+// egress.go has the addresses of namespaces, healthchecks.go what load balancers ask, and complaints.go what of objects
+// does not count. withheld.go leaves out what the dataplane refuses.
 package compile
 
 import (

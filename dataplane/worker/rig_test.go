@@ -47,26 +47,32 @@ const rigChunks = 4096
 func newRig(t testing.TB, change func(*api.Snapshot)) *rig {
 	t.Helper()
 	r := &rig{t: t, now: 1e12, neighbors: neighbor.NewTable(neighbor.Config{}), mtu: [2]int{9000, 1500}}
+	r.apply(change)
+	r.start(Config{Tables: &r.tables, Timers: true, Gone: func(d int) { r.gone = append(r.gone, d) }})
+	return r
+}
+
+// start makes the rig's worker, with memory and rings of its own.
+func (r *rig) start(c Config) {
+	r.t.Helper()
 	var err error
 	if r.umem, err = xsk.NewUMEM(xsk.UMEMConfig{Chunks: rigChunks, ChunkSize: 4096}); err != nil {
-		t.Fatal(err)
+		r.t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = r.umem.Close() })
+	r.t.Cleanup(func() { _ = r.umem.Close() })
 	r.pool = xsk.NewPool(r.umem)
-	r.apply(change)
-	r.worker = New(Config{UMEM: r.umem, Pool: r.pool, Tables: &r.tables, Timers: true,
-		Gone: func(d int) { r.gone = append(r.gone, d) }})
+	c.UMEM, c.Pool = r.umem, r.pool
+	r.worker = New(c)
 	for device := range 2 {
 		m, err := xsk.NewMemory(xsk.MemoryConfig{
 			UMEM: r.umem, RxSize: 512, TxSize: 512, FillSize: 512, CompletionSize: 512, MultiBuffer: true,
 		})
 		if err != nil {
-			t.Fatal(err)
+			r.t.Fatal(err)
 		}
 		r.rings = append(r.rings, m)
 		r.worker.AddLink(device, m, 512)
 	}
-	return r
 }
 
 // apply puts the rig's snapshot, changed, in force.

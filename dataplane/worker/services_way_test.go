@@ -19,7 +19,6 @@ import (
 	"github.com/viaduct-net/viaduct/dataplane/pipeline"
 	"github.com/viaduct-net/viaduct/dataplane/policy/names"
 	"github.com/viaduct-net/viaduct/dataplane/verdict"
-	"github.com/viaduct-net/viaduct/dataplane/xsk"
 )
 
 // What befalls packets to services on their way, beside their translation.
@@ -178,23 +177,7 @@ func TestServiceTwoWorkers(t *testing.T) {
 // second is a rig with a worker of its own, and the tables and flows of another's.
 func second(t testing.TB, r *rig) *rig {
 	s := &rig{t: t, now: r.now, neighbors: r.neighbors, mtu: r.mtu}
-	var err error
-	if s.umem, err = xsk.NewUMEM(xsk.UMEMConfig{Chunks: rigChunks, ChunkSize: 4096}); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = s.umem.Close() })
-	s.pool = xsk.NewPool(s.umem)
-	s.worker = New(Config{UMEM: s.umem, Pool: s.pool, Tables: &r.tables, Flows: r.worker.flows})
-	for device := range 2 {
-		m, err := xsk.NewMemory(xsk.MemoryConfig{
-			UMEM: s.umem, RxSize: 512, TxSize: 512, FillSize: 512, CompletionSize: 512, MultiBuffer: true,
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		s.rings = append(s.rings, m)
-		s.worker.AddLink(device, m, 512)
-	}
+	s.start(Config{Tables: &r.tables, Flows: r.worker.flows})
 	return s
 }
 
