@@ -52,7 +52,7 @@ func (l *Pipeline) choose(q *service.Query) verdict.Reason {
 		return verdict.None
 	}
 	l.t.Services.Choose(q, &l.dice, c)
-	if c.Outcome == service.NoService && l.ours(q.Dst) {
+	if c.Outcome == service.NoService && l.t.IsDataplane(q.Dst) {
 		l.serveNode(q)
 	}
 	return verdict.None

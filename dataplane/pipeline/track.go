@@ -43,7 +43,7 @@ func (l *Pipeline) track(p *packet.Packet, in *tables.Port) (to packet.Addr, _ v
 	if s.Status == conntrack.Known && !s.Translated { // most packets
 		return p.Dst, verdict.None
 	}
-	if l.ours(p.Src) || in.HasAddr(p.Src) && !in.Station.Has(p.Src) {
+	if l.t.IsDataplane(p.Src) || in.HasAddr(p.Src) && !in.Station.Has(p.Src) {
 		return to, verdict.SpoofedSource
 	}
 	if r := l.found(p, in); r != verdict.None {
@@ -60,7 +60,7 @@ func (l *Pipeline) track(p *packet.Packet, in *tables.Port) (to packet.Addr, _ v
 				return to, r
 			}
 		}
-		if l.ours(p.Dst) { // nobody else has it: the host leads it here
+		if l.t.IsDataplane(p.Dst) { // nobody else has it: the host leads it here
 			return p.Dst, l.local(p, in)
 		}
 		return p.Dst, verdict.None
@@ -79,9 +79,6 @@ func (l *Pipeline) track(p *packet.Packet, in *tables.Port) (to packet.Addr, _ v
 	l.way.translated = true
 	return to, verdict.None
 }
-
-// ours: the address is the dataplane's own, from which nobody else sends.
-func (l *Pipeline) ours(a packet.Addr) bool { return a == l.t.Dataplane4 || a == l.t.Dataplane6 }
 
 // outdated says of a SYN of a flow that is not translated that a service has it: the one that opened the flow came
 // before the service did, and nobody answered. Without this the port that it came from could not be used for as long.

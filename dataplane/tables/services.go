@@ -32,7 +32,7 @@ type egress struct{ four, six packet.Addr }
 
 // IsNode says whether a is an address of the node at which node ports are, and host ports of all addresses: one of the
 // host's or of a port, as far as NodeSettings.node_port_prefixes says, or the dataplane's own.
-func (t *Tables) IsNode(a packet.Addr) bool { return t.node[a] || t.isDataplane(a) }
+func (t *Tables) IsNode(a packet.Addr) bool { return t.node[a] || t.IsDataplane(a) }
 
 // IsHost says whether a is an address of the node itself: the host's, or a port's. The dataplane's own is none.
 func (t *Tables) IsHost(a packet.Addr) bool {
@@ -75,7 +75,7 @@ func (t *Tables) EgressOf(src packet.Addr) (four, six packet.Addr) {
 // Inside says whether a is of the cluster: somebody's whom policy knows by another name than the world, or the
 // dataplane's own.
 func (t *Tables) Inside(a packet.Addr) bool {
-	return t.isDataplane(a) || t.Identities.Of(a) != identity.World
+	return t.IsDataplane(a) || t.Identities.Of(a) != identity.World
 }
 
 // IsPeer says whether a is of a node of the cluster: its own address, or its dataplane's.
@@ -97,7 +97,8 @@ func (t *Tables) kindOf(a packet.Addr) api.Identity_Kind {
 	return t.Identities.Get(t.Identities.Of(a)).GetKind()
 }
 
-func (t *Tables) isDataplane(a packet.Addr) bool {
+// IsDataplane says whether an address is the dataplane's own, from which nobody else sends.
+func (t *Tables) IsDataplane(a packet.Addr) bool {
 	return !a.IsZero() && (a == t.Dataplane4 || a == t.Dataplane6)
 }
 
@@ -154,7 +155,7 @@ func (b *build) updateServices(d *api.Delta) (err error) {
 func (t *Tables) findNode() {
 	t.node = make(map[packet.Addr]bool)
 	add := func(a packet.Addr) {
-		if !a.IsZero() && !a.IsLoopback() && !a.IsLinkLocal() && !t.isDataplane(a) {
+		if !a.IsZero() && !a.IsLoopback() && !a.IsLinkLocal() && !t.IsDataplane(a) {
 			t.node[a] = t.hasNodePorts(a)
 		}
 	}
