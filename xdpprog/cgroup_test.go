@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/viaduct-net/viaduct/internal/netlab"
+	"github.com/viaduct-net/viaduct/internal/testenv"
 )
 
 var (
@@ -32,9 +33,7 @@ var (
 // inCgroup makes a cgroup below the mounted ones and puts this process in it for the length of the test.
 func inCgroup(t *testing.T) string {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("needs root")
-	}
+	testenv.Root(t)
 	root := cgroupMount(t)
 	dir := filepath.Join(root, fmt.Sprintf("xdpprog-%08x", rand.Uint32()))
 	must(t, os.Mkdir(dir, 0o755))

@@ -21,6 +21,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/viaduct-net/viaduct/control/api"
+	"github.com/viaduct-net/viaduct/internal/testenv"
 	"github.com/viaduct-net/viaduct/xdpprog"
 )
 
@@ -51,9 +52,7 @@ type servicesNode struct {
 
 func newServicesNode(t *testing.T, cfg Config) *servicesNode {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("needs root")
-	}
+	testenv.Root(t)
 	cfg.Cgroup = testCgroup(t)
 	return &servicesNode{newPodNode(t, cfg), cfg.Cgroup}
 }

@@ -7,6 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
+	"strings"
+	"time"
 
 	"github.com/viaduct-net/viaduct/perf/report"
 )
@@ -21,6 +24,57 @@ type byCount struct {
 
 	missing func(subject string) string // what this machine has not that it needs; empty: nothing
 	once    func(ctx context.Context, subject string, count int) ([]Sample, error)
+}
+
+// asked is what is asked for of such a comparison.
+type asked struct {
+	kind               string   // of objects, in the plural
+	subjects, measures []string // each at most once
+	known              []string // measures
+	counts             []int
+	least              int // of objects
+	runs, changes      int
+	duration           time.Duration
+	isSubject          func(name string) error
+	canHave            func(count int) error
+}
+
+// validate says what is wrong with it.
+func (a *asked) validate() error {
+	for i, name := range a.subjects {
+		if err := a.isSubject(name); err != nil {
+			return err
+		}
+		if slices.Contains(a.subjects[:i], name) {
+			return fmt.Errorf("subject %q is named twice", name)
+		}
+	}
+	for i, m := range a.measures {
+		if !slices.Contains(a.known, m) || slices.Contains(a.measures[:i], m) {
+			return fmt.Errorf("measure %q: want each of %s at most once", m, strings.Join(a.known, ", "))
+		}
+	}
+	for i, count := range a.counts {
+		if err := a.canHave(count); err != nil {
+			return err
+		}
+		if count < a.least || i > 0 && count <= a.counts[i-1] {
+			return fmt.Errorf("%d %s: want at least %d, and the smaller number first", count, a.kind, a.least)
+		}
+	}
+	switch {
+	case len(a.subjects) == 0:
+		return errors.New("no subject")
+	case len(a.measures) == 0:
+		return errors.New("no measure")
+	case len(a.counts) == 0:
+		return errors.New("no number of " + a.kind)
+	case a.runs < 1 || a.changes < 1:
+		return fmt.Errorf("%d runs, %d changes: want at least 1", a.runs, a.changes)
+	case a.duration < 10*time.Millisecond:
+		return fmt.Errorf("duration %s: want at least 10ms", a.duration)
+	}
+	return nil
 }
 
 // run adds results to doc.

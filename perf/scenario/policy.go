@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"slices"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -65,40 +64,20 @@ func (p *Policy) policies(count int) cluster.Policies {
 
 // Validate says what is wrong with the settings.
 func (p *Policy) Validate() error {
-	for i, s := range p.Subjects {
-		if _, err := peer.NewFiltered(s, p.Programs, cluster.Policies{}); err != nil {
+	a := asked{
+		kind: "policies", subjects: p.Subjects, measures: p.Measures, known: PolicyMeasures(), counts: p.Counts,
+		runs: p.Runs, changes: p.Changes, duration: p.Duration,
+		isSubject: func(name string) error {
+			_, err := peer.NewFiltered(name, p.Programs, cluster.Policies{})
 			return err
-		}
-		if slices.Contains(p.Subjects[:i], s) {
-			return fmt.Errorf("subject %q is named twice", s)
-		}
+		},
+		canHave: func(count int) error { return p.policies(count).Validate() },
 	}
-	for i, m := range p.Measures {
-		if _, known := policyMeasures[m]; !known || slices.Contains(p.Measures[:i], m) {
-			return fmt.Errorf("measure %q: want each of %s at most once", m, strings.Join(PolicyMeasures(), ", "))
-		}
+	if err := a.validate(); err != nil {
+		return err
 	}
-	for i, count := range p.Counts {
-		if err := p.policies(count).Validate(); err != nil {
-			return err
-		}
-		if i > 0 && count <= p.Counts[i-1] {
-			return fmt.Errorf("%d policies after %d: want the smaller number first", count, p.Counts[i-1])
-		}
-	}
-	switch {
-	case len(p.Subjects) == 0:
-		return errors.New("no subject")
-	case len(p.Measures) == 0:
-		return errors.New("no measure")
-	case len(p.Counts) == 0:
-		return errors.New("no number of policies")
-	case p.Runs < 1 || p.Changes < 1:
-		return fmt.Errorf("%d runs, %d changes: want at least 1", p.Runs, p.Changes)
-	case p.Flows < 1 || p.Flows > maxEstablished:
+	if p.Flows < 1 || p.Flows > maxEstablished {
 		return fmt.Errorf("%d flows: want 1 to %d", p.Flows, maxEstablished)
-	case p.Duration < 10*time.Millisecond:
-		return fmt.Errorf("duration %s: want at least 10ms", p.Duration)
 	}
 	return nil
 }

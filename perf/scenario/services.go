@@ -10,7 +10,6 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"slices"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -51,40 +50,16 @@ func (s *Services) services(count int) cluster.Services {
 
 // Validate says what is wrong with the settings.
 func (s *Services) Validate() error {
-	for i, name := range s.Subjects {
-		if _, err := peer.NewBalanced(name, s.Programs, cluster.Services{}); err != nil {
+	a := asked{
+		kind: "services", subjects: s.Subjects, measures: s.Measures, known: ServiceMeasures(), counts: s.Counts, least: 2,
+		runs: s.Runs, changes: s.Changes, duration: s.Duration,
+		isSubject: func(name string) error {
+			_, err := peer.NewBalanced(name, s.Programs, cluster.Services{})
 			return err
-		}
-		if slices.Contains(s.Subjects[:i], name) {
-			return fmt.Errorf("subject %q is named twice", name)
-		}
+		},
+		canHave: func(count int) error { return s.services(count).Validate() },
 	}
-	for i, m := range s.Measures {
-		if _, known := serviceMeasures[m]; !known || slices.Contains(s.Measures[:i], m) {
-			return fmt.Errorf("measure %q: want each of %s at most once", m, strings.Join(ServiceMeasures(), ", "))
-		}
-	}
-	for i, count := range s.Counts {
-		if err := s.services(count).Validate(); err != nil {
-			return err
-		}
-		if count < 2 || i > 0 && count <= s.Counts[i-1] {
-			return fmt.Errorf("%d services: want at least 2, and the smaller number first", count)
-		}
-	}
-	switch {
-	case len(s.Subjects) == 0:
-		return errors.New("no subject")
-	case len(s.Measures) == 0:
-		return errors.New("no measure")
-	case len(s.Counts) == 0:
-		return errors.New("no number of services")
-	case s.Runs < 1 || s.Changes < 1:
-		return fmt.Errorf("%d runs, %d changes: want at least 1", s.Runs, s.Changes)
-	case s.Duration < 10*time.Millisecond:
-		return fmt.Errorf("duration %s: want at least 10ms", s.Duration)
-	}
-	return nil
+	return a.validate()
 }
 
 // Run measures in rounds all numbers of services of all subjects in turns, and adds results to doc.
