@@ -274,6 +274,9 @@ static __always_inline int judge_transport(struct __sk_buff *skb, __u32 uses, st
 	if (!read(skb, t->at, ports, sizeof(ports)))
 		return UNREADABLE_LEFT;
 	taken = is_frontend(&p->dst, uses, t->proto, ports[1]);
+	if (taken &&
+	    uses & AT_HOST) // a frontend's port may be one that the host has chosen for a connection of its own
+		taken = !has_connection(skb, &p->src, &p->dst, ports, t->proto);
 	if (t->more)
 		note_fragment(p, taken);
 	if (!taken)
