@@ -49,6 +49,18 @@ func (r raw) next() []byte {
 	return buffer[:n]
 }
 
+// heard says why the message is not the next one that comes within a moment.
+func (r raw) heard(message []byte) error {
+	const moment = 200 * time.Millisecond
+	buffer := make([]byte, 65536)
+	r.s.must(r.SetReadDeadline(time.Now().Add(moment)))
+	n, _, err := r.ReadFrom(buffer)
+	if err == nil && !bytes.Equal(buffer[:n], message) {
+		err = fmt.Errorf("%x came, want %x", buffer[:n], message)
+	}
+	return err
+}
+
 // hears wants the message to be the next one that comes.
 func (r raw) hears(what string, message []byte) {
 	r.s.t.Helper()

@@ -57,7 +57,7 @@ func TestWrongUse(t *testing.T) {
 		{"cni --runs 0", "0 runs"},
 		{"policy --subjects kernel", "kernel"},
 		{"policy --measures tcp", "tcp"},
-		{"policy --policies 10,1", "1 policies after 10"},
+		{"policy --policies 10,1", "smaller number first"},
 		{"policy --rules 0", "0 rules"},
 		{"policy --pods 0", "0 pods"},
 		{"policy --flows 20000", "20000 flows"},
