@@ -155,6 +155,89 @@ struct asked {
 	__u8 reserved[5];
 };
 
+// The kernel's flow table: flow_table.h. Go has the same layout in dataplane/offload.
+#define FLOW_LAYOUT  1	   // changes with any of these
+#define FLOW_SLOTS   8	   // of a bucket
+#define MAX_EGRESSES 65536 // ports that a record may lead to, less the first, which is none
+
+struct flow_bucket {
+	__u64 slot[FLOW_SLOTS];
+};
+
+// One direction of a flow. Written by userspace but for what counts.
+struct flow_way {
+	__u64 packets;
+	__u64 bytes; // of IP packets
+	__u32 used;  // when last, in 2^24 ns of CLOCK_MONOTONIC
+	__be32 ack;  // TCP: the acknowledgement number that was sent last
+	__u32 from;  // PortID by which packets come; 0: this direction is not carried, nor found
+	__u32 to;    // number of the egress; 0: packets go to userspace, none by a pair
+	__u8 mac[6]; // destination on the egress' link
+	__be16 far_dst_port;
+	__u16 mtu; // of the largest IP packet, bytes
+	__u16 reserved;
+	struct ip_address far_dst; // the same in both directions
+	__u32 reserved_too;
+};
+
+// Both directions of a flow, three cache lines. Near are the ends of what its opener sends, far of what the other end
+// gets; they differ where the flow is translated. A pair (of addresses: all TCP between them) has no ports.
+struct flow_record {
+	struct ip_address near_src;
+	struct ip_address near_dst;
+	struct ip_address far_src;
+	__be16 near_src_port;
+	__be16 near_dst_port;
+	__be16 far_src_port;
+	__u8 proto;
+	__u8 flags;	  // FLOW_…
+	__u32 generation; // of policy that let it
+	__u32 version;	  // odd while userspace writes it, and another one when it is another flow's
+	struct flow_way way[2];
+};
+
+#define FLOW_TRANSLATED 1
+#define FLOW_PAIR	2
+
+enum egress_kind {
+	EGRESS_NONE, // packets go to userspace
+	EGRESS_POD,  // by bpf_redirect_peer into the namespace of a pod
+	EGRESS_HOST, // to the ingress of a device of the host's own stack
+	EGRESS_WIRE, // out of a device
+};
+
+// A port that packets leave by.
+struct egress {
+	__u32 ifindex; // of the device: a pod's host end, the host's own end, the wire's
+	__u32 port;    // PortID
+	__u8 mac[6];   // source on the link
+	__u8 kind;
+	__u8 tags;	 // VLAN tags to push, 0 to 2
+	__be16 outer[2]; // TPID and TCI of the outer one
+	__be16 inner[2]; // and of the inner one
+	__u64 reserved;
+};
+
+// What hooks know of userspace.
+struct flow_control {
+	__u64 seed[2]; // of key_hash
+	__u64 heart;   // when userspace was last seen alive, ns of CLOCK_MONOTONIC
+	__u32 layout;  // FLOW_LAYOUT
+	__u32 bucket_mask;
+	__u32 records;
+	__u32 generation; // the oldest of policy whose records count (by difference: it wraps)
+	__u32 carry;	  // 0: nothing is carried
+	__u32 on_absence; // enum absence: what is for userspace, once that is silent
+	__u64 reserved[2];
+};
+
+#define HEART_STOPS 800000000 // ns after which userspace counts as silent; it is to beat every 100 ms
+
+_Static_assert(sizeof(struct flow_bucket) == 64, "a cache line");
+_Static_assert(sizeof(struct flow_way) == 64, "a cache line");
+_Static_assert(sizeof(struct flow_record) == 192, "three cache lines");
+_Static_assert(sizeof(struct egress) == 32, "offload in Go");
+_Static_assert(sizeof(struct flow_control) == 64, "offload in Go");
 _Static_assert(sizeof(struct ip_address) == 16, "mappedAddress in Go");
 _Static_assert(sizeof(struct frontend) == 20, "frontendKey in Go");
 _Static_assert(sizeof(struct node) == 48, "nodeValue in Go");

@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package offload is the kernel's flow table as userspace writes it: what hooks repeat for the rest of a flow once the
+// pipeline has decided about it. The table is memory that is shared with the hooks (xdpprog maps it); only userspace
+// writes it, but for counters, so that nothing here is a system call.
+//
+// Files: offload.go (what others ask of it), layout.go (as hooks have it), index.go (how records are found), table.go
+// (records and their memory), room.go (which record makes way).
+package offload
+
+import (
+	"github.com/viaduct-net/viaduct/dataplane/packet"
+)
+
+// Memory is the maps of the kernel's flow table, or memory of the same sizes: 64 bytes for each bucket, of which there
+// are a power of two, 192 for each record, 32 for each egress, 64 for control.
+type Memory struct{ Buckets, Records, Egresses, Control []byte }
+
+// Ref is a record of the table, 0 none. It is valid until Remove, or until Evicted was told of it.
+type Ref uint32
+
+// Flow is what a record is for.
+type Flow struct {
+	// Near are the ends of what the opener sends, Far of what the other end gets. They differ where the flow is
+	// translated. Those of a pair have no ports: all TCP between two addresses, which is not translated.
+	Near, Far  packet.Ends
+	Proto      packet.IPProto
+	Generation uint32 // of policy that let it
+	Pair       bool
+}
+
+// Way is one direction of a flow, and what becomes of its packets: they get the other side's ends, a TTL less by one, and
+// the MAC addresses of the link, and leave.
+type Way struct {
+	In  packet.PortID // by which they come
+	Out packet.PortID // by which they leave; 0: they go to userspace, whatever pair there is
+	MAC packet.MAC    // of the next hop
+	MTU int           // of the largest IP packet, bytes; larger ones go to userspace
+}
+
+// Egress is how a port's packets leave.
+type Egress struct {
+	Kind    EgressKind
+	IfIndex int
+	MAC     packet.MAC // of ours, on the link
+	VLANs   packet.VLANs
+}
+
+// EgressKind is enum egress_kind of xdpprog/bpf/shared.h.
+type EgressKind uint8
+
+// The kinds of egress.
+const (
+	None EgressKind = iota // what would leave by it goes to userspace
+	Pod                    // IfIndex is the host's end of its veth
+	Host                   // into the host's own stack, by the device's ingress
+	Wire                   // out of the device
+)
+
+// Traffic is what the kernel has carried in one direction. Bytes are of IP packets.
+type Traffic struct{ Packets, Bytes uint64 }
+
+// Carried is what is known of a record.
+type Carried struct {
+	Traffic [2]Traffic
+	// Used is when a packet was last carried, in either direction, in monotonic nanoseconds of the table's clock; to 17
+	// ms. 0: none was.
+	Used int64
+	// Acks are the acknowledgement numbers that TCP's ends sent last, where Acked says that they did.
+	Acks  [2]uint32
+	Acked [2]bool
+}

@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+
+// The kernel's flow table: what userspace has decided about flows, which hooks repeat for the rest of each. Its maps
+// are arrays that userspace has mapped and alone writes (dataplane/offload has the same layout); hooks read them and
+// count.
+//
+// A record is found by an index of buckets, one cache line each. A slot of a bucket has 31 bits of the key's hash, the
+// direction, and the record's number and 1; 0 is empty. A key is in the bucket of its hash or in the one after that
+// which find_flow says.
+#pragma once
+
+#include <linux/bpf.h>
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+
+#include "shared.h"
+
+// The loader sets the sizes of these.
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__type(key, __u32);
+	__type(value, struct flow_bucket);
+	__uint(max_entries, 1);
+} flow_buckets SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__type(key, __u32);
+	__type(value, struct flow_record);
+	__uint(max_entries, 1);
+} flow_records SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__type(key, __u32);
+	__type(value, struct egress);
+	__uint(max_entries, MAX_EGRESSES);
+} egresses SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__type(key, __u32);
+	__type(value, struct flow_control);
+	__uint(max_entries, 1);
+} flow_control SEC(".maps");
+
+// What a record is found by: where a packet came in, and its ends. Those of a pair have no ports.
+struct flow_key {
+	struct ip_address src;
+	struct ip_address dst;
+	__be16 src_port;
+	__be16 dst_port;
+	__u32 port; // PortID that it came in by, 24 bits
+	__u8 proto;
+};
+
+static __always_inline __u64 mix(__u64 h, __u64 word)
+{
+	h = (h ^ word) * HASH_FIRST;
+	return h ^ h >> 29;
+}
+
+// key_hash is offload.hash in Go.
+static __always_inline __u64 key_hash(const struct flow_control *c, const struct flow_key *k)
+{
+	const __u32 *s = k->src.word, *d = k->dst.word;
+	__u64 h = c->seed[0];
+
+	h = mix(h, s[0] | (__u64)s[1] << 32);
+	h = mix(h, s[2] | (__u64)s[3] << 32);
+	h = mix(h, d[0] | (__u64)d[1] << 32);
+	h = mix(h, d[2] | (__u64)d[3] << 32);
+	h = mix(h, k->src_port | (__u64)k->dst_port << 16 | (__u64)k->port << 32 | (__u64)k->proto << 56);
+	h = (h ^ c->seed[1]) * HASH_NEXT;
+	return h ^ h >> 32;
+}
+
+static __always_inline int same_address(const struct ip_address *a, const struct ip_address *b)
+{
+	return !((a->word[0] ^ b->word[0]) | (a->word[1] ^ b->word[1]) | (a->word[2] ^ b->word[2]) |
+		 (a->word[3] ^ b->word[3]));
+}
+
+// is_of says whether a record's direction is the key's: the opener sends near ends, the other end answers far ones.
+static __always_inline int is_of(const struct flow_record *r, __u32 way, const struct flow_key *k)
+{
+	const struct flow_way *w = &r->way[way & 1];
+
+	if (w->from != k->port || r->proto != k->proto)
+		return 0;
+	if (way)
+		return k->src_port == w->far_dst_port && k->dst_port == r->far_src_port &&
+		       same_address(&k->src, &w->far_dst) && same_address(&k->dst, &r->far_src);
+	return k->src_port == r->near_src_port && k->dst_port == r->near_dst_port &&
+	       same_address(&k->src, &r->near_src) && same_address(&k->dst, &r->near_dst);
+}
+
+static __always_inline struct flow_record *find_in(__u32 bucket, __u64 hash, const struct flow_key *k, __u32 *way)
+{
+	struct flow_bucket *b = bpf_map_lookup_elem(&flow_buckets, &bucket);
+	struct flow_record *r;
+	__u32 n;
+
+	if (!b)
+		return NULL;
+#pragma unroll
+	for (int i = 0; i < FLOW_SLOTS; i++) {
+		__u64 slot = b->slot[i];
+
+		if (slot >> 33 != hash >> 33 || !slot)
+			continue;
+		n = (__u32)slot - 1;
+		*way = slot >> 32 & 1;
+		r = bpf_map_lookup_elem(&flow_records, &n);
+		if (r && is_of(r, *way, k))
+			return r;
+	}
+	return NULL;
+}
+
+// find_flow is the record of a key, and the direction in it.
+static __always_inline struct flow_record *find_flow(const struct flow_control *c, const struct flow_key *k, __u32 *way)
+{
+	__u64 hash = key_hash(c, k);
+	__u32 first = hash & c->bucket_mask, other = (first ^ (hash >> 33 | 1)) & c->bucket_mask;
+	struct flow_record *r = find_in(first, hash, k, way);
+
+	return r ? r : find_in(other, hash, k, way);
+}
