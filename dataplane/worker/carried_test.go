@@ -1,0 +1,422 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package worker
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/viaduct-net/viaduct/dataplane/conntrack"
+	"github.com/viaduct-net/viaduct/dataplane/offload"
+	"github.com/viaduct-net/viaduct/dataplane/packet"
+	"github.com/viaduct-net/viaduct/dataplane/verdict"
+	"github.com/viaduct-net/viaduct/internal/netlab"
+	"github.com/viaduct-net/viaduct/internal/testenv"
+	"github.com/viaduct-net/viaduct/xdpprog"
+)
+
+// twins are two worlds with the same tables. One has the kernel carry what it may: a packet of a port goes through the
+// hook's program first, and to the worker only if that says so. The other one's worker sees every packet. What leaves
+// has to be the same, byte for byte, and so has the reason for what does not.
+type twins struct {
+	*world         // whose flows the kernel carries
+	whole   *world // whose are not
+	program *ebpf.Program
+	ifindex map[packet.PortID]uint32
+	table   *offload.Table
+	carried int // packets
+}
+
+// the ports that packets of a twin come by.
+var twinPorts = []string{"a", "b", "c", "host"}
+
+func newTwins(t testing.TB, v6 bool) *twins {
+	t.Helper()
+	w := &twins{world: newWorld(t, v6), whole: newWorld(t, v6), ifindex: map[packet.PortID]uint32{}}
+	lab := netlab.New()
+	t.Cleanup(func() { _ = lab.Close() })
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	host, err := lab.Namespace("host")
+	must(err)
+	pods, err := lab.Namespace("pods")
+	must(err)
+	for _, name := range append([]string{"trunk"}, twinPorts...) {
+		must(lab.Veth(netlab.End{Namespace: host, Device: "v" + name}, netlab.End{Namespace: pods, Device: "p" + name}))
+	}
+	must(host.Do(func() error { return w.load(host) }))
+	for _, x := range []*world{w.world, w.whole} {
+		x.node.Offload = true
+		for _, line := range []string{"service s tcp", "frontend s cluster vip:80", "backend s c:8080",
+			"service u udp", "frontend u cluster vip:53", "backend u c:5353"} {
+			x.do(line)
+		}
+		x.renew()
+	}
+	w.begin(t)
+	return w
+}
+
+// begin forgets all flows.
+func (w *twins) begin(t testing.TB) {
+	for _, x := range []*world{w.world, w.whole} {
+		x.t = t
+	}
+	for ref := range w.table.All() {
+		w.table.Remove(ref)
+	}
+	seed := conntrack.Seed{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12}
+	w.worker.flows = conntrack.New(conntrack.Config{Flows: 4096, PerPort: 4096, Seed: &seed, Offload: w.table,
+		Left: func(backend uint32, answered bool) { w.tables.Load().Backends.Left(backend, answered) }})
+	w.worker.pipeline.Init(w.worker.flows, nil)
+	w.whole.worker.flows = conntrack.New(conntrack.Config{Flows: 4096, PerPort: 4096, Seed: &seed,
+		Left: func(backend uint32, answered bool) { w.whole.tables.Load().Backends.Left(backend, answered) }})
+	w.whole.worker.pipeline.Init(w.whole.worker.flows, nil)
+}
+
+func (w *twins) load(host *netlab.Namespace) error {
+	flows, err := xdpprog.LoadFlowTable(xdpprog.FlowTableOptions{Records: 1024})
+	if err != nil {
+		return err
+	}
+	w.t.Cleanup(func() { _ = flows.Close() })
+	trunk, err := xdpprog.LoadTrunk(xdpprog.TrunkOptions{MaxPorts: 16, Flows: flows})
+	if err != nil {
+		return err
+	}
+	w.t.Cleanup(func() { _ = trunk.Close() })
+	inner, err := host.Links().LinkByName("vtrunk")
+	if err != nil {
+		return err
+	}
+	if err := trunk.Attach(inner.Attrs().Index, 1); err != nil {
+		return err
+	}
+	if w.table, err = offload.New(offload.Config{Memory: offload.Memory(flows.Memory()),
+		Clock: func() int64 { return w.now }, Kernel: monotonic}); err != nil {
+		return err
+	}
+	w.table.SetCarry(true)
+	w.table.Beat()
+	for _, name := range twinPorts {
+		link, err := host.Links().LinkByName("v" + name)
+		if err != nil {
+			return err
+		}
+		at := link.Attrs().Index
+		port := xdpprog.TrunkPort{ID: uint32(worldPorts[name]), IfIndex: at, MAC: hostMACs[0]}
+		e := offload.Egress{Kind: offload.Pod, IfIndex: at, MAC: packet.GatewayMAC}
+		if name == "host" {
+			port.Router, port.Host, port.HostIfIndex = true, true, at
+			e.Kind = offload.Host
+		} else {
+			port.Addresses = append(port.Addresses, w.addr(name).Netip())
+		}
+		if err := trunk.SetPort(port); err != nil {
+			return err
+		}
+		if err := w.table.SetEgress(worldPorts[name], e); err != nil {
+			return err
+		}
+		w.ifindex[worldPorts[name]] = uint32(at)
+	}
+	return w.find(int(w.ifindex[worldPorts["a"]]))
+}
+
+func monotonic() int64 {
+	var now unix.Timespec
+	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &now) // of the kernel's own clocks none fails
+	return now.Nano()
+}
+
+// find takes the program from the device that it is attached to.
+func (w *twins) find(ifindex int) error {
+	at := &netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: ifindex}}
+	filters, err := netlink.FilterList(at, netlink.HANDLE_MIN_INGRESS)
+	if err != nil {
+		return err
+	}
+	for _, f := range filters {
+		if b, ok := f.(*netlink.BpfFilter); ok {
+			if w.program, err = ebpf.NewProgramFromID(ebpf.ProgramID(b.Id)); err != nil {
+				return err
+			}
+			w.t.Cleanup(func() { _ = w.program.Close() })
+			return nil
+		}
+	}
+	return fmt.Errorf("device %d has no hook", ifindex)
+}
+
+// hook runs the program, and returns what it makes of a port's frame; nil: it drops it.
+func (w *twins) hook(port packet.PortID, frame []byte) []byte {
+	w.t.Helper()
+	const redirect = 7 // linux/pkt_cls.h
+	// It begins as struct __sk_buff does.
+	context := struct {
+		_       [10]uint32
+		IfIndex uint32
+	}{IfIndex: w.ifindex[port]}
+	options := ebpf.RunOptions{Data: frame, DataOut: make([]byte, len(frame)+512), Context: context}
+	action, err := w.program.Run(&options)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	if action != redirect {
+		return nil
+	}
+	return options.DataOut
+}
+
+// left is what leaves a world, each with the reason of what was decided last in front.
+func (w *world) left(port packet.PortID, frame []byte) (all [][]byte, reason verdict.Reason) {
+	w.t.Helper()
+	w.inject(1, onTrunk(port, slices.Clone(frame)))
+	w.poll()
+	return append(w.sent(0), w.sent(1)...), w.decided.Reason
+}
+
+// send has a frame of a port go through both worlds, and returns what left.
+func (w *twins) send(port packet.PortID, frame []byte) [][]byte {
+	w.t.Helper()
+	w.table.Beat()
+	made := w.hook(port, slices.Clone(frame))
+	want, why := w.whole.left(port, frame)
+	if made == nil {
+		w.t.Fatalf("the hook drops %x", frame)
+	}
+	marked := packet.TrunkMAC(port)
+	if bytes.Equal(made[6:12], marked[:]) { // to userspace
+		if !bytes.Equal(made[12:], frame[12:]) {
+			w.t.Fatalf("the hook changes what is for userspace: %x to %x", frame, made)
+		}
+		got, reason := w.world.left(port, frame)
+		if reason != why || !slices.EqualFunc(got, want, bytes.Equal) {
+			w.t.Fatalf("%x:\n%v %x leaves the worker whose flows the kernel carries,\n%v %x the other one", frame,
+				reason, got, why, want)
+		}
+		return want
+	}
+	w.carried++
+	w.now += 1e6 // of the pass that there was not
+	if why != verdict.Routed || len(want) != 1 {
+		w.t.Fatalf("the kernel carries %x, of which the pipeline says %v", frame, why)
+	}
+	to := packet.TrunkPort(packet.MAC(want[0][:6])) // to_port gives it the station's MAC
+	copy(want[0], hostMACs[0][:])
+	if !bytes.Equal(made, want[0]) {
+		w.t.Fatalf("%x to port %d:\nthe kernel makes %x,\nthe pipeline %x", frame, to, made, want[0])
+	}
+	return want
+}
+
+// talk is a connection, and where its ends are in it.
+type talk struct {
+	proto    packet.IPProto
+	near     string // port of the opener
+	src, dst string // as the opener sends
+	far      string // port of the other end
+	from, to string // as the other end sends
+	seq      [2]uint32
+}
+
+func talks() []*talk {
+	return []*talk{
+		{packet.ProtoTCP, "a", "a:1000", "b:5000", "b", "b:5000", "a:1000", [2]uint32{100, 5000}},
+		{packet.ProtoTCP, "a", "a:1001", "vip:80", "c", "c:8080", "a:1001", [2]uint32{1 << 31, 1<<32 - 50}},
+		{packet.ProtoTCP, "host", "client:1000", "vip:80", "c", "c:8080", "client:1000", [2]uint32{7, 8}},
+		{packet.ProtoTCP, "b", "b:1000", "remote:443", "host", "remote:443", "b:1000", [2]uint32{1, 1 << 30}},
+		{packet.ProtoUDP, "a", "a:1000", "b:5000", "b", "b:5000", "a:1000", [2]uint32{}},
+		{packet.ProtoUDP, "b", "b:1001", "vip:53", "c", "c:5353", "b:1001", [2]uint32{}},
+		{packet.ProtoUDP, "host", "remote:1", "a:9", "a", "a:9", "remote:1", [2]uint32{}},
+	}
+}
+
+const tcpSYN, tcpFIN, tcpRST, tcpPSH, tcpACK = 0x02, 0x01, 0x04, 0x08, 0x10
+
+// step is one packet of a talk: which, in which direction, and how it is odd.
+type step struct{ talk, back, kind, size byte }
+
+const steps = 24 // kinds of packets
+
+// play has a step's packet go through the worlds.
+func (w *twins) play(all []*talk, s step) {
+	w.t.Helper()
+	c, d := all[int(s.talk)%len(all)], int(s.back&1)
+	src, dst, port := c.src, c.dst, c.near
+	if d == 1 {
+		src, dst, port = c.from, c.to, c.far
+	}
+	size := int(s.size) * 5
+	flags, ack := byte(tcpACK), c.seq[1-d]
+	ttl, options, tos := byte(64), 0, byte(0)
+	fragment, zero := uint16(0x4000), false
+	take := size
+	switch s.kind % steps {
+	case 0, 1:
+		flags, size, take = tcpSYN, 0, 1
+		if d == 1 {
+			flags |= tcpACK
+		} else {
+			ack = 0
+		}
+	case 2:
+		flags, size, take = tcpFIN|tcpACK, 0, 1
+	case 3:
+		if s.size%8 == 0 {
+			flags, size, take = tcpRST, 0, 0
+		}
+	case 4:
+		ttl = s.size % 3
+	case 5:
+		options = 4 * int(s.size%3)
+	case 6:
+		fragment = 0x2000
+		take = 0
+	case 7:
+		fragment = 0
+	case 8:
+		tos = s.size
+	case 9:
+		size = 1440 + int(s.size%32) // about the MTU
+	case 10:
+		flags |= tcpPSH
+	case 11:
+		zero = c.proto == packet.ProtoUDP && !w.v6
+	case 12:
+		flags, size, take = []byte{0, tcpSYN | tcpFIN, tcpSYN | tcpRST, tcpFIN, 0x3f, 0xd0}[s.size%6], 0, 0
+	case 13:
+		ack -= uint32(s.size)
+	}
+	if c.proto == packet.ProtoTCP {
+		defer func() { c.seq[d] += uint32(take) }()
+	}
+	from, fromPort := w.end(src)
+	to, toPort := w.end(dst)
+	b := binary.BigEndian.AppendUint16(binary.BigEndian.AppendUint16(nil, fromPort), toPort)
+	sum := 6
+	if c.proto == packet.ProtoTCP {
+		b = binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint32(b, c.seq[d]), ack)
+		b = append(b, 0x50, flags, 0xff, 0xff, 0, 0, 0, 0)
+		sum = 16
+	} else {
+		b = append(binary.BigEndian.AppendUint16(b, uint16(wireUDP+size)), 0, 0)
+	}
+	for i := range size {
+		b = append(b, byte(i)^s.size)
+	}
+	if !zero {
+		v := ^packet.Fold(packet.Sum(b, packet.PseudoSum(from, to, c.proto, len(b))))
+		if v == 0 && c.proto == packet.ProtoUDP {
+			v = 0xffff
+		}
+		binary.BigEndian.PutUint16(b[sum:], v)
+	}
+	w.send(worldPorts[port], w.frame(w.wrap(from, to, c.proto, ttl, tos, options, fragment, b)))
+}
+
+// wrap puts an IP header in front.
+func (w *twins) wrap(from, to packet.Addr, proto packet.IPProto, ttl, tos byte, options int, fragment uint16,
+	b []byte) []byte {
+	if w.v6 {
+		s, d := from.Netip().As16(), to.Netip().As16()
+		next := byte(proto)
+		if fragment == 0x2000 {
+			b = append([]byte{next, 0, 0, 1, 0, 0, 0, 77}, b...)
+			next = 44
+		}
+		if options > 0 {
+			b = append([]byte{next, 0, 1, 4, 0, 0, 0, 0}, b...) // PadN
+			next = 60
+		}
+		h := binary.BigEndian.AppendUint16([]byte{0x60 | tos>>4, tos << 4, 0, 0}, uint16(len(b)))
+		return slices.Concat(append(h, next, ttl), s[:], d[:], b)
+	}
+	s, d := from.Netip().As4(), to.Netip().As4()
+	h := binary.BigEndian.AppendUint16([]byte{0x45 + byte(options/4), tos}, uint16(20+options+len(b)))
+	h = binary.BigEndian.AppendUint16(append(h, 0, 77), fragment)
+	h = slices.Concat(append(h, ttl, byte(proto), 0, 0), s[:], d[:], bytes.Repeat([]byte{1}, options)) // no operation
+	binary.BigEndian.PutUint16(h[10:], ^packet.Fold(packet.Sum(h, 0)))
+	return append(h, b...)
+}
+
+// open has every talk begin as it should.
+func (w *twins) open(all []*talk) {
+	for i, c := range all {
+		for _, s := range []step{{0, 0, 0, 0}, {0, 1, 0, 0}, {0, 0, 14, 0}, {0, 1, 14, 3}, {0, 0, 14, 4}, {0, 1, 14, 5}} {
+			s.talk = byte(i)
+			if c.proto != packet.ProtoTCP {
+				s.kind = 14
+			}
+			w.play(all, s)
+		}
+	}
+}
+
+// TestCarriedIsJudged: random sequences of packets, regular ones and odd ones, come out the same whether the kernel
+// carries what it may or the pipeline sees all.
+func TestCarriedIsJudged(t *testing.T) {
+	testenv.Root(t)
+	for _, v6 := range []bool{false, true} {
+		t.Run(map[bool]string{false: "IPv4", true: "IPv6"}[v6], func(t *testing.T) {
+			w := newTwins(t, v6)
+			seed := uint64(time.Now().UnixNano())
+			r := rand.New(rand.NewPCG(seed, 1))
+			t.Log("seed", seed)
+			all := talks()
+			w.open(all)
+			opened := w.carried
+			for range 20000 {
+				w.play(all, step{byte(r.Uint32()), byte(r.Uint32()), byte(r.Uint32()), byte(r.Uint32())})
+				if r.IntN(500) == 0 {
+					w.rejudge(r.IntN(2) == 0)
+				}
+			}
+			if opened == 0 || w.carried < 2000 {
+				t.Errorf("%d packets were carried of talks that began, %d in all", opened, w.carried)
+			}
+		})
+	}
+}
+
+// rejudge changes policy: what was carried under the one before has to be judged again.
+func (w *twins) rejudge(strict bool) {
+	for _, x := range []*world{w.world, w.whole} {
+		x.policy, x.peers = nil, nil
+		if strict {
+			x.only("a", "b")
+		}
+		x.changed = true
+		x.renew()
+	}
+	w.table.SetGeneration(w.tables.Load().Policy.Generation)
+}
+
+// FuzzCarriedIsJudged is TestCarriedIsJudged of sequences that the fuzzer finds.
+func FuzzCarriedIsJudged(f *testing.F) {
+	testenv.Root(f)
+	f.Add(true, []byte{0, 0, 3, 0, 0, 0, 14, 9, 0, 1, 14, 9, 1, 1, 2, 0, 1, 0, 14, 1, 1, 0, 2, 0, 1, 1, 14, 1})
+	f.Add(false, []byte{4, 0, 9, 31, 5, 1, 11, 0, 2, 1, 4, 1, 2, 0, 5, 2, 0, 1, 12, 3, 0, 1, 13, 200})
+	of := map[bool]*twins{false: newTwins(f, false), true: newTwins(f, true)}
+	f.Fuzz(func(t *testing.T, v6 bool, data []byte) {
+		w, all := of[v6], talks()
+		w.begin(t)
+		w.open(all)
+		for ; len(data) >= 4; data = data[4:] {
+			w.play(all, step{data[0], data[1], data[2], data[3]})
+		}
+	})
+}
