@@ -55,7 +55,7 @@ func newTwins(t testing.TB, v6 bool) *twins {
 	pods, err := lab.Namespace("pods")
 	must(err)
 	for _, name := range append([]string{"trunk"}, twinPorts...) {
-		must(lab.Veth(netlab.End{Namespace: host, Device: "v" + name}, netlab.End{Namespace: pods, Device: "p" + name}))
+		must(lab.Veth(netlab.End{In: host, Device: "v" + name}, netlab.End{In: pods, Device: "p" + name}))
 	}
 	must(host.Do(func() error { return w.load(host) }))
 	for _, x := range []*world{w.world, w.whole} {
