@@ -3,6 +3,7 @@
 package pipeline
 
 import (
+	"github.com/viaduct-net/viaduct/dataplane/neighbor"
 	"github.com/viaduct-net/viaduct/dataplane/offload"
 	"github.com/viaduct-net/viaduct/dataplane/packet"
 	"github.com/viaduct-net/viaduct/dataplane/route"
@@ -38,30 +39,29 @@ func (l *Pipeline) mayTellNames(p *packet.Packet) bool {
 		(p.SrcPort == dns || p.DstPort == dns || s.Translated && (s.Ends.SrcPort == dns || s.Ends.DstPort == dns))
 }
 
-// wayOf is the way that packets with these ends, which come by a port and are led to an address, have by the tables; ok
-// is false where it takes more than the kernel does. The MAC of a next hop is not marked as in use.
+// wayOf is the way that packets with these ends, which come by a port and are led to an address, have by the tables, and
+// the neighbour, if it is one's; ok is false where it takes more than the kernel does.
 func wayOf(t *tables.Tables, from packet.PortID, e *packet.Ends, proto packet.IPProto, to packet.Addr) (
-	w offload.Way, ok bool) {
+	w offload.Way, n *neighbor.Entry, ok bool) {
 	in, group := t.Port(from), t.FIB.Lookup(to)
 	if in == nil || group == nil || group.Kind != route.Forward {
-		return w, false
+		return w, nil, false
 	}
 	hop := group.Select(e.FlowHash(proto))
 	out := t.Port(hop.Port)
 	if out == nil || !out.Up || !t.Carries(in, out) {
-		return w, false
+		return w, nil, false
 	}
 	w = offload.Way{In: from, Out: out.ID, MTU: pathMTU(hop, out)}
 	if out.Station.Only() {
 		w.MAC = out.Station.Own
-		return w, true
+		return w, nil, true
 	}
-	n := hop.Neighbor
-	if n == nil {
+	if n = hop.Neighbor; n == nil {
 		n = t.Neighbors.Lookup(hop.Port, to)
 	}
 	if n != nil {
 		w.MAC, ok = n.Peek()
 	}
-	return w, ok
+	return w, n, ok
 }

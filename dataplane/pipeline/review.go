@@ -5,7 +5,6 @@ package pipeline
 import (
 	"github.com/viaduct-net/viaduct/dataplane/conntrack"
 	"github.com/viaduct-net/viaduct/dataplane/denial"
-	"github.com/viaduct-net/viaduct/dataplane/offload"
 	"github.com/viaduct-net/viaduct/dataplane/packet"
 	"github.com/viaduct-net/viaduct/dataplane/policy"
 	"github.com/viaduct-net/viaduct/dataplane/policy/names"
@@ -26,70 +25,68 @@ const (
 	Denied
 )
 
-// Reviewer reviews carried flows. It does to none of their packets what Judge would do; it asks the same questions.
+// Reviewer asks of flows that are carried what Judge would ask of their packets. Its fields may change between two
+// calls of Review. It is not for concurrent use.
 type Reviewer struct {
 	Tables *tables.Tables
 	Names  *names.Store // as Init has them
 	Now    int64        // monotonic nanoseconds
-	Log    *denial.Log  // of those denied
+	// Fresh is since when a packet has to have been carried for the next hop's neighbour to be in use.
+	Fresh int64
+	Log   denial.Log // of those denied; any goroutine may read it
 }
 
-// Review says what becomes of a flow that is carried by the ways, of which those without In are not. The rule is what
-// of policy decided, where it was asked, since the flow was let in by another generation of it.
-func (r *Reviewer) Review(f *conntrack.Flow, ways *[2]offload.Way) (is Review, rule policy.RuleID, why verdict.Reason) {
-	rule = policy.RuleID(f.Rule)
+// Review says what becomes of a flow. What policy says is valid where it was asked, since the flow was let in by another
+// generation of it.
+func (r *Reviewer) Review(f *conntrack.CarriedFlow) (is Review, asked bool, v policy.Verdict) {
 	opener, responder := r.Tables.Port(f.In), r.Tables.Port(f.Out)
 	if opener == nil || responder == nil || r.backendGone(f) {
-		return Anew, rule, verdict.None
+		return Anew, false, v
 	}
-	if f.Generation != r.Tables.Policy.Generation {
-		if rule, why = r.consult(f, opener, responder); why != verdict.None {
-			return Denied, rule, why
+	if asked = f.Generation != r.Tables.Policy.Generation; asked {
+		if v = r.consult(f, opener, responder); v.Reason != verdict.None {
+			return Denied, true, v
 		}
 	}
-	near, far := endsOf(f)
-	to := [2]packet.Addr{far.Dst, near.Src}
-	from := [2]packet.Ends{near, far.Reverse()}
-	for d := range ways {
-		if is := &ways[d]; is.In != 0 {
-			now, ok := wayOf(r.Tables, is.In, &from[d], f.Tuple.Proto, to[d])
-			if !ok || now != *is || r.bounces(is, f, to[d]) {
-				return Anew, rule, verdict.None
-			}
-		}
+	back := f.Far.Reverse()
+	if !r.sameWay(f, 0, &f.Near, f.Far.Dst) || !r.sameWay(f, 1, &back, f.Near.Src) {
+		return Anew, asked, v
 	}
-	return Stays, rule, verdict.None
+	return Stays, asked, v
 }
 
-// backendGone says whether the flow's backend is gone and the flow with it: see follow.
-func (r *Reviewer) backendGone(f *conntrack.Flow) bool {
+// backendGone says whether the flow's backend is gone and the flow is to end with it, or to find another one: see follow.
+func (r *Reviewer) backendGone(f *conntrack.CarriedFlow) bool {
+	if f.Backend == 0 {
+		return false
+	}
 	standing := r.Tables.Backends.Standing(f.Backend)
 	return standing == service.Reset || standing != service.InForce && f.Tuple.Proto != packet.ProtoTCP
 }
 
 // consult asks policy about the flow as Pipeline.judgeAgain does.
-func (r *Reviewer) consult(f *conntrack.Flow, opener, responder *tables.Port) (policy.RuleID, verdict.Reason) {
-	u := f.Tuple
-	if f.Translated {
-		u.Dst, u.DstPort = f.Ends.Dst, f.Ends.DstPort
-	}
-	q := query(r.Tables, opener, responder, &u)
+func (r *Reviewer) consult(f *conntrack.CarriedFlow, opener, responder *tables.Port) policy.Verdict {
+	q := query(r.Tables, opener, responder, &f.Tuple)
 	q.Names, q.Now, q.Existing = r.Names, r.Now, true
 	v := r.Tables.Policy.Judge(&q)
-	noteIn(r.Log, &u, opener, responder, &v, r.Now)
-	return v.Rule, v.Reason
+	noteIn(&r.Log, &f.Tuple, opener, responder, &v, r.Now)
+	return v
 }
 
-// bounces is Pipeline.bounces, of a direction of a flow that is not translated.
-func (r *Reviewer) bounces(w *offload.Way, f *conntrack.Flow, to packet.Addr) bool {
-	return !f.Translated && w.In == w.Out && r.Tables.Port(w.In).Host && !r.Tables.IsHost(to)
-}
-
-// endsOf are those of what the opener sends, and of what the other end gets of it.
-func endsOf(f *conntrack.Flow) (near, far packet.Ends) {
-	near = packet.Ends{Src: f.Tuple.Src, Dst: f.Tuple.Dst, SrcPort: f.Tuple.SrcPort, DstPort: f.Tuple.DstPort}
-	if f.Translated {
-		return near, f.Ends
+// sameWay says whether the packets of a direction, which come with these ends and are led to an address, have the way
+// that is carried still. Where none is there is nothing to lose.
+func (r *Reviewer) sameWay(f *conntrack.CarriedFlow, d int, e *packet.Ends, to packet.Addr) bool {
+	is := &f.Ways[d]
+	if is.In == 0 {
+		return true
 	}
-	return near, near
+	w, n, ok := wayOf(r.Tables, is.In, e, f.Tuple.Proto, to)
+	if !ok || w != *is {
+		return false
+	}
+	if n != nil && f.Used >= r.Fresh {
+		n.MAC() // marks it
+	}
+	bounces := w.In == w.Out && r.Tables.Port(w.In).Host && f.Near == f.Far && !r.Tables.IsHost(to) // as in forward
+	return !bounces
 }

@@ -33,10 +33,10 @@ type Port struct {
 
 	Masquerades bool // pods' packets that leave the cluster by it take its address
 
-	Trunk   bool // packets come and go by the trunk
-	Host    bool // what is behind it is the host's own stack
-	Station Station
-	Limit   *Limit // nil: none
+	Trunk     bool // packets come and go by the trunk
+	Host      bool // what is behind it is the host's own stack
+	Station   Station
+	Limit     *Limit    // nil: none
 	uncarried Uncarried // why the kernel does not carry its flows, whatever its limit
 
 	subnets []subnet // of Prefixes, in order
