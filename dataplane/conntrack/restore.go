@@ -33,8 +33,7 @@ type Saved struct {
 	Sent, Replied Traffic
 	Age, Idle     time.Duration // since it was opened, and since a packet last kept it
 	TCP           SavedTCP      // of TCP; of SCTP, Ends are the tags
-	// Record is the flow's in the kernel's table, where the other table has the same one; 0: none.
-	Record offload.Ref
+	record        offload.Ref   // of Recorded
 }
 
 // SavedTCP is what is known of both ends of a TCP connection, the opener first. All zero: nothing.
@@ -46,7 +45,8 @@ type SavedTCP struct {
 	Scales  [2]uint8  // of windows, and flags (see entry.go)
 }
 
-// Export iterates over the flows at time now, in monotonic nanoseconds, each with its record in the kernel's table.
+// Export iterates over the flows at time now, in monotonic nanoseconds. What the kernel carries of them stays carried;
+// Sent and Replied are without that, for Restore finds the records.
 func (t *Table) Export(now int64) iter.Seq[Saved] { panic("TODO") }
 
 // Recorded is the flow of a record in the kernel's table that another process has left, as far as the record tells:

@@ -67,37 +67,37 @@ func New(cfg Config) (*Table, error) {
 }
 
 // Enter says that the kernel may carry a flow's direction d, 0 the opener's, from now on, or that it carries it another
-// way. ref is the flow's record, or 0 for one that has none; of one that has, f is not looked at. It returns the record,
-// 0 where there is none: for want of room, for want of an egress, or because it has been evicted.
+// way. ref is the flow's record, or 0 for one that has none; of one that has, f is not looked at. It returns the flow's
+// record, 0 where it has none (any more), and whether the direction was entered: it is not for want of room or of an
+// egress, or because the record has been evicted.
 //
 // What was entered last counts: a record of another flow with the same packets is evicted.
-func (t *Table) Enter(ref Ref, f *Flow, d uint8, w *Way) Ref {
+func (t *Table) Enter(ref Ref, f *Flow, d uint8, w *Way) (Ref, bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	to, ok := t.ports.of(w.Out)
 	if !ok {
 		t.stats.Unreachable++
-		return t.alive(ref)
+		return t.alive(ref), false
 	}
 	if ref != 0 {
 		if ref = t.alive(ref); ref != 0 {
-			t.enterWay(ref.number(), d, to, w)
+			ok = t.enterWay(ref.number(), d, to, w)
 		}
-		return ref
+		return ref, ref != 0 && ok
 	}
 	n := t.take(f.Pair)
 	if n == 0 {
 		t.stats.Refused++
-		return 0
+		return 0, false
 	}
 	t.begin(n, f)
 	if !t.enterWay(n, d, to, w) {
-		t.stats.Refused++
 		t.end(n)
-		return 0
+		return 0, false
 	}
 	t.stats.Entered++
-	return t.ref(n)
+	return t.ref(n), true
 }
 
 // Remove takes a record out, and returns what is known of it. It knows that of records, too, that were evicted and that
