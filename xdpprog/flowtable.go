@@ -271,6 +271,9 @@ func (f *FlowTable) Close() error {
 	return err
 }
 
+// Unpin removes the pins. Hooks go on with the table.
+func (f *FlowTable) Unpin() error { return removePins(f.pins) }
+
 // Remove removes the pins and closes the table.
 func (f *FlowTable) Remove() error {
 	err := removePins(f.pins)
@@ -289,16 +292,6 @@ func (f *FlowTable) into(spec *ebpf.CollectionSpec, use map[string]*ebpf.Map) {
 		default:
 			s.MaxEntries = f.maps[name].MaxEntries()
 			use[name] = f.maps[name]
-		}
-	}
-}
-
-// dropFlowMaps closes those of a program that was loaded, which holds them itself.
-func dropFlowMaps(maps map[string]*ebpf.Map) {
-	for _, name := range flowMaps {
-		if m := maps[name]; m != nil {
-			m.Close()
-			delete(maps, name)
 		}
 	}
 }
