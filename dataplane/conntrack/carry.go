@@ -99,9 +99,6 @@ func (sh *shard) carry(n uint32, d uint8, w *offload.Way) bool {
 func (sh *shard) put(n uint32, d uint8, w *offload.Way) bool {
 	e, c := &sh.entries[n-1], &sh.carriages[n-1]
 	near, far := sh.ends(n, 0)
-	if e.flags&translated == 0 {
-		near = far
-	}
 	if near.SrcPort|near.DstPort == 0 || far.SrcPort|far.DstPort == 0 || w.In == 0 {
 		return false
 	}
