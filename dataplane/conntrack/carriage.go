@@ -33,7 +33,11 @@ type carriage struct {
 	entered uint8       // the kernel carries it
 	adrift  uint8       // what was sent last in it is not known, but that it is at most e.limit
 	unknown uint8       // nor what was acknowledged last
+	odd     uint8       // what was acknowledged last cannot be
 }
+
+// blind are the directions of which it is not known what was acknowledged last.
+func (c *carriage) blind() uint8 { return c.unknown | c.odd }
 
 // know: nothing is left to wonder about.
 func (c *carriage) know() { *c = carriage{ref: c.ref} }
@@ -162,6 +166,7 @@ func (sh *shard) learnTCP(n uint32, k *offload.Carried) {
 func (c *carriage) acknowledged(e *entry, d uint8, ack uint32, bytes uint64) {
 	d &= 1
 	o := d ^ 1
+	c.odd &^= 1 << d
 	if c.unknown>>d&1 != 0 {
 		c.unknown &^= 1 << d
 		e.ack[d], e.end[o], e.limit[o] = ack, ack, ack
@@ -170,7 +175,7 @@ func (c *carriage) acknowledged(e *entry, d uint8, ack uint32, bytes uint64) {
 	case int32(more) < 0: // an older one came later
 		ack = e.ack[d]
 	case e.shift[o]&dirFin != 0 && after(ack, e.end[o]), uint64(more) > bytes+uint64(max(int32(e.limit[o]-e.ack[d]), 0)):
-		c.unknown |= 1 << d
+		c.odd |= 1 << d
 		return
 	}
 	e.ack[d] = ack
@@ -186,7 +191,7 @@ func (c *carriage) acknowledged(e *entry, d uint8, ack uint32, bytes uint64) {
 // mostSent is what the end may have sent at most that a segment in direction d is for.
 func (sh *shard) mostSent(n uint32, g *segment, d uint8) uint32 {
 	e, c, o := &sh.entries[n-1], &sh.carriages[n-1], d&1^1
-	if c.unknown != 0 {
+	if c.blind() != 0 {
 		c.orient(e, g, d)
 	}
 	if c.adrift>>o&1 != 0 && e.shift[o]&dirFin == 0 && after(e.limit[o], e.end[o]) {
@@ -199,16 +204,16 @@ func (sh *shard) mostSent(n uint32, g *segment, d uint8) uint32 {
 func (c *carriage) orient(e *entry, g *segment, d uint8) {
 	d &= 1
 	o := d ^ 1
-	if c.unknown>>d&1 != 0 {
+	if c.blind()>>d&1 != 0 {
 		e.window[d] = 0xffff
 		e.ack[d], e.end[o], e.limit[o] = g.ack, g.ack, g.ack+e.width(d)
 		e.shift[d] |= dirAcked
 	}
-	if c.unknown>>o&1 != 0 {
+	if c.blind()>>o&1 != 0 {
 		e.window[o] = 0xffff
 		e.ack[o], e.end[d], e.limit[d] = g.seq, g.end, g.end+unseenWindow
 	}
-	c.unknown, c.adrift = 0, 3
+	c.unknown, c.odd, c.adrift = 0, 0, 3
 }
 
 // outOfWindow is what becomes of a segment in direction d that is outside of the bounds.
@@ -221,13 +226,13 @@ func (sh *shard) outOfWindow(n uint32, d uint8) verdict.Reason {
 
 // expects: it is known what number is expected next of an end.
 func (sh *shard) expects(n uint32, d uint8) bool {
-	return sh.entries[n-1].flags&offloaded == 0 || sh.carriages[n-1].unknown>>(d&1^1)&1 == 0
+	return sh.entries[n-1].flags&offloaded == 0 || sh.carriages[n-1].blind()>>(d&1^1)&1 == 0
 }
 
 // doubt is a RST within the bounds, with a number that nobody is known to expect: see above.
 func (sh *shard) doubt(n uint32, d uint8, tick uint32) {
 	c := &sh.carriages[n-1]
-	if d &= 1; c.adrift>>d&1 == 0 && c.unknown>>(d^1)&1 == 0 {
+	if d &= 1; c.adrift>>d&1 == 0 && c.blind()>>(d^1)&1 == 0 {
 		return
 	}
 	sh.withdraw(n)
@@ -242,7 +247,7 @@ func (sh *shard) maySent(n uint32, d uint8, seq, width uint32) bool {
 	sh.catchUp(n)
 	e, c := &sh.entries[n-1], &sh.carriages[n-1]
 	d &= 1
-	if c.unknown>>(d^1)&1 != 0 {
+	if c.blind()>>(d^1)&1 != 0 {
 		return true
 	}
 	most := e.end[d]

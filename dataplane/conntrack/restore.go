@@ -113,7 +113,7 @@ func (sh *shard) saved(n, tick uint32) Saved {
 	}
 	if e.flags&offloaded != 0 {
 		c := &sh.carriages[n-1]
-		s.TCP.Adrift, s.TCP.Unknown = c.adrift, c.unknown
+		s.TCP.Adrift, s.TCP.Unknown = c.adrift, c.blind()
 	}
 	if e.flags&translated != 0 {
 		r := &sh.records[n-1]
