@@ -66,8 +66,13 @@ func (sh *shard) mayCarry(n uint32, d uint8) bool {
 	return e.flags&offloaded == 0 || sh.carriages[n-1].entered>>(d&1)&1 == 0
 }
 
-// whole: the packet has all that hooks look at.
-func whole(p *packet.Packet) bool { return p.L4 != 0 && p.Flags&packet.Fragment == 0 }
+// plain: the packet is one that hooks would carry, as far as conntrack knows.
+func plain(p *packet.Packet) bool {
+	if p.L4 == 0 || p.Flags&packet.Fragment != 0 {
+		return false
+	}
+	return p.Proto != packet.ProtoTCP || p.Frame[p.L4+13]&(tcpSYN|tcpFIN|tcpRST) == 0
+}
 
 // catchUp has an entry that is offloaded know what the kernel has carried, and returns it.
 func (sh *shard) catchUp(n uint32) offload.Carried {
@@ -127,6 +132,7 @@ func (sh *shard) fold(n uint32, k *offload.Carried) {
 // learn takes what the kernel has carried into the flow's state.
 func (sh *shard) learn(n uint32, k *offload.Carried) {
 	e := &sh.entries[n-1]
+	was := e.state
 	switch e.key.proto() {
 	case packet.ProtoTCP:
 		sh.learnTCP(n, k)
@@ -139,7 +145,7 @@ func (sh *shard) learn(n uint32, k *offload.Carried) {
 		}
 	}
 	if k.Used != 0 && e.flags&revoked == 0 {
-		if until := tickOf(k.Used) + timeouts[e.state&31]; int32(until-e.expires) > 0 {
+		if until := tickOf(k.Used) + timeouts[e.state&31]; int32(until-e.expires) > 0 || e.state != was {
 			e.expires = until
 		}
 	}
