@@ -34,6 +34,7 @@ type carriage struct {
 	adrift  uint8       // what was sent last in it is not known, but that it is at most e.limit
 	unknown uint8       // nor what was acknowledged last
 	odd     uint8       // what was acknowledged last cannot be
+	fin     uint8       // the end has sent a FIN, whose number may be unknown
 }
 
 // blind are the directions of which it is not known what was acknowledged last.
@@ -164,7 +165,7 @@ func (sh *shard) learnTCP(n uint32, k *offload.Carried) {
 		}
 	}
 	if e.state == tcpFinWait || e.state == tcpCloseWait {
-		sh.enter(n, e.next(0))
+		sh.enter(n, e.next(0, c.fin))
 	}
 }
 
@@ -228,6 +229,18 @@ func (sh *shard) outOfWindow(n uint32, d uint8) verdict.Reason {
 		return verdict.None
 	}
 	return verdict.TCPOutOfWindow
+}
+
+// closing is the state after a segment, for an entry that is offloaded.
+func (sh *shard) closing(n uint32, d uint8) state {
+	e, c := &sh.entries[n-1], &sh.carriages[n-1]
+	if bit := uint8(1) << (d & 1); e.shift[d&1]&dirFin != 0 && c.fin&bit == 0 {
+		c.fin |= bit
+		if c.ref != 0 {
+			sh.table.kernel.Close(c.ref, d)
+		}
+	}
+	return e.next(d, c.fin)
 }
 
 // expects: it is known what number is expected next of an end.

@@ -45,8 +45,8 @@ type SavedTCP struct {
 	Acks    [2]uint32 // the highest acknowledgement sent, or the lowest that could be
 	Windows [2]uint16 // the largest that was offered, before scaling; 0: the end has sent nothing
 	Scales  [2]uint8  // of windows, and flags (see entry.go)
-	// Adrift and Unknown are bits of directions: see carriage.go.
-	Adrift, Unknown uint8
+	// Adrift, Unknown and Fin are bits of directions: see carriage.go.
+	Adrift, Unknown, Fin uint8
 }
 
 // Closed: the flow is over, and its backend's no longer. Config.Left is not told of it.
@@ -116,7 +116,7 @@ func (sh *shard) saved(n, tick uint32) Saved {
 	}
 	if e.flags&offloaded != 0 {
 		c := &sh.carriages[n-1]
-		if s.TCP.Adrift, s.TCP.Unknown = c.adrift, c.unknown; c.ref == 0 {
+		if s.TCP.Adrift, s.TCP.Unknown, s.TCP.Fin = c.adrift, c.unknown, c.fin; c.ref == 0 {
 			s.TCP.Unknown = c.blind()
 		}
 	}
@@ -148,6 +148,12 @@ func (t *Table) Recorded(ref offload.Ref, now int64) (Saved, bool) {
 	}
 	if ways[1].In != 0 {
 		s.Out = ways[1].In
+	}
+	for d, closed := range f.Closed {
+		if closed {
+			s.State = states[tcpFinWait].name
+			s.TCP.Fin |= 1 << d
+		}
 	}
 	if f.Proto == packet.ProtoUDP {
 		s.State = states[udpUnreplied].name
@@ -283,9 +289,9 @@ func (sh *shard) restore(s *Saved, o *opening) (uint32, error) {
 // adopt has the flow's record in the kernel's table be the entry's.
 func (sh *shard) adopt(n uint32, s *Saved) {
 	e, kernel := &sh.entries[n-1], sh.table.kernel
-	if s.TCP.Adrift|s.TCP.Unknown != 0 {
+	if s.TCP.Adrift|s.TCP.Unknown|s.TCP.Fin != 0 {
 		e.flags |= offloaded
-		sh.carriages[n-1] = carriage{adrift: s.TCP.Adrift & 3, unknown: s.TCP.Unknown & 3}
+		sh.carriages[n-1] = carriage{adrift: s.TCP.Adrift & 3, unknown: s.TCP.Unknown & 3, fin: s.TCP.Fin & 3}
 	}
 	if kernel == nil {
 		return
