@@ -128,7 +128,7 @@ func TestConversations(t *testing.T) {
 					c.far = c.near
 					c.next = [2]uint32{rapid.Uint32().Draw(rt, "seq"), rapid.Uint32().Draw(rt, "seq")}
 					all = append(all, c)
-				case kind == 3 && spent < 90:
+				case kind == 3 && spent < 15:
 					s := rapid.IntRange(1, 10).Draw(rt, "seconds")
 					spent += s
 					r.now += int64(s) * second
