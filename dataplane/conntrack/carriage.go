@@ -34,6 +34,7 @@ type carriage struct {
 	adrift  uint8       // what was sent last in it is not known, but that it is at most e.limit
 	unknown uint8       // nor what was acknowledged last
 	odd     uint8       // what was acknowledged last cannot be
+	fin     uint8       // the end has sent a FIN, whose number may be unknown
 }
 
 // blind are the directions of which it is not known what was acknowledged last.
@@ -66,8 +67,13 @@ func (sh *shard) mayCarry(n uint32, d uint8) bool {
 	return e.flags&offloaded == 0 || sh.carriages[n-1].entered>>(d&1)&1 == 0
 }
 
-// whole: the packet has all that hooks look at.
-func whole(p *packet.Packet) bool { return p.L4 != 0 && p.Flags&packet.Fragment == 0 }
+// plain: the packet is one that hooks would carry, as far as conntrack knows.
+func plain(p *packet.Packet) bool {
+	if p.L4 == 0 || p.Flags&packet.Fragment != 0 {
+		return false
+	}
+	return p.Proto != packet.ProtoTCP || p.Frame[p.L4+13]&(tcpSYN|tcpFIN|tcpRST) == 0
+}
 
 // catchUp has an entry that is offloaded know what the kernel has carried, and returns it.
 func (sh *shard) catchUp(n uint32) offload.Carried {
@@ -127,6 +133,7 @@ func (sh *shard) fold(n uint32, k *offload.Carried) {
 // learn takes what the kernel has carried into the flow's state.
 func (sh *shard) learn(n uint32, k *offload.Carried) {
 	e := &sh.entries[n-1]
+	was := e.state
 	switch e.key.proto() {
 	case packet.ProtoTCP:
 		sh.learnTCP(n, k)
@@ -139,7 +146,7 @@ func (sh *shard) learn(n uint32, k *offload.Carried) {
 		}
 	}
 	if k.Used != 0 && e.flags&revoked == 0 {
-		if until := tickOf(k.Used) + timeouts[e.state&31]; int32(until-e.expires) > 0 {
+		if until := tickOf(k.Used) + timeouts[e.state&31]; int32(until-e.expires) > 0 || e.state != was {
 			e.expires = until
 		}
 	}
@@ -158,7 +165,7 @@ func (sh *shard) learnTCP(n uint32, k *offload.Carried) {
 		}
 	}
 	if e.state == tcpFinWait || e.state == tcpCloseWait {
-		sh.enter(n, e.next(0))
+		sh.enter(n, e.next(0, c.fin))
 	}
 }
 
@@ -222,6 +229,18 @@ func (sh *shard) outOfWindow(n uint32, d uint8) verdict.Reason {
 		return verdict.None
 	}
 	return verdict.TCPOutOfWindow
+}
+
+// closing is the state after a segment, for an entry that is offloaded.
+func (sh *shard) closing(n uint32, d uint8) state {
+	e, c := &sh.entries[n-1], &sh.carriages[n-1]
+	if bit := uint8(1) << (d & 1); e.shift[d&1]&dirFin != 0 && c.fin&bit == 0 {
+		c.fin |= bit
+		if c.ref != 0 {
+			sh.table.kernel.Close(c.ref, d)
+		}
+	}
+	return e.next(d, c.fin)
 }
 
 // expects: it is known what number is expected next of an end.

@@ -79,7 +79,7 @@ func (r *carryRig) ports(p *packet.Packet) (in, out packet.PortID) {
 // send has a packet come: what the hook does not carry is tracked, and its flow opened when it is a new one.
 func (r *carryRig) send(p *packet.Packet) (Seen, string) {
 	in, out := r.ports(p)
-	if whole(p) && p.Proto != packet.ProtoICMP && p.Proto != packet.ProtoICMPv6 {
+	if p.L4 != 0 && p.Flags&packet.Fragment == 0 && p.Proto != packet.ProtoICMP && p.Proto != packet.ProtoICMPv6 {
 		if _, ok := r.hook.Carry(hooked(p, in)); ok {
 			return Seen{}, "carried"
 		}

@@ -60,6 +60,7 @@ var carriedDialogues = map[string]string{
 		c A 90101 ack 120501 win 500: carried established`,
 	"RST within bounds": `
 		s R 130000: known established
+		s A 120501 ack 90101 win 500: known established
 		c A 90101 ack 120501 win 500: known established
 		c A 90101 ack 120501 win 500: carried established`,
 	"SYN of somebody else": `
