@@ -159,6 +159,12 @@ static __always_inline int read_ipv4(struct cursor *c, struct found *p, __u64 *s
 	return 1;
 }
 
+// is_mapped: an IPv6 address would be taken for an IPv4 one.
+static __always_inline int is_mapped(const struct ip_address *a)
+{
+	return !(a->word[0] | a->word[1] | (a->word[2] ^ bpf_htonl(0xffff)));
+}
+
 // read_ipv6 is read_ipv4 for a header without extensions.
 static __always_inline int read_ipv6(struct cursor *c, struct found *p, __u64 *sum)
 {
@@ -172,7 +178,7 @@ static __always_inline int read_ipv6(struct cursor *c, struct found *p, __u64 *s
 	__builtin_memcpy(&p->key.src, &ip->saddr, sizeof(p->key.src));
 	__builtin_memcpy(&p->key.dst, &ip->daddr, sizeof(p->key.dst));
 	*sum = sum_address(&p->key.src) + sum_address(&p->key.dst);
-	return 1;
+	return !is_mapped(&p->key.src); // then the other one is not, or there is no record
 }
 
 // read_tcp takes segments in the middle of a connection: what opens or closes one is userspace's.
