@@ -280,7 +280,7 @@ func (l *carriedLab) expect(t testing.TB, f *carriedFlow, frame, want []byte) {
 	d := f.direction()
 	packets := after.Traffic[d].Packets - before.Traffic[d].Packets
 	if want == nil {
-		if reason == Carried || packets != 0 || !bytes.Equal(out, frame) {
+		if reason == WireCarried || packets != 0 || !bytes.Equal(out, frame) {
 			t.Fatalf("action %d for %s, %d counted, of\n%x\n%x", action, reason, packets, frame, out)
 		}
 		return
@@ -293,7 +293,7 @@ func (l *carriedLab) expect(t testing.TB, f *carriedFlow, frame, want []byte) {
 		}
 		out = out[onwardSize:]
 	}
-	if action != wantAction || reason != Carried || packets != 1 {
+	if action != wantAction || reason != WireCarried || packets != 1 {
 		t.Fatalf("action %d for %s, %d counted; want %d, of\n%x", action, reason, packets, wantAction, frame)
 	}
 	if !bytes.Equal(out, want) {

@@ -117,7 +117,7 @@ func TestCarriedChecksums(t *testing.T) {
 			p := f.packet()
 			p.partial = partial
 			action, out, reason := l.run(t, p.craft())
-			if reason != Carried {
+			if reason != WireCarried {
 				continue
 			}
 			if action == xdpPass {
@@ -336,11 +336,11 @@ func TestAbsence(t *testing.T) {
 		is(ToUserspace, xdpRedirect)
 		l.clock = -1e9
 		l.table.Beat()
-		is(AbsentDropped, xdpDrop)
+		is(WireAbsentDropped, xdpDrop)
 		if err := l.port.SetOnAbsence(Pass); err != nil {
 			t.Fatal(err)
 		}
-		is(AbsentPassed, xdpPass)
+		is(WireAbsentPassed, xdpPass)
 		l.clock = 0
 		l.table.Beat()
 		is(ToUserspace, xdpRedirect)

@@ -23,12 +23,12 @@ const (
 	NoSocketDropped
 	// NoSocketPassed: for userspace, but the queue has no socket; OnAbsence is Pass.
 	NoSocketPassed
-	// AbsentDropped: for userspace, which shows no sign of life; OnAbsence is Drop.
-	AbsentDropped
-	// AbsentPassed: for userspace, which shows no sign of life; OnAbsence is Pass.
-	AbsentPassed
-	// Carried: of a flow that userspace has decided about; it left as that says.
-	Carried
+	// WireAbsentDropped: for userspace, which shows no sign of life; OnAbsence is Drop.
+	WireAbsentDropped
+	// WireAbsentPassed: for userspace, which shows no sign of life; OnAbsence is Pass.
+	WireAbsentPassed
+	// WireCarried: of a flow that userspace has decided about; it left as that says.
+	WireCarried
 
 	numReasons
 )

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 
-// What an XDP hook does with packets of flows that userspace has decided about. In the order of a packet:
+// Carrying by XDP: what the hook of a device does with packets of flows that userspace has decided about. In the order
+// of a packet:
 //
-//	find_packet   its key: read_link, read_ipv4 or read_ipv6, read_tcp or read_udp
-//	decide        whether its flow's record lets it be carried, and how: a copy, between two looks at the version
-//	make_room     tags off and on, padding off
-//	rewrite       the link's header, TTL, ends, checksums
+//	find_packet    read_link, and the readers of carry.h: its key
+//	find_carriage  of carry.h: whether its flow's record lets it be carried, and how
+//	make_room      tags off and on, padding off
+//	rewrite        the link's header, TTL, ends, checksums
 //
 // A packet for a wire leaves by the device map. One for a pod or for the host is passed to from_wire_tc, so that the
 // kernel merges TCP on the way (GRO). Nothing is changed of a packet that is not carried.
@@ -13,11 +14,10 @@
 
 #include <linux/bpf.h>
 #include <linux/if_ether.h>
-#include <linux/tcp.h>
-#include <linux/udp.h>
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 
+#include "carry.h"
 #include "maps.h"
 #include "onward.h"
 #include "parse.h"
@@ -42,50 +42,13 @@ struct {
 
 #define NOT_CARRIED -1
 #define MAC_BITS    0xffffffffffffULL // of a MAC address that was loaded with what is behind it
-#define TCP_FLAGS   13		      // offset of the flags
-#define TCP_FIN	    0x01
-#define TCP_SYN	    0x02
-#define TCP_RST	    0x04
-#define TCP_ACK	    0x10
-#define IPV4_DF	    0x4000
 #define VLAN_ID	    0x0fff
 
-// What is read of a packet.
-struct found {
-	struct flow_key key;
-	__u32 l3;     // bytes before the IP header
-	__u32 length; // of the IP packet
-	__u32 pad;    // bytes behind it
-	__be32 ack;   // of TCP
-	__u8 ipv6;
-	__u8 partial; // the checksum field has the sum of the pseudo-header alone
+// Where a packet's parts are, bytes.
+struct place {
+	__u32 link; // of the link's header
+	__u32 pad;  // of what is behind the IP packet
 };
-
-// How a packet is to leave.
-struct leave {
-	struct egress egress;
-	struct ip_address src; // the other side's ends, of a flow that is translated
-	struct ip_address dst;
-	__be16 src_port;
-	__be16 dst_port;
-	__u8 mac[6];
-	__u8 translated;
-};
-
-// fold reduces a ones' complement sum of 32-bit words to 16 bits; it is 0 only of nothing but zeros.
-static __always_inline __u16 fold(__u64 sum)
-{
-	sum = (sum & 0xffffffff) + (sum >> 32);
-	sum = (sum & 0xffff) + (sum >> 16);
-	sum = (sum & 0xffff) + (sum >> 16);
-	sum = (sum & 0xffff) + (sum >> 16);
-	return sum;
-}
-
-static __always_inline __u64 sum_address(const struct ip_address *a)
-{
-	return (__u64)a->word[0] + a->word[1] + a->word[2] + a->word[3];
-}
 
 // to_mac reads a MAC address with the two bytes behind it.
 static __always_inline __u64 to_mac(const void *at)
@@ -99,14 +62,14 @@ static __always_inline void put_mac(void *to, const __u8 mac[ETH_ALEN])
 	*(__u16 *)(to + 4) = *(const __u16 *)(mac + 4);
 }
 
-// read_link finds the packet's port and the end of the link's header. It says whether to go on, as all of read_ do.
-// Frames that are not for the device's own address, or from none that may be, are userspace's to drop.
-static __always_inline int read_link(struct cursor *c, const struct config *config, struct found *p, __be16 *proto)
+// read_link finds the packet's port and the end of the link's header, and says whether to go on. Frames that are not
+// for the device's own address, or from none that may be, are userspace's to drop.
+static __always_inline int read_link(struct cursor *c, const struct config *config, struct carried *p, __be16 *proto)
 {
 	struct ethhdr *eth = take(c, sizeof(*eth));
+	__u64 own = to_mac(config->mac), src;
 	struct vlans vlans = {};
 	struct vlan_tag *tag;
-	__u64 own = to_mac(config->mac), src;
 	__u32 *port;
 
 	if (!eth)
@@ -139,234 +102,102 @@ static __always_inline int read_link(struct cursor *c, const struct config *conf
 	return 1;
 }
 
-// read_ipv4 takes a header without options of a packet that is no fragment, and adds up what the pseudo-header has of
-// it.
-static __always_inline int read_ipv4(struct cursor *c, struct found *p, __u64 *sum)
-{
-	struct iphdr *ip = take(c, sizeof(*ip));
-	__u32 *words = (__u32 *)ip;
-
-	if (!ip || *(__u8 *)ip != 0x45 || ip->frag_off & ~bpf_htons(IPV4_DF) || ip->ttl <= 1)
-		return 0;
-	if (fold((__u64)words[0] + words[1] + words[2] + words[3] + words[4]) != 0xffff)
-		return 0;
-	p->length = bpf_ntohs(ip->tot_len);
-	p->ipv6 = 0;
-	p->key.proto = ip->protocol;
-	p->key.src = (struct ip_address){{0, 0, bpf_htonl(0xffff), ip->saddr}};
-	p->key.dst = (struct ip_address){{0, 0, bpf_htonl(0xffff), ip->daddr}};
-	*sum = (__u64)ip->saddr + ip->daddr;
-	return 1;
-}
-
-// is_mapped: an IPv6 address would be taken for an IPv4 one.
-static __always_inline int is_mapped(const struct ip_address *a)
-{
-	return !(a->word[0] | a->word[1] | (a->word[2] ^ bpf_htonl(0xffff)));
-}
-
-// read_ipv6 is read_ipv4 for a header without extensions.
-static __always_inline int read_ipv6(struct cursor *c, struct found *p, __u64 *sum)
-{
-	struct ipv6hdr *ip = take(c, sizeof(*ip));
-
-	if (!ip || ip->version != 6 || ip->hop_limit <= 1)
-		return 0;
-	p->length = sizeof(*ip) + bpf_ntohs(ip->payload_len);
-	p->ipv6 = 1;
-	p->key.proto = ip->nexthdr;
-	__builtin_memcpy(&p->key.src, &ip->saddr, sizeof(p->key.src));
-	__builtin_memcpy(&p->key.dst, &ip->daddr, sizeof(p->key.dst));
-	*sum = sum_address(&p->key.src) + sum_address(&p->key.dst);
-	return !is_mapped(&p->key.src); // then the other one is not, or there is no record
-}
-
-// read_tcp takes segments in the middle of a connection: what opens or closes one is userspace's.
-static __always_inline int read_tcp(struct cursor *c, struct found *p, __u32 length, __u64 sum)
-{
-	struct tcphdr *tcp = take(c, sizeof(*tcp));
-	__u8 flags;
-
-	if (!tcp)
-		return 0;
-	flags = ((__u8 *)tcp)[TCP_FLAGS];
-	if ((flags & (TCP_ACK | TCP_SYN | TCP_FIN | TCP_RST)) != TCP_ACK || tcp->doff < 5 || tcp->doff * 4 > length)
-		return 0;
-	p->key.src_port = tcp->source;
-	p->key.dst_port = tcp->dest;
-	p->ack = tcp->ack_seq;
-	p->partial = tcp->check == fold(sum);
-	return 1;
-}
-
-static __always_inline int read_udp(struct cursor *c, struct found *p, __u32 length, __u64 sum)
-{
-	struct udphdr *udp = take(c, sizeof(*udp));
-	__u32 len;
-
-	if (!udp)
-		return 0;
-	len = bpf_ntohs(udp->len);
-	if (len < sizeof(*udp) || len > length)
-		return 0;
-	p->key.src_port = udp->source;
-	p->key.dst_port = udp->dest;
-	p->partial = len == length && udp->check == fold(sum);
-	return 1;
-}
-
 // find_padding compares the packet's length with what there is of it, in fragments too.
-static __always_inline int find_padding(struct xdp_md *ctx, struct cursor *c, struct found *p)
+static __always_inline int find_padding(struct xdp_md *ctx, const struct carried *p, struct place *at)
 {
-	__u64 linear = (__u64)ctx->data_end - ctx->data, end = (__u64)p->l3 + p->length;
+	__u64 linear = (__u64)ctx->data_end - ctx->data, end = (__u64)at->link + p->len;
 
-	p->pad = 0;
 	if (linear == end)
 		return 1;
 	if (linear > end && bpf_xdp_get_buff_len(ctx) == linear) {
-		p->pad = linear - end;
+		at->pad = linear - end;
 		return 1;
 	}
 	return bpf_xdp_get_buff_len(ctx) == end;
 }
 
-// find_packet reads what a record is found by.
-static __always_inline int find_packet(struct xdp_md *ctx, const struct config *config, struct found *p)
+static __always_inline __u64 sum_address(const struct ip_address *a)
+{
+	return (__u64)a->word[0] + a->word[1] + a->word[2] + a->word[3];
+}
+
+// is_partial says of the transport header whether its checksum field has the sum of the pseudo-header alone, as the
+// stack behind a veth leaves it. The prefix of IPv4 addresses is zero to the sum.
+static __always_inline int is_partial(const void *transport, const struct carried *p)
+{
+	__u32 len = p->len - (p->ipv6 ? sizeof(struct ipv6hdr) : sizeof(struct iphdr));
+	__u64 sum = sum_address(&p->key.src) + sum_address(&p->key.dst) + bpf_htons(len) + bpf_htons(p->key.proto);
+
+	if (p->key.proto == IPPROTO_TCP)
+		return ((const struct tcphdr *)transport)->check == fold(sum);
+	return ((const struct udphdr *)transport)->len == bpf_htons(len) &&
+	       ((const struct udphdr *)transport)->check == fold(sum);
+}
+
+// find_packet reads what a record is found by, and says whether the packet is of a kind that may be carried.
+static __always_inline int find_packet(struct xdp_md *ctx, const struct config *config, struct carried *p,
+				       struct place *at)
 {
 	struct cursor c = cursor_of(ctx);
-	__u32 header, length;
 	__be16 proto;
-	__u64 sum;
-	int ok;
 
 	if (!read_link(&c, config, p, &proto))
 		return 0;
-	p->l3 = c.taken;
-	if (proto == bpf_htons(ETH_P_IP))
-		ok = read_ipv4(&c, p, &sum);
-	else if (proto == bpf_htons(ETH_P_IPV6))
-		ok = read_ipv6(&c, p, &sum);
-	else
-		return 0;
-	if (!ok)
-		return 0;
-	header = c.taken - p->l3;
-	if (p->length < header)
-		return 0;
-	length = p->length - header;
-	sum += bpf_htons(length) + bpf_htons(p->key.proto);
-	if (p->key.proto == IPPROTO_TCP)
-		ok = read_tcp(&c, p, length, sum);
-	else if (p->key.proto == IPPROTO_UDP)
-		ok = read_udp(&c, p, length, sum);
-	else
-		return 0;
-	return ok && find_padding(ctx, &c, p);
-}
-
-// other_side copies the ends that packets of a direction leave with.
-static __always_inline void other_side(const struct flow_record *r, __u32 way, struct leave *l)
-{
-	if (way) {
-		l->src = r->near_dst;
-		l->dst = r->near_src;
-		l->src_port = r->near_dst_port;
-		l->dst_port = r->near_src_port;
+	at->link = c.taken;
+	if (proto == bpf_htons(ETH_P_IP)) {
+		if (!read_ipv4(c.pos, c.end, p))
+			return 0;
+		p->partial = is_partial(c.pos + sizeof(struct iphdr), p);
+	} else if (proto == bpf_htons(ETH_P_IPV6)) {
+		if (!read_ipv6(c.pos, c.end, p))
+			return 0;
+		p->partial = is_partial(c.pos + sizeof(struct ipv6hdr), p);
 	} else {
-		l->src = r->far_src;
-		l->dst = r->way[0].far_dst;
-		l->src_port = r->far_src_port;
-		l->dst_port = r->way[0].far_dst_port;
+		return 0;
 	}
+	return find_padding(ctx, p, at);
 }
 
-// count_way counts the packet for the flow. The last addition is a barrier: what was copied of the record is read
-// before the version that decides whether it was one flow's.
-static __always_inline void count_way(struct flow_way *w, const struct found *p)
+// may_leave: XDP forgets that a checksum is partial, which userspace completes. What is to leave by a device is
+// redirected at once, for it cannot be known otherwise whether that is possible; a later redirection goes before.
+static __always_inline int may_leave(const struct carried *p, const struct egress *e)
 {
-	__u32 used = bpf_ktime_get_coarse_ns() >> 24;
-	__u64 packets;
+	const struct config *c = the_config();
 
-	if (w->used != used)
-		w->used = used;
-	if (p->key.proto == IPPROTO_TCP)
-		w->ack = p->ack;
-	__sync_fetch_and_add(&w->bytes, p->length);
-	packets = __sync_fetch_and_add(&w->packets, 1);
-	asm volatile("" ::"r"(packets) : "memory"); // without use of what it fetches it would be none
-}
-
-// leads_out says whether packets of this kind can leave by the egress. XDP forgets that a checksum is partial, which
-// userspace completes.
-static __always_inline int leads_out(const struct config *c, const struct found *p, const struct egress *e)
-{
 	switch (e->kind) {
 	case EGRESS_WIRE:
 		return !p->partial && e->tags <= MAX_TAGS && bpf_redirect_map(&wires, e->ifindex, 0) == XDP_REDIRECT;
 	case EGRESS_POD:
 	case EGRESS_HOST:
-		return c->tc && !e->tags;
+		return c && c->tc && !e->tags;
 	}
 	return 0;
-}
-
-// decide says whether the packet is carried, and how it leaves; once it says so it has counted it.
-static __always_inline int decide(const struct config *c, const struct flow_control *f, const struct found *p,
-				  struct leave *l)
-{
-	struct flow_record *r;
-	struct flow_way *w;
-	struct egress *e;
-	__u32 way, version, to;
-
-	r = find_flow(f, &p->key, &way);
-	if (!r)
-		return 0;
-	way &= 1;
-	version = *(volatile __u32 *)&r->version;
-	asm volatile("" ::: "memory");
-	if (version & 1 || !is_of(r, way, &p->key)) // it may have become another flow's before the version was read
-		return 0;
-	w = &r->way[way];
-	to = w->to;
-	if (!to || p->length > w->mtu || (__s32)(r->generation - f->generation) < 0)
-		return 0;
-	e = bpf_map_lookup_elem(&egresses, &to);
-	if (!e || !leads_out(c, p, e))
-		return 0;
-	l->egress = *e;
-	l->translated = r->flags & FLOW_TRANSLATED;
-	if (l->translated)
-		other_side(r, way, l);
-	put_mac(l->mac, w->mac);
-	count_way(w, p);
-	return *(volatile __u32 *)&r->version == version;
 }
 
 // make_room moves the packet's start to where the link's header will begin, and takes off what is behind it; of a
 // packet that is passed it makes room for what from_wire_tc reads. If there is none the packet is as it was, but for
 // padding.
-static __always_inline int make_room(struct xdp_md *ctx, const struct found *p, const struct leave *l)
+static __always_inline int make_room(struct xdp_md *ctx, const struct place *at, const struct egress *e, __u8 kind)
 {
-	int gain = (int)p->l3 - (ETH_HLEN + l->egress.tags * 4);
+	int gain = (int)at->link - (ETH_HLEN + (e->tags & 3) * 4);
 
-	if (l->egress.kind != EGRESS_WIRE) {
+	if (kind != EGRESS_WIRE) {
 		if (bpf_xdp_adjust_meta(ctx, -(int)sizeof(struct onward)))
 			return 0;
-	} else if (p->pad && bpf_xdp_adjust_tail(ctx, -(int)p->pad)) {
+	} else if (at->pad && bpf_xdp_adjust_tail(ctx, -(int)at->pad)) {
 		return 0;
 	}
 	if (!gain || !bpf_xdp_adjust_head(ctx, gain))
 		return 1;
-	if (l->egress.kind != EGRESS_WIRE)
+	if (kind != EGRESS_WIRE)
 		bpf_xdp_adjust_meta(ctx, sizeof(struct onward)); // what is there is nothing of ours
 	return 0;
 }
 
 // write_link writes the link's header.
-static __always_inline void write_link(void *at, const struct found *p, const struct leave *l)
+static __always_inline void write_link(void *at, const struct carried *p, const struct carriage *l)
 {
-	const struct egress *e = &l->egress;
+	const struct egress *e = l->egress;
 
 	put_mac(at, l->mac);
 	put_mac(at + ETH_ALEN, e->mac);
@@ -391,14 +222,14 @@ static __always_inline __sum16 change(__sum16 check, __u64 difference)
 }
 
 // port_difference is what a sum over the ports gains.
-static __always_inline __u64 port_difference(const struct found *p, const struct leave *l)
+static __always_inline __u64 port_difference(const struct carried *p, const struct carriage *l)
 {
 	return (__u64)l->src_port + l->dst_port + (__u16)~p->key.src_port + (__u16)~p->key.dst_port;
 }
 
 // write_tcp gives the segment other ports, and its checksum the difference of the addresses besides. A partial one is
 // the sum of the pseudo-header, which has no ports.
-static __always_inline int write_tcp(struct tcphdr *tcp, void *end, const struct found *p, const struct leave *l,
+static __always_inline int write_tcp(struct tcphdr *tcp, void *end, const struct carried *p, const struct carriage *l,
 				     __u64 addresses)
 {
 	if ((void *)(tcp + 1) > end)
@@ -413,7 +244,7 @@ static __always_inline int write_tcp(struct tcphdr *tcp, void *end, const struct
 }
 
 // write_udp is write_tcp; no checksum stays none, and no other becomes that (RFC 768).
-static __always_inline int write_udp(struct udphdr *udp, void *end, const struct found *p, const struct leave *l,
+static __always_inline int write_udp(struct udphdr *udp, void *end, const struct carried *p, const struct carriage *l,
 				     __u64 addresses)
 {
 	if ((void *)(udp + 1) > end)
@@ -430,7 +261,7 @@ static __always_inline int write_udp(struct udphdr *udp, void *end, const struct
 	return 1;
 }
 
-static __always_inline __u64 address_difference(const struct found *p, const struct leave *l)
+static __always_inline __u64 address_difference(const struct carried *p, const struct carriage *l)
 {
 	const struct ip_address *s = &p->key.src, *d = &p->key.dst;
 	struct ip_address from_src = {{~s->word[0], ~s->word[1], ~s->word[2], ~s->word[3]}};
@@ -439,7 +270,7 @@ static __always_inline __u64 address_difference(const struct found *p, const str
 	return sum_address(&from_src) + sum_address(&from_dst) + sum_address(&l->src) + sum_address(&l->dst);
 }
 
-static __always_inline int write_ipv4(struct iphdr *ip, void *end, const struct leave *l, __u64 addresses)
+static __always_inline int write_ipv4(struct iphdr *ip, void *end, const struct carriage *l, __u64 addresses)
 {
 	__u16 *ttl = (__u16 *)&ip->ttl; // and the protocol
 	__u16 is;
@@ -456,7 +287,7 @@ static __always_inline int write_ipv4(struct iphdr *ip, void *end, const struct 
 	return 1;
 }
 
-static __always_inline int write_ipv6(struct ipv6hdr *ip, void *end, const struct leave *l)
+static __always_inline int write_ipv6(struct ipv6hdr *ip, void *end, const struct carriage *l)
 {
 	if ((void *)(ip + 1) > end)
 		return 0;
@@ -469,10 +300,10 @@ static __always_inline int write_ipv6(struct ipv6hdr *ip, void *end, const struc
 }
 
 // rewrite makes the packet what is to leave. Where its headers lie has been seen before; the verifier sees it anew.
-static __always_inline int rewrite(struct xdp_md *ctx, const struct found *p, const struct leave *l)
+static __always_inline int rewrite(struct xdp_md *ctx, const struct carried *p, const struct carriage *l)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
-	void *ip = data + ETH_HLEN + (l->egress.tags & 3) * 4;
+	void *ip = data + ETH_HLEN + (l->egress->tags & 3) * 4;
 	void *transport = ip + (p->ipv6 ? sizeof(struct ipv6hdr) : sizeof(struct iphdr));
 	__u64 addresses = 0;
 
@@ -490,27 +321,32 @@ static __always_inline int rewrite(struct xdp_md *ctx, const struct found *p, co
 }
 
 // pass_on writes before the packet what from_wire_tc reads.
-static __always_inline int pass_on(struct xdp_md *ctx, const struct flow_control *f, const struct leave *l)
+static __always_inline int pass_on(struct xdp_md *ctx, const struct flow_control *f, const struct egress *e, __u8 kind)
 {
 	struct onward *o = (void *)(long)ctx->data_meta;
 
 	if ((void *)(o + 1) > (void *)(long)ctx->data)
 		return XDP_ABORTED;
-	*o = (struct onward){.seal = seal_of(f), .ifindex = l->egress.ifindex, .kind = l->egress.kind};
+	*o = (struct onward){.seal = seal_of(f), .ifindex = e->ifindex, .kind = kind};
 	return XDP_PASS;
 }
 
 // carry returns the action, or NOT_CARRIED.
 static __always_inline int carry(struct xdp_md *ctx, const struct config *c)
 {
-	const struct flow_control *f = the_flow_control();
-	struct found p = {};
-	struct leave l = {};
+	const struct flow_control *f = the_control();
+	struct carriage l = {};
+	struct carried p = {};
+	struct place at = {};
+	__u8 kind;
 
-	if (!f || !f->carry || !find_packet(ctx, c, &p) || !decide(c, f, &p, &l) || !make_room(ctx, &p, &l))
+	if (!f || !f->carry || !find_packet(ctx, c, &p, &at) || !find_carriage(&p, p.len, &l) || !l.egress)
+		return NOT_CARRIED;
+	kind = l.egress->kind;
+	if (kind == EGRESS_NONE || !make_room(ctx, &at, l.egress, kind)) // the former since a moment ago
 		return NOT_CARRIED;
 	if (!rewrite(ctx, &p, &l))
 		return XDP_ABORTED;
-	count_bytes(CARRIED_BY_XDP, p.l3 + p.length + p.pad);
-	return l.egress.kind == EGRESS_WIRE ? XDP_REDIRECT : pass_on(ctx, f, &l);
+	count_bytes(WIRE_CARRIED, at.link + p.len + at.pad);
+	return kind == EGRESS_WIRE ? XDP_REDIRECT : pass_on(ctx, f, l.egress, kind);
 }

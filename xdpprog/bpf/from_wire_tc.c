@@ -7,7 +7,6 @@
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
 
-#include "flow.h"
 #include "flow_table.h"
 #include "onward.h"
 
@@ -18,7 +17,7 @@ int from_wire_tc(struct __sk_buff *skb)
 {
 	void *end = (void *)(long)skb->data;
 	const struct onward *o = (void *)(long)skb->data_meta;
-	const struct flow_control *c = the_flow_control();
+	const struct flow_control *c = the_control();
 
 	if (!c || (void *)(o + 1) > end || o->seal != seal_of(c))
 		return GO_ON;

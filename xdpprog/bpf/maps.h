@@ -6,8 +6,7 @@
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
 
-#include "flow.h"
-#include "flow_table.h"
+#include "carry.h"
 #include "shared.h"
 
 // The AF_XDP socket of each receive queue. The loader sets its size to the port's number of queues.
@@ -57,25 +56,16 @@ static __always_inline const struct config *the_config(void)
 	return bpf_map_lookup_elem(&config, &zero);
 }
 
-// is_silent says whether userspace, of which a sign of life was seen once, shows none any more: its sockets may still
-// be there.
-static __always_inline int is_silent(void)
-{
-	__u32 zero = 0;
-	const struct flow_control *f = bpf_map_lookup_elem(&flow_control, &zero);
-
-	return f && f->heart && bpf_ktime_get_coarse_ns() > f->heart + HEART_STOPS;
-}
-
 // to_userspace hands the packet to the socket of the queue it came in on. bpf_redirect_map returns the action in its
 // flags when there is no such socket (net/core/filter.c, __bpf_xdp_redirect_map).
 static __always_inline int to_userspace(struct xdp_md *ctx, const struct config *c)
 {
 	__u32 absent = c->on_absence == XDP_PASS ? XDP_PASS : XDP_DROP;
+	const struct flow_control *f = the_control();
 	int action;
 
-	if (is_silent())
-		return count(ctx, absent == XDP_PASS ? ABSENT_XDP_PASSED : ABSENT_XDP_DROPPED, absent);
+	if (f && is_silent(f)) // its sockets may be there
+		return count(ctx, absent == XDP_PASS ? WIRE_ABSENT_PASSED : WIRE_ABSENT_DROPPED, absent);
 	action = bpf_redirect_map(&sockets, ctx->rx_queue_index, absent);
 	if (action == XDP_REDIRECT)
 		return count(ctx, TO_USERSPACE, action);

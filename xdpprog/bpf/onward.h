@@ -9,13 +9,6 @@
 #include "flow_table.h"
 #include "shared.h"
 
-static __always_inline const struct flow_control *the_flow_control(void)
-{
-	__u32 zero = 0;
-
-	return bpf_map_lookup_elem(&flow_control, &zero);
-}
-
 // seal_of is what nobody knows who does not know the seed, which it does not tell either.
 static __always_inline __u64 seal_of(const struct flow_control *c)
 {
