@@ -9,7 +9,6 @@ import (
 	"testing"
 
 	"github.com/cilium/ebpf"
-	"golang.org/x/sys/unix"
 
 	"github.com/viaduct-net/viaduct/dataplane/offload"
 	"github.com/viaduct-net/viaduct/dataplane/packet"
@@ -52,17 +51,11 @@ type carriedLab struct {
 	maps  *FlowTable
 }
 
-func monotonic() int64 {
-	var now unix.Timespec
-	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &now)
-	return now.Nano()
-}
-
 func newCarriedLab(t testing.TB, mode Mode) *carriedLab {
 	t.Helper()
 	l := &carriedLab{maps: loadFlows(t, FlowTableOptions{Records: 1024})}
 	m := l.maps.Memory()
-	now := func() int64 { return monotonic() + l.clock }
+	now := func() int64 { return int64(monotonic(t)) + l.clock }
 	var err error
 	l.table, err = offload.New(offload.Config{Memory: offload.Memory(m), Clock: now, Kernel: now})
 	if err != nil {
@@ -134,7 +127,7 @@ func (l *carriedLab) enter(t testing.TB, f *carriedFlow) {
 	if f.mtu == 0 {
 		f.mtu = 1500
 	}
-	f.ref = l.table.Enter(0, &offload.Flow{Near: f.near, Far: f.far, Proto: f.proto, Generation: 9}, f.direction(),
+	f.ref, _ = l.table.Enter(0, &offload.Flow{Near: f.near, Far: f.far, Proto: f.proto, Generation: 9}, f.direction(),
 		&offload.Way{In: f.in, Out: f.out, MAC: nextMAC, MTU: f.mtu})
 	if f.ref == 0 {
 		t.Fatal("there is no room for a flow")

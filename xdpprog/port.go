@@ -118,7 +118,7 @@ func Load(options Options) (*Port, error) {
 	if err != nil {
 		return nil, fmt.Errorf("load hook: %w", explainLoad(err))
 	}
-	dropFlowMaps(collection.Maps)
+	dropMaps(collection.Maps, flowMaps)
 	p := &Port{
 		options: options, program: collection.Programs[name], maps: collection.Maps,
 		pins: pins, aside: asideOf(pins),
@@ -238,5 +238,21 @@ func (p *Port) Detach() error {
 func closeMaps(maps map[string]*ebpf.Map) {
 	for _, m := range maps {
 		m.Close()
+	}
+}
+
+// dropMaps closes some of a program's that was loaded, which holds them itself.
+func dropMaps(maps map[string]*ebpf.Map, names []string) {
+	for _, name := range names {
+		if m := maps[name]; m != nil {
+			m.Close()
+			delete(maps, name)
+		}
+	}
+}
+
+func dropSpecs(spec *ebpf.CollectionSpec, names []string) {
+	for _, name := range names {
+		delete(spec.Maps, name)
 	}
 }

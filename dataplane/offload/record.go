@@ -99,6 +99,7 @@ func (t *Table) enterWay(n uint32, d uint8, to uint32, w *Way) bool {
 	if found == 0 && !t.insert(hash, slotOf(hash, d, n)) {
 		r.write(func() { x.from = 0 })
 		t.ports.uses(to, -1)
+		t.stats.Refused++
 		return false
 	}
 	return true

@@ -67,37 +67,37 @@ func New(cfg Config) (*Table, error) {
 }
 
 // Enter says that the kernel may carry a flow's direction d, 0 the opener's, from now on, or that it carries it another
-// way. ref is the flow's record, or 0 for one that has none; of one that has, f is not looked at. It returns the record,
-// 0 where there is none: for want of room, for want of an egress, or because it has been evicted.
+// way. ref is the flow's record, or 0 for one that has none; of one that has, f is not looked at. It returns the flow's
+// record, 0 where it has none (any more), and whether the direction was entered: it is not for want of room or of an
+// egress, or because the record has been evicted.
 //
 // What was entered last counts: a record of another flow with the same packets is evicted.
-func (t *Table) Enter(ref Ref, f *Flow, d uint8, w *Way) Ref {
+func (t *Table) Enter(ref Ref, f *Flow, d uint8, w *Way) (Ref, bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	to, ok := t.ports.of(w.Out)
 	if !ok {
 		t.stats.Unreachable++
-		return t.alive(ref)
+		return t.alive(ref), false
 	}
 	if ref != 0 {
 		if ref = t.alive(ref); ref != 0 {
-			t.enterWay(ref.number(), d, to, w)
+			ok = t.enterWay(ref.number(), d, to, w)
 		}
-		return ref
+		return ref, ref != 0 && ok
 	}
 	n := t.take(f.Pair)
 	if n == 0 {
 		t.stats.Refused++
-		return 0
+		return 0, false
 	}
 	t.begin(n, f)
 	if !t.enterWay(n, d, to, w) {
-		t.stats.Refused++
 		t.end(n)
-		return 0
+		return 0, false
 	}
 	t.stats.Entered++
-	return t.ref(n)
+	return t.ref(n), true
 }
 
 // Remove takes a record out, and returns what is known of it. It knows that of records, too, that were evicted and that
@@ -105,45 +105,44 @@ func (t *Table) Enter(ref Ref, f *Flow, d uint8, w *Way) Ref {
 func (t *Table) Remove(ref Ref) (Carried, bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	n := ref.number()
 	if t.alive(ref) == 0 {
 		return t.forgetVictim(ref)
 	}
-	t.withdraw(n)
-	c := t.carried(n)
-	t.end(n)
-	t.stats.Removed++
-	return c, true
+	return t.removed(ref.number()), true
 }
 
 // Withdraw is Remove for a record whose ways are no longer right. Where one of them leads to userspace by intent (Way.Out
-// is 0), the record stays and all of it does: there may be a pair that would carry the packets. It says whether the
-// record is there still, and what is known of it is what was carried until then.
-func (t *Table) Withdraw(ref Ref) (Carried, bool) {
+// is 0), the record stays, and all its ways lead there: there may be a pair that would carry the packets. stays says so,
+// and what is known of the record goes on to count. known is as of Remove.
+func (t *Table) Withdraw(ref Ref) (c Carried, stays, known bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	n := ref.number()
 	if t.alive(ref) == 0 {
-		c, _ := t.forgetVictim(ref)
-		return c, false
+		c, known = t.forgetVictim(ref)
+		return c, false, known
 	}
 	r := &t.records[n-1]
 	if r.flags&claimed == 0 {
-		t.withdraw(n)
-		c := t.carried(n)
-		t.end(n)
-		t.stats.Removed++
-		return c, false
+		return t.removed(n), false, true
 	}
 	r.write(func() {
 		for d := range r.way {
 			if w := &r.way[d]; w.from != 0 {
 				t.ports.uses(w.to, -1)
-				atomic.StoreUint32(&w.to, 0)
+				w.to = 0
 			}
 		}
 	})
-	return t.carried(n), true
+	return t.carried(n), true, true
+}
+
+func (t *Table) removed(n uint32) Carried {
+	t.withdraw(n)
+	c := t.carried(n)
+	t.end(n)
+	t.stats.Removed++
+	return c
 }
 
 // Read returns what is known of a record, and whether there is such a record still.

@@ -35,7 +35,7 @@ struct carriage {
 	__be16 dst_port;
 	__u8 mac[6]; // destination
 	__u8 translated;
-	const struct egress *egress;
+	__u32 egress; // number of where it leaves
 };
 
 #define TCP_FIN	   0x01
@@ -184,16 +184,22 @@ static __always_inline void copy(const struct flow_record *r, const struct flow_
 // may_leave says whether the hook can have the packet leave by an egress. Each kind of hook says so itself.
 static __always_inline int may_leave(const struct carried *p, const struct egress *e);
 
+static __always_inline const struct egress *egress_of(__u32 number)
+{
+	return bpf_map_lookup_elem(&egresses, &number);
+}
+
 // leads says whether a record's direction carries packets of which the largest segment has so many bytes.
 static __always_inline int leads(const struct flow_control *c, const struct flow_record *r, const struct flow_way *w,
 				 const struct carried *p, __u32 largest, struct carriage *to)
 {
-	__u32 number = w->to;
+	const struct egress *e;
 
-	if (!number || largest > w->mtu || is_older(r->generation, c->generation))
+	to->egress = w->to;
+	if (!to->egress || largest > w->mtu || is_older(r->generation, c->generation))
 		return 0;
-	to->egress = bpf_map_lookup_elem(&egresses, &number);
-	return to->egress && may_leave(p, to->egress);
+	e = egress_of(to->egress);
+	return e && may_leave(p, e);
 }
 
 // repeat says what becomes of a packet by the record that was found for its key, and counts it. It returns 0 where
@@ -251,12 +257,14 @@ static __always_inline int by_pair(const struct flow_control *c, const struct ca
 
 // find_carriage says what becomes of a packet; 0: userspace is to see it. largest is the largest IP packet that is made
 // of it, bytes. A record of the connection itself goes before that of a pair.
-static __noinline int find_carriage(const struct carried *p, __u32 largest, struct carriage *to)
+//
+// It is a global function, which the verifier looks at once and not in each state of who calls it.
+__noinline int find_carriage(const struct carried *p, __u32 largest, struct carriage *to)
 {
 	const struct flow_control *c = the_control();
 	struct found f;
 
-	if (!c)
+	if (!c || !p || !to)
 		return 0;
 	if (!find_flow(c, &p->key, &f))
 		return by_pair(c, p, largest, to);

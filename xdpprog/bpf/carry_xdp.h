@@ -195,10 +195,9 @@ static __always_inline int make_room(struct xdp_md *ctx, const struct place *at,
 }
 
 // write_link writes the link's header.
-static __always_inline void write_link(void *at, const struct carried *p, const struct carriage *l)
+static __always_inline void write_link(void *at, const struct carried *p, const struct carriage *l,
+				       const struct egress *e)
 {
-	const struct egress *e = l->egress;
-
 	put_mac(at, l->mac);
 	put_mac(at + ETH_ALEN, e->mac);
 	at += 2 * ETH_ALEN;
@@ -300,10 +299,11 @@ static __always_inline int write_ipv6(struct ipv6hdr *ip, void *end, const struc
 }
 
 // rewrite makes the packet what is to leave. Where its headers lie has been seen before; the verifier sees it anew.
-static __always_inline int rewrite(struct xdp_md *ctx, const struct carried *p, const struct carriage *l)
+static __always_inline int rewrite(struct xdp_md *ctx, const struct carried *p, const struct carriage *l,
+				   const struct egress *e)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
-	void *ip = data + ETH_HLEN + (l->egress->tags & 3) * 4;
+	void *ip = data + ETH_HLEN + (e->tags & 3) * 4;
 	void *transport = ip + (p->ipv6 ? sizeof(struct ipv6hdr) : sizeof(struct iphdr));
 	__u64 addresses = 0;
 
@@ -316,7 +316,7 @@ static __always_inline int rewrite(struct xdp_md *ctx, const struct carried *p, 
 		if (p->key.proto == IPPROTO_UDP && !write_udp(transport, end, p, l, addresses))
 			return 0;
 	}
-	write_link(data, p, l);
+	write_link(data, p, l, e);
 	return p->ipv6 ? write_ipv6(ip, end, l) : write_ipv4(ip, end, l, addresses);
 }
 
@@ -338,15 +338,19 @@ static __always_inline int carry(struct xdp_md *ctx, const struct config *c)
 	struct carriage l = {};
 	struct carried p = {};
 	struct place at = {};
+	const struct egress *e;
 	__u8 kind;
 
-	if (!f || !f->carry || !find_packet(ctx, c, &p, &at) || !find_carriage(&p, p.len, &l) || !l.egress)
+	if (!f || !f->carry || !find_packet(ctx, c, &p, &at) || !find_carriage(&p, p.len, &l))
 		return NOT_CARRIED;
-	kind = l.egress->kind;
-	if (kind == EGRESS_NONE || !make_room(ctx, &at, l.egress, kind)) // the former since a moment ago
+	e = egress_of(l.egress);
+	if (!e)
 		return NOT_CARRIED;
-	if (!rewrite(ctx, &p, &l))
+	kind = e->kind;
+	if (kind == EGRESS_NONE || !make_room(ctx, &at, e, kind)) // the former since a moment ago
+		return NOT_CARRIED;
+	if (!rewrite(ctx, &p, &l, e))
 		return XDP_ABORTED;
 	count_bytes(WIRE_CARRIED, at.link + p.len + at.pad);
-	return kind == EGRESS_WIRE ? XDP_REDIRECT : pass_on(ctx, f, l.egress, kind);
+	return kind == EGRESS_WIRE ? XDP_REDIRECT : pass_on(ctx, f, e, kind);
 }
