@@ -20,6 +20,11 @@
 
 #define HOP_LIMIT 7 // of the IPv6 header: where it is
 
+static __always_inline int may_leave(const struct carried *p, const struct egress *e)
+{
+	return e->kind != EGRESS_NONE;
+}
+
 static __always_inline void *head(struct __sk_buff *skb)
 {
 	return (void *)(long)skb->data;
