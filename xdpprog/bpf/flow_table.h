@@ -56,7 +56,20 @@ struct flow_key {
 	__be16 dst_port;
 	__u32 port; // PortID that it came in by, 24 bits
 	__u8 proto;
+	__u8 reserved[3];
 };
+
+// TCP connections that were opened by a pair: userspace takes them up when it withdraws the pair.
+struct opening {
+	__u32 used; // as of struct flow_way
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__type(key, struct flow_key);
+	__type(value, struct opening);
+	__uint(max_entries, 65536);
+} pair_openings SEC(".maps");
 
 static __always_inline __u64 mix(__u64 h, __u64 word)
 {

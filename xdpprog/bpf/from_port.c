@@ -4,6 +4,7 @@
 // trunk, marked with the PortID, in the queue of its flow. Nothing goes on into the host's stack.
 #include "trunk.h"
 #include "flow.h"
+#include "flow_table.h"
 #include "parse.h"
 
 // Each parser says FROM_PORT or a _DROPPED reason, and fills in the flow. What cannot be read is dropped here: the
