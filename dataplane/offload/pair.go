@@ -1,0 +1,20 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package offload
+
+import "github.com/viaduct-net/viaduct/dataplane/packet"
+
+// Pair returns the record of all TCP between two addresses, of which packets from src come by a port, and the direction
+// in it; 0: there is none. Where the table has no pair at all it costs nothing.
+func (t *Table) Pair(src, dst packet.Addr, in packet.PortID) (Ref, uint8) {
+	if t.pairs.Load() == 0 {
+		return 0, 0
+	}
+	return t.Find(packet.Ends{Src: src, Dst: dst}, packet.ProtoTCP, in)
+}
+
+// takenForPair: packets of the flow, port 0 on both ends, would be found as a pair's are.
+func (f *Flow) takenForPair() bool {
+	without := func(e *packet.Ends) bool { return e.SrcPort|e.DstPort == 0 }
+	return f.Proto == packet.ProtoTCP && (without(&f.Near) || without(&f.Far))
+}
