@@ -9,6 +9,7 @@ import (
 
 	"github.com/viaduct-net/viaduct/dataplane/offload"
 	"github.com/viaduct-net/viaduct/dataplane/packet"
+	"github.com/viaduct-net/viaduct/dataplane/verdict"
 )
 
 // A pair is two addresses, each of a station of this node, of which the kernel carries all TCP that is not translated,
@@ -36,9 +37,9 @@ func PairOf(a, b packet.Addr) AddressPair {
 type pairs struct {
 	mu        sync.Mutex // of who enters or withdraws one
 	entered   []AddressPair
-	dropped   []AddressPair                           // that had to go for want of room
+	dropped   []AddressPair                         // that had to go for want of room
 	withdrawn atomic.Pointer[map[AddressPair]int64] // until when their connections are taken up, ns; nil: there are none
-	claims    atomic.Int32                            // of ends behind translation: see claim.go
+	claims    atomic.Int32                          // of ends behind translation: see claim.go
 	between   betweens
 }
 
@@ -135,4 +136,15 @@ func (t *Table) paired(p *packet.Packet, in packet.PortID, s *Seen) bool {
 	}
 	ref, _ := t.kernel.Pair(p.Src, p.Dst, in)
 	return ref != 0
+}
+
+// relatePair lets an error pass about a segment that the kernel carried by a pair, from the end that got it. Which of
+// those there were nobody knows.
+func (t *Table) relatePair(p *packet.Packet, about *inner, in packet.PortID, s *Seen) {
+	if t.kernel == nil || about.proto != packet.ProtoTCP || p.Src != about.dst {
+		return
+	}
+	if ref, _ := t.kernel.Pair(about.dst, about.src, in); ref != 0 {
+		s.Status, s.Reason, s.Opener, s.Other = Related, verdict.None, in, in
+	}
 }

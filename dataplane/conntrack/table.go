@@ -231,7 +231,7 @@ func (t *Table) Track(p *packet.Packet, in packet.PortID, now int64, generation 
 	case packet.ProtoICMP, packet.ProtoICMPv6:
 		q := queryOf(p.Proto, p.ICMPType)
 		if q.kind == 0 {
-			t.trackError(p, now, generation, s)
+			t.trackError(p, in, now, generation, s)
 			return
 		}
 		s.kind, answer = q.kind, q.answer

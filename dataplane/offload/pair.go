@@ -12,9 +12,3 @@ func (t *Table) Pair(src, dst packet.Addr, in packet.PortID) (Ref, uint8) {
 	}
 	return t.Find(packet.Ends{Src: src, Dst: dst}, packet.ProtoTCP, in)
 }
-
-// takenForPair: packets of the flow, port 0 on both ends, would be found as a pair's are.
-func (f *Flow) takenForPair() bool {
-	without := func(e *packet.Ends) bool { return e.SrcPort|e.DstPort == 0 }
-	return f.Proto == packet.ProtoTCP && (without(&f.Near) || without(&f.Far))
-}

@@ -70,7 +70,7 @@ func New(cfg Config) (*Table, error) {
 // Enter says that the kernel may carry a flow's direction d, 0 the opener's, from now on, or that it carries it another
 // way. ref is the flow's record, or 0 for one that has none; of one that has, f is not looked at. It returns the flow's
 // record, 0 where it has none (any more), and whether the direction was entered: it is not for want of room or of an
-// egress, because the record has been evicted, or because a flow of TCP has no ports, as only pairs have.
+// egress, or because the record has been evicted.
 //
 // What was entered last counts: a record of another flow with the same packets is evicted.
 func (t *Table) Enter(ref Ref, f *Flow, d uint8, w *Way) (Ref, bool) {
@@ -80,9 +80,6 @@ func (t *Table) Enter(ref Ref, f *Flow, d uint8, w *Way) (Ref, bool) {
 	if !ok {
 		t.stats.Unreachable++
 		return t.alive(ref), false
-	}
-	if ref == 0 && !f.Pair && f.takenForPair() {
-		return 0, false
 	}
 	if ref != 0 {
 		if ref = t.alive(ref); ref != 0 {
