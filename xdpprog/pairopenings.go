@@ -30,7 +30,7 @@ const (
 )
 
 type (
-	flowKey      [flowKeySize]byte
+	openingKey   [flowKeySize]byte
 	openingValue [openingSize]byte
 )
 
@@ -39,7 +39,7 @@ type (
 func (f *FlowTable) PairOpenings() ([]PairOpening, error) {
 	var list []PairOpening
 	var cursor ebpf.MapBatchCursor
-	keys, values := make([]flowKey, openingsOfBatch), make([]openingValue, openingsOfBatch)
+	keys, values := make([]openingKey, openingsOfBatch), make([]openingValue, openingsOfBatch)
 	for {
 		n, err := f.maps["pair_openings"].BatchLookup(&cursor, keys, values, nil)
 		for i := range n {
@@ -56,7 +56,7 @@ func (f *FlowTable) PairOpenings() ([]PairOpening, error) {
 
 // NotePairOpenings has the kernel remember connections as if they had been opened by a pair.
 func (f *FlowTable) NotePairOpenings(list []PairOpening) error {
-	keys, values := make([]flowKey, len(list)), make([]openingValue, len(list))
+	keys, values := make([]openingKey, len(list)), make([]openingValue, len(list))
 	for i := range list {
 		keys[i] = keyOfOpening(&list[i])
 		binary.NativeEndian.PutUint32(values[i][:], list[i].Used)
@@ -72,7 +72,7 @@ func (f *FlowTable) NotePairOpenings(list []PairOpening) error {
 
 // ForgetPairOpenings has the kernel forget connections. Those that it has forgotten already are no error.
 func (f *FlowTable) ForgetPairOpenings(list []PairOpening) error {
-	keys := make([]flowKey, len(list))
+	keys := make([]openingKey, len(list))
 	for i := range list {
 		keys[i] = keyOfOpening(&list[i])
 	}
@@ -88,7 +88,7 @@ func (f *FlowTable) ForgetPairOpenings(list []PairOpening) error {
 	return nil
 }
 
-func openingOf(k *flowKey, v *openingValue) PairOpening {
+func openingOf(k *openingKey, v *openingValue) PairOpening {
 	address := func(b []byte) netip.Addr { return netip.AddrFrom16([16]byte(b)).Unmap() }
 	return PairOpening{
 		Src: address(k[0:16]), Dst: address(k[16:32]),
@@ -97,7 +97,7 @@ func openingOf(k *flowKey, v *openingValue) PairOpening {
 	}
 }
 
-func keyOfOpening(o *PairOpening) (k flowKey) {
+func keyOfOpening(o *PairOpening) (k openingKey) {
 	const tcp = 6
 	src, dst := o.Src.As16(), o.Dst.As16()
 	copy(k[0:], src[:])

@@ -67,4 +67,3 @@ func (t *Table) RestoreConnection(c *Connection, generation, rule uint32, why ve
 		TCP: SavedTCP{Unknown: bothWays, Adrift: bothWays, Scales: [2]uint8{unknownScale, unknownScale}},
 	}, now)
 }
-
