@@ -90,7 +90,7 @@ func (sh *shard) unclaimFar(n uint32) {
 	}
 	_, far := sh.ends(n, 0)
 	ref, d := t.kernel.Find(far, packet.ProtoTCP, packet.PortID(uint32(e.ports)))
-	if f, ways, is := t.kernel.Flow(ref); is && d == 0 && f.Near == far && f.Far == far && !f.Pair && ways[1].In == 0 {
+	if f, ways, is := t.kernel.Flow(ref); is && d == 0 && f.Near == f.Far && ways[1].In == 0 && t.kernel.Claimed(ref) {
 		t.kernel.Remove(ref)
 		t.pairs.claims.Add(-1)
 	}

@@ -39,8 +39,15 @@ type pairs struct {
 	entered   []AddressPair
 	dropped   []AddressPair                         // that had to go for want of room
 	withdrawn atomic.Pointer[map[AddressPair]int64] // until when their connections are taken up, ns; nil: there are none
-	claims    atomic.Int32                          // of ends behind translation: see claim.go
+	claims    atomic.Int32                          // of ends behind translation, at least: see claim.go
 	between   betweens
+}
+
+func (x *pairs) init(flows int, kernel *offload.Table) {
+	x.between.init(flows)
+	if kernel.Stats().Records > 0 { // another process has left them
+		x.claims.Store(1)
+	}
 }
 
 // Pair has the kernel carry all TCP between two addresses, of which packets come and leave by the ways, those from a to

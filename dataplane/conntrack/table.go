@@ -103,7 +103,7 @@ func New(cfg Config) *Table {
 	}
 	t.limits.init(cfg, flows, &t.keys)
 	if t.kernel != nil {
-		t.pairs.between.init(flows)
+		t.pairs.init(flows, t.kernel)
 	}
 	n := min(floorPower(max(flows/shardFlows, 1)), maxShards)
 	t.shift = uint(64 - bits.TrailingZeros(uint(n)))

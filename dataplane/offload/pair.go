@@ -12,3 +12,10 @@ func (t *Table) Pair(src, dst packet.Addr, in packet.PortID) (Ref, uint8) {
 	}
 	return t.Find(packet.Ends{Src: src, Dst: dst}, packet.ProtoTCP, in)
 }
+
+// Claimed says whether a direction of a record has been entered to lead to userspace, whatever pair there is.
+func (t *Table) Claimed(ref Ref) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.alive(ref) != 0 && t.records[ref.number()-1].flags&claimed != 0
+}
