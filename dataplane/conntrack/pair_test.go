@@ -4,6 +4,7 @@ package conntrack
 
 import (
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/viaduct-net/viaduct/dataplane/offload"
@@ -265,26 +266,42 @@ func TestRestoreConnection(t *testing.T) {
 // while there is the pair, and nothing is left over.
 func TestPairRace(t *testing.T) {
 	r := newPairRig(t, false, 4096, Config{})
-	front := r.front(1)
-	for round := range 300 {
-		var syncing sync.WaitGroup
-		ends := packet.Ends{Src: r.a, Dst: front, SrcPort: uint16(1000 + round), DstPort: 80}
+	stood := 0
+	for round := range 2000 {
+		ends := packet.Ends{Src: r.a, Dst: r.front(1), SrcPort: uint16(1000 + round), DstPort: 80}
 		opens := r.from(packet.ProtoTCP, ends, tcpSegment{src: ends.SrcPort, dst: 80, flags: tcpSYN, scale: -1}.bytes())
+		var both sync.WaitGroup
+		var ready atomic.Int32
+		together := func(f func()) {
+			both.Go(func() {
+				for ready.Add(1); ready.Load() < 2; { // so that both begin within nanoseconds
+				}
+				f()
+			})
+		}
 		var s Seen
-		syncing.Go(func() {
+		wait := func(n int) {
+			for range n {
+				r.tab.pairs.between.some(&r.tab.keys, r.a, r.b)
+			}
+		}
+		together(func() {
+			wait(round * 7 % 1009)
 			s = r.tab.seen(opens, portA, r.now, 1)
 			tr := Translation{Dst: r.b, DstPort: 8080, Backend: 1}
 			if reason := r.tab.OpenTranslated(&s, opens, portA, portB, r.now, 1, 42, &tr); reason != verdict.None {
 				t.Error(reason)
 			}
 		})
-		syncing.Go(func() { r.pair() })
-		syncing.Wait()
-		far := s.Ends
-		_, reply := r.kernel.Find(far.Reverse(), packet.ProtoTCP, portB)
-		own, _ := r.kernel.Find(far, packet.ProtoTCP, portA)
+		together(func() {
+			wait(round % 31)
+			r.pair()
+		})
+		both.Wait()
 		if ref, _ := r.kernel.Pair(r.a, r.b, portA); ref != 0 {
-			if own == 0 || reply != 1 {
+			stood++
+			_, reply := r.kernel.Find(s.Ends.Reverse(), packet.ProtoTCP, portB)
+			if own, _ := r.kernel.Find(s.Ends, packet.ProtoTCP, portA); own == 0 || reply != 1 {
 				t.Fatalf("round %d: the pair has the ends of a translated flow", round)
 			}
 			r.withdraw()
@@ -298,4 +315,5 @@ func TestPairRace(t *testing.T) {
 			t.Fatalf("round %d: flows are counted that are gone", round)
 		}
 	}
+	t.Logf("the pair stood in %d rounds, and had to give way in %d", stood, len(r.tab.TakeDropped()))
 }
