@@ -174,7 +174,7 @@ static __always_inline int to_router(struct __sk_buff *skb)
 SEC("tc")
 int from_port(struct __sk_buff *skb)
 {
-	__u32 ifindex = skb->ifindex, len = skb->len, to = NO_PORT;
+	__u32 ifindex = skb->ifindex, len = skb->len, to = 0;
 	struct station *s = bpf_map_lookup_elem(&stations, &ifindex);
 	const struct flow_control *c = the_control();
 	struct flow f = {};
@@ -191,7 +191,7 @@ int from_port(struct __sk_buff *skb)
 			return drop(skb, s->port, UNWRITABLE_DROPPED);
 		if (action != TC_ACT_UNSPEC) {
 			note(s->port, CARRIED, len);
-			return count(skb, to, CARRIED_TO, action);
+			return count(skb, port_of_egress(to), CARRIED_TO, action);
 		}
 	}
 	if (c && is_silent(c))
