@@ -33,10 +33,16 @@ func PairOf(a, b packet.Addr) AddressPair {
 	return AddressPair{k.lo, k.hi}
 }
 
+// EnteredPair is a pair and its record.
+type EnteredPair struct {
+	AddressPair
+	Ref offload.Ref
+}
+
 // pairs is what the table knows of pairs.
 type pairs struct {
 	mu        sync.Mutex // of who enters or withdraws one
-	entered   []AddressPair
+	entered   []EnteredPair
 	dropped   []AddressPair                         // that had to go for want of room
 	withdrawn atomic.Pointer[map[AddressPair]int64] // until when their connections are taken up, ns; nil: there are none
 	claims    atomic.Int32                          // of ends behind translation, at least: see claim.go
@@ -71,7 +77,7 @@ func (t *Table) Pair(a, b packet.Addr, ways *[2]offload.Way, generation uint32, 
 	}
 	// A flow that is opened from here on finds the pair and claims its ends; one that was opened until here is counted.
 	if _, ok = t.kernel.Enter(ref, &f, 1, &ways[1]); ok && !t.pairs.between.some(&t.keys, a, b) {
-		x.entered = append(x.entered, PairOf(a, b))
+		x.entered = append(x.entered, EnteredPair{PairOf(a, b), ref})
 		return true
 	}
 	t.dropPair(ref, a, b, now)
@@ -88,7 +94,7 @@ func (t *Table) dropPair(ref offload.Ref, a, b packet.Addr, now int64) {
 
 // TakeEntered returns the pairs that were entered since the last call. Settle is to be called of them a moment later,
 // when what was under way has arrived.
-func (t *Table) TakeEntered() (list []AddressPair) {
+func (t *Table) TakeEntered() (list []EnteredPair) {
 	t.pairs.mu.Lock()
 	defer t.pairs.mu.Unlock()
 	list, t.pairs.entered = t.pairs.entered, nil

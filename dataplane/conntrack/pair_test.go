@@ -148,7 +148,7 @@ func TestSettle(t *testing.T) {
 			t.Fatalf("%d handshakes", n)
 		}
 		r.mustPair() // the answer is the kernel's
-		if list := r.tab.TakeEntered(); len(list) != 1 || list[0] != PairOf(r.b, r.a) {
+		if list := r.tab.TakeEntered(); len(list) != 1 || list[0].AddressPair != PairOf(r.b, r.a) {
 			t.Errorf("entered: %v", list)
 		}
 		want := Connection{Tuple{Src: r.a, Dst: r.b, SrcPort: 40000, DstPort: 80, Proto: packet.ProtoTCP}, portA, portB}

@@ -23,6 +23,7 @@ type carrier struct {
 	table  atomic.Pointer[offload.Table]
 	why    string // there is none; empty: there is, or it has not been made yet
 	walk   walk
+	pairs  pairs
 
 	stop chan struct{} // ends heart and walker; nil: they do not run
 }
@@ -53,6 +54,7 @@ func (f *Forwarder) provideCarrier(node *api.NodeSettings) {
 	c.stop = make(chan struct{})
 	f.beating.Go(func() { f.heart(c.stop) })
 	f.beating.Go(func() { f.walker(c.stop) })
+	f.beating.Go(func() { f.pairKeeper(c.stop) })
 }
 
 func (f *Forwarder) loadCarrier(node *api.NodeSettings) error {

@@ -19,3 +19,21 @@ func (t *Table) Claimed(ref Ref) bool {
 	defer t.mu.Unlock()
 	return t.alive(ref) != 0 && t.records[ref.number()-1].flags&claimed != 0
 }
+
+// Pairs returns the records of pairs, in no order.
+func (t *Table) Pairs() (list []Ref) {
+	if t.pairs.Load() == 0 {
+		return nil
+	}
+	const some = 1024 // records that are looked at while others wait
+	for at := 0; at < len(t.records); at += some {
+		t.mu.Lock()
+		for i := at; i < min(at+some, len(t.records)); i++ {
+			if stamp := t.stamps[i].Load(); stamp&1 != 0 && t.records[i].flags&pair != 0 {
+				list = append(list, refOf(uint32(i+1), stamp))
+			}
+		}
+		t.mu.Unlock()
+	}
+	return list
+}
