@@ -32,8 +32,8 @@ struct carriage {
 	struct ip_address dst;
 	__be16 src_port;
 	__be16 dst_port;
+	__u8 mac[6]; // destination
 	__u8 translated;
-	__u8 mac[6];  // destination
 	__u32 egress; // number of where it leaves
 };
 
@@ -163,10 +163,21 @@ static __always_inline __u64 add(__u64 *counter, __u64 n)
 	return before;
 }
 
+// copy_mac: addresses are at even places everywhere.
+static __always_inline void copy_mac(void *to, const void *from)
+{
+	__u16 *a = to;
+	const __u16 *b = from;
+
+	a[0] = b[0];
+	a[1] = b[1];
+	a[2] = b[2];
+}
+
 static __always_inline void copy(const struct flow_record *r, const struct flow_way *w, __u32 way, struct carriage *to)
 {
 	to->translated = r->flags & FLOW_TRANSLATED;
-	__builtin_memcpy(to->mac, w->mac, sizeof(to->mac));
+	copy_mac(to->mac, w->mac);
 	if (way) {
 		to->src = r->near_dst;
 		to->dst = r->near_src;
