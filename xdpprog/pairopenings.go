@@ -26,7 +26,7 @@ const openingsOfBatch = 4096
 // flowKeySize is that of struct flow_key, openingSize that of struct opening.
 const (
 	flowKeySize = 44
-	openingSize = 4
+	openingSize = 8
 )
 
 type (
