@@ -47,6 +47,29 @@ type pairs struct {
 	withdrawn atomic.Pointer[map[AddressPair]int64] // until when their connections are taken up, ns; nil: there are none
 	claims    atomic.Int32                          // of ends behind translation, at least: see claim.go
 	between   betweens
+	lately    [lateCounters]atomic.Uint32 // connections between two addresses, by their hash
+}
+
+// busyFrom is how many connections between two addresses there are to be, between two calls of Ease, for a pair of them
+// to be worth it. Fewer are seen one by one.
+const (
+	busyFrom     = 4
+	lateCounters = 1 << 12
+)
+
+// Busy counts a connection between two addresses, and says whether there have been so many lately that they are worth a
+// pair.
+func (t *Table) Busy(a, b packet.Addr) bool {
+	pair := PairOf(a, b)
+	h := t.keys.hash(&key{lo: pair.Lo, hi: pair.Hi})
+	return t.pairs.lately[h%lateCounters].Add(1) >= busyFrom
+}
+
+// Ease has what was counted by Busy until now be forgotten.
+func (t *Table) Ease() {
+	for i := range t.pairs.lately {
+		t.pairs.lately[i].Store(0)
+	}
 }
 
 func (x *pairs) init(flows int, kernel *offload.Table) {
@@ -54,6 +77,15 @@ func (x *pairs) init(flows int, kernel *offload.Table) {
 	if kernel.Stats().Records > 0 { // another process has left them
 		x.claims.Store(1)
 	}
+}
+
+// IsPaired says whether the kernel carries all TCP between two addresses, of which packets from a come by a port.
+func (t *Table) IsPaired(a, b packet.Addr, in packet.PortID) bool {
+	if t.kernel == nil {
+		return false
+	}
+	ref, _ := t.kernel.Pair(a, b, in)
+	return ref != 0
 }
 
 // Pair has the kernel carry all TCP between two addresses, of which packets come and leave by the ways, those from a to
@@ -144,20 +176,13 @@ func (t *Table) loosely(a, b packet.Addr, now int64) bool {
 // paired says whether a segment of no flow is of a connection that the kernel carries by a pair. Where a translated flow
 // has the same ends on the way to its other end, the pair has it not.
 func (t *Table) paired(p *packet.Packet, in packet.PortID, s *Seen) bool {
-	if t.kernel == nil || s.shared {
-		return false
-	}
-	ref, _ := t.kernel.Pair(p.Src, p.Dst, in)
-	return ref != 0
+	return !s.shared && t.IsPaired(p.Src, p.Dst, in)
 }
 
 // relatePair lets an error pass about a segment that the kernel carried by a pair, from the end that got it. Which of
 // those there were nobody knows.
 func (t *Table) relatePair(p *packet.Packet, about *inner, in packet.PortID, s *Seen) {
-	if t.kernel == nil || about.proto != packet.ProtoTCP || p.Src != about.dst {
-		return
-	}
-	if ref, _ := t.kernel.Pair(about.dst, about.src, in); ref != 0 {
+	if about.proto == packet.ProtoTCP && p.Src == about.dst && t.IsPaired(about.dst, about.src, in) {
 		s.Status, s.Reason, s.Opener, s.Other = Related, verdict.None, in, in
 	}
 }

@@ -55,7 +55,9 @@ func (r *pairRig) withdraw() {
 	}
 }
 
-func (r *pairRig) settle() []Connection { return r.tab.Settle(map[AddressPair]bool{PairOf(r.b, r.a): true}) }
+func (r *pairRig) settle() []Connection {
+	return r.tab.Settle(map[AddressPair]bool{PairOf(r.b, r.a): true})
+}
 
 // segment is one of the client's ('c') or of the server's ('s').
 func (r *pairRig) segment(from byte, flags uint8, seq, ack uint32) *packet.Packet {

@@ -3,6 +3,7 @@
 package forwarder
 
 import (
+	"cmp"
 	"fmt"
 	"path/filepath"
 	"runtime"
@@ -51,6 +52,7 @@ func (f *Forwarder) provideCarrier(node *api.NodeSettings) {
 		f.degrade(offloadOf, "flows of before are not carried on: "+refused.Error())
 	}
 	c.walk.init()
+	c.pairs.idleAfter = cmp.Or(c.pairs.idleAfter, idleAfter)
 	c.stop = make(chan struct{})
 	f.beating.Go(func() { f.heart(c.stop) })
 	f.beating.Go(func() { f.walker(c.stop) })

@@ -8,7 +8,6 @@ import (
 
 	"go.uber.org/zap"
 
-	dataplaneapi "github.com/viaduct-net/viaduct/dataplane/api"
 	"github.com/viaduct-net/viaduct/dataplane/conntrack"
 	"github.com/viaduct-net/viaduct/dataplane/offload"
 	"github.com/viaduct-net/viaduct/dataplane/packet"
@@ -28,11 +27,21 @@ import (
 // settleAfter is how long packets may be under way to userspace that were sent before a pair was entered.
 const settleAfter = time.Second
 
-// pairsEvery is how often it is looked what there is to do.
-const pairsEvery = 200 * time.Millisecond
+// pairsEvery is how often it is looked what there is to do; easeEvery how often connections between two addresses are
+// counted from zero, of which there are to be some for a pair.
+const (
+	pairsEvery = 200 * time.Millisecond
+	easeEvery  = 10 * time.Second
+)
+
+// idleAfter is for how long a pair has carried nothing, at least, that is withdrawn; for twice as long at most.
+const idleAfter = 10 * time.Minute
 
 // pairs is what is known of pairs.
 type pairs struct {
+	idleAfter time.Duration
+	carried   map[offload.Ref]uint64 // packets, when it was looked last which are idle
+
 	mu       sync.Mutex // one at a time settles or withdraws
 	reviewer pipeline.Reviewer
 	recent   []conntrack.EnteredPair // to be settled
@@ -43,8 +52,11 @@ type pairs struct {
 
 // pairKeeper does what is left to do of pairs.
 func (f *Forwarder) pairKeeper(stop <-chan struct{}) {
-	every := time.NewTicker(pairsEvery)
+	every, ease := time.NewTicker(pairsEvery), time.NewTicker(easeEvery)
 	defer every.Stop()
+	defer ease.Stop()
+	idle := time.NewTicker(f.carrier.pairs.idleAfter)
+	defer idle.Stop()
 	for {
 		select {
 		case <-stop:
@@ -53,6 +65,14 @@ func (f *Forwarder) pairKeeper(stop <-chan struct{}) {
 			if flows := f.flows.Load(); flows != nil {
 				f.resumeDropped(flows)
 				f.settlePairs(flows)
+			}
+		case <-ease.C:
+			if flows := f.flows.Load(); flows != nil {
+				flows.Ease()
+			}
+		case <-idle.C:
+			if flows := f.flows.Load(); flows != nil {
+				f.withdrawIdle(flows)
 			}
 		}
 	}
@@ -87,8 +107,37 @@ func (f *Forwarder) resumeDropped(flows *conntrack.Table) {
 	for _, pair := range flows.TakeDropped() {
 		gone[pair] = 0
 	}
-	p.reviewer.Tables, p.reviewer.Names, p.reviewer.Now = f.tables.Load(), f.dns, f.clock()
-	f.withdrawPairs(&p.reviewer, flows, gone)
+	f.withdrawPairs(f.pairReviewer(), flows, gone)
+}
+
+// pairReviewer reviews beside the walk's. pairs.mu is held.
+func (f *Forwarder) pairReviewer() *pipeline.Reviewer {
+	r := &f.carrier.pairs.reviewer
+	r.Tables, r.Names, r.Now = f.tables.Load(), f.dns, f.clock()
+	return r
+}
+
+// withdrawIdle withdraws pairs that have carried nothing since the last call.
+func (f *Forwarder) withdrawIdle(flows *conntrack.Table) {
+	table, p := f.carrier.table.Load(), &f.carrier.pairs
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	gone, carried := map[conntrack.AddressPair]offload.Ref{}, map[offload.Ref]uint64{}
+	for _, ref := range table.Pairs() {
+		flow, _, ok := table.Flow(ref)
+		k, still := table.Read(ref)
+		if !ok || !still {
+			continue
+		}
+		n := k.Traffic[0].Packets + k.Traffic[1].Packets
+		if before, known := p.carried[ref]; known && before == n {
+			gone[conntrack.PairOf(flow.Near.Src, flow.Near.Dst)] = ref
+			continue
+		}
+		carried[ref] = n
+	}
+	p.carried = carried
+	f.withdrawPairs(f.pairReviewer(), flows, gone)
 }
 
 // withdrawPairs takes pairs out of the kernel's table, and has their connections go on as flows, as far as policy lets
@@ -203,11 +252,4 @@ func openingOf(c *conntrack.Connection) xdpprog.PairOpening {
 		Src: u.Src.Netip(), Dst: u.Dst.Netip(), SrcPort: u.SrcPort, DstPort: u.DstPort, Port: uint32(c.In),
 		Used: uint32(monotonic() >> usedShift),
 	}
-}
-
-// describe says what has become of pairs.
-func (p *pairs) describe(o *dataplaneapi.Offload) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	o.PairsWithdrawn, o.ConnectionsResumed, o.ConnectionsDenied = p.withdrawn, p.resumed, p.denied
 }

@@ -11,15 +11,20 @@ import (
 	"github.com/viaduct-net/viaduct/dataplane/verdict"
 )
 
-// Between two pods of this node of which policy lets all TCP nobody has to be asked about a connection, so that the kernel
-// carries the pair of addresses: connections that are opened later never come here. What such a connection is told by
-// policy is not remembered: a plain pair is asked about once, by its first connection, and one that is not costs each of
-// its connections half a microsecond.
+// Between two pods of this node of which policy lets all TCP nobody has to be asked about a connection. Where there are
+// many the kernel carries the pair of addresses, and connections that are opened later never come here. What policy said
+// is not remembered: a plain pair is asked about once, and one that is not costs each of its connections half a
+// microsecond.
 
 // pair has the kernel carry all TCP between the packet's addresses. It returns false where it is to carry the packet's
 // flow alone.
 func (l *Pipeline) pair(p *packet.Packet, in, out *tables.Port) bool {
-	if p.Proto != packet.ProtoTCP || l.seen.Translated {
+	switch {
+	case p.Proto != packet.ProtoTCP || l.seen.Translated || l.seen.Reply || !isPod(in) || !isPod(out):
+		return false
+	case l.flows.IsPaired(p.Src, p.Dst, in.ID):
+		return true
+	case !l.flows.Busy(p.Src, p.Dst):
 		return false
 	}
 	ways, ok := pairWays(l.t, in, out, p.Src, p.Dst)
