@@ -21,12 +21,15 @@ type Table struct {
 	kernel   func() int64 // CLOCK_MONOTONIC
 	tick     atomic.Int64 // of the kernel's clock, about: what records' times of 32 bits are near to
 
+	pairs  atomic.Int32    // records of pairs
 	stamps []atomic.Uint32 // by record; odd: it is somebody's. Changes whenever the record changes hands
 
 	mu      sync.Mutex
-	entered []uint32 // by record: when, in ticks of the kernel's clock
-	free    []uint32 // numbers of records, the last is taken first
-	hand    uint32   // see room.go
+	entered []uint32        // by record: when, in ticks of the kernel's clock
+	free    []uint32        // numbers of records, the last is taken first
+	resting [resting]uint32 // those that became free last, a ring: the next goes to place rest
+	rest    uint32
+	hand    uint32 // see room.go
 	victims []victim
 	waiting atomic.Int32 // victims
 	ports   egressNumbers
@@ -205,7 +208,9 @@ func (t *Table) Find(e packet.Ends, proto packet.IPProto, in packet.PortID) (Ref
 func (t *Table) Stats() Stats {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.stats
+	s := t.stats
+	s.Pairs = uint32(t.pairs.Load())
+	return s
 }
 
 // SetCarry switches the whole on or off.
