@@ -88,6 +88,16 @@ func (n *podNode) mustAsk(from *netlab.Namespace, to string) {
 	}
 }
 
+// info is what the kernel knows of a connection.
+func (n *podNode) info(c net.Conn) (info *unix.TCPInfo) {
+	n.t.Helper()
+	s, err := c.(*net.TCPConn).SyscallConn()
+	n.must(err)
+	n.must(s.Control(func(fd uintptr) { info, err = unix.GetsockoptTCPInfo(int(fd), unix.SOL_TCP, unix.TCP_INFO) }))
+	n.must(err)
+	return info
+}
+
 // pairOf is what is listed of the pair of two addresses, nil: there is none.
 func (n *podNode) pairOf(a, b string) *dataplaneapi.Flow {
 	n.t.Helper()
@@ -287,7 +297,9 @@ func TestPairBesideService(t *testing.T) {
 		})
 	}
 	asking.Wait()
-	for local := 20000; local < 20020; local++ {
+	const first, last = 20000, 20020
+	repeated := 0
+	for local := first; local < last; local++ {
 		service, err := n.dial(a, "10.96.0.1:80", local)
 		n.must(err)
 		n.must(exchange(service, 5*time.Second))
@@ -300,8 +312,14 @@ func TestPairBesideService(t *testing.T) {
 				t.Fatalf("from port %d: %v", local, err)
 			}
 		}
+		if info := n.info(direct); info.Total_retrans > 0 {
+			repeated++
+		}
 		_ = service.Close()
 		_ = direct.Close()
+	}
+	if repeated > (last-first)/2 {
+		t.Errorf("%d of %d connections were only opened by a SYN that was repeated", repeated, last-first)
 	}
 	if n.pairOf("10.244.1.5", "10.244.1.6") == nil {
 		t.Error("the pair is gone")
