@@ -21,8 +21,8 @@ type TrunkOptions struct {
 	PinDir string
 	// MaxPorts is how many ports there may be; 0: 65536. Pinned maps of another size are not taken over.
 	MaxPorts uint32
-	// Flows is by what from_port, and from_uplink of the trunk's services, carry flows; nil: all packets go to userspace. It must stay open for as long as the
-	// trunk is, and its maps are pinned by itself.
+	// Flows is by what from_port, and from_uplink of the trunk's services, carry flows; nil: all packets go to
+	// userspace. It must stay open for as long as the trunk is, and its maps are pinned by itself.
 	Flows *FlowTable
 }
 
@@ -37,7 +37,7 @@ type Trunk struct {
 	fromPort, toPort *ebpf.Program
 	maps             map[string]*ebpf.Map
 	flows            *FlowTable // nil: none
-	pins             string // empty: not pinned
+	pins             string     // empty: not pinned
 
 	mu     sync.Mutex
 	link   link.Link // of to_port; nil until attached
