@@ -93,8 +93,8 @@ func datagram(src, dst netip.Addr, from, to uint16) *packet.Packet {
 	return p
 }
 
-// A walk over 100,000 flows re-judges and keeps what policy lets, and after another change takes out all that it denies.
-// BenchmarkWalk says how long it takes.
+// A walk over 100,000 flows re-judges and keeps what policy lets, and after another change takes out all that it
+// denies. BenchmarkWalk says how long it takes.
 func TestWalkOfMany(t *testing.T) {
 	const flows = 100000
 	f, s := carriedWorld(t, flows)

@@ -64,7 +64,8 @@ func TestWhatIsCarried(t *testing.T) {
 		s.PeerSets = append(s.PeerSets, &api.PeerSet{Id: 2, Domains: []string{"example.com"}})
 		s.Policies[0].Egress = true
 		s.Policies[0].Rules = append(s.Policies[0].Rules, &api.PolicyRule{Name: "spec.egress[0]",
-			Direction: api.PolicyRule_DIRECTION_EGRESS, Action: api.PolicyRule_ACTION_ALLOW, Peers: []uint32{1, 2}, AnyPort: true})
+			Direction: api.PolicyRule_DIRECTION_EGRESS, Action: api.PolicyRule_ACTION_ALLOW, Peers: []uint32{1, 2},
+			AnyPort: true})
 	}
 	toB := []offload.Way{{In: podA, Out: podB, MAC: hostMACs[0], MTU: 1500}}
 	for _, row := range []struct {
