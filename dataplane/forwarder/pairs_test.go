@@ -168,6 +168,10 @@ func TestPairsCarry(t *testing.T) {
 			}
 		})
 	}
+	ask := dataplaneapi.ExplainRequest{Source: "10.244.1.5", Destination: "10.244.1.6", Protocol: "tcp", Port: 80}
+	if r, err := n.f.Explain(&ask); err != nil || !r.Pair {
+		t.Errorf("explained: %v, %v", r, err)
+	}
 	if o := n.f.Status().Offload; o.Pairs != 2 || o.PairsWithdrawn != 0 {
 		t.Errorf("%v", o)
 	}
