@@ -400,8 +400,8 @@ func TestClaim(t *testing.T) {
 		}
 		s, _ := r.send(one(tcpSYN, 100, 0))
 		if synAck := r.segment("s SA 500 ack 101 win 1000"); true {
-			if _, ok := r.hook.Carry(hooked(synAck, portB)); !ok {
-				t.Fatal("the pair does not carry")
+			if _, ok := r.hook.Carry(hooked(synAck, portB)); ok {
+				t.Fatal("the pair has the answer of a translated flow")
 			}
 			if !r.tab.Claim(&s) {
 				t.Fatal("not claimed")

@@ -90,8 +90,13 @@ func (sh *shard) unclaimFar(n uint32) {
 	}
 	_, far := sh.ends(n, 0)
 	ref, d := t.kernel.Find(far, packet.ProtoTCP, packet.PortID(uint32(e.ports)))
-	if f, ways, is := t.kernel.Flow(ref); is && d == 0 && f.Near == f.Far && ways[1].In == 0 && t.kernel.Claimed(ref) {
+	if f, ways, is := t.kernel.Flow(ref); is && d == 0 && t.claimsFar(ref, &f, &ways) {
 		t.kernel.Remove(ref)
 		t.pairs.claims.Add(-1)
 	}
+}
+
+// claimsFar: the record is one of claimFar's.
+func (t *Table) claimsFar(ref offload.Ref, f *offload.Flow, ways *[2]offload.Way) bool {
+	return f.Near == f.Far && ways[1].In == 0 && t.kernel.Claimed(ref)
 }

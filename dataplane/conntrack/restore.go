@@ -134,7 +134,7 @@ func (sh *shard) saved(n, tick uint32) Saved {
 // TCP is open. It returns false for a pair's, and for what a flow claims beside its own.
 func (t *Table) Recorded(ref offload.Ref, now int64) (Saved, bool) {
 	f, ways, ok := t.kernel.Flow(ref)
-	if !ok || f.Pair || f.Near == f.Far && ways[1].In == 0 && t.kernel.Claimed(ref) {
+	if !ok || f.Pair || t.claimsFar(ref, &f, &ways) {
 		return Saved{}, false
 	}
 	s := Saved{

@@ -61,9 +61,13 @@ func (t *Table) RestoreConnection(c *Connection, generation, rule uint32, why ve
 	now int64) error {
 	u := &c.Tuple
 	e := packet.Ends{Src: u.Src, Dst: u.Dst, SrcPort: u.SrcPort, DstPort: u.DstPort}
+	expires := states[tcpEstablished].timeout
+	if why != verdict.None {
+		expires = revokedFor
+	}
 	return t.Restore(&Saved{
 		Near: e, Far: e, Proto: packet.ProtoTCP, In: c.In, Out: c.Out, State: states[tcpEstablished].name,
-		Generation: generation, Rule: rule, Revoked: why, Age: age,
+		Generation: generation, Rule: rule, Revoked: why, Age: age, Expires: expires,
 		TCP: SavedTCP{Unknown: bothWays, Adrift: bothWays, Scales: [2]uint8{unknownScale, unknownScale}},
 	}, now)
 }
