@@ -120,6 +120,8 @@ type thread struct {
 	worker *worker.Worker
 	umem   *xsk.UMEM
 	pool   *xsk.Pool
+
+	waiting []worker.Packet // taken over, until the worker has them
 }
 
 // New returns a forwarder without tables. Close releases it.

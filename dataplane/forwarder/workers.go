@@ -63,6 +63,44 @@ func (f *Forwarder) reportWorkers(links links) {
 
 // startWorkers starts n workers, or none.
 func (f *Forwarder) startWorkers(n, ports, frame int) error {
+	chunks := f.cfg.Chunks
+	if chunks == 0 {
+		chunks = min(maxChunks, max(2, ports)*4*f.cfg.Ring)
+	}
+	var memory []*xsk.UMEM
+	for i := range n {
+		umem, err := xsk.NewUMEM(xsk.UMEMConfig{Chunks: chunks, ChunkSize: frame})
+		if err != nil {
+			for _, u := range memory {
+				err = errors.Join(err, u.Close())
+			}
+			return fmt.Errorf("start worker %d: %w", i, err)
+		}
+		memory = append(memory, umem)
+	}
+	return f.startWorkersOver(memory)
+}
+
+// startWorkersOver starts a worker over each memory, which are the workers' from then on, or none.
+func (f *Forwarder) startWorkersOver(memory []*xsk.UMEM) error {
+	n := len(memory)
+	err := f.makeRoom(n)
+	for i, umem := range memory {
+		if err == nil {
+			err = f.startWorker(i, umem)
+		}
+		if err != nil {
+			err = errors.Join(err, umem.Close()) // none of those that have a worker already
+		}
+	}
+	if err != nil {
+		return errors.Join(err, f.stopWorkers())
+	}
+	return nil
+}
+
+// makeRoom keeps everything else off the CPUs of n workers.
+func (f *Forwarder) makeRoom(n int) error {
 	if cpus := f.cfg.CPUs; len(cpus) > 0 {
 		if len(cpus) < n {
 			return fmt.Errorf("%d CPUs are given for %d workers", len(cpus), n)
@@ -77,30 +115,17 @@ func (f *Forwarder) startWorkers(n, ports, frame int) error {
 	// A thread for each worker beside those that the scheduler has for everything else: no goroutine waits for a
 	// worker, and no worker gives way to the collector.
 	runtime.GOMAXPROCS(runtime.NumCPU() + n)
-	for i := range n {
-		if err := f.startWorker(i, ports, frame); err != nil {
-			return errors.Join(fmt.Errorf("start worker %d: %w", i, err), f.stopWorkers())
-		}
-	}
 	return nil
 }
 
-func (f *Forwarder) startWorker(i, ports, frame int) error {
-	chunks := f.cfg.Chunks
-	if chunks == 0 {
-		chunks = min(maxChunks, max(2, ports)*4*f.cfg.Ring)
-	}
-	umem, err := xsk.NewUMEM(xsk.UMEMConfig{Chunks: chunks, ChunkSize: frame})
-	if err != nil {
-		return err
-	}
+func (f *Forwarder) startWorker(i int, umem *xsk.UMEM) error {
 	pool := xsk.NewPool(umem)
 	w := worker.New(worker.Config{
 		UMEM: umem, Pool: pool, Tables: &f.tables, Clock: f.clock, Timers: i == 0, Gone: f.vanished,
 		Flows: f.flows.Load(), Names: f.dns,
 	})
 	if err := w.Open(); err != nil {
-		return errors.Join(err, umem.Close())
+		return fmt.Errorf("start worker %d: %w", i, err)
 	}
 	f.workers = append(f.workers, &thread{worker: w, umem: umem, pool: pool})
 	t := worker.Thread{Spin: f.cfg.Spin, CPU: f.cpuOf(i)}

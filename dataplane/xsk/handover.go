@@ -25,12 +25,14 @@ type UMEMState struct {
 // File is what another process maps. Nil: the memory is of no file, and stays this process's. It is the UMEM's to close.
 func (u *UMEM) File() *os.File { return u.file }
 
+// Config is what the UMEM was made with.
+func (u *UMEM) Config() UMEMConfig {
+	return UMEMConfig{Chunks: u.Chunks(), ChunkSize: u.ChunkSize(), Headroom: u.headroom}
+}
+
 // State is for a successor. The queues must be at rest.
 func (u *UMEM) State() UMEMState {
-	s := UMEMState{
-		UMEMConfig: UMEMConfig{Chunks: u.Chunks(), ChunkSize: u.ChunkSize(), Headroom: u.headroom}, Huge: u.huge,
-		Owners: make([]byte, len(u.owner)),
-	}
+	s := UMEMState{UMEMConfig: u.Config(), Huge: u.huge, Owners: make([]byte, len(u.owner))}
 	for chunk, owner := range u.owner {
 		if owner != poolOwns {
 			s.Owners[chunk] = owner
@@ -128,6 +130,28 @@ func (s *Socket) State() (SocketState, error) {
 		Info: s.info, Slot: s.slot, AskedMultiBuffer: s.group.multiBuffer, AskedChecks: s.group.metadata,
 		Returned: append([]uint64(nil), s.returned...), Own: s.statistics(),
 	}, nil
+}
+
+// File is a copy of the socket's descriptor, for a successor.
+func (s *Socket) File() (*os.File, error) {
+	fd, err := unix.FcntlInt(uintptr(s.fd), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("copy socket: %w", err)
+	}
+	return os.NewFile(uintptr(fd), "socket"), nil
+}
+
+// AdoptSocketFile is AdoptSocket for a socket's file, which is closed unless there is an error.
+func AdoptSocketFile(u *UMEM, file *os.File, state SocketState) (*Socket, error) {
+	fd, err := unix.FcntlInt(file.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("copy socket: %w", err)
+	}
+	s, err := AdoptSocket(u, fd, state)
+	if err != nil {
+		return nil, errors.Join(err, unix.Close(fd))
+	}
+	return s, file.Close()
 }
 
 // AdoptSocket takes over a socket of a UMEM that was adopted. The file descriptor is the Socket's from then on, unless
