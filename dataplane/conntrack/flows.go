@@ -28,6 +28,8 @@ type Flow struct {
 	Backend    uint32
 	// Direct: the other end gets the packets as they are, and Ends are what it takes them for.
 	Direct bool
+	// Carried: the kernel carries one direction at least. What it has carried is in Sent and Replied.
+	Carried bool
 }
 
 // Traffic is what went in one direction. Bytes are of IP packets.

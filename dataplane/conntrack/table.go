@@ -31,6 +31,7 @@ import (
 	"math/bits"
 	"sync/atomic"
 
+	"github.com/viaduct-net/viaduct/dataplane/offload"
 	"github.com/viaduct-net/viaduct/dataplane/packet"
 	"github.com/viaduct-net/viaduct/dataplane/verdict"
 )
@@ -59,6 +60,8 @@ type Config struct {
 	// failure. It is told once for each that OpenTranslated has returned None for, which may be before it does. It is
 	// called with a lock held, and must not call the table. Nil: nobody is told.
 	Left func(backend uint32, answered bool)
+	// Offload is what the kernel carries of flows; nil: nothing.
+	Offload *offload.Table
 	// Seed keys the hash; nil: random.
 	Seed *Seed
 }
@@ -71,6 +74,7 @@ type Table struct {
 	limits limits
 	loose  int64
 	left   func(backend uint32, answered bool)
+	kernel *offload.Table // nil: there is none
 
 	aliases atomic.Bool // there are some, or were
 }
@@ -88,7 +92,7 @@ func New(cfg Config) *Table {
 	if flows <= 0 {
 		flows = DefaultFlows
 	}
-	t := &Table{loose: cfg.Loose, left: cfg.Left}
+	t := &Table{loose: cfg.Loose, left: cfg.Left, kernel: cfg.Offload}
 	if cfg.Seed != nil {
 		t.keys = *cfg.Seed
 	} else {
@@ -172,6 +176,9 @@ type Seen struct {
 	// Waited, of the packet that first answers a translated flow, is since when it was waited for, in nanoseconds. So it
 	// is of an error about what the opener has sent, for as long as nobody has answered.
 	Waited int64
+	// Carry, of Known: as far as the flow goes the kernel may carry what comes in this direction, and does not. Who has
+	// sent the packet on calls Table.Carry, if nothing else speaks against it.
+	Carry bool
 
 	tick uint32 // when it was seen; of Stale
 	at   uint32 // number of the entry, and 1; 0: none
