@@ -17,7 +17,7 @@
 // it first closes its half of the socket, from when on Commit cannot be sent (unix_dgram_sendmsg in net/unix/af_unix.c),
 // and then looks whether it was: so both always mean the same.
 //
-// Files: handover.go (the messages), conn.go (their form), peer.go (who is at the other end).
+// Files: handover.go (the messages), conn.go (their form), flows.go (the file of flows), peer.go (who is at the other end).
 package handover
 
 import "github.com/viaduct-net/viaduct/dataplane/xsk"
