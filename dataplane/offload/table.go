@@ -105,45 +105,44 @@ func (t *Table) Enter(ref Ref, f *Flow, d uint8, w *Way) (Ref, bool) {
 func (t *Table) Remove(ref Ref) (Carried, bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	n := ref.number()
 	if t.alive(ref) == 0 {
 		return t.forgetVictim(ref)
 	}
-	t.withdraw(n)
-	c := t.carried(n)
-	t.end(n)
-	t.stats.Removed++
-	return c, true
+	return t.removed(ref.number()), true
 }
 
 // Withdraw is Remove for a record whose ways are no longer right. Where one of them leads to userspace by intent (Way.Out
-// is 0), the record stays and all of it does: there may be a pair that would carry the packets. It says whether the
-// record is there still, and what is known of it is what was carried until then.
-func (t *Table) Withdraw(ref Ref) (Carried, bool) {
+// is 0), the record stays, and all its ways lead there: there may be a pair that would carry the packets. stays says so,
+// and what is known of the record goes on to count. known is as of Remove.
+func (t *Table) Withdraw(ref Ref) (c Carried, stays, known bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	n := ref.number()
 	if t.alive(ref) == 0 {
-		c, _ := t.forgetVictim(ref)
-		return c, false
+		c, known = t.forgetVictim(ref)
+		return c, false, known
 	}
 	r := &t.records[n-1]
 	if r.flags&claimed == 0 {
-		t.withdraw(n)
-		c := t.carried(n)
-		t.end(n)
-		t.stats.Removed++
-		return c, false
+		return t.removed(n), false, true
 	}
 	r.write(func() {
 		for d := range r.way {
 			if w := &r.way[d]; w.from != 0 {
 				t.ports.uses(w.to, -1)
-				atomic.StoreUint32(&w.to, 0)
+				w.to = 0
 			}
 		}
 	})
-	return t.carried(n), true
+	return t.carried(n), true, true
+}
+
+func (t *Table) removed(n uint32) Carried {
+	t.withdraw(n)
+	c := t.carried(n)
+	t.end(n)
+	t.stats.Removed++
+	return c
 }
 
 // Read returns what is known of a record, and whether there is such a record still.

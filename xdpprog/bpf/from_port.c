@@ -174,7 +174,7 @@ static __always_inline int to_router(struct __sk_buff *skb)
 SEC("tc")
 int from_port(struct __sk_buff *skb)
 {
-	__u32 ifindex = skb->ifindex, to = NO_PORT;
+	__u32 ifindex = skb->ifindex, len = skb->len, to = NO_PORT;
 	struct station *s = bpf_map_lookup_elem(&stations, &ifindex);
 	const struct flow_control *c = the_control();
 	struct flow f = {};
@@ -190,8 +190,8 @@ int from_port(struct __sk_buff *skb)
 		if (action == TC_ACT_SHOT)
 			return drop(skb, s->port, UNWRITABLE_DROPPED);
 		if (action != TC_ACT_UNSPEC) {
-			count(skb, to, CARRIED_TO, 0);
-			return count(skb, s->port, CARRIED, action);
+			note(s->port, CARRIED, len);
+			return count(skb, to, CARRIED_TO, action);
 		}
 	}
 	if (c && is_silent(c))
