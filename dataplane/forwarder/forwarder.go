@@ -98,7 +98,10 @@ type Forwarder struct {
 	refusedOn map[string]linkFacts
 	trunk     trunk
 	services  serviceHooks
-	flowsOf   flowSettings  // that flows was made for
+	flowsOf   flowSettings // that flows was made for
+	handed    *takeover     // whose flows are to be restored; nil: none
+	restored  bool          // what was before this process is
+	left      bool          // everything is a successor's
 	dns       *names.Store  // which addresses names have, as answers to stations said; nil until the first worker
 	applied   time.Duration // how long the last change took
 	metrics   changeMetrics

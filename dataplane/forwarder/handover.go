@@ -10,6 +10,7 @@ import (
 	"slices"
 
 	"go.uber.org/zap"
+	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/viaduct-net/viaduct/dataplane/handover"
@@ -70,6 +71,8 @@ func (f *Forwarder) whyFresh(hello *handover.Hello) string {
 		return "its hooks are not pinned"
 	case hello.Pins != f.cfg.Pins:
 		return "its hooks are pinned in another directory, " + f.cfg.Pins
+	case !f.samePins(hello):
+		return "its hooks are pinned in a directory that the successor does not see, " + f.cfg.Pins
 	case hello.Sockets != f.backend() || f.backend() != defaultSockets:
 		return fmt.Sprintf("its sockets are of the backend %s, and %s is asked for", f.backend(), hello.Sockets)
 	case hello.Ring != f.cfg.Ring:
@@ -91,6 +94,20 @@ func (f *Forwarder) whyFresh(hello *handover.Hello) string {
 		}
 	}
 	return ""
+}
+
+// PinsAt tells a directory of pins from others, whatever they are called; zeros: there is none.
+func PinsAt(dir string) (device, inode uint64) {
+	var s unix.Stat_t
+	if dir == "" || unix.Stat(dir, &s) != nil {
+		return 0, 0
+	}
+	return s.Dev, s.Ino
+}
+
+func (f *Forwarder) samePins(hello *handover.Hello) bool {
+	device, inode := PinsAt(f.cfg.Pins)
+	return device == hello.PinsDevice && inode == hello.PinsInode
 }
 
 // wantedWorkersHere is how many workers would start for the devices that are open.
@@ -211,12 +228,12 @@ func (h *HandOver) Leave() error {
 	f := h.f
 	if h.offer.Fresh != "" {
 		h.resume()
-		f.cfg.Cleanup = false
+		f.cfg.Cleanup, f.left = false, true
 		f.mu.Unlock()
 		return f.Close()
 	}
 	defer f.mu.Unlock()
-	h.leave = true
+	h.leave, f.left = true, true
 	h.resume()
 	f.running.Wait()
 	var errs []error

@@ -56,6 +56,9 @@ func (f *Forwarder) removePins() {
 	_ = f.pins.Close() // which would keep the bpffs mounted
 	f.pins = nil
 	_ = os.Remove(filepath.Join(f.cfg.Pins, "ports"))
+	if left, err := os.ReadDir(f.cfg.Pins); err != nil || len(left) > 0 {
+		return
+	}
 	if err := os.Remove(f.cfg.Pins); errors.Is(err, unix.EBUSY) {
 		_ = unix.Unmount(f.cfg.Pins, 0)
 		_ = os.Remove(f.cfg.Pins)

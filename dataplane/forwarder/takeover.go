@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"time"
 
 	"go.uber.org/zap"
 	"google.golang.org/protobuf/proto"
@@ -40,7 +39,7 @@ type takeover struct {
 	next     *tables.Tables
 	hooks    map[string]*xdpprog.Port // by device
 	devices  []*device
-	hooked   bool
+	flows    []handover.Flow
 }
 
 // TakeOver has the forwarder go on in place of a predecessor that has made an offer, whose files are the forwarder's
@@ -194,7 +193,8 @@ func (t *takeover) adopt(state *handover.State, files []*os.File) error {
 	if len(state.Workers) != len(t.f.workers) || len(files) == 0 {
 		return fmt.Errorf("%d workers left something, %d run", len(state.Workers), len(t.f.workers))
 	}
-	if err := t.f.importFlows(state, files[0]); err != nil {
+	var err error
+	if t.flows, err = readFlows(state, files[0]); err != nil {
 		return err
 	}
 	_ = files[0].Close()
@@ -276,6 +276,8 @@ func (t *takeover) goOn(ctx context.Context, from Predecessor) {
 	f.tables.Store(t.next)
 	f.enterServices(t.next)
 	f.shareFlows(t.next)
+	f.handed = t
+	f.restoreFlows(t.next)
 	var errs []error
 	for _, d := range t.devices {
 		errs = append(errs, f.link(ctx, d))
@@ -331,13 +333,12 @@ func (f *Forwarder) hookTaken(d *device, snapshot *api.Snapshot) error {
 func (t *takeover) afresh(ctx context.Context, from Predecessor) error {
 	f := t.f
 	f.log.Warn("sockets cannot be taken over, fresh ones are opened", zap.String("why", t.offer.Fresh))
-	f.provideFlows(t.snapshot.GetNode())
 	state, files, err := from.State()
 	if err == nil && len(files) != 1 {
 		err = fmt.Errorf("%d files", len(files))
 	}
 	if err == nil {
-		err = f.importFlows(state, files[0])
+		t.flows, err = readFlows(state, files[0])
 	}
 	handover.CloseFiles(files)
 	if err == nil {
@@ -349,7 +350,6 @@ func (t *takeover) afresh(ctx context.Context, from Predecessor) error {
 	if err := from.Gone(); err != nil {
 		return fmt.Errorf("take over: %w", err)
 	}
+	f.handed = t
 	return f.apply(context.WithoutCancel(ctx), t.snapshot)
 }
-
-var _ = time.Second

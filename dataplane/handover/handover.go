@@ -31,6 +31,8 @@ type Hello struct {
 	Version string
 	PID     int
 	Pins    string // directory of pinned hooks
+	// PinsDevice and PinsInode are that directory's: its name may be another one's in another mount namespace.
+	PinsDevice, PinsInode uint64
 	Sockets string // backend
 	Ring    int    // descriptors
 	Workers int    // for how many CPUs are given, 0: any number

@@ -9,6 +9,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// KeepPins has what viaduct's dataplane pins outlive it, as it does on a node. It is called before Start.
+func (n *Network) KeepPins() { n.daemons.keep = true }
+
 // EndDataplane ends viaduct's dataplane by a signal, and returns once it is gone.
 func (n *Network) EndDataplane(by unix.Signal) error {
 	p := n.daemons.dataplane

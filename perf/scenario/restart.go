@@ -64,7 +64,14 @@ func (r *Restart) Run(ctx context.Context, doc *report.Document) (err error) {
 	if err := r.Validate(); err != nil {
 		return err
 	}
-	n, err := newPodNode(ctx, "trunk", r.Programs)
+	programs := r.Programs
+	programs.Flags = append(slices.Clone(programs.Flags), "--take-over")
+	network, err := peer.NewNetwork("trunk", programs)
+	if err != nil {
+		return err
+	}
+	network.KeepPins()
+	n, err := startPodNode(ctx, network)
 	if err != nil {
 		return err
 	}
@@ -80,6 +87,9 @@ func (r *Restart) Run(ctx context.Context, doc *report.Document) (err error) {
 	s := newSeries(fmt.Sprintf("restart/pods%d-flows%d", r.Pods, r.Flows))
 	for round := range r.Runs {
 		for _, way := range r.Ways {
+			if err := r.renew(ctx, n, way); err != nil {
+				return err
+			}
 			if err := many.refresh(); err != nil {
 				return err
 			}
@@ -94,6 +104,21 @@ func (r *Restart) Run(ctx context.Context, doc *report.Document) (err error) {
 	doc.Results = append(doc.Results, s.results()...)
 	doc.Notes = append(doc.Notes, restartNote)
 	return nil
+}
+
+// renew has a dataplane run that may hand over: one that took over does not for a minute.
+func (r *Restart) renew(ctx context.Context, n *podNode, way string) error {
+	if way != "hand-over" {
+		return nil
+	}
+	if err := n.network.EndDataplane(unix.SIGTERM); err != nil {
+		return err
+	}
+	_, ready, err := n.network.StartDataplane()
+	if err == nil {
+		_, err = ready(ctx)
+	}
+	return err
 }
 
 // restart replaces the dataplane once while datagrams pass.
