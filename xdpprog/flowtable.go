@@ -271,6 +271,9 @@ func (f *FlowTable) Close() error {
 	return err
 }
 
+// Unpin removes the pins. Hooks go on with the table.
+func (f *FlowTable) Unpin() error { return removePins(f.pins) }
+
 // Remove removes the pins and closes the table.
 func (f *FlowTable) Remove() error {
 	err := removePins(f.pins)

@@ -12,10 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/viaduct-net/viaduct/control/api"
-	dataplaneapi "github.com/viaduct-net/viaduct/dataplane/api"
 	"github.com/viaduct-net/viaduct/dataplane/offload"
 	"github.com/viaduct-net/viaduct/dataplane/packet"
-	"github.com/viaduct-net/viaduct/dataplane/tables"
 	"github.com/viaduct-net/viaduct/xdpprog"
 )
 
@@ -149,26 +147,4 @@ func (f *Forwarder) stopCarrier() {
 		f.beating.Wait()
 		f.carrier.stop = nil
 	}
-}
-
-// offloadStatus is how the table is; nil before there is one, or is known to be none.
-func (f *Forwarder) offloadStatus() *dataplaneapi.Offload {
-	c := &f.carrier
-	table := c.table.Load()
-	if table == nil {
-		if c.why == "" {
-			return nil
-		}
-		return &dataplaneapi.Offload{Why: c.why}
-	}
-	s := table.Stats()
-	o := &dataplaneapi.Offload{
-		On: f.snapshot.GetNode().GetOffload(), Records: uint64(s.Records), Capacity: uint64(s.Capacity),
-		Pairs: uint64(s.Pairs), Entered: s.Entered, Removed: s.Removed, Refused: s.Refused, Evicted: s.Evicted,
-	}
-	if !o.On {
-		o.Why = tables.NodeOff.String()
-	}
-	c.walk.describe(o)
-	return o
 }

@@ -83,12 +83,15 @@ func (f *Forwarder) walker(stop <-chan struct{}) {
 func (f *Forwarder) walkOver(stop <-chan struct{}) time.Duration {
 	w, flows := &f.carrier.walk, f.flows.Load()
 	since := w.since.Swap(0)
+	if since == 0 { // what it was for was walked for already
+		since = f.clock()
+	}
 	if flows == nil || !f.quiesce(stop) {
 		return 0
 	}
 	begin := f.clock()
 	r := &w.reviewer
-	r.Tables, r.Names, r.Now, r.Fresh = f.tables.Load(), f.dns.Load(), begin, never
+	r.Tables, r.Names, r.Now, r.Fresh = f.tables.Load(), f.dns, begin, never
 	if w.freshen.Swap(false) {
 		r.Fresh = begin - int64(2*freshenEvery)
 	}

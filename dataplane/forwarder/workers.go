@@ -128,6 +128,7 @@ func (f *Forwarder) startWorker(i int, umem *xsk.UMEM) error {
 		return fmt.Errorf("start worker %d: %w", i, err)
 	}
 	f.workers = append(f.workers, &thread{worker: w, umem: umem, pool: pool})
+	f.publishWorkers()
 	t := worker.Thread{Spin: f.cfg.Spin, CPU: f.cpuOf(i)}
 	f.running.Go(func() { w.Run(t) })
 	return nil
@@ -145,6 +146,7 @@ func (f *Forwarder) stopWorkers() error {
 		f.ended = append(f.ended, t.worker.Book())
 	}
 	f.workers = nil
+	f.publishWorkers()
 	return errors.Join(errs...)
 }
 

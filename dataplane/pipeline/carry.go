@@ -31,6 +31,23 @@ func (l *Pipeline) carry(p *packet.Packet, in, out *tables.Port, mac packet.MAC,
 	l.flows.Carry(s, &offload.Way{In: in.ID, Out: out.ID, MAC: mac, MTU: mtu})
 }
 
+// Uncarried says why the kernel would not carry an established flow between two ports, of which policy may speak of
+// names: in words, empty where it would.
+func Uncarried(t *tables.Tables, in, out *tables.Port, proto packet.IPProto, port uint16) string {
+	switch {
+	case proto != packet.ProtoTCP && proto != packet.ProtoUDP:
+		return "only tcp and udp are carried"
+	case proto == packet.ProtoUDP && port == dns && t.Policy.WantsDNS():
+		return "policy speaks of names, and learns them from answers"
+	}
+	for _, p := range []*tables.Port{in, out} {
+		if why := t.Uncarried(p); why != tables.NotUncarried {
+			return why.Of(p)
+		}
+	}
+	return ""
+}
+
 // mayTellNames says whether the packet is of a DNS query or of its answer, and policy speaks of names: userspace reads
 // the answers.
 func (l *Pipeline) mayTellNames(p *packet.Packet) bool {

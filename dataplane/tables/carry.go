@@ -17,15 +17,21 @@ const (
 	AbsentPort             // its device is not there
 )
 
-// String says it of a port, to people.
-func (u Uncarried) String() string {
-	if u > AbsentPort {
-		return "out of range"
+// Of says it of a port, to people.
+func (u Uncarried) Of(p *Port) string {
+	switch u {
+	case NodeOff:
+		return "offload is off on this node"
+	case PortOff:
+		return "offload is off for port " + p.Name
+	case DirectPort:
+		return "port " + p.Name + " is attached directly"
+	case LimitedPort:
+		return "port " + p.Name + " has a bandwidth limit"
+	case AbsentPort:
+		return "the device of port " + p.Name + " is absent"
 	}
-	return [...]string{
-		"", "offload is off on this node", "offload is off for it", "it is attached directly",
-		"it has a bandwidth limit", "its device is absent",
-	}[u]
+	return ""
 }
 
 // setCarried sets what decides on its own whether the kernel carries the port's flows.
