@@ -174,6 +174,9 @@ func (f *Forwarder) apply(ctx context.Context, snapshot *api.Snapshot) error {
 		return err
 	}
 	f.reserveSlots(snapshot)
+	if len(withSockets(snapshot)) > 0 {
+		f.provideCarrier(snapshot.GetNode()) // before generations of policy are given
+	}
 	next, err := tables.Build(f.tables.Load(), snapshot, f.lookup(links), f.neighbors)
 	if err != nil {
 		return err

@@ -22,6 +22,7 @@ import (
 type HandOver struct {
 	f      *Forwarder
 	offer  handover.Offer
+	heart  bool          // it and the walker are to run again
 	thaw   chan struct{} // nil: the workers run
 	leave  bool          // set before thaw is closed
 	frozen chan struct{} // closed when the workers run again
@@ -162,8 +163,10 @@ func (h *HandOver) Freeze(ctx context.Context) (*handover.State, []*os.File, err
 	return s, files, nil
 }
 
-// stop has all workers wait, in their own goroutines, for thaw.
+// stop has all workers wait, in their own goroutines, for thaw, and nobody change flows beside them.
 func (h *HandOver) stop() {
+	h.heart = h.f.carrier.stop != nil
+	h.f.stopCarrier()
 	h.thaw, h.frozen = make(chan struct{}), make(chan struct{})
 	stopped := make(chan struct{})
 	go func() {
@@ -218,6 +221,10 @@ func (h *HandOver) resume() {
 // Abort has everything go on as it was.
 func (h *HandOver) Abort() {
 	h.resume()
+	if h.heart {
+		h.f.startCarrier()
+		h.f.review()
+	}
 	h.f.mu.Unlock()
 }
 
@@ -249,8 +256,9 @@ func (h *HandOver) Leave() error {
 		f.ended = append(f.ended, t.worker.Book())
 	}
 	f.workers, f.snapshot = nil, nil
+	f.publishWorkers()
 	f.cfg.Cleanup = false
-	errs = append(errs, f.closeServices(), f.closeTrunk())
+	errs = append(errs, f.closeServices(), f.closeTrunk(), f.closeCarrier())
 	if f.pins != nil {
 		errs = append(errs, f.pins.Close())
 		f.pins = nil

@@ -35,6 +35,9 @@ func (f *Forwarder) preparePins() error {
 	if err := os.MkdirAll(filepath.Join(f.cfg.Pins, "ports"), 0o700); err != nil {
 		return fmt.Errorf("make directory for pins: %w", err)
 	}
+	if f.awaits {
+		return nil
+	}
 	dir, err := os.Open(f.cfg.Pins)
 	if err != nil {
 		return fmt.Errorf("claim directory of pins: %w", err)

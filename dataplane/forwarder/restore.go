@@ -13,6 +13,7 @@ import (
 	"github.com/viaduct-net/viaduct/dataplane/policy"
 	"github.com/viaduct-net/viaduct/dataplane/service"
 	"github.com/viaduct-net/viaduct/dataplane/tables"
+	"github.com/viaduct-net/viaduct/xdpprog"
 )
 
 // Flows outlive the process that opened them: in the kernel's table, from which a dataplane that starts reads what the
@@ -158,4 +159,36 @@ func follows(table *offload.Table) {
 	if found {
 		policy.Resume(newest)
 	}
+}
+
+// carryOver copies what a table of another size carries.
+func (f *Forwarder) carryOver(from *xdpprog.FlowTable, to *offload.Table) error {
+	before, err := offload.New(offload.Config{Memory: offload.Memory(from.Memory()), Clock: f.clock, Kernel: monotonic})
+	if err != nil {
+		return err
+	}
+	copied, left := 0, 0
+	for ref := range before.All() {
+		flow, ways, ok := before.Flow(ref)
+		if !ok || flow.Pair {
+			continue
+		}
+		var is offload.Ref
+		for d, w := range ways {
+			if w.In == 0 {
+				continue
+			}
+			if err := to.SetEgress(w.Out, before.Egress(w.Out)); err != nil {
+				return err
+			}
+			is, _ = to.Enter(is, &flow, uint8(d), &w)
+		}
+		if is == 0 {
+			left++
+		} else {
+			copied++
+		}
+	}
+	f.log.Info("the kernel's table of flows has another size", zap.Int("flows", copied), zap.Int("left", left))
+	return nil
 }

@@ -37,7 +37,8 @@ type takeover struct {
 	snapshot *api.Snapshot
 	links    links
 	next     *tables.Tables
-	hooks    map[string]*xdpprog.Port // by device
+	memory   []memory          // of the workers
+	waiting  [][]worker.Packet // by worker
 	devices  []*device
 	flows    []handover.Flow
 }
@@ -46,7 +47,7 @@ type takeover struct {
 // from then on. An error before the commit leaves everything with the predecessor, and the forwarder with nothing but
 // Close to be called; later ones are said by Status, and mended.
 func (f *Forwarder) TakeOver(ctx context.Context, offer *handover.Offer, files []*os.File, from Predecessor) error {
-	t := &takeover{f: f, offer: offer, hooks: make(map[string]*xdpprog.Port)}
+	t := &takeover{f: f, offer: offer}
 	if err := t.read(files); err != nil {
 		return err
 	}
@@ -65,8 +66,7 @@ func (f *Forwarder) TakeOver(ctx context.Context, offer *handover.Offer, files [
 	if err != nil {
 		return errors.Join(err, t.giveUp())
 	}
-	t.goOn(context.WithoutCancel(ctx), from)
-	return nil
+	return t.goOn(context.WithoutCancel(ctx), from)
 }
 
 // read reads the snapshot.
@@ -114,55 +114,54 @@ func (t *takeover) prepare(memory []*os.File) (err error) {
 		handover.CloseFiles(memory)
 		return err
 	}
-	f.provideFlows(t.snapshot.GetNode())
 	if err := t.mapMemory(memory); err != nil {
 		return err
 	}
-	return t.loadHooks()
+	return t.tryHooks()
 }
 
+// mapMemory takes the files.
 func (t *takeover) mapMemory(files []*os.File) error {
-	f := t.f
-	var memory []*xsk.UMEM
 	for i, m := range t.offer.Workers {
 		u, err := xsk.MapUMEM(files[i], m.UMEMConfig, m.Huge)
 		if err != nil {
 			handover.CloseFiles(files[i:])
-			for _, u := range memory {
-				err = errors.Join(err, u.Close())
-			}
 			return err
 		}
-		memory = append(memory, u)
+		t.memory = append(t.memory, memory{u, xsk.NewPool(u)})
 	}
-	return f.startWorkersOver(memory)
+	return nil
 }
 
-// loadHooks has the kernel look at all programs, and takes over the maps of devices' hooks.
-func (t *takeover) loadHooks() error {
-	f := t.f
+// tryHooks has the kernel verify the programs of this build. None is attached, no pin is touched.
+func (t *takeover) tryHooks() error {
 	for _, p := range withSockets(t.snapshot) {
 		facts, there := t.links[p.Device]
-		if !there || t.hooks[p.Device] != nil {
+		if !there {
 			continue
 		}
-		hook, err := xdpprog.Load(f.hookOptions(t.snapshot.GetNode(), p.Device, facts.queues))
+		options := t.f.hookOptions(t.snapshot.GetNode(), p.Device, facts.queues)
+		options.PinDir = ""
+		hook, err := xdpprog.Load(options)
+		if err == nil {
+			err = hook.Close()
+		}
+		if err == nil && p.Device == tables.TrunkDevice {
+			err = tryTrunk()
+		}
 		if err != nil {
-			return fmt.Errorf("device %s: %w", p.Device, err)
-		}
-		t.hooks[p.Device] = hook
-		if p.Device != tables.TrunkDevice {
-			continue
-		}
-		trial, err := xdpprog.LoadTrunk(xdpprog.TrunkOptions{})
-		if err != nil {
-			return err
-		}
-		if err := trial.Close(); err != nil {
-			return err
+			return fmt.Errorf("hook of device %s: %w", p.Device, err)
 		}
 	}
 	return nil
+}
+
+func tryTrunk() error {
+	hooks, err := xdpprog.LoadTrunk(xdpprog.TrunkOptions{})
+	if err != nil {
+		return err
+	}
+	return hooks.Close()
 }
 
 // takeUp takes up what the predecessor leaves.
@@ -177,12 +176,12 @@ func (t *takeover) takeUp(from Predecessor) (err error) {
 	if err != nil {
 		return fmt.Errorf("take over: %w", err)
 	}
-	for i, w := range state.Workers {
+	for _, w := range state.Workers {
 		list := make([]worker.Packet, len(w.Waiting))
 		for j, p := range w.Waiting {
 			list[j] = worker.Packet{Device: p.Device, Descs: p.Descs}
 		}
-		t.f.workers[i].waiting = list
+		t.waiting = append(t.waiting, list)
 	}
 	return nil
 }
@@ -190,8 +189,8 @@ func (t *takeover) takeUp(from Predecessor) (err error) {
 // adopt takes files, which are closed where they are not needed.
 func (t *takeover) adopt(state *handover.State, files []*os.File) error {
 	defer func() { handover.CloseFiles(files) }()
-	if len(state.Workers) != len(t.f.workers) || len(files) == 0 {
-		return fmt.Errorf("%d workers left something, %d run", len(state.Workers), len(t.f.workers))
+	if len(state.Workers) != len(t.memory) || len(files) == 0 {
+		return fmt.Errorf("%d workers left something, %d were offered", len(state.Workers), len(t.memory))
 	}
 	var err error
 	if t.flows, err = readFlows(state, files[0]); err != nil {
@@ -200,7 +199,7 @@ func (t *takeover) adopt(state *handover.State, files []*os.File) error {
 	_ = files[0].Close()
 	files = files[1:]
 	for i, w := range state.Workers {
-		if err := t.f.workers[i].adopt(w); err != nil {
+		if err := t.memory[i].adopt(w); err != nil {
 			return err
 		}
 	}
@@ -211,10 +210,10 @@ func (t *takeover) adopt(state *handover.State, files []*os.File) error {
 		}
 		t.devices = append(t.devices, d)
 		for _, s := range of.Sockets {
-			if len(files) == 0 || s.Worker < 0 || s.Worker >= len(t.f.workers) {
+			if len(files) == 0 || s.Worker < 0 || s.Worker >= len(t.memory) {
 				return fmt.Errorf("device %s: a socket is missing", of.Name)
 			}
-			taken, err := xsk.AdoptSocketFile(t.f.workers[s.Worker].umem, files[0], s.State)
+			taken, err := xsk.AdoptSocketFile(t.memory[s.Worker].umem, files[0], s.State)
 			if err != nil {
 				return err
 			}
@@ -225,8 +224,8 @@ func (t *takeover) adopt(state *handover.State, files []*os.File) error {
 	return nil
 }
 
-func (th *thread) adopt(w handover.Worker) error {
-	if err := th.umem.Adopt(w.Owners); err != nil {
+func (m *memory) adopt(w handover.Worker) error {
+	if err := m.umem.Adopt(w.Owners); err != nil {
 		return err
 	}
 	var waiting []uint64
@@ -235,69 +234,70 @@ func (th *thread) adopt(w handover.Worker) error {
 			waiting = append(waiting, d.Addr)
 		}
 	}
-	return th.pool.Adopt(waiting)
+	return m.pool.Adopt(waiting)
 }
 
 func (t *takeover) adoptDevice(of handover.Device) (*device, error) {
 	facts, there := t.links[of.Name]
-	hook := t.hooks[of.Name]
 	switch {
-	case !there || facts.ifindex != of.IfIndex || hook == nil:
+	case !there || facts.ifindex != of.IfIndex:
 		return nil, fmt.Errorf("device %s is another one meanwhile", of.Name)
 	case of.Index < 0 || of.Index >= len(t.f.slots) || t.f.slots[of.Index] != of.Name:
 		return nil, fmt.Errorf("device %s has another number", of.Name)
 	case shared(t.snapshot.GetNode(), of.Name) != of.Shared:
 		return nil, fmt.Errorf("device %s is taken in another mode", of.Name)
 	}
-	return &device{name: of.Name, index: of.Index, link: facts, hook: hook, mode: of.Mode, port: of.Port,
+	return &device{name: of.Name, index: of.Index, link: facts, mode: of.Mode, port: of.Port,
 		asked: of.Asked, shared: of.Shared}, nil
 }
 
 // giveUp lets go of everything before the commit.
 func (t *takeover) giveUp() error {
-	f := t.f
 	var errs []error
 	for _, d := range t.devices {
 		for _, s := range d.sockets {
 			errs = append(errs, s.xsk.(*xsk.Socket).Leave())
 		}
 	}
-	for _, hook := range t.hooks {
-		errs = append(errs, hook.Close())
+	for _, m := range t.memory {
+		errs = append(errs, m.umem.Close())
 	}
-	return errors.Join(append(errs, f.stopWorkers())...)
+	return errors.Join(errs...)
 }
 
-// goOn is behind the commit. Packets first: hooks that are there lead them to the sockets.
-func (t *takeover) goOn(ctx context.Context, from Predecessor) {
+// goOn is behind the commit. Packets first: hooks that are there lead them to the sockets. An error is that no packet
+// can be forwarded at all.
+func (t *takeover) goOn(ctx context.Context, from Predecessor) error {
 	f := t.f
+	f.awaits = true // until it is gone
 	f.snapshot = t.snapshot
 	t.next.Enter(f.tables.Load())
 	f.tables.Store(t.next)
+	f.provideFlows(t.snapshot.GetNode())
 	f.enterServices(t.next)
 	f.shareFlows(t.next)
 	f.handed = t
 	f.restoreFlows(t.next)
+	if err := f.startWorkersOver(t.memory); err != nil {
+		return fmt.Errorf("take over: %w", err)
+	}
 	var errs []error
 	for _, d := range t.devices {
 		errs = append(errs, f.link(ctx, d))
 	}
-	for _, th := range f.workers {
-		th.worker.Do(func() { th.worker.TakeUp(th.waiting) })
+	for i, th := range f.workers {
+		th.worker.Do(func() { th.worker.TakeUp(t.waiting[i]) })
 	}
 	f.log.Info("packets are forwarded in place of the dataplane before")
 	errs = append(errs, from.Gone())
+	f.awaits = false
 	if f.cfg.Pins != "" {
 		errs = append(errs, f.preparePins())
 	}
 	for _, d := range t.devices {
-		if err := f.hookTaken(d, t.snapshot); err != nil {
-			f.log.Error("taking over a hook", zap.String("device", d.name), zap.Error(err))
-			f.lostMu.Lock()
-			f.lost[d.index] = true
-			f.lostMu.Unlock()
+		if err := f.hookTaken(d); err != nil {
+			errs = append(errs, fmt.Errorf("device %s: %w", d.name, err))
 		}
-		f.devices[d.name] = d
 	}
 	if err := errors.Join(errs...); err != nil {
 		f.log.Error("taking over", zap.Error(err))
@@ -306,15 +306,20 @@ func (t *takeover) goOn(ctx context.Context, from Predecessor) {
 		f.degrade("snapshot", "it was taken over, but not all of it works: "+err.Error())
 		f.look()
 	}
-	for name, hook := range t.hooks { // of devices that the predecessor had not open
-		if d := f.devices[name]; d == nil || d.hook != hook {
-			_ = hook.Close()
-		}
-	}
+	return nil
 }
 
-// hookTaken puts the program of this build in place of the one at a device, with the sockets.
-func (f *Forwarder) hookTaken(d *device, snapshot *api.Snapshot) error {
+// hookTaken puts the program of this build in place of the one at a device, with the sockets. Without it the device is
+// as good as lost, and opened anew.
+func (f *Forwarder) hookTaken(d *device) (err error) {
+	f.devices[d.name] = d
+	if d.hook, err = xdpprog.Load(f.hookOptions(f.snapshot.GetNode(), d.name, d.link.queues)); err != nil {
+		delete(f.devices, d.name)
+		for _, t := range f.workers {
+			t.worker.Do(func() { t.worker.RemoveDevice(d.index) })
+		}
+		return err
+	}
 	for _, s := range d.sockets {
 		if err := d.hook.SetSocket(s.queue, s.fd); err != nil {
 			return err
@@ -322,10 +327,11 @@ func (f *Forwarder) hookTaken(d *device, snapshot *api.Snapshot) error {
 	}
 	mode, err := d.hook.Attach(d.link.ifindex, f.attachMode(d.name))
 	if err != nil {
+		f.vanished(d.index)
 		return err
 	}
 	d.mode = mode.String()
-	f.keepTags(d, snapshot)
+	f.keepTags(d, f.snapshot)
 	return nil
 }
 

@@ -96,7 +96,7 @@ func (f *Forwarder) walkOver(stop <-chan struct{}) time.Duration {
 		r.Fresh = begin - int64(2*freshenEvery)
 	}
 	var done walked
-	for flow := range flows.Carried(begin) {
+	for flow := range flows.Carried() {
 		done.flows++
 		f.reviewFlow(r, flows, &flow, &done)
 	}

@@ -67,30 +67,29 @@ func (f *Forwarder) startWorkers(n, ports, frame int) error {
 	if chunks == 0 {
 		chunks = min(maxChunks, max(2, ports)*4*f.cfg.Ring)
 	}
-	var memory []*xsk.UMEM
+	var all []memory
 	for i := range n {
 		umem, err := xsk.NewUMEM(xsk.UMEMConfig{Chunks: chunks, ChunkSize: frame})
 		if err != nil {
-			for _, u := range memory {
-				err = errors.Join(err, u.Close())
+			for _, m := range all {
+				err = errors.Join(err, m.umem.Close())
 			}
 			return fmt.Errorf("start worker %d: %w", i, err)
 		}
-		memory = append(memory, umem)
+		all = append(all, memory{umem, xsk.NewPool(umem)})
 	}
-	return f.startWorkersOver(memory)
+	return f.startWorkersOver(all)
 }
 
-// startWorkersOver starts a worker over each memory, which are the workers' from then on, or none.
-func (f *Forwarder) startWorkersOver(memory []*xsk.UMEM) error {
-	n := len(memory)
-	err := f.makeRoom(n)
-	for i, umem := range memory {
+// startWorkersOver starts a worker over each memory, which is the worker's from then on, or none.
+func (f *Forwarder) startWorkersOver(all []memory) error {
+	err := f.makeRoom(len(all))
+	for i, m := range all {
 		if err == nil {
-			err = f.startWorker(i, umem)
+			err = f.startWorker(i, m)
 		}
 		if err != nil {
-			err = errors.Join(err, umem.Close()) // none of those that have a worker already
+			err = errors.Join(err, m.umem.Close()) // none of those that have a worker already
 		}
 	}
 	if err != nil {
@@ -118,16 +117,15 @@ func (f *Forwarder) makeRoom(n int) error {
 	return nil
 }
 
-func (f *Forwarder) startWorker(i int, umem *xsk.UMEM) error {
-	pool := xsk.NewPool(umem)
+func (f *Forwarder) startWorker(i int, m memory) error {
 	w := worker.New(worker.Config{
-		UMEM: umem, Pool: pool, Tables: &f.tables, Clock: f.clock, Timers: i == 0, Gone: f.vanished,
+		UMEM: m.umem, Pool: m.pool, Tables: &f.tables, Clock: f.clock, Timers: i == 0, Gone: f.vanished,
 		Flows: f.flows.Load(), Names: f.dns,
 	})
 	if err := w.Open(); err != nil {
 		return fmt.Errorf("start worker %d: %w", i, err)
 	}
-	f.workers = append(f.workers, &thread{worker: w, umem: umem, pool: pool})
+	f.workers = append(f.workers, &thread{worker: w, memory: m})
 	f.publishWorkers()
 	t := worker.Thread{Spin: f.cfg.Spin, CPU: f.cpuOf(i)}
 	f.running.Go(func() { w.Run(t) })

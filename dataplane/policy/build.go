@@ -17,7 +17,12 @@ import (
 var generations atomic.Uint32
 
 // Resume has generations follow one of a process before, so that what that has judged is told from what this one has.
-func Resume(after uint32) { generations.Store(after) }
+// It comes before the first tables with policies.
+func Resume(after uint32) {
+	if int32(after-generations.Load()) > 0 {
+		generations.Store(after)
+	}
+}
 
 func nextGeneration() uint32 {
 	for {

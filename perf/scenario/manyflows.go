@@ -24,8 +24,9 @@ type manyFlows struct {
 // flowsOfSocket is how many flows a client's socket has, each to another server's.
 const flowsOfSocket = 256
 
-// openFlows opens count flows, each with packets in both directions.
-func openFlows(from, to *rig.Namespace, count int) (_ *manyFlows, err error) {
+// openFlows opens count flows, each with packets in both directions. Clients are of all of the namespaces from: what one
+// pod may open is bounded.
+func openFlows(from []*rig.Namespace, to *rig.Namespace, count int) (_ *manyFlows, err error) {
 	m := &manyFlows{count: count, answers: make(chan struct{}, flowsOfSocket)}
 	defer func() {
 		if err != nil {
@@ -40,8 +41,8 @@ func openFlows(from, to *rig.Namespace, count int) (_ *manyFlows, err error) {
 		m.servers, m.at = append(m.servers, c), append(m.at, at)
 		go echoAll(c)
 	}
-	for range (count + flowsOfSocket - 1) / flowsOfSocket {
-		c, _, err := listenUDP(from)
+	for i := range (count + flowsOfSocket - 1) / flowsOfSocket {
+		c, _, err := listenUDP(from[i%len(from)])
 		if err != nil {
 			return nil, err
 		}
@@ -84,7 +85,7 @@ func (m *manyFlows) refresh() error {
 				}
 				sent++
 			}
-			for patience := time.After(time.Second); sent > 0; sent-- {
+			for patience := time.After(100 * time.Millisecond); sent > 0; sent-- {
 				select {
 				case <-m.answers:
 				case <-patience: // some are lost where nobody has room

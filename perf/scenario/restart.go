@@ -14,6 +14,7 @@ import (
 
 	"github.com/viaduct-net/viaduct/perf/peer"
 	"github.com/viaduct-net/viaduct/perf/report"
+	"github.com/viaduct-net/viaduct/perf/rig"
 )
 
 // Restart is what a restart of the dataplane costs those whose packets it handles.
@@ -30,7 +31,8 @@ type Restart struct {
 func RestartWays() []string { return []string{"kill", "stop", "hand-over"} }
 
 const (
-	maxRestartFlows = 1 << 20
+	maxRestartFlows = 1 << 17 // as many as there is room for, beside what passes
+	clientPods      = 8
 	probeEvery      = time.Millisecond
 	probedBefore    = 200 * time.Millisecond
 	probedAfter     = 2 * time.Second
@@ -79,7 +81,11 @@ func (r *Restart) Run(ctx context.Context, doc *report.Document) (err error) {
 	if err := n.grow(ctx, r.Pods); err != nil {
 		return err
 	}
-	many, err := openFlows(n.pods[2].In, n.pods[3].In, r.Flows)
+	var clients []*rig.Namespace
+	for _, p := range n.pods[3:min(len(n.pods), 3+clientPods)] {
+		clients = append(clients, p.In)
+	}
+	many, err := openFlows(clients, n.pods[2].In, r.Flows)
 	if err != nil {
 		return err
 	}
