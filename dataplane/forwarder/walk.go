@@ -55,6 +55,9 @@ const never = 1<<63 - 1
 // review has carried flows looked at, since something changed.
 func (f *Forwarder) review() {
 	w := &f.carrier.walk
+	if w.wanted == nil { // nothing is carried
+		return
+	}
 	w.since.CompareAndSwap(0, f.clock())
 	select {
 	case w.wanted <- struct{}{}:
