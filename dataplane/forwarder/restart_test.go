@@ -67,14 +67,7 @@ func TestRestart(t *testing.T) {
 		n.carried(c)
 	}
 	_ = c.c.Close()
-	n.eventually("the flow to end", func() bool {
-		for _, s := range []string{"closed", "time-wait"} {
-			if n.flow(c).State == s {
-				return true
-			}
-		}
-		return false
-	})
+	n.eventually("the flow to end", func() bool { return n.flow(c).State == "time_wait" })
 	n.reaches(a, b, "10.244.1.6", "10.244.1.5", 1<<20)
 	n.balanced()
 }
@@ -87,18 +80,10 @@ func TestRestartJudgesAgain(t *testing.T) {
 	c := n.begun(a, b, "10.244.1.6")
 	n.must(n.node.Do(n.f.Close))
 	c.mustSay(1 << 10)
-	n.policies = denyAll
+	n.policies = denyIngress(6)
 	n.f = n.next()
 	n.apply()
-	n.eventually("the flow to be denied", func() bool {
-		_ = c.c.SetDeadline(time.Now().Add(50 * time.Millisecond))
-		return c.say(8) != nil && !n.flow(c).Carried
-	})
-}
-
-// denyAll isolates all pods.
-func denyAll(s *api.Snapshot) {
-	s.Identities = []*api.Identity{}
+	n.uncarriedBy(c, "revoked")
 }
 
 // stream is numbered datagrams from one namespace to another, some of flows of their own, and what of them arrived.
