@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/viaduct-net/viaduct/dataplane/handover"
+	"github.com/viaduct-net/viaduct/dataplane/neighbor"
 	"github.com/viaduct-net/viaduct/dataplane/xsk"
 )
 
@@ -147,6 +148,11 @@ func (h *HandOver) Freeze(ctx context.Context) (*handover.State, []*os.File, err
 		}
 		s.Workers = append(s.Workers, w)
 	}
+	for _, n := range f.neighbors.All(f.clock()) {
+		if n.State.Usable() && n.State != neighbor.Permanent {
+			s.Neighbors = append(s.Neighbors, handover.Neighbor{Port: n.Port, Addr: n.Addr, MAC: n.MAC})
+		}
+	}
 	files, err := f.exportFlows(s)
 	if err != nil {
 		return nil, nil, err
@@ -167,6 +173,7 @@ func (h *HandOver) Freeze(ctx context.Context) (*handover.State, []*os.File, err
 func (h *HandOver) stop() {
 	h.heart = h.f.carrier.stop != nil
 	h.f.stopCarrier()
+	h.f.beat()
 	h.thaw, h.frozen = make(chan struct{}), make(chan struct{})
 	stopped := make(chan struct{})
 	go func() {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/viaduct-net/viaduct/control/api"
 	"github.com/viaduct-net/viaduct/dataplane/handover"
+	"github.com/viaduct-net/viaduct/dataplane/neighbor"
 	"github.com/viaduct-net/viaduct/dataplane/policy"
 	"github.com/viaduct-net/viaduct/dataplane/tables"
 	"github.com/viaduct-net/viaduct/dataplane/worker"
@@ -41,6 +42,7 @@ type takeover struct {
 	waiting  [][]worker.Packet // by worker
 	devices  []*device
 	flows    []handover.Flow
+	known    []handover.Neighbor
 }
 
 // TakeOver has the forwarder go on in place of a predecessor that has made an offer, whose files are the forwarder's
@@ -176,6 +178,7 @@ func (t *takeover) takeUp(from Predecessor) (err error) {
 	if err != nil {
 		return fmt.Errorf("take over: %w", err)
 	}
+	t.known = state.Neighbors
 	for _, w := range state.Workers {
 		list := make([]worker.Packet, len(w.Waiting))
 		for j, p := range w.Waiting {
@@ -273,7 +276,11 @@ func (t *takeover) goOn(ctx context.Context, from Predecessor) error {
 	f.snapshot = t.snapshot
 	t.next.Enter(f.tables.Load())
 	f.tables.Store(t.next)
+	for _, n := range t.known { // verified when they are used
+		f.neighbors.Learn(n.Port, n.Addr, n.MAC, neighbor.RequestSeen, f.clock())
+	}
 	f.provideFlows(t.snapshot.GetNode())
+	f.beat() // hooks hear of it again once packets pass
 	f.enterServices(t.next)
 	f.shareFlows(t.next)
 	f.handed = t
@@ -288,6 +295,7 @@ func (t *takeover) goOn(ctx context.Context, from Predecessor) error {
 	for i, th := range f.workers {
 		th.worker.Do(func() { th.worker.TakeUp(t.waiting[i]) })
 	}
+	f.beat()
 	f.log.Info("packets are forwarded in place of the dataplane before")
 	errs = append(errs, from.Gone())
 	f.awaits = false

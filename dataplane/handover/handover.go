@@ -20,7 +20,10 @@
 // Files: handover.go (the messages), conn.go (their form), flows.go (the file of flows), peer.go (who is at the other end).
 package handover
 
-import "github.com/viaduct-net/viaduct/dataplane/xsk"
+import (
+	"github.com/viaduct-net/viaduct/dataplane/packet"
+	"github.com/viaduct-net/viaduct/dataplane/xsk"
+)
 
 // Layout is that of the messages. Builds whose layouts differ do not hand over to each other.
 const Layout = 1
@@ -68,6 +71,15 @@ type State struct {
 	Workers []Worker
 	Devices []Device
 	Flows   int // how many there are in the file
+	// Neighbors are those whose MAC addresses are known, by ports.
+	Neighbors []Neighbor
+}
+
+// Neighbor is one of them.
+type Neighbor struct {
+	Port packet.PortID
+	Addr packet.Addr
+	MAC  packet.MAC
 }
 
 // Worker is what a worker left.
