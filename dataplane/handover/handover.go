@@ -36,11 +36,11 @@ type Hello struct {
 	Pins    string // directory of pinned hooks
 	// PinsDevice and PinsInode are that directory's: its name may be another one's in another mount namespace.
 	PinsDevice, PinsInode uint64
-	Sockets string // backend
-	Ring    int    // descriptors
-	Workers int    // for how many CPUs are given, 0: any number
-	State   string // directory of the last good snapshot
-	Node    string
+	Sockets               string // backend
+	Ring                  int    // descriptors
+	Workers               int    // for how many CPUs are given, 0: any number
+	State                 string // directory of the last good snapshot
+	Node                  string
 }
 
 // Refusal is why the predecessor goes on.
