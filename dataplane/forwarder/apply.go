@@ -126,8 +126,8 @@ const (
 	deltas
 )
 
-// transact runs a change and keeps the books on it. One that comes when everything is a successor's is neither taken nor
-// refused: whoever asks finds the successor.
+// transact runs a change and keeps the books on it. One that comes when everything is a successor's is neither taken
+// nor refused: whoever asks finds the successor.
 func (f *Forwarder) transact(ctx context.Context, epoch uint64, k kind, change func() error) error {
 	f.mu.Lock()
 	if f.left {

@@ -3,6 +3,7 @@
 package forwarder
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -137,7 +138,7 @@ func (s *stream) send() {
 			dial(&other)
 			c = other
 		}
-		if _, err := c.Write([]byte(fmt.Sprint(s.sent))); err != nil {
+		if _, err := fmt.Fprint(c, s.sent); err != nil {
 			s.failures = append(s.failures, err)
 		}
 		if c == other {
@@ -216,7 +217,7 @@ func (p *handing) State() (*handover.State, []*os.File, error) {
 	if p.failState {
 		return nil, nil, errTold
 	}
-	s, files, err := p.h.Freeze(nil)
+	s, files, err := p.h.Freeze(context.Background())
 	if err == nil && p.spoil {
 		s.Devices[0].Sockets[0].State.RxSize = 3
 	}
@@ -253,7 +254,8 @@ func (n *podNode) frames() error {
 				}
 			}
 			if free := th.pool.Free(); free+owned != th.umem.Chunks() {
-				errs = append(errs, fmt.Errorf("worker %d: of %d frames %d are free, and %d queues'", i, th.umem.Chunks(), free, owned))
+				errs = append(errs, fmt.Errorf("worker %d: of %d frames %d are free, and %d queues'",
+					i, th.umem.Chunks(), free, owned))
 			}
 		})
 		<-done

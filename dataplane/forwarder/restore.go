@@ -45,8 +45,8 @@ func readFlows(s *handover.State, file *os.File) ([]handover.Flow, error) {
 	return handover.ReadFlows(b, s.Flows)
 }
 
-// importFlows puts in flows that a predecessor judged under a generation of policy of its own, which is the same as that
-// of the tables: what it let in then, these tables let in. Their records in the kernel's table go on.
+// importFlows puts in flows that a predecessor judged under a generation of policy of its own, which is the same as
+// that of the tables: what it let in then, these tables let in. Their records in the kernel's table go on.
 func (f *Forwarder) importFlows(t *tables.Tables, list []handover.Flow, generation uint32) {
 	flows, table := f.flows.Load(), f.carrier.table.Load()
 	now, lost := f.clock(), 0

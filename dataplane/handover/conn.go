@@ -15,8 +15,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A message is one or more packets of a SOCK_SEQPACKET socket, each with a header and up to packetFiles files. The first
-// file of all, where there is one, is a file in memory with the body in JSON: a packet has no room for it.
+// A message is one or more packets of a SOCK_SEQPACKET socket, each with a header and up to packetFiles files. The
+// first file of all, where there is one, is a file in memory with the body in JSON: a packet has no room for it.
 const (
 	magic       = "viaductH"
 	headerSize  = len(magic) + 3*4 // kind, number of files that follow in this packet, and in all
@@ -98,8 +98,8 @@ func (c *Conn) send(kind Kind, files []*os.File, rest int) error {
 	return err
 }
 
-// Receive waits for a message of the kind, for a time, decodes its body, unless that is nil, and returns its files, which
-// are the caller's. A refusal is a *RefusedError; the other end's death is io.EOF, wrapped.
+// Receive waits for a message of the kind, for a time, decodes its body, unless that is nil, and returns its files,
+// which are the caller's. A refusal is a *RefusedError; the other end's death is io.EOF, wrapped.
 func (c *Conn) Receive(kind Kind, within time.Duration, body any) ([]*os.File, error) {
 	_ = c.c.SetReadDeadline(time.Now().Add(within))
 	got, files, err := c.receive()

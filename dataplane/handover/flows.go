@@ -13,8 +13,8 @@ import (
 	"github.com/viaduct-net/viaduct/dataplane/verdict"
 )
 
-// A flow in the file of flows: a length byte and the name of its state, and then fields of fixed size, big-endian, in the
-// order in which AppendFlow has them. Numbers of backends are of one process: it says only whether there is one.
+// A flow in the file of flows: a length byte and the name of its state, and then fields of fixed size, big-endian,
+// in the order in which AppendFlow has them. Numbers of backends are of one process: it says only whether there is one.
 
 const flowSize = 2*36 + 1 + 1 + 4*4 + 1 + 4*8 + 2*8 + 6*4 + 2*2 + 4
 

@@ -12,12 +12,13 @@
 //	(takes them up)
 //	Commit                     ─────────► (leaves everything as it is, and ends)
 //
-// The commit point is that Commit is sent. Until then the successor has touched nothing: neither rings nor frames, hooks
-// nor flows; whatever fails leaves the predecessor to go on. The predecessor waits for a bounded time. When that is over
-// it first closes its half of the socket, from when on Commit cannot be sent (unix_dgram_sendmsg in net/unix/af_unix.c),
-// and then looks whether it was: so both always mean the same.
+// The commit point is that Commit is sent. Until then the successor has touched nothing: neither rings nor frames,
+// hooks nor flows; whatever fails leaves the predecessor to go on. The predecessor waits for a bounded time. When
+// that is over it first closes its half of the socket, from when on Commit cannot be sent (unix_dgram_sendmsg in
+// net/unix/af_unix.c), and then looks whether it was: so both always mean the same.
 //
-// Files: handover.go (the messages), conn.go (their form), flows.go (the file of flows), peer.go (who is at the other end).
+// Files: handover.go (the messages), conn.go (their form), flows.go (the file of flows), peer.go (who is at the
+// other end).
 package handover
 
 import (

@@ -188,7 +188,8 @@ func (t *Table) Number(q *Query, backend packet.Addr, port uint16) uint32 {
 	}
 	whatever := anyAddress(!q.Dst.Is4())
 	for _, k := range [3]key{
-		{q.Dst, q.DstPort, q.Proto, atAddress}, {whatever, q.DstPort, q.Proto, atHostPort}, {whatever, q.DstPort, q.Proto, atNodePort},
+		{q.Dst, q.DstPort, q.Proto, atAddress},
+		{whatever, q.DstPort, q.Proto, atHostPort}, {whatever, q.DstPort, q.Proto, atNodePort},
 	} {
 		f := t.index.get(k)
 		if f == nil {

@@ -10,9 +10,9 @@ type Packet struct {
 	Descs  []xsk.Desc
 }
 
-// Waiting lists the packets received that wait: for a neighbour, for their port's limit, for the first fragment of their
-// datagram. Of answers of our own there are none: who gets no answer asks again. It is for the worker's goroutine, as
-// Leave and TakeUp are, between two passes, when nothing is staged.
+// Waiting lists the packets received that wait: for a neighbour, for their port's limit, for the first fragment of
+// their datagram. Of answers of our own there are none: who gets no answer asks again. It is for the worker's
+// goroutine, as Leave and TakeUp are, between two passes, when nothing is staged.
 func (w *Worker) Waiting() (list []Packet) {
 	add := func(device int, descs []xsk.Desc) {
 		list = append(list, Packet{device, append([]xsk.Desc(nil), descs...)})

@@ -22,7 +22,8 @@ type UMEMState struct {
 	Owners []byte // by chunk: 0 the caller, else the slot of a socket
 }
 
-// File is what another process maps. Nil: the memory is of no file, and stays this process's. It is the UMEM's to close.
+// File is what another process maps. Nil: the memory is of no file, and stays this process's. It is the UMEM's to
+// close.
 func (u *UMEM) File() *os.File { return u.file }
 
 // Config is what the UMEM was made with.
@@ -85,8 +86,8 @@ func (u *UMEM) Adopt(owners []byte) error {
 	return nil
 }
 
-// Adopt makes the pool hold every frame that is no socket's, but for those that contain the addresses of held: these are
-// the caller's.
+// Adopt makes the pool hold every frame that is no socket's, but for those that contain the addresses of held: these
+// are the caller's.
 func (p *Pool) Adopt(held []uint64) error {
 	u := p.umem
 	mine := make([]bool, u.Chunks())

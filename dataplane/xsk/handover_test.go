@@ -48,7 +48,8 @@ func TestTakeOver(t *testing.T) {
 		}
 		held := append([]Desc(nil), poll(t, s, make([]Desc, 1))...)
 		sent := poll(t, s, make([]Desc, 1))
-		if s.Send(sent) != 1 || s.Flush() != nil || s.Send([]Desc{{Addr: mustGet(t, p) + 256}}) != 1 { // the latter is invalid
+		// The second packet is invalid.
+		if s.Send(sent) != 1 || s.Flush() != nil || s.Send([]Desc{{Addr: mustGet(t, p) + 256}}) != 1 {
 			t.Fatal("not sent")
 		}
 		if got := w.Receive(); !bytes.Equal(got, veth.Packet(1, 300)) {
@@ -166,7 +167,8 @@ func TestTakeOverRefused(t *testing.T) {
 	pool := NewPool(next)
 	must(t, next.Adopt(owners))
 	for name, held := range map[string][]uint64{
-		"a socket's": {uint64(bytes.IndexByte(owners, s.slot)) << next.shift}, "beyond": {1 << 40}, "twice": {63 << 11, 63 << 11},
+		"a socket's": {uint64(bytes.IndexByte(owners, s.slot)) << next.shift},
+		"beyond":     {1 << 40}, "twice": {63 << 11, 63 << 11},
 	} {
 		if pool.Adopt(held) == nil {
 			t.Errorf("a frame that is %s is held", name)

@@ -54,8 +54,8 @@ func mapReserved(size int) (memory, error) {
 	return m, nil
 }
 
-// mapShared takes transparent huge pages in a file. What systems are set to (shmem_enabled) is mostly not to give a file
-// any; asked for each by itself, they do. A page of each has to be there for that (mm/khugepaged.c).
+// mapShared takes transparent huge pages in a file. What systems are set to (shmem_enabled) is mostly not to give a
+// file any; asked for each by itself, they do. A page of each has to be there for that (mm/khugepaged.c).
 func mapShared(size int) (memory, error) {
 	file, err := newFile(size, 0)
 	if err != nil {

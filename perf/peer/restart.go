@@ -22,8 +22,8 @@ func (n *Network) EndDataplane(by unix.Signal) error {
 	return p.stdin.Close()
 }
 
-// StartDataplane starts another one, and returns when it was; one that runs still hands over to it. ready waits until it
-// says that tables are in force, and returns when it was.
+// StartDataplane starts another one, and returns when it was; one that runs still hands over to it. ready waits
+// until it says that tables are in force, and returns when it was.
 func (n *Network) StartDataplane() (started time.Time, ready func(context.Context) (time.Time, error), err error) {
 	v := n.daemons
 	before := v.dataplane

@@ -24,8 +24,8 @@ type manyFlows struct {
 // flowsOfSocket is how many flows a client's socket has, each to another server's.
 const flowsOfSocket = 256
 
-// openFlows opens count flows, each with packets in both directions. Clients are of all of the namespaces from: what one
-// pod may open is bounded.
+// openFlows opens count flows, each with packets in both directions. Clients are of all of the namespaces from: what
+// one pod may open is bounded.
 func openFlows(from []*rig.Namespace, to *rig.Namespace, count int) (_ *manyFlows, err error) {
 	m := &manyFlows{count: count, answers: make(chan struct{}, flowsOfSocket)}
 	defer func() {

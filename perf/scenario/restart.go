@@ -38,7 +38,8 @@ const (
 	probedAfter     = 2 * time.Second
 )
 
-const restartNote = "restart: new = datagrams from one pod to another, a thousand a second, each of a flow of its own; " +
+const restartNote = "" +
+	"restart: new = datagrams from one pod to another, a thousand a second, each of a flow of its own; " +
 	"old = the same, of one flow that is open all the time. first = from exec of the dataplane until the first new one " +
 	"arrives that was sent after it; gap = the longest time in which none arrived; lost = of those sent until two " +
 	"seconds after the dataplane was ready"
