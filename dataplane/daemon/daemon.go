@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
@@ -34,6 +35,9 @@ type daemon struct {
 	client *follow.Client
 	ready  sync.Once
 	from   atomic.Value // string: where the tables in force came from
+
+	releases []func()  // of what this process has claimed
+	tookOver time.Time // zero: it did not
 }
 
 // heapGrowth is for KeepHeap: packets allocate nothing, and an endpoint's change some 100 KB.
@@ -49,25 +53,21 @@ func Run(ctx context.Context, o Options) (err error) {
 		return &process.SetUpError{Err: fmt.Errorf("missing %s: run as root, or grant these capabilities", missing)}
 	}
 	process.KeepHeap(heapGrowth)
-	release, err := process.Claim(o.Run, "dataplane")
-	if err != nil {
-		return err
-	}
-	defer release()
-	releasePins, err := claimPins(o.Bpf)
-	if err != nil {
-		return &process.SetUpError{Err: err}
-	}
-	defer releasePins()
-	file, err := lastgood.Open(o.State, o.Logger)
-	if err != nil {
-		return &process.SetUpError{Err: err}
-	}
-	defer func() { _ = file.Close() }()
-
-	d := &daemon{o: o, log: o.Logger, file: file}
+	d := &daemon{o: o, log: o.Logger}
 	cfg := o.forwarder()
 	cfg.Changed = func() { d.client.Retry() } // a device that was missing may be there
+	var from *predecessor
+	if o.TakeOver {
+		if from, err = d.askPredecessor(); err != nil {
+			return &process.SetUpError{Err: err}
+		}
+	}
+	if from == nil {
+		if err := d.claim(); err != nil {
+			return err
+		}
+	}
+	defer d.release()
 	d.f = forwarder.New(cfg)
 	defer func() {
 		if closeErr := d.f.Close(); closeErr != nil {
@@ -75,26 +75,38 @@ func Run(ctx context.Context, o Options) (err error) {
 			err = errors.Join(err, closeErr)
 		}
 	}()
+	d.client = follow.New(follow.Config{
+		Socket: filepath.Join(o.Run, "control.sock"), Node: o.Node, Version: forwarder.Version(),
+		Forwarder: d.f, Applied: d.applied, Logger: d.log,
+	})
+	if from != nil {
+		if err := d.takeOver(ctx, from); err != nil {
+			return err
+		}
+	}
 	return d.run(ctx)
 }
 
 func (d *daemon) run(ctx context.Context) error {
 	d.from.Store("")
-	d.client = follow.New(follow.Config{
-		Socket: filepath.Join(d.o.Run, "control.sock"), Node: d.o.Node, Version: forwarder.Version(),
-		Forwarder: d.f, Applied: d.applied, Logger: d.log,
-	})
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return d.serve(ctx) })
 	if d.o.Metrics != "" {
 		group.Go(func() error { return d.serveMetrics(ctx) })
 	}
 	group.Go(func() error { return d.f.Follow(ctx) })
+	group.Go(func() error { return d.awaitSuccessor(ctx) })
 	group.Go(func() error {
-		d.restore(ctx)
+		if d.tookOver.IsZero() {
+			d.restore(ctx)
+		} else {
+			d.file.Save(d.f.InForce())
+			d.inForce("predecessor")
+		}
 		return d.client.Run(ctx)
 	})
-	if err := d.keep(ctx, group.Wait); err != nil && !errors.Is(err, context.Canceled) {
+	err := d.keep(ctx, group.Wait)
+	if err != nil && !errors.Is(err, context.Canceled) && !errors.Is(err, errHandedOver) {
 		return err
 	}
 	return nil

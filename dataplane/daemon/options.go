@@ -31,6 +31,7 @@ type Options struct {
 	Spin     time.Duration // for how long an idle worker polls before it sleeps; negative: for ever
 	CPUs     []int         // to bind the workers to; empty: not bound
 	Ring     int           // descriptors in each ring: a power of two, 64 to 16384
+	TakeOver bool          // from the dataplane that runs with the same directories, if one does
 	Cleanup  bool          // take away at the end what pods need
 	Cgroup   string        // directory of the cgroup of the node's own sockets; empty: found
 	Metrics  string        // address to serve Prometheus metrics on; empty: none
@@ -55,6 +56,8 @@ func (o *Options) Flags(s *pflag.FlagSet) {
 		"when stopping, take away what stays for pods otherwise: the trunk, their hooks, "+
 			"and the routes, addresses and masquerade in the host's stack",
 	)
+	s.BoolVar(&o.TakeOver, "take-over", false,
+		"if a dataplane runs with this --run directory, take its sockets and flows over, so that nothing is lost; it ends")
 	s.StringVar(&o.Cgroup, "cgroup", "",
 		"directory of the cgroup (version 2) whose processes reach node ports at the node (default: the root of all)")
 	s.StringVar(&o.Metrics, "metrics", "", "address to serve Prometheus metrics on, such as 127.0.0.1:9440")

@@ -32,13 +32,13 @@ func (f *Forwarder) Apply(ctx context.Context, snapshot *api.Snapshot) error {
 	if hostPort(snapshot) != nil && !f.knowsHost() {
 		f.readHost()
 	}
-	return f.transact(snapshot.GetEpoch(), wholes, func() error { return f.apply(ctx, snapshot) })
+	return f.transact(ctx, snapshot.GetEpoch(), wholes, func() error { return f.apply(ctx, snapshot) })
 }
 
 // ApplyDelta is Apply for the difference from the snapshot in force. It fails with an *api.GapError when the delta
 // builds on another epoch than is in force.
 func (f *Forwarder) ApplyDelta(ctx context.Context, d *api.Delta) error {
-	return f.transact(d.GetSet().GetEpoch(), deltas, func() error { return f.applyDelta(ctx, d) })
+	return f.transact(ctx, d.GetSet().GetEpoch(), deltas, func() error { return f.applyDelta(ctx, d) })
 }
 
 func (f *Forwarder) applyDelta(ctx context.Context, d *api.Delta) error {
@@ -126,9 +126,15 @@ const (
 	deltas
 )
 
-// transact runs a change and keeps the books on it.
-func (f *Forwarder) transact(epoch uint64, k kind, change func() error) error {
+// transact runs a change and keeps the books on it. One that comes when everything is a successor's is neither taken
+// nor refused: whoever asks finds the successor.
+func (f *Forwarder) transact(ctx context.Context, epoch uint64, k kind, change func() error) error {
 	f.mu.Lock()
+	if f.left {
+		f.mu.Unlock()
+		<-ctx.Done()
+		return fmt.Errorf("handed over: %w", ctx.Err())
+	}
 	defer f.mu.Unlock()
 	begin := time.Now()
 	if err := change(); err != nil {
@@ -168,6 +174,9 @@ func (f *Forwarder) apply(ctx context.Context, snapshot *api.Snapshot) error {
 		return err
 	}
 	f.reserveSlots(snapshot)
+	if len(withSockets(snapshot)) > 0 {
+		f.provideCarrier(snapshot.GetNode()) // before generations of policy are given
+	}
 	next, err := tables.Build(f.tables.Load(), snapshot, f.lookup(links), f.neighbors)
 	if err != nil {
 		return err
@@ -192,6 +201,7 @@ func (f *Forwarder) apply(ctx context.Context, snapshot *api.Snapshot) error {
 	f.reportWorkers(links)
 	f.reportFlows()
 	f.shareFlows(next)
+	f.restoreFlows(next)
 	delete(f.degraded, "snapshot")
 	if err := errors.Join(f.serve(ctx, opened), f.settleDevices(ctx)); err != nil {
 		f.degrade("snapshot", "in force, but not all of it works: "+err.Error())

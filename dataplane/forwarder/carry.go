@@ -53,10 +53,16 @@ func (f *Forwarder) provideCarrier(node *api.NodeSettings) {
 	}
 	c.walk.init()
 	c.pairs.idleAfter = cmp.Or(c.pairs.idleAfter, idleAfter)
-	c.stop = make(chan struct{})
-	f.beating.Go(func() { f.heart(c.stop) })
-	f.beating.Go(func() { f.walker(c.stop) })
-	f.beating.Go(func() { f.pairKeeper(c.stop) })
+	f.startCarrier()
+}
+
+// startCarrier starts what runs beside the workers.
+func (f *Forwarder) startCarrier() {
+	stop := make(chan struct{})
+	f.carrier.stop = stop
+	f.beating.Go(func() { f.heart(stop) })
+	f.beating.Go(func() { f.walker(stop) })
+	f.beating.Go(func() { f.pairKeeper(stop) })
 }
 
 func (f *Forwarder) loadCarrier(node *api.NodeSettings) error {
@@ -74,6 +80,9 @@ func (f *Forwarder) loadCarrier(node *api.NodeSettings) error {
 	table, err := offload.New(offload.Config{
 		Memory: offload.Memory(kernel.Memory()), Clock: f.clock, Kernel: monotonic,
 	})
+	if before := kernel.Before(); err == nil && before != nil {
+		err = f.carryOver(before, table)
+	}
 	if err == nil {
 		err = kernel.Succeed()
 	}
@@ -81,9 +90,7 @@ func (f *Forwarder) loadCarrier(node *api.NodeSettings) error {
 		_ = kernel.Close()
 		return fmt.Errorf("flow table: %w", err)
 	}
-	for ref := range table.All() { // of which conntrack knows nothing
-		table.Remove(ref)
-	}
+	follows(table)
 	// Who reads the table may do so for as long as he likes.
 	runtime.AddCleanup(table, func(kernel *xdpprog.FlowTable) { _ = kernel.Close() }, kernel)
 	f.carrier.kernel = kernel

@@ -102,6 +102,10 @@ type Forwarder struct {
 	carrier   carrier
 	services  serviceHooks
 	flowsOf   flowSettings  // that flows was made for
+	handed    *takeover     // whose flows are to be restored; nil: none
+	restored  bool          // what was before this process is
+	left      bool          // everything is a successor's
+	awaits    bool          // a predecessor has still claimed the directory of the pins
 	dns       *names.Store  // which addresses names have, as answers to stations said; nil until the first worker
 	applied   time.Duration // how long the last change took
 	metrics   changeMetrics
@@ -124,8 +128,13 @@ type Forwarder struct {
 // thread is a worker with its memory.
 type thread struct {
 	worker *worker.Worker
-	umem   *xsk.UMEM
-	pool   *xsk.Pool
+	memory
+}
+
+// memory is a worker's frames, and those of them that nobody uses.
+type memory struct {
+	umem *xsk.UMEM
+	pool *xsk.Pool
 }
 
 // New returns a forwarder without tables. Close releases it.

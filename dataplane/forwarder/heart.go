@@ -46,6 +46,13 @@ func (f *Forwarder) heart(stop <-chan struct{}) {
 	}
 }
 
+// beat tells hooks, out of turn, that userspace is alive.
+func (f *Forwarder) beat() {
+	if table := f.carrier.table.Load(); table != nil {
+		table.Beat()
+	}
+}
+
 // progress is how far the workers are.
 func (f *Forwarder) progress() (list []worker.Progress) {
 	if all := f.working.Load(); all != nil {

@@ -245,6 +245,10 @@ func (f *Forwarder) reconcile(ctx context.Context) error {
 		f.readHost()
 	}
 	f.mu.Lock()
+	if f.left {
+		f.mu.Unlock()
+		return nil
+	}
 	links, err := f.linksFor(f.snapshot)
 	if err != nil {
 		f.mu.Unlock()
@@ -284,6 +288,7 @@ func (f *Forwarder) mend(ctx context.Context, links links) error {
 	if _, err := f.provideWorkers(ctx, f.snapshot, f.tables.Load(), links); err != nil {
 		return err
 	}
+	f.restoreFlows(f.tables.Load())
 	f.reportWorkers(links)
 	err := f.reopen(ctx, links, changed)
 	if bare[anyDevice] {

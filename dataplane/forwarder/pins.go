@@ -35,6 +35,9 @@ func (f *Forwarder) preparePins() error {
 	if err := os.MkdirAll(filepath.Join(f.cfg.Pins, "ports"), 0o700); err != nil {
 		return fmt.Errorf("make directory for pins: %w", err)
 	}
+	if f.awaits {
+		return nil
+	}
 	dir, err := os.Open(f.cfg.Pins)
 	if err != nil {
 		return fmt.Errorf("claim directory of pins: %w", err)
@@ -56,6 +59,9 @@ func (f *Forwarder) removePins() {
 	_ = f.pins.Close() // which would keep the bpffs mounted
 	f.pins = nil
 	_ = os.Remove(filepath.Join(f.cfg.Pins, "ports"))
+	if left, err := os.ReadDir(f.cfg.Pins); err != nil || len(left) > 0 {
+		return
+	}
 	if err := os.Remove(f.cfg.Pins); errors.Is(err, unix.EBUSY) {
 		_ = unix.Unmount(f.cfg.Pins, 0)
 		_ = os.Remove(f.cfg.Pins)

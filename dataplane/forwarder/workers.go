@@ -63,6 +63,43 @@ func (f *Forwarder) reportWorkers(links links) {
 
 // startWorkers starts n workers, or none.
 func (f *Forwarder) startWorkers(n, ports, frame int) error {
+	chunks := f.cfg.Chunks
+	if chunks == 0 {
+		chunks = min(maxChunks, max(2, ports)*4*f.cfg.Ring)
+	}
+	var all []memory
+	for i := range n {
+		umem, err := xsk.NewUMEM(xsk.UMEMConfig{Chunks: chunks, ChunkSize: frame})
+		if err != nil {
+			for _, m := range all {
+				err = errors.Join(err, m.umem.Close())
+			}
+			return fmt.Errorf("start worker %d: %w", i, err)
+		}
+		all = append(all, memory{umem, xsk.NewPool(umem)})
+	}
+	return f.startWorkersOver(all)
+}
+
+// startWorkersOver starts a worker over each memory, which is the worker's from then on, or none.
+func (f *Forwarder) startWorkersOver(all []memory) error {
+	err := f.makeRoom(len(all))
+	for i, m := range all {
+		if err == nil {
+			err = f.startWorker(i, m)
+		}
+		if err != nil {
+			err = errors.Join(err, m.umem.Close()) // none of those that have a worker already
+		}
+	}
+	if err != nil {
+		return errors.Join(err, f.stopWorkers())
+	}
+	return nil
+}
+
+// makeRoom keeps everything else off the CPUs of n workers.
+func (f *Forwarder) makeRoom(n int) error {
 	if cpus := f.cfg.CPUs; len(cpus) > 0 {
 		if len(cpus) < n {
 			return fmt.Errorf("%d CPUs are given for %d workers", len(cpus), n)
@@ -77,32 +114,18 @@ func (f *Forwarder) startWorkers(n, ports, frame int) error {
 	// A thread for each worker beside those that the scheduler has for everything else: no goroutine waits for a
 	// worker, and no worker gives way to the collector.
 	runtime.GOMAXPROCS(runtime.NumCPU() + n)
-	for i := range n {
-		if err := f.startWorker(i, ports, frame); err != nil {
-			return errors.Join(fmt.Errorf("start worker %d: %w", i, err), f.stopWorkers())
-		}
-	}
 	return nil
 }
 
-func (f *Forwarder) startWorker(i, ports, frame int) error {
-	chunks := f.cfg.Chunks
-	if chunks == 0 {
-		chunks = min(maxChunks, max(2, ports)*4*f.cfg.Ring)
-	}
-	umem, err := xsk.NewUMEM(xsk.UMEMConfig{Chunks: chunks, ChunkSize: frame})
-	if err != nil {
-		return err
-	}
-	pool := xsk.NewPool(umem)
+func (f *Forwarder) startWorker(i int, m memory) error {
 	w := worker.New(worker.Config{
-		UMEM: umem, Pool: pool, Tables: &f.tables, Clock: f.clock, Timers: i == 0, Gone: f.vanished,
+		UMEM: m.umem, Pool: m.pool, Tables: &f.tables, Clock: f.clock, Timers: i == 0, Gone: f.vanished,
 		Flows: f.flows.Load(), Names: f.dns,
 	})
 	if err := w.Open(); err != nil {
-		return errors.Join(err, umem.Close())
+		return fmt.Errorf("start worker %d: %w", i, err)
 	}
-	f.workers = append(f.workers, &thread{worker: w, umem: umem, pool: pool})
+	f.workers = append(f.workers, &thread{worker: w, memory: m})
 	f.publishWorkers()
 	t := worker.Thread{Spin: f.cfg.Spin, CPU: f.cpuOf(i)}
 	f.running.Go(func() { w.Run(t) })

@@ -16,6 +16,14 @@ import (
 // generations numbers what flows are judged by.
 var generations atomic.Uint32
 
+// Resume has generations follow one of a process before, so that what that has judged is told from what this one has.
+// It comes before the first tables with policies.
+func Resume(after uint32) {
+	if int32(after-generations.Load()) > 0 {
+		generations.Store(after)
+	}
+}
+
 func nextGeneration() uint32 {
 	for {
 		if g := generations.Add(1); g != 0 {

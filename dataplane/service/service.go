@@ -180,3 +180,26 @@ func (t *Table) Direct(q *Query, backend packet.Addr, c *Choice) {
 
 // Empty says whether there are no services.
 func (t *Table) Empty() bool { return t == nil || t.services.Len() == 0 }
+
+// Number is that of the backend to which a flow went that was sent to q.Dst and q.DstPort; 0: it is not there.
+func (t *Table) Number(q *Query, backend packet.Addr, port uint16) uint32 {
+	if t == nil {
+		return 0
+	}
+	whatever := anyAddress(!q.Dst.Is4())
+	for _, k := range [3]key{
+		{q.Dst, q.DstPort, q.Proto, atAddress},
+		{whatever, q.DstPort, q.Proto, atHostPort}, {whatever, q.DstPort, q.Proto, atNodePort},
+	} {
+		f := t.index.get(k)
+		if f == nil {
+			continue
+		}
+		for i := range f.service.members {
+			if m := &f.service.members[i]; m.addr == backend && m.port == port {
+				return m.number
+			}
+		}
+	}
+	return 0
+}

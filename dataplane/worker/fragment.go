@@ -16,7 +16,7 @@ const fragmentShare = 8
 
 // awaiting is the frames of the fragments that wait for their datagram's first.
 type awaiting struct {
-	slots []awaitingFragment // by ticket
+	slots []awaitingFragment // by ticket; of no frames: nobody waits
 	going awaitingFragment   // the one that rejoin lets go, whose slot may be in use again
 }
 
@@ -53,6 +53,7 @@ func (w *Worker) rejoin() {
 		}
 		kept := &w.awaiting.going
 		*kept = w.awaiting.slots[ticket]
+		w.awaiting.slots[ticket].count = 0
 		descs := kept.descs[:kept.count]
 		if reason == verdict.None {
 			w.rejudge(&w.packet, kept.in, kept.device, descs)

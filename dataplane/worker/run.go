@@ -65,7 +65,7 @@ func (w *Worker) Open() error {
 	return nil
 }
 
-// Run polls until Stop, on a thread of its own. Afterwards all links are closed.
+// Run polls until Stop or Leave, on a thread of its own. After Stop all links are closed.
 func (w *Worker) Run(thread Thread) {
 	runtime.LockOSThread() // and never unlocked: the thread, with its priority, ends with Run
 	prefer(thread.CPU)
@@ -85,7 +85,9 @@ func (w *Worker) Run(thread Thread) {
 			last = 0
 		}
 	}
-	w.shutdown()
+	if !w.left {
+		w.shutdown()
+	}
 }
 
 // Stop has Run return, soon. Do must not be called from then on.

@@ -8,7 +8,8 @@
 // There is no lock, no allocation and no logging in it. The files: worker.go (the pass), link.go (a device's queue
 // and what is staged on it), emit.go (what becomes of a judged packet), hold.go (packets that wait for a neighbour),
 // pace.go (packets that wait for their ports' limits), fragment.go (fragments that wait for their datagram's first),
-// solicit.go (ARP and ND of our own), run.go (the thread: spin, sleep, commands from outside).
+// solicit.go (ARP and ND of our own), run.go (the thread: spin, sleep, commands from outside),
+// handover.go (what another process takes up).
 package worker
 
 import (
@@ -98,7 +99,9 @@ type Worker struct {
 	hold     hold
 	pace     pace
 	awaiting awaiting
-	advanced int64 // when the neighbour timers last ran
+	takenUp  []Packet // that waited in another process
+	left     bool     // links and frames are another process's
+	advanced int64    // when the neighbour timers last ran
 
 	commands chan func()
 	wake     int // eventfd
@@ -143,6 +146,9 @@ func (w *Worker) Poll(now int64) int {
 	w.pipeline.Begin(w.tables, now)
 	w.rejoin()
 	w.release() // before those that come behind them
+	if len(w.takenUp) > 0 {
+		w.takeUp()
+	}
 	received := 0
 	for _, l := range w.links {
 		received += w.receive(l)

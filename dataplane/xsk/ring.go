@@ -65,6 +65,9 @@ func (r *ring[T]) publish() { atomic.StoreUint32(r.ours, r.next) }
 // pending says whether the peer has not taken all that was published yet. For the producer's side.
 func (r *ring[T]) pending() bool { return atomic.LoadUint32(r.theirs) != r.next }
 
+// settled says whether the peer knows of everything that was written or read.
+func (r *ring[T]) settled() bool { return atomic.LoadUint32(r.ours) == r.next }
+
 // progress is the peer's cursor as it is at this moment.
 func (r *ring[T]) progress() uint32 { return atomic.LoadUint32(r.theirs) }
 
@@ -110,6 +113,7 @@ func mapRing[T uint64 | Desc](fd int, page int64, size int, off unix.XDPRingOffs
 	if side == consumer { //nolint:staticcheck // the two sides have names
 		r.ours, r.theirs = r.theirs, r.ours
 	}
+	r.next, r.seen = atomic.LoadUint32(r.ours), atomic.LoadUint32(r.theirs) // not zero where the socket was another's
 	return r, nil
 }
 
@@ -171,6 +175,13 @@ func kick(fd int) unix.Errno {
 func wake(fd int) unix.Errno {
 	_, _, errno := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd), 0, 0, unix.MSG_DONTWAIT, 0, 0)
 	return errno
+}
+
+// mapOver maps a file from its begin in place of the memory at b, whose begin and end are at pages' of the file.
+func mapOver(fd int, b []byte) error {
+	_, err := unix.MmapPtr(fd, 0, unsafe.Pointer(&b[0]), uintptr(len(b)), unix.PROT_READ|unix.PROT_WRITE,
+		unix.MAP_SHARED|unix.MAP_FIXED)
+	return err
 }
 
 // address is where b begins in memory.

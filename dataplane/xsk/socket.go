@@ -167,7 +167,7 @@ func (c *SocketConfig) newSocket(slot uint8, group registration, first bool) (*S
 		returned: make([]uint64, 0, c.TxSize),
 	}}
 	if first {
-		err = registerMemory(fd, c.UMEM.memory(), int(c.UMEM.size), c.UMEM.headroom, group.metadata)
+		err = registerMemory(fd, c.UMEM.chunkMemory(), int(c.UMEM.size), c.UMEM.headroom, group.metadata)
 		if err != nil {
 			err = fmt.Errorf("register umem: %w", err)
 		}
@@ -185,11 +185,16 @@ func (c *SocketConfig) newSocket(slot uint8, group registration, first bool) (*S
 
 // abandon closes a socket that owns no frames yet.
 func (s *Socket) abandon() {
+	s.unmap()
+	_ = unix.Close(s.fd)
+}
+
+// unmap drops the rings, whose mappings would keep the socket open (xsk_mmap in net/xdp/xsk.c).
+func (s *Socket) unmap() {
 	s.fill.close()
 	s.rx.close()
 	s.tx.close()
 	s.completion.close()
-	_ = unix.Close(s.fd)
 }
 
 // mapRings sizes the four rings and maps them.
@@ -202,6 +207,11 @@ func (s *Socket) mapRings(c *SocketConfig) error {
 			return fmt.Errorf("make ring of %d entries: %w", ring.size, err)
 		}
 	}
+	return s.attachRings(c)
+}
+
+// attachRings maps the rings that the socket has.
+func (s *Socket) attachRings(c *SocketConfig) error {
 	var off unix.XDPMmapOffsets
 	err := getsockopt(s.fd, unix.XDP_MMAP_OFFSETS, &off)
 	if err != nil {
@@ -286,11 +296,7 @@ func (s *Socket) Close(release func(frame uint64)) error {
 		return nil
 	}
 	s.umem.leave(s)
-	// The rings' mappings keep the socket open, so they go first (xsk_mmap in net/xdp/xsk.c).
-	s.fill.close()
-	s.rx.close()
-	s.tx.close()
-	s.completion.close()
+	s.unmap()
 	err := unix.Close(s.fd)
 	s.fd, s.gone = -1, true
 	if !s.copy {

@@ -5,9 +5,8 @@ package xsk
 import (
 	"errors"
 	"fmt"
+	"os"
 	"sync"
-
-	"golang.org/x/sys/unix"
 )
 
 // UMEMConfig says how much memory packets get.
@@ -23,10 +22,11 @@ type UMEMConfig struct {
 // Frame, ChunkOf and the sizes are for use from any goroutine. The frame accounting belongs to the goroutine that uses
 // the queues; opening and closing sockets may run beside it.
 type UMEM struct {
-	mapping  []byte // as the kernel gave it
-	data     []byte // the part of it that has frames, aligned to huge pages
-	size     uint64 // of a chunk
-	mask     uint64 // size - 1
+	mapping  []byte   // as the kernel gave it
+	data     []byte   // the part of it that has frames, aligned to huge pages
+	file     *os.File // that data is of; nil where it is nobody else's to have
+	size     uint64   // of a chunk
+	mask     uint64   // size - 1
 	shift    uint
 	headroom int
 	huge     bool
@@ -50,21 +50,33 @@ const kernelHeadroom = 256
 
 // NewUMEM maps the memory: in huge pages when enough are free, in ordinary ones else. Close releases it.
 func NewUMEM(c UMEMConfig) (*UMEM, error) {
-	if c.ChunkSize != 2048 && c.ChunkSize != 4096 {
-		return nil, fmt.Errorf("umem chunk size %d: neither 2048 nor 4096", c.ChunkSize)
+	if err := c.check(); err != nil {
+		return nil, err
 	}
-	if c.Chunks < 1 || c.Chunks > 1<<24 {
-		return nil, fmt.Errorf("umem of %d chunks: want 1 to %d", c.Chunks, 1<<24)
-	}
-	if c.Headroom < 0 || c.Headroom%8 != 0 || c.Headroom > c.ChunkSize/2 {
-		return nil, fmt.Errorf("umem headroom %d: want a multiple of 8 up to %d", c.Headroom, c.ChunkSize/2)
-	}
-	mapping, data, huge, err := mapMemory(c.Chunks * c.ChunkSize)
+	m, err := mapMemory(c.Chunks * c.ChunkSize)
 	if err != nil {
 		return nil, fmt.Errorf("map umem of %d bytes: %w", c.Chunks*c.ChunkSize, err)
 	}
+	return c.over(m), nil
+}
+
+func (c UMEMConfig) check() error {
+	if c.ChunkSize != 2048 && c.ChunkSize != 4096 {
+		return fmt.Errorf("umem chunk size %d: neither 2048 nor 4096", c.ChunkSize)
+	}
+	if c.Chunks < 1 || c.Chunks > 1<<24 {
+		return fmt.Errorf("umem of %d chunks: want 1 to %d", c.Chunks, 1<<24)
+	}
+	if c.Headroom < 0 || c.Headroom%8 != 0 || c.Headroom > c.ChunkSize/2 {
+		return fmt.Errorf("umem headroom %d: want a multiple of 8 up to %d", c.Headroom, c.ChunkSize/2)
+	}
+	return nil
+}
+
+// over is a UMEM of whose chunks the caller has all.
+func (c UMEMConfig) over(m memory) *UMEM {
 	u := &UMEM{
-		mapping: mapping, data: data, huge: huge, headroom: c.Headroom,
+		mapping: m.mapping, data: m.data, file: m.file, huge: m.huge, headroom: c.Headroom,
 		size: uint64(c.ChunkSize), mask: uint64(c.ChunkSize - 1), shift: 11,
 		owner:  make([]uint8, c.Chunks),
 		groups: map[registration][]*Socket{},
@@ -72,31 +84,7 @@ func NewUMEM(c UMEMConfig) (*UMEM, error) {
 	if c.ChunkSize == 4096 {
 		u.shift = 12
 	}
-	return u, nil
-}
-
-const hugePage = 2 << 20
-
-// mapMemory maps size bytes, present and zero. data is the usable part of mapping, huge whether it lies in reserved
-// huge pages. Without those, transparent ones are asked for: a frame a page would cost the loop a TLB miss a packet.
-func mapMemory(size int) (mapping, data []byte, huge bool, err error) {
-	const protection, flags = unix.PROT_READ | unix.PROT_WRITE, unix.MAP_PRIVATE | unix.MAP_ANONYMOUS
-	rounded := (size + hugePage - 1) &^ (hugePage - 1)
-	// Without enough reserved huge pages this fails with ENOMEM at once (mm/hugetlb.c, hugetlb_reserve_pages).
-	data, err = unix.Mmap(-1, 0, rounded, protection, flags|unix.MAP_POPULATE|unix.MAP_HUGETLB|21<<unix.MAP_HUGE_SHIFT)
-	if err == nil {
-		return data, data, true, nil
-	}
-	mapping, err = unix.Mmap(-1, 0, rounded+hugePage, protection, flags)
-	if err != nil {
-		return nil, nil, false, err
-	}
-	start := -address(mapping) & (hugePage - 1)
-	data = mapping[start : start+uint64(rounded)]
-	// Both are wishes: where the kernel has neither, pages come when they are first touched.
-	_ = unix.Madvise(data, unix.MADV_HUGEPAGE)
-	_ = unix.Madvise(data, unix.MADV_POPULATE_WRITE)
-	return mapping, data, false, nil
+	return u
 }
 
 // Frame returns the whole chunk that contains addr, headroom included. It panics when addr is outside the UMEM.
@@ -134,11 +122,11 @@ func (u *UMEM) Close() error {
 		return nil
 	}
 	u.data = nil
-	return unix.Munmap(u.mapping)
+	return memory{mapping: u.mapping, file: u.file}.release()
 }
 
-// memory is the part of the mapping that has chunks: huge pages round it up.
-func (u *UMEM) memory() []byte { return u.data[:len(u.owner)<<u.shift] }
+// chunkMemory is the part of the mapping that has chunks: huge pages round it up.
+func (u *UMEM) chunkMemory() []byte { return u.data[:len(u.owner)<<u.shift] }
 
 // takeSlot finds a number for a queue. The caller holds mu.
 func (u *UMEM) takeSlot() (uint8, error) {

@@ -113,14 +113,21 @@ func (c unixCredentials) Clone() credentials.TransportCredentials { return c }
 func (unixCredentials) OverrideServerName(string) error { return nil }
 
 func check(c net.Conn) (net.Conn, credentials.AuthInfo, error) {
-	peer, err := peerOf(c)
-	if err == nil && peer.UID != 0 && int(peer.UID) != os.Geteuid() {
-		err = fmt.Errorf("the process at the other end runs as user %d, not as root or as user %d", peer.UID, os.Geteuid())
-	}
+	peer, err := CheckPeer(c)
 	if err != nil {
 		return nil, nil, errors.Join(err, c.Close())
 	}
 	return c, peer, nil
+}
+
+// CheckPeer returns the process at the other end of a unix socket, or an error unless it runs as root or as the same
+// user.
+func CheckPeer(c net.Conn) (Peer, error) {
+	peer, err := peerOf(c)
+	if err == nil && peer.UID != 0 && int(peer.UID) != os.Geteuid() {
+		err = fmt.Errorf("the process at the other end runs as user %d, not as root or as user %d", peer.UID, os.Geteuid())
+	}
+	return peer, err
 }
 
 func peerOf(c net.Conn) (Peer, error) {

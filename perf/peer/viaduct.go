@@ -12,6 +12,8 @@ import (
 	"path/filepath"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/viaduct-net/viaduct/perf/rig"
 )
 
@@ -22,6 +24,8 @@ type viaduct struct {
 	binary    string // the dataplane's; control's is beside it
 	flags     []string
 	dir       string
+	keep      bool // pins outlive the dataplane, whose mounts are its own
+	kept      bool // they are mounted here
 	control   *process
 	dataplane *process
 }
@@ -110,9 +114,29 @@ func (v *viaduct) startControl(in *rig.Namespace, cpus []int, flags ...string) (
 }
 
 func (v *viaduct) startDataplane(in *rig.Namespace, cpus []int) (err error) {
-	flags := v.common("--bpf", filepath.Join(v.dir, "bpf"))
+	if err := v.keepPins(); err != nil {
+		return err
+	}
+	flags := v.common("--bpf", v.pins())
 	v.dataplane, err = launch(in, cpus, v.binary, append(flags, v.flags...)...)
 	return err
+}
+
+func (v *viaduct) pins() string { return filepath.Join(v.dir, "bpf") }
+
+// keepPins mounts where pins are, if they are to be kept.
+func (v *viaduct) keepPins() error {
+	if !v.keep || v.kept {
+		return nil
+	}
+	if err := os.MkdirAll(v.pins(), 0o700); err != nil {
+		return fmt.Errorf("make directory of pins: %w", err)
+	}
+	if err := unix.Mount("bpf", v.pins(), "bpf", 0, ""); err != nil {
+		return fmt.Errorf("mount directory of pins: %w", err)
+	}
+	v.kept = true
+	return nil
 }
 
 func (v *viaduct) Stop() error {
@@ -123,6 +147,10 @@ func (v *viaduct) Stop() error {
 		}
 	}
 	v.dataplane, v.control = nil, nil
+	if v.kept {
+		_ = unix.Unmount(v.pins(), unix.MNT_DETACH) // it goes with the directory where the dataplane removed that
+		v.kept = false
+	}
 	if v.dir != "" {
 		errs = append(errs, os.RemoveAll(v.dir))
 		v.dir = ""

@@ -22,11 +22,16 @@ type podNode struct {
 }
 
 func newPodNode(ctx context.Context, network string, programs peer.Programs) (*podNode, error) {
-	n := &podNode{}
-	var err error
-	if n.network, err = peer.NewNetwork(network, programs); err != nil {
+	of, err := peer.NewNetwork(network, programs)
+	if err != nil {
 		return nil, err
 	}
+	return startPodNode(ctx, of)
+}
+
+func startPodNode(ctx context.Context, network *peer.Network) (*podNode, error) {
+	n := &podNode{network: network}
+	var err error
 	if n.in, err = rig.NewNamespace(); err != nil {
 		return nil, err
 	}

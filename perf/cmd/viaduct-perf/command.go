@@ -58,7 +58,7 @@ Exit codes: 0 measured, 1 a measurement failed or was interrupted, 2 flags or th
 	root.SetErr(stderr)
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.AddCommand(p.forward(), p.tcp(), p.rr(), p.crr(), p.idle(), p.control(), p.pods(), p.cni(), p.policy(),
-		p.services(), p.flood())
+		p.services(), p.flood(), p.restart())
 	return root
 }
 

@@ -1,0 +1,194 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package forwarder
+
+import (
+	"os"
+
+	"go.uber.org/zap"
+
+	"github.com/viaduct-net/viaduct/dataplane/conntrack"
+	"github.com/viaduct-net/viaduct/dataplane/handover"
+	"github.com/viaduct-net/viaduct/dataplane/offload"
+	"github.com/viaduct-net/viaduct/dataplane/policy"
+	"github.com/viaduct-net/viaduct/dataplane/service"
+	"github.com/viaduct-net/viaduct/dataplane/tables"
+	"github.com/viaduct-net/viaduct/xdpprog"
+)
+
+// Flows outlive the process that opened them: in the kernel's table, from which a dataplane that starts reads what the
+// kernel carries; and in the file that a predecessor hands over, which has all of them.
+
+// exportFlows writes all flows to a file in memory.
+func (f *Forwarder) exportFlows(s *handover.State) ([]*os.File, error) {
+	var b []byte
+	if flows := f.flows.Load(); flows != nil {
+		b = make([]byte, 0, flows.Entries()*224)
+		for saved := range flows.Export(f.clock()) {
+			b = handover.AppendFlow(b, &saved)
+			s.Flows++
+		}
+	}
+	file, err := handover.NewFile(b)
+	if err != nil {
+		return nil, err
+	}
+	return []*os.File{file}, nil
+}
+
+// readFlows reads such a file.
+func readFlows(s *handover.State, file *os.File) ([]handover.Flow, error) {
+	b, err := handover.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	return handover.ReadFlows(b, s.Flows)
+}
+
+// importFlows puts in flows that a predecessor judged under a generation of policy of its own, which is the same as
+// that of the tables: what it let in then, these tables let in. Their records in the kernel's table go on.
+func (f *Forwarder) importFlows(t *tables.Tables, list []handover.Flow, generation uint32) {
+	flows, table := f.flows.Load(), f.carrier.table.Load()
+	now, lost := f.clock(), 0
+	for i := range list {
+		s := &list[i]
+		if s.Served {
+			s.Backend = backendOf(t, &s.Saved)
+		}
+		if s.Generation == generation {
+			s.Generation = t.Policy.Generation
+		}
+		err := flows.Restore(&s.Saved, now)
+		if err != nil {
+			lost++
+		} else {
+			opened(t, &s.Saved)
+		}
+		if ref := recordOf(table, &s.Saved); ref != 0 && err != nil {
+			table.Remove(ref)
+		} else if ref != 0 && s.Generation == t.Policy.Generation {
+			table.Keep(ref, s.Generation)
+		}
+	}
+	removePairs(table)
+	f.log.Info("flows taken over", zap.Int("flows", len(list)-lost), zap.Int("not taken", lost))
+}
+
+// recordOf is the flow's record in the kernel's table; 0: none.
+func recordOf(table *offload.Table, s *conntrack.Saved) offload.Ref {
+	if table == nil {
+		return 0
+	}
+	ref, _ := table.Find(s.Near, s.Proto, s.In)
+	if ref == 0 {
+		ref, _ = table.Find(s.Far.Reverse(), s.Proto, s.Out)
+	}
+	return ref
+}
+
+// removePairs takes out the pairs of another process. Connections that they carried are taken up by what comes of them
+// next; connections to come are decided anew.
+func removePairs(table *offload.Table) {
+	if table == nil {
+		return
+	}
+	for ref := range table.All() {
+		if flow, _, ok := table.Flow(ref); ok && flow.Pair {
+			table.Remove(ref)
+		}
+	}
+}
+
+// backendOf is the number of the flow's backend in the tables; 0: it is not there any more.
+func backendOf(t *tables.Tables, s *conntrack.Saved) uint32 {
+	return t.Services.Number(&service.Query{Dst: s.Near.Dst, DstPort: s.Near.DstPort, Proto: s.Proto},
+		s.Far.Dst, s.Far.DstPort)
+}
+
+// opened counts the flow at its backend.
+func opened(t *tables.Tables, s *conntrack.Saved) {
+	if s.Backend != 0 && !s.Closed() {
+		t.Backends.Opened(s.Backend)
+	}
+}
+
+// restoreFlows puts in, once, what there was before this process: when its table of flows is there, and before packets
+// come. What the kernel carries goes on; policy judges it again, for it may be another than it was judged by.
+func (f *Forwarder) restoreFlows(t *tables.Tables) {
+	if f.restored || f.flows.Load() == nil {
+		return
+	}
+	f.restored = true
+	if h := f.handed; h != nil {
+		f.handed = nil
+		f.importFlows(t, h.flows, h.offer.Generation)
+		return
+	}
+	table := f.carrier.table.Load()
+	if table == nil {
+		return
+	}
+	flows, now, taken, lost := f.flows.Load(), f.clock(), 0, 0
+	for ref := range table.All() {
+		s, ok := flows.Recorded(ref, now)
+		if ok && s.Translated {
+			s.Backend = backendOf(t, &s)
+		}
+		if ok && t.Port(s.In) != nil && t.Port(s.Out) != nil && flows.Restore(&s, now) == nil {
+			opened(t, &s)
+			taken++
+			continue
+		}
+		table.Remove(ref)
+		lost++
+	}
+	if taken+lost > 0 {
+		f.log.Info("flows of the kernel's table go on", zap.Int("flows", taken), zap.Int("removed", lost))
+	}
+}
+
+// follows has generations of policy be later than those of the records that an earlier process has left.
+func follows(table *offload.Table) {
+	var newest uint32
+	found := false
+	for ref := range table.All() {
+		if flow, _, ok := table.Flow(ref); ok && (!found || int32(flow.Generation-newest) > 0) {
+			newest, found = flow.Generation, true
+		}
+	}
+	if found {
+		policy.Resume(newest)
+	}
+}
+
+// carryOver copies what a table of another size carries.
+func (f *Forwarder) carryOver(from *xdpprog.FlowTable, to *offload.Table) error {
+	before, err := offload.New(offload.Config{Memory: offload.Memory(from.Memory()), Clock: f.clock, Kernel: monotonic})
+	if err != nil {
+		return err
+	}
+	copied, left := 0, 0
+	for ref := range before.All() {
+		flow, ways, ok := before.Flow(ref)
+		if !ok || flow.Pair {
+			continue
+		}
+		var is offload.Ref
+		for d, w := range ways {
+			if w.In == 0 {
+				continue
+			}
+			if err := to.SetEgress(w.Out, before.Egress(w.Out)); err != nil {
+				return err
+			}
+			is, _ = to.Enter(is, &flow, uint8(d), &w)
+		}
+		if is == 0 {
+			left++
+		} else {
+			copied++
+		}
+	}
+	f.log.Info("the kernel's table of flows has another size", zap.Int("flows", copied), zap.Int("left", left))
+	return nil
+}

@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package handover
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/viaduct-net/viaduct/dataplane/conntrack"
+	"github.com/viaduct-net/viaduct/dataplane/packet"
+	"github.com/viaduct-net/viaduct/dataplane/verdict"
+)
+
+// A flow in the file of flows: a length byte and the name of its state, and then fields of fixed size, big-endian,
+// in the order in which AppendFlow has them. Numbers of backends are of one process: it says only whether there is one.
+
+const flowSize = 2*36 + 1 + 1 + 4*4 + 1 + 4*8 + 2*8 + 6*4 + 2*2 + 5
+
+const (
+	flowTimestamp = 1 << iota
+	flowTranslated
+	flowDirect
+	flowBackend
+)
+
+// AppendFlow appends a flow to the file.
+func AppendFlow(b []byte, s *conntrack.Saved) []byte {
+	b = append(append(b, byte(len(s.State))), s.State...)
+	for _, e := range [2]*packet.Ends{&s.Near, &s.Far} {
+		for _, a := range [2]packet.Addr{e.Src, e.Dst} {
+			b = binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(b, a.Hi), a.Lo)
+		}
+		b = binary.BigEndian.AppendUint16(binary.BigEndian.AppendUint16(b, e.SrcPort), e.DstPort)
+	}
+	flags := byte(0)
+	for _, f := range [4]struct {
+		bit byte
+		set bool
+	}{
+		{flowTimestamp, s.Timestamp}, {flowTranslated, s.Translated}, {flowDirect, s.Direct}, {flowBackend, s.Backend != 0},
+	} {
+		if f.set {
+			flags |= f.bit
+		}
+	}
+	b = append(b, byte(s.Proto), flags)
+	for _, n := range [4]uint32{uint32(s.In), uint32(s.Out), s.Generation, s.Rule} {
+		b = binary.BigEndian.AppendUint32(b, n)
+	}
+	b = append(b, byte(s.Revoked))
+	for _, n := range [6]uint64{s.Sent.Packets, s.Sent.Bytes, s.Replied.Packets, s.Replied.Bytes,
+		uint64(s.Age), uint64(s.Expires)} {
+		b = binary.BigEndian.AppendUint64(b, n)
+	}
+	t := &s.TCP
+	for _, n := range [6]uint32{t.Ends[0], t.Ends[1], t.Limits[0], t.Limits[1], t.Acks[0], t.Acks[1]} {
+		b = binary.BigEndian.AppendUint32(b, n)
+	}
+	b = binary.BigEndian.AppendUint16(binary.BigEndian.AppendUint16(b, t.Windows[0]), t.Windows[1])
+	return append(b, t.Scales[0], t.Scales[1], t.Adrift, t.Unknown, t.Fin)
+}
+
+// ReadFlows reads the file.
+func ReadFlows(b []byte, count int) ([]Flow, error) {
+	if count < 0 || count > len(b)/flowSize {
+		return nil, fmt.Errorf("read flows: %d are not in %d bytes", count, len(b))
+	}
+	list := make([]Flow, count)
+	for i := range list {
+		var err error
+		if b, err = list[i].read(b); err != nil {
+			return nil, fmt.Errorf("read flow %d of %d: %w", i, count, err)
+		}
+	}
+	if len(b) > 0 {
+		return nil, fmt.Errorf("read flows: %d bytes are left over", len(b))
+	}
+	return list, nil
+}
+
+// Flow is one of the file.
+type Flow struct {
+	conntrack.Saved
+	Served bool // it has a backend, whose number is not known here
+}
+
+func (f *Flow) read(b []byte) ([]byte, error) {
+	if len(b) < 1 || len(b) < 1+int(b[0])+flowSize {
+		return nil, errors.New("it is cut")
+	}
+	f.State = string(b[1 : 1+b[0]])
+	r := reader(b[1+b[0]:])
+	for _, e := range [2]*packet.Ends{&f.Near, &f.Far} {
+		for _, a := range [2]*packet.Addr{&e.Src, &e.Dst} {
+			a.Hi, a.Lo = r.uint64(), r.uint64()
+		}
+		e.SrcPort, e.DstPort = r.uint16(), r.uint16()
+	}
+	f.Proto = packet.IPProto(r.byte())
+	flags := r.byte()
+	f.Timestamp, f.Translated = flags&flowTimestamp != 0, flags&flowTranslated != 0
+	f.Direct, f.Served = flags&flowDirect != 0, flags&flowBackend != 0
+	f.In, f.Out, f.Generation, f.Rule = packet.PortID(r.uint32()), packet.PortID(r.uint32()), r.uint32(), r.uint32()
+	f.Revoked = verdict.Reason(r.byte())
+	f.Sent.Packets, f.Sent.Bytes, f.Replied.Packets, f.Replied.Bytes = r.uint64(), r.uint64(), r.uint64(), r.uint64()
+	f.Age, f.Expires = time.Duration(r.uint64()), time.Duration(r.uint64())
+	t := &f.TCP
+	for _, n := range [6]*uint32{&t.Ends[0], &t.Ends[1], &t.Limits[0], &t.Limits[1], &t.Acks[0], &t.Acks[1]} {
+		*n = r.uint32()
+	}
+	t.Windows[0], t.Windows[1] = r.uint16(), r.uint16()
+	t.Scales[0], t.Scales[1], t.Adrift, t.Unknown, t.Fin = r.byte(), r.byte(), r.byte(), r.byte(), r.byte()
+	return r, nil
+}
+
+// reader takes fields off bytes of which there are enough.
+type reader []byte
+
+func (r *reader) byte() byte {
+	v := (*r)[0]
+	*r = (*r)[1:]
+	return v
+}
+
+func (r *reader) uint16() uint16 {
+	v := binary.BigEndian.Uint16(*r)
+	*r = (*r)[2:]
+	return v
+}
+
+func (r *reader) uint32() uint32 {
+	v := binary.BigEndian.Uint32(*r)
+	*r = (*r)[4:]
+	return v
+}
+
+func (r *reader) uint64() uint64 {
+	v := binary.BigEndian.Uint64(*r)
+	*r = (*r)[8:]
+	return v
+}
