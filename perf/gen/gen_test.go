@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -191,6 +192,30 @@ func TestPackets(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestScattered: each flow comes once before one comes again, and far from its neighbours.
+func TestScattered(t *testing.T) {
+	for _, flows := range []int{1, 2, 3, 200, 1000} {
+		r := newRig(t)
+		c := config(r, false)
+		c.Scattered, c.Flows, c.Rate, c.Count = true, flows, 20_000, uint64(2*flows)
+		var ports []int
+		for _, frame := range captured(t, r, c) {
+			ports = append(ports, int(binary.BigEndian.Uint16(frame[34:]))-bpf.SourcePort)
+		}
+		if len(ports) != 2*flows || !slices.Equal(ports[:flows], ports[flows:]) {
+			t.Fatalf("%d flows: captured %v", flows, ports)
+		}
+		for i, next := range ports[1:flows] {
+			if apart := max(next-ports[i], ports[i]-next); flows >= 200 && apart < flows/4 {
+				t.Errorf("flow %d of %d follows flow %d", next, flows, ports[i])
+			}
+		}
+		if slices.Sort(ports[:flows]); len(slices.Compact(ports[:flows])) != flows {
+			t.Errorf("%d flows: some came twice", flows)
+		}
 	}
 }
 
