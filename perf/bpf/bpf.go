@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package bpf holds the eBPF programs of the measurements: the generator (src/gen.c), the counting sink (src/sink.c),
-// a forwarder that decides nothing (src/devmap.c) and the program that testpmd loads at its ports (src/xsks.c). They are
-// no part of the dataplane.
+// a forwarder that decides nothing (src/devmap.c) and the program that testpmd loads at its ports (src/xsks.c). They
+// are no part of the dataplane.
 package bpf
 
 import _ "embed"
