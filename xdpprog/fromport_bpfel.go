@@ -16,6 +16,11 @@ import (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	fromPortMapEgresses     = "egresses"
+	fromPortMapFlowBuckets  = "flow_buckets"
+	fromPortMapFlowControl  = "flow_control"
+	fromPortMapFlowRecords  = "flow_records"
+	fromPortMapPairOpenings = "pair_openings"
 	fromPortMapPortCounters = "port_counters"
 	fromPortMapPorts        = "ports"
 	fromPortMapStations     = "stations"
@@ -72,6 +77,11 @@ type fromPortProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type fromPortMapSpecs struct {
+	Egresses     *ebpf.MapSpec `ebpf:"egresses"`
+	FlowBuckets  *ebpf.MapSpec `ebpf:"flow_buckets"`
+	FlowControl  *ebpf.MapSpec `ebpf:"flow_control"`
+	FlowRecords  *ebpf.MapSpec `ebpf:"flow_records"`
+	PairOpenings *ebpf.MapSpec `ebpf:"pair_openings"`
 	PortCounters *ebpf.MapSpec `ebpf:"port_counters"`
 	Ports        *ebpf.MapSpec `ebpf:"ports"`
 	Stations     *ebpf.MapSpec `ebpf:"stations"`
@@ -104,6 +114,11 @@ func (o *fromPortObjects) Close() error {
 //
 // It can be passed to loadFromPortObjects or ebpf.CollectionSpec.LoadAndAssign.
 type fromPortMaps struct {
+	Egresses     *ebpf.Map `ebpf:"egresses"`
+	FlowBuckets  *ebpf.Map `ebpf:"flow_buckets"`
+	FlowControl  *ebpf.Map `ebpf:"flow_control"`
+	FlowRecords  *ebpf.Map `ebpf:"flow_records"`
+	PairOpenings *ebpf.Map `ebpf:"pair_openings"`
 	PortCounters *ebpf.Map `ebpf:"port_counters"`
 	Ports        *ebpf.Map `ebpf:"ports"`
 	Stations     *ebpf.Map `ebpf:"stations"`
@@ -112,6 +127,11 @@ type fromPortMaps struct {
 
 func (m *fromPortMaps) Close() error {
 	return _FromPortClose(
+		m.Egresses,
+		m.FlowBuckets,
+		m.FlowControl,
+		m.FlowRecords,
+		m.PairOpenings,
 		m.PortCounters,
 		m.Ports,
 		m.Stations,

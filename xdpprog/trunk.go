@@ -5,6 +5,7 @@ package xdpprog
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"sync"
@@ -20,6 +21,9 @@ type TrunkOptions struct {
 	PinDir string
 	// MaxPorts is how many ports there may be; 0: 65536. Pinned maps of another size are not taken over.
 	MaxPorts uint32
+	// Flows is by what from_port carries flows; nil: all packets go to userspace. It must stay open for as long as the
+	// trunk is, and its maps are pinned by itself.
+	Flows *FlowTable
 }
 
 const defaultMaxPorts = 65536
@@ -54,13 +58,16 @@ func (t *Trunk) load(options TrunkOptions) error {
 	if err != nil {
 		return err
 	}
-	pinned := pinnedMaps(t.pins, specs[0])
-	defer closeMaps(pinned) // the collection has its own descriptors
-	from, err := ebpf.NewCollectionWithOptions(specs[0], ebpf.CollectionOptions{MapReplacements: pinned})
+	pinned := pinnedMaps(t.pins, specs[1]) // which has the trunk's maps and no others
+	defer closeMaps(pinned)                // the collection has its own descriptors
+	use := maps.Clone(pinned)
+	options.Flows.into(specs[0], use)
+	from, err := ebpf.NewCollectionWithOptions(specs[0], ebpf.CollectionOptions{MapReplacements: use})
 	if err != nil {
 		return explainLoad(err)
 	}
 	t.fromPort, t.maps = from.Programs[fromPortProgFromPort], from.Maps
+	dropFlowMaps(t.maps)
 	to, err := ebpf.NewCollectionWithOptions(specs[1], ebpf.CollectionOptions{MapReplacements: t.maps})
 	if err != nil {
 		return explainLoad(err)

@@ -39,6 +39,16 @@ const (
 	ToPort
 	// UnknownPortDropped: of port 0; the destination MAC names no port.
 	UnknownPortDropped
+	// Carried: from the station to another port, as userspace decided for the flow.
+	Carried
+	// CarriedTo: from another port to the station, or out of the port.
+	CarriedTo
+	// UnwritableDropped: to be carried, and the kernel had no memory to rewrite it.
+	UnwritableDropped
+	// AbsentDropped: for userspace, which is silent.
+	AbsentDropped
+	// AbsentPassed: for userspace, which is silent; given to the host's own stack.
+	AbsentPassed
 
 	endReasons
 )
@@ -48,7 +58,8 @@ const numTrunkReasons = endReasons - numReasons
 var trunkReasonNames = [numTrunkReasons]string{
 	"from_port", "unreadable_dropped", "unknown_device_dropped", "cut_ethernet_dropped", "source_mac_dropped",
 	"tagged_dropped", "ethertype_dropped", "ipv4_source_dropped", "ipv6_source_dropped", "arp_mac_dropped",
-	"arp_address_dropped", "no_trunk_dropped", "to_port", "unknown_port_dropped",
+	"arp_address_dropped", "no_trunk_dropped", "to_port", "unknown_port_dropped", "carried", "carried_to", "unwritable_dropped",
+	"absent_dropped", "absent_passed",
 }
 
 // trunkCounters is struct trunk_counters of bpf/shared.h.

@@ -28,6 +28,14 @@ const (
 	ForgedLeft
 	// NoTrunkUplinkDropped: for a service, and there is no trunk or no port of the host's.
 	NoTrunkUplinkDropped
+	// UplinkCarried: for a service, and straight to the pod, as userspace decided for the flow.
+	UplinkCarried
+	// UnwritableUplinkDropped: to be carried, and the kernel had no memory to rewrite it.
+	UnwritableUplinkDropped
+	// AbsentUplinkDropped: for a service, and userspace is silent.
+	AbsentUplinkDropped
+	// AbsentLeft: for a service, and userspace is silent; left to the host's stack.
+	AbsentLeft
 
 	endUplinkReasons
 )
@@ -37,6 +45,7 @@ const numUplinkReasons = endUplinkReasons - endReasons
 var uplinkReasonNames = [numUplinkReasons]string{
 	"service_taken", "fragment_taken", "error_taken", "egress_taken", "not_ours_left", "other_host_left", "tagged_left",
 	"options_left", "unreadable_left", "forged_left", "no_trunk_uplink_dropped",
+	"uplink_carried", "unwritable_uplink_dropped", "absent_uplink_dropped", "absent_left",
 }
 
 // Counters reads the counters of every reason of from_uplink, from ServiceTaken on, at all devices together.

@@ -1440,7 +1440,9 @@ type Port struct {
 	Station *Station `protobuf:"bytes,11,opt,name=station,proto3" json:"station,omitempty"`
 	// The kernel's number of the device, of a pod's as it was attached; 0: not said. The device is known by its name; one
 	// that was made again under it is another one, and the port another port, which this says.
-	Ifindex       uint32 `protobuf:"varint,12,opt,name=ifindex,proto3" json:"ifindex,omitempty"`
+	Ifindex uint32 `protobuf:"varint,12,opt,name=ifindex,proto3" json:"ifindex,omitempty"`
+	// The kernel carries none of its flows: all of its packets go through userspace.
+	NoOffload     bool `protobuf:"varint,13,opt,name=no_offload,json=noOffload,proto3" json:"no_offload,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1557,6 +1559,13 @@ func (x *Port) GetIfindex() uint32 {
 		return x.Ifindex
 	}
 	return 0
+}
+
+func (x *Port) GetNoOffload() bool {
+	if x != nil {
+		return x.NoOffload
+	}
+	return false
 }
 
 // Station is the only one behind a port: a pod, or the host. Packets to it need no neighbour to be found; packets from
@@ -3433,7 +3442,7 @@ const file_control_api_snapshot_proto_rawDesc = "" +
 	"MODE_OWNED\x10\x02\"6\n" +
 	"\x06Prefix\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\fR\aaddress\x12\x12\n" +
-	"\x04bits\x18\x02 \x01(\rR\x04bits\"\xc6\x03\n" +
+	"\x04bits\x18\x02 \x01(\rR\x04bits\"\xe5\x03\n" +
 	"\x04Port\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\rR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x16\n" +
@@ -3449,7 +3458,9 @@ const file_control_api_snapshot_proto_rawDesc = "" +
 	"\x06attach\x18\n" +
 	" \x01(\x0e2\x1f.viaduct.control.v1.Port.AttachR\x06attach\x125\n" +
 	"\astation\x18\v \x01(\v2\x1b.viaduct.control.v1.StationR\astation\x12\x18\n" +
-	"\aifindex\x18\f \x01(\rR\aifindex\">\n" +
+	"\aifindex\x18\f \x01(\rR\aifindex\x12\x1d\n" +
+	"\n" +
+	"no_offload\x18\r \x01(\bR\tnoOffload\">\n" +
 	"\x06Attach\x12\x11\n" +
 	"\rATTACH_DIRECT\x10\x00\x12\x10\n" +
 	"\fATTACH_TRUNK\x10\x01\x12\x0f\n" +

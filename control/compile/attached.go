@@ -22,13 +22,15 @@ var gateways = []*api.Prefix{
 	prefixOf(netip.MustParsePrefix("fe80::1/64")),
 }
 
-// claimAttachedPorts has the attachments that changed claim their ports' names.
-func (c *Compiler) claimAttachedPorts() {
+// claimAttachedPorts has the attachments that changed claim their ports' names, and those whose pods or namespaces say
+// something else of them than they did.
+func (c *Compiler) claimAttachedPorts(w *work) {
+	c.reconsiderOffload(w)
 	for name := range c.attached {
 		who := attachedAs(name)
 		c.ports.withdraw(who)
 		if o := c.attachments[name]; o != nil {
-			c.ports.add(name, &claim[*api.Snapshot]{claimant: who, object: o, value: o.Spec.(*Attachment).port()})
+			c.ports.add(name, &claim[*api.Snapshot]{claimant: who, object: o, value: c.attachedPort(o.Spec.(*Attachment))})
 		} else {
 			c.ports.touched[name] = struct{}{}
 		}
@@ -36,15 +38,15 @@ func (c *Compiler) claimAttachedPorts() {
 	c.attached = map[string]struct{}{} // a cleared map costs as much to walk as when it was full
 }
 
-// port is the attachment's port, with its limit and without numbers.
-func (a *Attachment) port() *api.Snapshot {
+// attachedPort is the attachment's port, with its limit and without numbers.
+func (c *Compiler) attachedPort(a *Attachment) *api.Snapshot {
 	station := &api.Station{Mac: a.MAC}
 	for _, address := range slices.SortedFunc(slices.Values(a.Addresses), netip.Addr.Compare) {
 		station.Addresses = append(station.Addresses, address.AsSlice())
 	}
 	p := &api.Port{
 		Name: a.Port, Device: a.Device, Ifindex: a.IfIndex, Attach: api.Port_ATTACH_TRUNK, Addresses: gateways,
-		Station: station,
+		Station: station, NoOffload: c.attachedOf.note(a, c.noOffload(a)),
 	}
 	if a.Direct {
 		p.Attach = api.Port_ATTACH_DIRECT

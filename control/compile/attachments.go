@@ -55,12 +55,15 @@ func (a *Attachment) pod() model.Key {
 func (c *Compiler) Attach(set []*Attachment, removed []string) {
 	for _, port := range removed {
 		c.address(port, -1)
+		c.attachedOf.remove(c.attachments[port])
 		delete(c.attachments, port)
 		c.attached[port] = struct{}{}
 	}
 	for _, a := range set {
 		c.address(a.Port, -1)
+		c.attachedOf.remove(c.attachments[a.Port])
 		c.attachments[a.Port] = &model.Object{Key: attachmentKey(a.Port), Spec: a}
+		c.attachedOf.add(a)
 		c.address(a.Port, 1)
 		c.attached[a.Port] = struct{}{}
 	}

@@ -9,7 +9,8 @@
 //
 // The flow of the files is that of a compilation: compiler.go takes changes and lists the stages, attachments.go says
 // what an attachment is; node.go chooses the NodeConfig, ports.go numbers the ports, of which host.go and attached.go
-// have some; routes.go, nodes.go, host.go and attached.go claim destinations, and groups.go settles them;
+// have some; offload.go says whose flows the kernel does not carry; routes.go, nodes.go, host.go and attached.go claim
+// destinations, and groups.go settles them;
 // hostroutes.go does the same for the host's own stack and identities.go for addresses; policies.go has the policies
 // that speak of identities, peersets.go whom they speak of, and selectors.go how these are found; judge.go says what
 // became of objects. claims.go, numbers.go, table.go and origins.go are what stages are made of.
@@ -76,6 +77,7 @@ type Compiler struct {
 	origins    origins
 
 	addressed  map[netip.Addr]int // how many attachments have it
+	attachedOf attachedOf
 	complaints complaints
 	withheld   withheld
 }
@@ -90,6 +92,7 @@ func New(node Node) *Compiler {
 
 		attachments: map[string]*model.Object{},
 		addressed:   map[netip.Addr]int{},
+		attachedOf:  attachedOf{},
 		withheld:    newWithheld(),
 	}
 	c.Resume(nil)

@@ -54,7 +54,7 @@ func (c *Compiler) compilePorts(w *work) {
 		c.claimWrittenPorts()
 		c.claimHostPort()
 	}
-	c.claimAttachedPorts()
+	c.claimAttachedPorts(w)
 	c.ports.settle(func(name string, winner *claim[*api.Snapshot], _ []*claim[*api.Snapshot]) {
 		w.ports = append(w.ports, name)
 		c.enterPort(w.delta, name, winner)

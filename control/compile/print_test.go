@@ -302,6 +302,9 @@ func (n namer) station(p *api.Port) string {
 	if p.Station.Router {
 		text += " router"
 	}
+	if p.NoOffload {
+		text += " no offload"
+	}
 	for _, a := range p.Station.Addresses {
 		text += " " + address(a)
 	}

@@ -74,6 +74,7 @@ func (w world) object(specs policySpecs) *model.Object {
 			Finished:  w.one("finished", "no", "no", "yes") == "yes",
 			Addresses: w.addresses("podIPs", "10.9.0.1", "10.9.0.2", "192.0.2.2", "fd09::1")}
 		o.Spec.(*model.Pod).Weight = w.number("weight", 0, 0, 0, 7)
+		o.Spec.(*model.Pod).Offload = w.one("offload", "", "", "true", "false")
 		o.Spec.(*model.Pod).Node = w.one("node", "n1", "n2")
 		o.Spec.(*model.Pod).Unready = w.one("unready", "no", "no", "yes") == "yes"
 		if w.maybe("port") {
@@ -81,7 +82,8 @@ func (w world) object(specs policySpecs) *model.Object {
 		}
 	case "Namespace":
 		o.Labels[model.NamespaceLabel] = o.Key.Name
-		o.Spec = &model.Namespace{Egress: w.addresses("egress", "192.0.2.77")}
+		o.Spec = &model.Namespace{Egress: w.addresses("egress", "192.0.2.77"),
+			Offload: w.one("offload", "", "", "true", "false")}
 	case "Node":
 		o.Spec = &model.Node{PodCIDRs: w.cidrs(),
 			Addresses: w.addresses("addresses", "192.0.2.1", "192.0.2.2", "198.51.100.2", "fd00::2")}

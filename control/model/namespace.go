@@ -15,10 +15,33 @@ const NamespaceLabel = corev1.LabelMetadataName
 type Namespace struct {
 	// Egress are the addresses of its pods towards what is outside the cluster, one of each family at most, IPv4 first.
 	Egress []netip.Addr
+	// Offload is "true" or "false": whether the kernel may carry the flows of pods that do not say it themselves; empty:
+	// it may.
+	Offload string
 }
 
+// Annotations of namespaces; the second one is of pods as well.
+const (
+	egressAnnotation  = annotationPrefix + "egress-addresses"
+	offloadAnnotation = annotationPrefix + "offload"
+)
+
+// offloads are what the annotation may say.
+var offloads = []string{"true", "false"}
+
 func namespaceOf(c *checker, from *corev1.Namespace) *Namespace {
-	return &Namespace{Egress: c.egressAddresses(from.Annotations)}
+	n := &Namespace{}
+	c.ours(from.Annotations, n.annotate, egressAnnotation, offloadAnnotation)
+	return n
+}
+
+// annotate takes in an annotation, or says why it does not.
+func (n *Namespace) annotate(key, value string) (reason string) {
+	if key == egressAnnotation {
+		n.Egress, reason = egressOf(value)
+		return reason
+	}
+	return take(&n.Offload, value, offloads)
 }
 
 // labelNamespace gives a namespace the label that the API server gives it.

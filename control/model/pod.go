@@ -19,6 +19,8 @@ type Pod struct {
 	Addresses   []netip.Addr
 	Ports       []ContainerPort // those with a name
 	Weight      uint16          // as a backend, relative to a service's others; 0: not said
+	// Offload is "true" or "false": whether the kernel may carry its flows; empty: as the namespace says.
+	Offload string
 	// Unready and Terminating are known of pods of documents, where EndpointSlices need not say so.
 	Unready, Terminating bool
 }
@@ -39,8 +41,8 @@ func podOf(c *checker, from *corev1.Pod) *Pod {
 		Node:        intern(from.Spec.NodeName),
 		HostNetwork: from.Spec.HostNetwork,
 		Finished:    from.Status.Phase == corev1.PodSucceeded || from.Status.Phase == corev1.PodFailed,
-		Weight:      c.weight(from.Annotations),
 	}
+	c.ours(from.Annotations, p.annotate, weightAnnotation, offloadAnnotation)
 	if !c.served {
 		p.Terminating = from.DeletionTimestamp != nil
 		for _, condition := range from.Status.Conditions {
@@ -62,6 +64,15 @@ func podOf(c *checker, from *corev1.Pod) *Pod {
 	c.check(len(p.Ports) <= maxNamedPorts, "spec.containers", "%d ports with names, more than %d", len(p.Ports),
 		maxNamedPorts)
 	return p
+}
+
+// annotate takes in an annotation, or says why it does not.
+func (p *Pod) annotate(key, value string) (reason string) {
+	if key == weightAnnotation {
+		p.Weight, reason = weightOf(value)
+		return reason
+	}
+	return take(&p.Offload, value, offloads)
 }
 
 func (p *Pod) addPort(c *checker, from corev1.ContainerPort) {

@@ -136,6 +136,8 @@ func TestComplaints(t *testing.T) {
 			"loadBalancerSourceRanges: [\"fd00::/8\"]}"), "spec.loadBalancerSourceRanges"},
 		{pod(`{viaduct.dev/weight: "0"}`), "metadata.annotations[viaduct.dev/weight]"},
 		{pod(`{viaduct.dev/weight: "65536"}`), "metadata.annotations[viaduct.dev/weight]"},
+		{pod("{viaduct.dev/offload: never}"), "metadata.annotations[viaduct.dev/offload]"},
+		{namespace(`{viaduct.dev/offload: ""}`), "metadata.annotations[viaduct.dev/offload]"},
 		{namespace("{viaduct.dev/egress-addresses: x}"), "metadata.annotations[viaduct.dev/egress-addresses]"},
 		{namespace(`{viaduct.dev/egress-addresses: "192.0.2.7,192.0.2.8"}`),
 			"metadata.annotations[viaduct.dev/egress-addresses]"},
@@ -149,6 +151,13 @@ func TestComplaints(t *testing.T) {
 	want := &Namespace{Egress: []netip.Addr{netip.MustParseAddr("192.0.2.7"), netip.MustParseAddr("2001:db8::7")}}
 	if diff := cmp.Diff(want, o.Spec, compareAddr); diff != "" {
 		t.Error(diff)
+	}
+	both := `{viaduct.dev/offload: "false", viaduct.dev/weight: "2"}`
+	if p := decodeOne(t, pod(both)).Spec.(*Pod); p.Offload != "false" || p.Weight != 2 {
+		t.Errorf("pod: %+v", p)
+	}
+	if n := decodeOne(t, namespace(`{viaduct.dev/offload: "true"}`)).Spec.(*Namespace); n.Offload != "true" {
+		t.Errorf("namespace: %+v", n)
 	}
 	if o := decodeOne(t, pod(`{viaduct.dev/weight: "65535"}`)); o.Spec.(*Pod).Weight != 65535 {
 		t.Errorf("%+v", o.Spec)

@@ -40,8 +40,7 @@ const (
 	removedAnnotation    = annotationPrefix + "removed-backends"
 	forwardingAnnotation = annotationPrefix + "forwarding"
 	weightsAnnotation    = annotationPrefix + "weights"
-	weightAnnotation     = annotationPrefix + "weight"
-	egressAnnotation     = annotationPrefix + "egress-addresses"
+	weightAnnotation     = annotationPrefix + "weight" // of a pod as well
 )
 
 const (
@@ -156,22 +155,13 @@ func weightOf(text string) (weight uint16, reason string) {
 	return uint16(n), ""
 }
 
-// weight reads the annotation of a pod, or of an EndpointSlice; 0: not said.
+// weight reads the annotation of an EndpointSlice; 0: not said.
 func (c *checker) weight(all map[string]string) (weight uint16) {
 	c.ours(all, func(_, value string) (reason string) {
 		weight, reason = weightOf(value)
 		return reason
 	}, weightAnnotation)
 	return weight
-}
-
-// egressAddresses reads those of a namespace, IPv4 first.
-func (c *checker) egressAddresses(all map[string]string) (addresses []netip.Addr) {
-	c.ours(all, func(_, value string) (reason string) {
-		addresses, reason = egressOf(value)
-		return reason
-	}, egressAnnotation)
-	return addresses
 }
 
 // egressOf reads "192.0.2.7,2001:db8::7", one of a family at most.

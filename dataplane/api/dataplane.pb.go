@@ -140,11 +140,13 @@ type StatusReply struct {
 	Neighbors  uint64 `protobuf:"varint,14,opt,name=neighbors,proto3" json:"neighbors,omitempty"`
 	Identities uint64 `protobuf:"varint,15,opt,name=identities,proto3" json:"identities,omitempty"`
 	// Where the tables in force came from: "control" or "state file"; empty before the first.
-	TablesFrom    string       `protobuf:"bytes,16,opt,name=tables_from,json=tablesFrom,proto3" json:"tables_from,omitempty"`
-	ControlLink   *ControlLink `protobuf:"bytes,17,opt,name=control_link,json=controlLink,proto3" json:"control_link,omitempty"`
-	StateFile     *StateFile   `protobuf:"bytes,18,opt,name=state_file,json=stateFile,proto3" json:"state_file,omitempty"`
-	Policies      uint64       `protobuf:"varint,19,opt,name=policies,proto3" json:"policies,omitempty"`
-	FlowTable     *FlowTable   `protobuf:"bytes,20,opt,name=flow_table,json=flowTable,proto3" json:"flow_table,omitempty"`
+	TablesFrom  string       `protobuf:"bytes,16,opt,name=tables_from,json=tablesFrom,proto3" json:"tables_from,omitempty"`
+	ControlLink *ControlLink `protobuf:"bytes,17,opt,name=control_link,json=controlLink,proto3" json:"control_link,omitempty"`
+	StateFile   *StateFile   `protobuf:"bytes,18,opt,name=state_file,json=stateFile,proto3" json:"state_file,omitempty"`
+	Policies    uint64       `protobuf:"varint,19,opt,name=policies,proto3" json:"policies,omitempty"`
+	FlowTable   *FlowTable   `protobuf:"bytes,20,opt,name=flow_table,json=flowTable,proto3" json:"flow_table,omitempty"`
+	// Absent before the first worker.
+	Offload       *Offload `protobuf:"bytes,21,opt,name=offload,proto3" json:"offload,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -319,6 +321,188 @@ func (x *StatusReply) GetFlowTable() *FlowTable {
 	return nil
 }
 
+func (x *StatusReply) GetOffload() *Offload {
+	if x != nil {
+		return x.Offload
+	}
+	return nil
+}
+
+// Offload is how the kernel's table of flows is, by which hooks carry them. What counts events counts since the process
+// started.
+type Offload struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Whether the kernel carries flows.
+	On bool `protobuf:"varint,1,opt,name=on,proto3" json:"on,omitempty"`
+	// Why it does not; empty: it does.
+	Why string `protobuf:"bytes,2,opt,name=why,proto3" json:"why,omitempty"`
+	// Flows that are in the table, and that may be; and of the former the pairs of addresses, all of whose connections are
+	// carried by one record.
+	Records  uint64 `protobuf:"varint,3,opt,name=records,proto3" json:"records,omitempty"`
+	Capacity uint64 `protobuf:"varint,4,opt,name=capacity,proto3" json:"capacity,omitempty"`
+	Pairs    uint64 `protobuf:"varint,5,opt,name=pairs,proto3" json:"pairs,omitempty"`
+	Entered  uint64 `protobuf:"varint,6,opt,name=entered,proto3" json:"entered,omitempty"`
+	Removed  uint64 `protobuf:"varint,7,opt,name=removed,proto3" json:"removed,omitempty"`
+	// For want of room: not entered; and pushed out to make room for others.
+	Refused uint64 `protobuf:"varint,8,opt,name=refused,proto3" json:"refused,omitempty"`
+	Evicted uint64 `protobuf:"varint,9,opt,name=evicted,proto3" json:"evicted,omitempty"`
+	// Walks over the carried flows after changes; nanoseconds that the last one took and the longest.
+	Walks                  uint64 `protobuf:"varint,10,opt,name=walks,proto3" json:"walks,omitempty"`
+	LastWalkNanoseconds    uint64 `protobuf:"varint,11,opt,name=last_walk_nanoseconds,json=lastWalkNanoseconds,proto3" json:"last_walk_nanoseconds,omitempty"`
+	LongestWalkNanoseconds uint64 `protobuf:"varint,12,opt,name=longest_walk_nanoseconds,json=longestWalkNanoseconds,proto3" json:"longest_walk_nanoseconds,omitempty"`
+	// Nanoseconds from the last change of tables until what was carried against it was not any more.
+	LastSettleNanoseconds uint64 `protobuf:"varint,13,opt,name=last_settle_nanoseconds,json=lastSettleNanoseconds,proto3" json:"last_settle_nanoseconds,omitempty"`
+	// Flows that the last walk looked at.
+	LastWalkFlows uint64 `protobuf:"varint,14,opt,name=last_walk_flows,json=lastWalkFlows,proto3" json:"last_walk_flows,omitempty"`
+	// Flows that walks took out: since policy denies them, and since something else is to be done with their packets.
+	WalkDenied    uint64 `protobuf:"varint,15,opt,name=walk_denied,json=walkDenied,proto3" json:"walk_denied,omitempty"`
+	WalkAnew      uint64 `protobuf:"varint,16,opt,name=walk_anew,json=walkAnew,proto3" json:"walk_anew,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Offload) Reset() {
+	*x = Offload{}
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Offload) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Offload) ProtoMessage() {}
+
+func (x *Offload) ProtoReflect() protoreflect.Message {
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Offload.ProtoReflect.Descriptor instead.
+func (*Offload) Descriptor() ([]byte, []int) {
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Offload) GetOn() bool {
+	if x != nil {
+		return x.On
+	}
+	return false
+}
+
+func (x *Offload) GetWhy() string {
+	if x != nil {
+		return x.Why
+	}
+	return ""
+}
+
+func (x *Offload) GetRecords() uint64 {
+	if x != nil {
+		return x.Records
+	}
+	return 0
+}
+
+func (x *Offload) GetCapacity() uint64 {
+	if x != nil {
+		return x.Capacity
+	}
+	return 0
+}
+
+func (x *Offload) GetPairs() uint64 {
+	if x != nil {
+		return x.Pairs
+	}
+	return 0
+}
+
+func (x *Offload) GetEntered() uint64 {
+	if x != nil {
+		return x.Entered
+	}
+	return 0
+}
+
+func (x *Offload) GetRemoved() uint64 {
+	if x != nil {
+		return x.Removed
+	}
+	return 0
+}
+
+func (x *Offload) GetRefused() uint64 {
+	if x != nil {
+		return x.Refused
+	}
+	return 0
+}
+
+func (x *Offload) GetEvicted() uint64 {
+	if x != nil {
+		return x.Evicted
+	}
+	return 0
+}
+
+func (x *Offload) GetWalks() uint64 {
+	if x != nil {
+		return x.Walks
+	}
+	return 0
+}
+
+func (x *Offload) GetLastWalkNanoseconds() uint64 {
+	if x != nil {
+		return x.LastWalkNanoseconds
+	}
+	return 0
+}
+
+func (x *Offload) GetLongestWalkNanoseconds() uint64 {
+	if x != nil {
+		return x.LongestWalkNanoseconds
+	}
+	return 0
+}
+
+func (x *Offload) GetLastSettleNanoseconds() uint64 {
+	if x != nil {
+		return x.LastSettleNanoseconds
+	}
+	return 0
+}
+
+func (x *Offload) GetLastWalkFlows() uint64 {
+	if x != nil {
+		return x.LastWalkFlows
+	}
+	return 0
+}
+
+func (x *Offload) GetWalkDenied() uint64 {
+	if x != nil {
+		return x.WalkDenied
+	}
+	return 0
+}
+
+func (x *Offload) GetWalkAnew() uint64 {
+	if x != nil {
+		return x.WalkAnew
+	}
+	return 0
+}
+
 // FlowTable is how the table of tracked flows is. What counts events counts since the process started.
 type FlowTable struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -348,7 +532,7 @@ type FlowTable struct {
 
 func (x *FlowTable) Reset() {
 	*x = FlowTable{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[2]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -360,7 +544,7 @@ func (x *FlowTable) String() string {
 func (*FlowTable) ProtoMessage() {}
 
 func (x *FlowTable) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[2]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -373,7 +557,7 @@ func (x *FlowTable) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FlowTable.ProtoReflect.Descriptor instead.
 func (*FlowTable) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{2}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *FlowTable) GetFlows() uint64 {
@@ -486,7 +670,7 @@ type ControlLink struct {
 
 func (x *ControlLink) Reset() {
 	*x = ControlLink{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[3]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -498,7 +682,7 @@ func (x *ControlLink) String() string {
 func (*ControlLink) ProtoMessage() {}
 
 func (x *ControlLink) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[3]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -511,7 +695,7 @@ func (x *ControlLink) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ControlLink.ProtoReflect.Descriptor instead.
 func (*ControlLink) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{3}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *ControlLink) GetConnected() bool {
@@ -571,7 +755,7 @@ type StateFile struct {
 
 func (x *StateFile) Reset() {
 	*x = StateFile{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[4]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -583,7 +767,7 @@ func (x *StateFile) String() string {
 func (*StateFile) ProtoMessage() {}
 
 func (x *StateFile) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[4]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -596,7 +780,7 @@ func (x *StateFile) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StateFile.ProtoReflect.Descriptor instead.
 func (*StateFile) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{4}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *StateFile) GetPath() string {
@@ -643,7 +827,7 @@ type Refusal struct {
 
 func (x *Refusal) Reset() {
 	*x = Refusal{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[5]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -655,7 +839,7 @@ func (x *Refusal) String() string {
 func (*Refusal) ProtoMessage() {}
 
 func (x *Refusal) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[5]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -668,7 +852,7 @@ func (x *Refusal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refusal.ProtoReflect.Descriptor instead.
 func (*Refusal) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{5}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Refusal) GetEpoch() uint64 {
@@ -732,7 +916,7 @@ type Worker struct {
 
 func (x *Worker) Reset() {
 	*x = Worker{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[6]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -744,7 +928,7 @@ func (x *Worker) String() string {
 func (*Worker) ProtoMessage() {}
 
 func (x *Worker) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[6]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -757,7 +941,7 @@ func (x *Worker) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Worker.ProtoReflect.Descriptor instead.
 func (*Worker) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{6}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Worker) GetId() uint32 {
@@ -848,7 +1032,7 @@ type WorkerQueue struct {
 
 func (x *WorkerQueue) Reset() {
 	*x = WorkerQueue{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[7]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -860,7 +1044,7 @@ func (x *WorkerQueue) String() string {
 func (*WorkerQueue) ProtoMessage() {}
 
 func (x *WorkerQueue) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[7]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -873,7 +1057,7 @@ func (x *WorkerQueue) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkerQueue.ProtoReflect.Descriptor instead.
 func (*WorkerQueue) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{7}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *WorkerQueue) GetDevice() string {
@@ -900,7 +1084,7 @@ type PortsRequest struct {
 
 func (x *PortsRequest) Reset() {
 	*x = PortsRequest{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[8]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -912,7 +1096,7 @@ func (x *PortsRequest) String() string {
 func (*PortsRequest) ProtoMessage() {}
 
 func (x *PortsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[8]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -925,7 +1109,7 @@ func (x *PortsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortsRequest.ProtoReflect.Descriptor instead.
 func (*PortsRequest) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{8}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *PortsRequest) GetName() string {
@@ -945,7 +1129,7 @@ type PortsReply struct {
 
 func (x *PortsReply) Reset() {
 	*x = PortsReply{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[9]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -957,7 +1141,7 @@ func (x *PortsReply) String() string {
 func (*PortsReply) ProtoMessage() {}
 
 func (x *PortsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[9]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -970,7 +1154,7 @@ func (x *PortsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortsReply.ProtoReflect.Descriptor instead.
 func (*PortsReply) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{9}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *PortsReply) GetEpoch() uint64 {
@@ -1026,7 +1210,7 @@ type Port struct {
 
 func (x *Port) Reset() {
 	*x = Port{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[10]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1038,7 +1222,7 @@ func (x *Port) String() string {
 func (*Port) ProtoMessage() {}
 
 func (x *Port) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[10]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1051,7 +1235,7 @@ func (x *Port) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Port.ProtoReflect.Descriptor instead.
 func (*Port) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{10}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Port) GetId() uint32 {
@@ -1207,7 +1391,7 @@ type PortQueue struct {
 
 func (x *PortQueue) Reset() {
 	*x = PortQueue{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[11]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1219,7 +1403,7 @@ func (x *PortQueue) String() string {
 func (*PortQueue) ProtoMessage() {}
 
 func (x *PortQueue) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[11]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1232,7 +1416,7 @@ func (x *PortQueue) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortQueue.ProtoReflect.Descriptor instead.
 func (*PortQueue) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{11}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *PortQueue) GetQueue() uint32 {
@@ -1314,7 +1498,7 @@ type Feature struct {
 
 func (x *Feature) Reset() {
 	*x = Feature{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[12]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1326,7 +1510,7 @@ func (x *Feature) String() string {
 func (*Feature) ProtoMessage() {}
 
 func (x *Feature) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[12]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1339,7 +1523,7 @@ func (x *Feature) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Feature.ProtoReflect.Descriptor instead.
 func (*Feature) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{12}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Feature) GetName() string {
@@ -1382,7 +1566,7 @@ type Degradation struct {
 
 func (x *Degradation) Reset() {
 	*x = Degradation{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[13]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1394,7 +1578,7 @@ func (x *Degradation) String() string {
 func (*Degradation) ProtoMessage() {}
 
 func (x *Degradation) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[13]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1407,7 +1591,7 @@ func (x *Degradation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Degradation.ProtoReflect.Descriptor instead.
 func (*Degradation) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{13}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Degradation) GetSubject() string {
@@ -1436,7 +1620,7 @@ type RoutesRequest struct {
 
 func (x *RoutesRequest) Reset() {
 	*x = RoutesRequest{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[14]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1448,7 +1632,7 @@ func (x *RoutesRequest) String() string {
 func (*RoutesRequest) ProtoMessage() {}
 
 func (x *RoutesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[14]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1461,7 +1645,7 @@ func (x *RoutesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RoutesRequest.ProtoReflect.Descriptor instead.
 func (*RoutesRequest) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{14}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *RoutesRequest) GetPrefix() string {
@@ -1489,7 +1673,7 @@ type RoutesReply struct {
 
 func (x *RoutesReply) Reset() {
 	*x = RoutesReply{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[15]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1501,7 +1685,7 @@ func (x *RoutesReply) String() string {
 func (*RoutesReply) ProtoMessage() {}
 
 func (x *RoutesReply) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[15]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1514,7 +1698,7 @@ func (x *RoutesReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RoutesReply.ProtoReflect.Descriptor instead.
 func (*RoutesReply) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{15}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *RoutesReply) GetEpoch() uint64 {
@@ -1545,7 +1729,7 @@ type Route struct {
 
 func (x *Route) Reset() {
 	*x = Route{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[16]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1557,7 +1741,7 @@ func (x *Route) String() string {
 func (*Route) ProtoMessage() {}
 
 func (x *Route) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[16]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1570,7 +1754,7 @@ func (x *Route) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Route.ProtoReflect.Descriptor instead.
 func (*Route) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{16}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Route) GetDestination() string {
@@ -1616,7 +1800,7 @@ type NextHop struct {
 
 func (x *NextHop) Reset() {
 	*x = NextHop{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[17]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1628,7 +1812,7 @@ func (x *NextHop) String() string {
 func (*NextHop) ProtoMessage() {}
 
 func (x *NextHop) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[17]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1641,7 +1825,7 @@ func (x *NextHop) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NextHop.ProtoReflect.Descriptor instead.
 func (*NextHop) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{17}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *NextHop) GetPort() string {
@@ -1684,7 +1868,7 @@ type IdentitiesRequest struct {
 
 func (x *IdentitiesRequest) Reset() {
 	*x = IdentitiesRequest{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[18]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1696,7 +1880,7 @@ func (x *IdentitiesRequest) String() string {
 func (*IdentitiesRequest) ProtoMessage() {}
 
 func (x *IdentitiesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[18]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1709,7 +1893,7 @@ func (x *IdentitiesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IdentitiesRequest.ProtoReflect.Descriptor instead.
 func (*IdentitiesRequest) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{18}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *IdentitiesRequest) GetAddress() string {
@@ -1737,7 +1921,7 @@ type IdentitiesReply struct {
 
 func (x *IdentitiesReply) Reset() {
 	*x = IdentitiesReply{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[19]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1749,7 +1933,7 @@ func (x *IdentitiesReply) String() string {
 func (*IdentitiesReply) ProtoMessage() {}
 
 func (x *IdentitiesReply) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[19]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1762,7 +1946,7 @@ func (x *IdentitiesReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IdentitiesReply.ProtoReflect.Descriptor instead.
 func (*IdentitiesReply) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{19}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *IdentitiesReply) GetEpoch() uint64 {
@@ -1797,7 +1981,7 @@ type Identity struct {
 
 func (x *Identity) Reset() {
 	*x = Identity{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[20]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1809,7 +1993,7 @@ func (x *Identity) String() string {
 func (*Identity) ProtoMessage() {}
 
 func (x *Identity) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[20]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1822,7 +2006,7 @@ func (x *Identity) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Identity.ProtoReflect.Descriptor instead.
 func (*Identity) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{20}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Identity) GetId() uint32 {
@@ -1879,7 +2063,7 @@ type IdentityPrefix struct {
 
 func (x *IdentityPrefix) Reset() {
 	*x = IdentityPrefix{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[21]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1891,7 +2075,7 @@ func (x *IdentityPrefix) String() string {
 func (*IdentityPrefix) ProtoMessage() {}
 
 func (x *IdentityPrefix) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[21]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1904,7 +2088,7 @@ func (x *IdentityPrefix) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IdentityPrefix.ProtoReflect.Descriptor instead.
 func (*IdentityPrefix) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{21}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *IdentityPrefix) GetPrefix() string {
@@ -1933,7 +2117,7 @@ type PoliciesRequest struct {
 
 func (x *PoliciesRequest) Reset() {
 	*x = PoliciesRequest{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[22]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1945,7 +2129,7 @@ func (x *PoliciesRequest) String() string {
 func (*PoliciesRequest) ProtoMessage() {}
 
 func (x *PoliciesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[22]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1958,7 +2142,7 @@ func (x *PoliciesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PoliciesRequest.ProtoReflect.Descriptor instead.
 func (*PoliciesRequest) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{22}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *PoliciesRequest) GetName() string {
@@ -1986,7 +2170,7 @@ type PoliciesReply struct {
 
 func (x *PoliciesReply) Reset() {
 	*x = PoliciesReply{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[23]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1998,7 +2182,7 @@ func (x *PoliciesReply) String() string {
 func (*PoliciesReply) ProtoMessage() {}
 
 func (x *PoliciesReply) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[23]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2011,7 +2195,7 @@ func (x *PoliciesReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PoliciesReply.ProtoReflect.Descriptor instead.
 func (*PoliciesReply) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{23}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *PoliciesReply) GetEpoch() uint64 {
@@ -2050,7 +2234,7 @@ type Policy struct {
 
 func (x *Policy) Reset() {
 	*x = Policy{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[24]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2062,7 +2246,7 @@ func (x *Policy) String() string {
 func (*Policy) ProtoMessage() {}
 
 func (x *Policy) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[24]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2075,7 +2259,7 @@ func (x *Policy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Policy.ProtoReflect.Descriptor instead.
 func (*Policy) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{24}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Policy) GetName() string {
@@ -2153,7 +2337,7 @@ type PolicyRule struct {
 
 func (x *PolicyRule) Reset() {
 	*x = PolicyRule{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[25]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2165,7 +2349,7 @@ func (x *PolicyRule) String() string {
 func (*PolicyRule) ProtoMessage() {}
 
 func (x *PolicyRule) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[25]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2178,7 +2362,7 @@ func (x *PolicyRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PolicyRule.ProtoReflect.Descriptor instead.
 func (*PolicyRule) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{25}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *PolicyRule) GetName() string {
@@ -2232,7 +2416,7 @@ type FlowsRequest struct {
 
 func (x *FlowsRequest) Reset() {
 	*x = FlowsRequest{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[26]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2244,7 +2428,7 @@ func (x *FlowsRequest) String() string {
 func (*FlowsRequest) ProtoMessage() {}
 
 func (x *FlowsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[26]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2257,7 +2441,7 @@ func (x *FlowsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FlowsRequest.ProtoReflect.Descriptor instead.
 func (*FlowsRequest) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{26}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *FlowsRequest) GetAddress() string {
@@ -2298,7 +2482,7 @@ type FlowsReply struct {
 
 func (x *FlowsReply) Reset() {
 	*x = FlowsReply{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[27]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2310,7 +2494,7 @@ func (x *FlowsReply) String() string {
 func (*FlowsReply) ProtoMessage() {}
 
 func (x *FlowsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[27]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2323,7 +2507,7 @@ func (x *FlowsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FlowsReply.ProtoReflect.Descriptor instead.
 func (*FlowsReply) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{27}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *FlowsReply) GetFlows() []*Flow {
@@ -2359,14 +2543,21 @@ type Flow struct {
 	// The rule that let it in: "NetworkPolicy default/web spec.ingress[0]"; empty: none had to.
 	Rule string `protobuf:"bytes,16,opt,name=rule,proto3" json:"rule,omitempty"`
 	// What the ends become for the other one; absent: they stay. source and destination are as the opener sends them.
-	Translation   *Translation `protobuf:"bytes,17,opt,name=translation,proto3" json:"translation,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Translation *Translation `protobuf:"bytes,17,opt,name=translation,proto3" json:"translation,omitempty"`
+	// Whether the kernel carries packets of it, in any direction.
+	Carried bool `protobuf:"varint,18,opt,name=carried,proto3" json:"carried,omitempty"`
+	// Of packets and bytes above those that the kernel has carried.
+	CarriedPackets      uint64 `protobuf:"varint,19,opt,name=carried_packets,json=carriedPackets,proto3" json:"carried_packets,omitempty"`
+	CarriedBytes        uint64 `protobuf:"varint,20,opt,name=carried_bytes,json=carriedBytes,proto3" json:"carried_bytes,omitempty"`
+	ReplyCarriedPackets uint64 `protobuf:"varint,21,opt,name=reply_carried_packets,json=replyCarriedPackets,proto3" json:"reply_carried_packets,omitempty"`
+	ReplyCarriedBytes   uint64 `protobuf:"varint,22,opt,name=reply_carried_bytes,json=replyCarriedBytes,proto3" json:"reply_carried_bytes,omitempty"`
+	unknownFields       protoimpl.UnknownFields
+	sizeCache           protoimpl.SizeCache
 }
 
 func (x *Flow) Reset() {
 	*x = Flow{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[28]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2378,7 +2569,7 @@ func (x *Flow) String() string {
 func (*Flow) ProtoMessage() {}
 
 func (x *Flow) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[28]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2391,7 +2582,7 @@ func (x *Flow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Flow.ProtoReflect.Descriptor instead.
 func (*Flow) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{28}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Flow) GetProtocol() string {
@@ -2506,6 +2697,41 @@ func (x *Flow) GetTranslation() *Translation {
 	return nil
 }
 
+func (x *Flow) GetCarried() bool {
+	if x != nil {
+		return x.Carried
+	}
+	return false
+}
+
+func (x *Flow) GetCarriedPackets() uint64 {
+	if x != nil {
+		return x.CarriedPackets
+	}
+	return 0
+}
+
+func (x *Flow) GetCarriedBytes() uint64 {
+	if x != nil {
+		return x.CarriedBytes
+	}
+	return 0
+}
+
+func (x *Flow) GetReplyCarriedPackets() uint64 {
+	if x != nil {
+		return x.ReplyCarriedPackets
+	}
+	return 0
+}
+
+func (x *Flow) GetReplyCarriedBytes() uint64 {
+	if x != nil {
+		return x.ReplyCarriedBytes
+	}
+	return 0
+}
+
 // Translation is the ends of a flow as the one who is asked sees them.
 type Translation struct {
 	state           protoimpl.MessageState `protogen:"open.v1"`
@@ -2521,7 +2747,7 @@ type Translation struct {
 
 func (x *Translation) Reset() {
 	*x = Translation{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[29]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2533,7 +2759,7 @@ func (x *Translation) String() string {
 func (*Translation) ProtoMessage() {}
 
 func (x *Translation) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[29]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2546,7 +2772,7 @@ func (x *Translation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Translation.ProtoReflect.Descriptor instead.
 func (*Translation) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{29}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Translation) GetSource() string {
@@ -2596,7 +2822,7 @@ type ServicesRequest struct {
 
 func (x *ServicesRequest) Reset() {
 	*x = ServicesRequest{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[30]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2608,7 +2834,7 @@ func (x *ServicesRequest) String() string {
 func (*ServicesRequest) ProtoMessage() {}
 
 func (x *ServicesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[30]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2621,7 +2847,7 @@ func (x *ServicesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServicesRequest.ProtoReflect.Descriptor instead.
 func (*ServicesRequest) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{30}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ServicesRequest) GetName() string {
@@ -2648,7 +2874,7 @@ type ServicesReply struct {
 
 func (x *ServicesReply) Reset() {
 	*x = ServicesReply{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[31]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2660,7 +2886,7 @@ func (x *ServicesReply) String() string {
 func (*ServicesReply) ProtoMessage() {}
 
 func (x *ServicesReply) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[31]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2673,7 +2899,7 @@ func (x *ServicesReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServicesReply.ProtoReflect.Descriptor instead.
 func (*ServicesReply) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{31}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ServicesReply) GetServices() []*Service {
@@ -2708,7 +2934,7 @@ type Service struct {
 
 func (x *Service) Reset() {
 	*x = Service{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[32]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2720,7 +2946,7 @@ func (x *Service) String() string {
 func (*Service) ProtoMessage() {}
 
 func (x *Service) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[32]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2733,7 +2959,7 @@ func (x *Service) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Service.ProtoReflect.Descriptor instead.
 func (*Service) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{32}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Service) GetName() string {
@@ -2824,7 +3050,7 @@ type Frontend struct {
 
 func (x *Frontend) Reset() {
 	*x = Frontend{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[33]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2836,7 +3062,7 @@ func (x *Frontend) String() string {
 func (*Frontend) ProtoMessage() {}
 
 func (x *Frontend) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[33]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2849,7 +3075,7 @@ func (x *Frontend) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Frontend.ProtoReflect.Descriptor instead.
 func (*Frontend) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{33}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Frontend) GetKind() string {
@@ -2911,7 +3137,7 @@ type Backend struct {
 
 func (x *Backend) Reset() {
 	*x = Backend{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[34]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2923,7 +3149,7 @@ func (x *Backend) String() string {
 func (*Backend) ProtoMessage() {}
 
 func (x *Backend) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[34]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2936,7 +3162,7 @@ func (x *Backend) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Backend.ProtoReflect.Descriptor instead.
 func (*Backend) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{34}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Backend) GetAddress() string {
@@ -3014,7 +3240,7 @@ type DenialsRequest struct {
 
 func (x *DenialsRequest) Reset() {
 	*x = DenialsRequest{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[35]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3026,7 +3252,7 @@ func (x *DenialsRequest) String() string {
 func (*DenialsRequest) ProtoMessage() {}
 
 func (x *DenialsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[35]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3039,7 +3265,7 @@ func (x *DenialsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DenialsRequest.ProtoReflect.Descriptor instead.
 func (*DenialsRequest) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{35}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *DenialsRequest) GetAddress() string {
@@ -3066,7 +3292,7 @@ type DenialsReply struct {
 
 func (x *DenialsReply) Reset() {
 	*x = DenialsReply{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[36]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3078,7 +3304,7 @@ func (x *DenialsReply) String() string {
 func (*DenialsReply) ProtoMessage() {}
 
 func (x *DenialsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[36]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3091,7 +3317,7 @@ func (x *DenialsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DenialsReply.ProtoReflect.Descriptor instead.
 func (*DenialsReply) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{36}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *DenialsReply) GetDenials() []*Denial {
@@ -3128,7 +3354,7 @@ type Denial struct {
 
 func (x *Denial) Reset() {
 	*x = Denial{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[37]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3140,7 +3366,7 @@ func (x *Denial) String() string {
 func (*Denial) ProtoMessage() {}
 
 func (x *Denial) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[37]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3153,7 +3379,7 @@ func (x *Denial) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Denial.ProtoReflect.Descriptor instead.
 func (*Denial) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{37}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Denial) GetProtocol() string {
@@ -3261,7 +3487,7 @@ type ExplainRequest struct {
 
 func (x *ExplainRequest) Reset() {
 	*x = ExplainRequest{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[38]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3273,7 +3499,7 @@ func (x *ExplainRequest) String() string {
 func (*ExplainRequest) ProtoMessage() {}
 
 func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[38]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3286,7 +3512,7 @@ func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainRequest.ProtoReflect.Descriptor instead.
 func (*ExplainRequest) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{38}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ExplainRequest) GetSource() string {
@@ -3336,14 +3562,16 @@ type ExplainReply struct {
 	// may be reached.
 	Service string `protobuf:"bytes,8,opt,name=service,proto3" json:"service,omitempty"`
 	// Those that may be chosen, ordered by address and port.
-	Backends      []*ExplainedBackend `protobuf:"bytes,9,rep,name=backends,proto3" json:"backends,omitempty"`
+	Backends []*ExplainedBackend `protobuf:"bytes,9,rep,name=backends,proto3" json:"backends,omitempty"`
+	// Why the kernel would not carry the flow once it is established; empty: it would, or the verdict is deny.
+	Uncarried     string `protobuf:"bytes,10,opt,name=uncarried,proto3" json:"uncarried,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ExplainReply) Reset() {
 	*x = ExplainReply{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[39]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3355,7 +3583,7 @@ func (x *ExplainReply) String() string {
 func (*ExplainReply) ProtoMessage() {}
 
 func (x *ExplainReply) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[39]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3368,7 +3596,7 @@ func (x *ExplainReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainReply.ProtoReflect.Descriptor instead.
 func (*ExplainReply) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{39}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *ExplainReply) GetVerdict() string {
@@ -3434,6 +3662,13 @@ func (x *ExplainReply) GetBackends() []*ExplainedBackend {
 	return nil
 }
 
+func (x *ExplainReply) GetUncarried() string {
+	if x != nil {
+		return x.Uncarried
+	}
+	return ""
+}
+
 // ExplainedBackend says what policy says of a flow's way to a backend.
 type ExplainedBackend struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
@@ -3449,7 +3684,7 @@ type ExplainedBackend struct {
 
 func (x *ExplainedBackend) Reset() {
 	*x = ExplainedBackend{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[40]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3461,7 +3696,7 @@ func (x *ExplainedBackend) String() string {
 func (*ExplainedBackend) ProtoMessage() {}
 
 func (x *ExplainedBackend) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[40]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3474,7 +3709,7 @@ func (x *ExplainedBackend) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainedBackend.ProtoReflect.Descriptor instead.
 func (*ExplainedBackend) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{40}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *ExplainedBackend) GetAddress() string {
@@ -3522,7 +3757,7 @@ type NeighborsRequest struct {
 
 func (x *NeighborsRequest) Reset() {
 	*x = NeighborsRequest{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[41]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3534,7 +3769,7 @@ func (x *NeighborsRequest) String() string {
 func (*NeighborsRequest) ProtoMessage() {}
 
 func (x *NeighborsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[41]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3547,7 +3782,7 @@ func (x *NeighborsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NeighborsRequest.ProtoReflect.Descriptor instead.
 func (*NeighborsRequest) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{41}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *NeighborsRequest) GetPort() string {
@@ -3566,7 +3801,7 @@ type NeighborsReply struct {
 
 func (x *NeighborsReply) Reset() {
 	*x = NeighborsReply{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[42]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3578,7 +3813,7 @@ func (x *NeighborsReply) String() string {
 func (*NeighborsReply) ProtoMessage() {}
 
 func (x *NeighborsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[42]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3591,7 +3826,7 @@ func (x *NeighborsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NeighborsReply.ProtoReflect.Descriptor instead.
 func (*NeighborsReply) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{42}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *NeighborsReply) GetNeighbors() []*Neighbor {
@@ -3620,7 +3855,7 @@ type Neighbor struct {
 
 func (x *Neighbor) Reset() {
 	*x = Neighbor{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[43]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3632,7 +3867,7 @@ func (x *Neighbor) String() string {
 func (*Neighbor) ProtoMessage() {}
 
 func (x *Neighbor) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[43]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3645,7 +3880,7 @@ func (x *Neighbor) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Neighbor.ProtoReflect.Descriptor instead.
 func (*Neighbor) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{43}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *Neighbor) GetPort() string {
@@ -3700,7 +3935,7 @@ type LedgerRequest struct {
 
 func (x *LedgerRequest) Reset() {
 	*x = LedgerRequest{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[44]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3712,7 +3947,7 @@ func (x *LedgerRequest) String() string {
 func (*LedgerRequest) ProtoMessage() {}
 
 func (x *LedgerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[44]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3725,7 +3960,7 @@ func (x *LedgerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LedgerRequest.ProtoReflect.Descriptor instead.
 func (*LedgerRequest) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{44}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *LedgerRequest) GetPort() string {
@@ -3752,7 +3987,7 @@ type LedgerReply struct {
 
 func (x *LedgerReply) Reset() {
 	*x = LedgerReply{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[45]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3764,7 +3999,7 @@ func (x *LedgerReply) String() string {
 func (*LedgerReply) ProtoMessage() {}
 
 func (x *LedgerReply) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[45]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3777,7 +4012,7 @@ func (x *LedgerReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LedgerReply.ProtoReflect.Descriptor instead.
 func (*LedgerReply) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{45}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *LedgerReply) GetEpoch() uint64 {
@@ -3850,7 +4085,7 @@ type PortLedger struct {
 
 func (x *PortLedger) Reset() {
 	*x = PortLedger{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[46]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3862,7 +4097,7 @@ func (x *PortLedger) String() string {
 func (*PortLedger) ProtoMessage() {}
 
 func (x *PortLedger) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[46]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3875,7 +4110,7 @@ func (x *PortLedger) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortLedger.ProtoReflect.Descriptor instead.
 func (*PortLedger) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{46}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *PortLedger) GetId() uint32 {
@@ -4006,7 +4241,7 @@ type ReasonCount struct {
 
 func (x *ReasonCount) Reset() {
 	*x = ReasonCount{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[47]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4018,7 +4253,7 @@ func (x *ReasonCount) String() string {
 func (*ReasonCount) ProtoMessage() {}
 
 func (x *ReasonCount) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[47]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4031,7 +4266,7 @@ func (x *ReasonCount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReasonCount.ProtoReflect.Descriptor instead.
 func (*ReasonCount) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{47}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *ReasonCount) GetReason() string {
@@ -4078,7 +4313,7 @@ type SocketStatistics struct {
 
 func (x *SocketStatistics) Reset() {
 	*x = SocketStatistics{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[48]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4090,7 +4325,7 @@ func (x *SocketStatistics) String() string {
 func (*SocketStatistics) ProtoMessage() {}
 
 func (x *SocketStatistics) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[48]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4103,7 +4338,7 @@ func (x *SocketStatistics) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SocketStatistics.ProtoReflect.Descriptor instead.
 func (*SocketStatistics) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{48}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *SocketStatistics) GetRxDropped() uint64 {
@@ -4153,7 +4388,7 @@ var File_dataplane_api_dataplane_proto protoreflect.FileDescriptor
 const file_dataplane_api_dataplane_proto_rawDesc = "" +
 	"\n" +
 	"\x1ddataplane/api/dataplane.proto\x12\x14viaduct.dataplane.v1\"\x0f\n" +
-	"\rStatusRequest\"\xe1\x06\n" +
+	"\rStatusRequest\"\x9a\a\n" +
 	"\vStatusReply\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\tR\x04node\x12\x14\n" +
@@ -4180,7 +4415,27 @@ const file_dataplane_api_dataplane_proto_rawDesc = "" +
 	"state_file\x18\x12 \x01(\v2\x1f.viaduct.dataplane.v1.StateFileR\tstateFile\x12\x1a\n" +
 	"\bpolicies\x18\x13 \x01(\x04R\bpolicies\x12>\n" +
 	"\n" +
-	"flow_table\x18\x14 \x01(\v2\x1f.viaduct.dataplane.v1.FlowTableR\tflowTable\"\x8c\x03\n" +
+	"flow_table\x18\x14 \x01(\v2\x1f.viaduct.dataplane.v1.FlowTableR\tflowTable\x127\n" +
+	"\aoffload\x18\x15 \x01(\v2\x1d.viaduct.dataplane.v1.OffloadR\aoffload\"\x81\x04\n" +
+	"\aOffload\x12\x0e\n" +
+	"\x02on\x18\x01 \x01(\bR\x02on\x12\x10\n" +
+	"\x03why\x18\x02 \x01(\tR\x03why\x12\x18\n" +
+	"\arecords\x18\x03 \x01(\x04R\arecords\x12\x1a\n" +
+	"\bcapacity\x18\x04 \x01(\x04R\bcapacity\x12\x14\n" +
+	"\x05pairs\x18\x05 \x01(\x04R\x05pairs\x12\x18\n" +
+	"\aentered\x18\x06 \x01(\x04R\aentered\x12\x18\n" +
+	"\aremoved\x18\a \x01(\x04R\aremoved\x12\x18\n" +
+	"\arefused\x18\b \x01(\x04R\arefused\x12\x18\n" +
+	"\aevicted\x18\t \x01(\x04R\aevicted\x12\x14\n" +
+	"\x05walks\x18\n" +
+	" \x01(\x04R\x05walks\x122\n" +
+	"\x15last_walk_nanoseconds\x18\v \x01(\x04R\x13lastWalkNanoseconds\x128\n" +
+	"\x18longest_walk_nanoseconds\x18\f \x01(\x04R\x16longestWalkNanoseconds\x126\n" +
+	"\x17last_settle_nanoseconds\x18\r \x01(\x04R\x15lastSettleNanoseconds\x12&\n" +
+	"\x0flast_walk_flows\x18\x0e \x01(\x04R\rlastWalkFlows\x12\x1f\n" +
+	"\vwalk_denied\x18\x0f \x01(\x04R\n" +
+	"walkDenied\x12\x1b\n" +
+	"\twalk_anew\x18\x10 \x01(\x04R\bwalkAnew\"\x8c\x03\n" +
 	"\tFlowTable\x12\x14\n" +
 	"\x05flows\x18\x01 \x01(\x04R\x05flows\x12\x1a\n" +
 	"\bcapacity\x18\x02 \x01(\x04R\bcapacity\x12\x1b\n" +
@@ -4346,7 +4601,7 @@ const file_dataplane_api_dataplane_proto_rawDesc = "" +
 	"\x05limit\x18\x04 \x01(\rR\x05limit\">\n" +
 	"\n" +
 	"FlowsReply\x120\n" +
-	"\x05flows\x18\x01 \x03(\v2\x1a.viaduct.dataplane.v1.FlowR\x05flows\"\x9d\x04\n" +
+	"\x05flows\x18\x01 \x03(\v2\x1a.viaduct.dataplane.v1.FlowR\x05flows\"\xe9\x05\n" +
 	"\x04Flow\x12\x1a\n" +
 	"\bprotocol\x18\x01 \x01(\tR\bprotocol\x12\x14\n" +
 	"\x05state\x18\x02 \x01(\tR\x05state\x12\x16\n" +
@@ -4366,7 +4621,12 @@ const file_dataplane_api_dataplane_proto_rawDesc = "" +
 	"\x10idle_nanoseconds\x18\x0e \x01(\x04R\x0fidleNanoseconds\x12/\n" +
 	"\x13expires_nanoseconds\x18\x0f \x01(\x04R\x12expiresNanoseconds\x12\x12\n" +
 	"\x04rule\x18\x10 \x01(\tR\x04rule\x12C\n" +
-	"\vtranslation\x18\x11 \x01(\v2!.viaduct.dataplane.v1.TranslationR\vtranslation\"\xad\x01\n" +
+	"\vtranslation\x18\x11 \x01(\v2!.viaduct.dataplane.v1.TranslationR\vtranslation\x12\x18\n" +
+	"\acarried\x18\x12 \x01(\bR\acarried\x12'\n" +
+	"\x0fcarried_packets\x18\x13 \x01(\x04R\x0ecarriedPackets\x12#\n" +
+	"\rcarried_bytes\x18\x14 \x01(\x04R\fcarriedBytes\x122\n" +
+	"\x15reply_carried_packets\x18\x15 \x01(\x04R\x13replyCarriedPackets\x12.\n" +
+	"\x13reply_carried_bytes\x18\x16 \x01(\x04R\x11replyCarriedBytes\"\xad\x01\n" +
 	"\vTranslation\x12\x16\n" +
 	"\x06source\x18\x01 \x01(\tR\x06source\x12\x1f\n" +
 	"\vsource_port\x18\x02 \x01(\rR\n" +
@@ -4432,7 +4692,7 @@ const file_dataplane_api_dataplane_proto_rawDesc = "" +
 	"\x06source\x18\x01 \x01(\tR\x06source\x12 \n" +
 	"\vdestination\x18\x02 \x01(\tR\vdestination\x12\x1a\n" +
 	"\bprotocol\x18\x03 \x01(\tR\bprotocol\x12\x12\n" +
-	"\x04port\x18\x04 \x01(\rR\x04port\"\xa6\x02\n" +
+	"\x04port\x18\x04 \x01(\rR\x04port\"\xc4\x02\n" +
 	"\fExplainReply\x12\x18\n" +
 	"\averdict\x18\x01 \x01(\tR\averdict\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x12\n" +
@@ -4443,7 +4703,9 @@ const file_dataplane_api_dataplane_proto_rawDesc = "" +
 	"stagedRule\x12\x14\n" +
 	"\x05epoch\x18\a \x01(\x04R\x05epoch\x12\x18\n" +
 	"\aservice\x18\b \x01(\tR\aservice\x12B\n" +
-	"\bbackends\x18\t \x03(\v2&.viaduct.dataplane.v1.ExplainedBackendR\bbackends\"\x86\x01\n" +
+	"\bbackends\x18\t \x03(\v2&.viaduct.dataplane.v1.ExplainedBackendR\bbackends\x12\x1c\n" +
+	"\tuncarried\x18\n" +
+	" \x01(\tR\tuncarried\"\x86\x01\n" +
 	"\x10ExplainedBackend\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x12\n" +
 	"\x04port\x18\x02 \x01(\rR\x04port\x12\x18\n" +
@@ -4540,119 +4802,121 @@ func file_dataplane_api_dataplane_proto_rawDescGZIP() []byte {
 }
 
 var file_dataplane_api_dataplane_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_dataplane_api_dataplane_proto_msgTypes = make([]protoimpl.MessageInfo, 50)
+var file_dataplane_api_dataplane_proto_msgTypes = make([]protoimpl.MessageInfo, 51)
 var file_dataplane_api_dataplane_proto_goTypes = []any{
 	(PortState)(0),            // 0: viaduct.dataplane.v1.PortState
 	(*StatusRequest)(nil),     // 1: viaduct.dataplane.v1.StatusRequest
 	(*StatusReply)(nil),       // 2: viaduct.dataplane.v1.StatusReply
-	(*FlowTable)(nil),         // 3: viaduct.dataplane.v1.FlowTable
-	(*ControlLink)(nil),       // 4: viaduct.dataplane.v1.ControlLink
-	(*StateFile)(nil),         // 5: viaduct.dataplane.v1.StateFile
-	(*Refusal)(nil),           // 6: viaduct.dataplane.v1.Refusal
-	(*Worker)(nil),            // 7: viaduct.dataplane.v1.Worker
-	(*WorkerQueue)(nil),       // 8: viaduct.dataplane.v1.WorkerQueue
-	(*PortsRequest)(nil),      // 9: viaduct.dataplane.v1.PortsRequest
-	(*PortsReply)(nil),        // 10: viaduct.dataplane.v1.PortsReply
-	(*Port)(nil),              // 11: viaduct.dataplane.v1.Port
-	(*PortQueue)(nil),         // 12: viaduct.dataplane.v1.PortQueue
-	(*Feature)(nil),           // 13: viaduct.dataplane.v1.Feature
-	(*Degradation)(nil),       // 14: viaduct.dataplane.v1.Degradation
-	(*RoutesRequest)(nil),     // 15: viaduct.dataplane.v1.RoutesRequest
-	(*RoutesReply)(nil),       // 16: viaduct.dataplane.v1.RoutesReply
-	(*Route)(nil),             // 17: viaduct.dataplane.v1.Route
-	(*NextHop)(nil),           // 18: viaduct.dataplane.v1.NextHop
-	(*IdentitiesRequest)(nil), // 19: viaduct.dataplane.v1.IdentitiesRequest
-	(*IdentitiesReply)(nil),   // 20: viaduct.dataplane.v1.IdentitiesReply
-	(*Identity)(nil),          // 21: viaduct.dataplane.v1.Identity
-	(*IdentityPrefix)(nil),    // 22: viaduct.dataplane.v1.IdentityPrefix
-	(*PoliciesRequest)(nil),   // 23: viaduct.dataplane.v1.PoliciesRequest
-	(*PoliciesReply)(nil),     // 24: viaduct.dataplane.v1.PoliciesReply
-	(*Policy)(nil),            // 25: viaduct.dataplane.v1.Policy
-	(*PolicyRule)(nil),        // 26: viaduct.dataplane.v1.PolicyRule
-	(*FlowsRequest)(nil),      // 27: viaduct.dataplane.v1.FlowsRequest
-	(*FlowsReply)(nil),        // 28: viaduct.dataplane.v1.FlowsReply
-	(*Flow)(nil),              // 29: viaduct.dataplane.v1.Flow
-	(*Translation)(nil),       // 30: viaduct.dataplane.v1.Translation
-	(*ServicesRequest)(nil),   // 31: viaduct.dataplane.v1.ServicesRequest
-	(*ServicesReply)(nil),     // 32: viaduct.dataplane.v1.ServicesReply
-	(*Service)(nil),           // 33: viaduct.dataplane.v1.Service
-	(*Frontend)(nil),          // 34: viaduct.dataplane.v1.Frontend
-	(*Backend)(nil),           // 35: viaduct.dataplane.v1.Backend
-	(*DenialsRequest)(nil),    // 36: viaduct.dataplane.v1.DenialsRequest
-	(*DenialsReply)(nil),      // 37: viaduct.dataplane.v1.DenialsReply
-	(*Denial)(nil),            // 38: viaduct.dataplane.v1.Denial
-	(*ExplainRequest)(nil),    // 39: viaduct.dataplane.v1.ExplainRequest
-	(*ExplainReply)(nil),      // 40: viaduct.dataplane.v1.ExplainReply
-	(*ExplainedBackend)(nil),  // 41: viaduct.dataplane.v1.ExplainedBackend
-	(*NeighborsRequest)(nil),  // 42: viaduct.dataplane.v1.NeighborsRequest
-	(*NeighborsReply)(nil),    // 43: viaduct.dataplane.v1.NeighborsReply
-	(*Neighbor)(nil),          // 44: viaduct.dataplane.v1.Neighbor
-	(*LedgerRequest)(nil),     // 45: viaduct.dataplane.v1.LedgerRequest
-	(*LedgerReply)(nil),       // 46: viaduct.dataplane.v1.LedgerReply
-	(*PortLedger)(nil),        // 47: viaduct.dataplane.v1.PortLedger
-	(*ReasonCount)(nil),       // 48: viaduct.dataplane.v1.ReasonCount
-	(*SocketStatistics)(nil),  // 49: viaduct.dataplane.v1.SocketStatistics
-	nil,                       // 50: viaduct.dataplane.v1.PortLedger.HookEntry
+	(*Offload)(nil),           // 3: viaduct.dataplane.v1.Offload
+	(*FlowTable)(nil),         // 4: viaduct.dataplane.v1.FlowTable
+	(*ControlLink)(nil),       // 5: viaduct.dataplane.v1.ControlLink
+	(*StateFile)(nil),         // 6: viaduct.dataplane.v1.StateFile
+	(*Refusal)(nil),           // 7: viaduct.dataplane.v1.Refusal
+	(*Worker)(nil),            // 8: viaduct.dataplane.v1.Worker
+	(*WorkerQueue)(nil),       // 9: viaduct.dataplane.v1.WorkerQueue
+	(*PortsRequest)(nil),      // 10: viaduct.dataplane.v1.PortsRequest
+	(*PortsReply)(nil),        // 11: viaduct.dataplane.v1.PortsReply
+	(*Port)(nil),              // 12: viaduct.dataplane.v1.Port
+	(*PortQueue)(nil),         // 13: viaduct.dataplane.v1.PortQueue
+	(*Feature)(nil),           // 14: viaduct.dataplane.v1.Feature
+	(*Degradation)(nil),       // 15: viaduct.dataplane.v1.Degradation
+	(*RoutesRequest)(nil),     // 16: viaduct.dataplane.v1.RoutesRequest
+	(*RoutesReply)(nil),       // 17: viaduct.dataplane.v1.RoutesReply
+	(*Route)(nil),             // 18: viaduct.dataplane.v1.Route
+	(*NextHop)(nil),           // 19: viaduct.dataplane.v1.NextHop
+	(*IdentitiesRequest)(nil), // 20: viaduct.dataplane.v1.IdentitiesRequest
+	(*IdentitiesReply)(nil),   // 21: viaduct.dataplane.v1.IdentitiesReply
+	(*Identity)(nil),          // 22: viaduct.dataplane.v1.Identity
+	(*IdentityPrefix)(nil),    // 23: viaduct.dataplane.v1.IdentityPrefix
+	(*PoliciesRequest)(nil),   // 24: viaduct.dataplane.v1.PoliciesRequest
+	(*PoliciesReply)(nil),     // 25: viaduct.dataplane.v1.PoliciesReply
+	(*Policy)(nil),            // 26: viaduct.dataplane.v1.Policy
+	(*PolicyRule)(nil),        // 27: viaduct.dataplane.v1.PolicyRule
+	(*FlowsRequest)(nil),      // 28: viaduct.dataplane.v1.FlowsRequest
+	(*FlowsReply)(nil),        // 29: viaduct.dataplane.v1.FlowsReply
+	(*Flow)(nil),              // 30: viaduct.dataplane.v1.Flow
+	(*Translation)(nil),       // 31: viaduct.dataplane.v1.Translation
+	(*ServicesRequest)(nil),   // 32: viaduct.dataplane.v1.ServicesRequest
+	(*ServicesReply)(nil),     // 33: viaduct.dataplane.v1.ServicesReply
+	(*Service)(nil),           // 34: viaduct.dataplane.v1.Service
+	(*Frontend)(nil),          // 35: viaduct.dataplane.v1.Frontend
+	(*Backend)(nil),           // 36: viaduct.dataplane.v1.Backend
+	(*DenialsRequest)(nil),    // 37: viaduct.dataplane.v1.DenialsRequest
+	(*DenialsReply)(nil),      // 38: viaduct.dataplane.v1.DenialsReply
+	(*Denial)(nil),            // 39: viaduct.dataplane.v1.Denial
+	(*ExplainRequest)(nil),    // 40: viaduct.dataplane.v1.ExplainRequest
+	(*ExplainReply)(nil),      // 41: viaduct.dataplane.v1.ExplainReply
+	(*ExplainedBackend)(nil),  // 42: viaduct.dataplane.v1.ExplainedBackend
+	(*NeighborsRequest)(nil),  // 43: viaduct.dataplane.v1.NeighborsRequest
+	(*NeighborsReply)(nil),    // 44: viaduct.dataplane.v1.NeighborsReply
+	(*Neighbor)(nil),          // 45: viaduct.dataplane.v1.Neighbor
+	(*LedgerRequest)(nil),     // 46: viaduct.dataplane.v1.LedgerRequest
+	(*LedgerReply)(nil),       // 47: viaduct.dataplane.v1.LedgerReply
+	(*PortLedger)(nil),        // 48: viaduct.dataplane.v1.PortLedger
+	(*ReasonCount)(nil),       // 49: viaduct.dataplane.v1.ReasonCount
+	(*SocketStatistics)(nil),  // 50: viaduct.dataplane.v1.SocketStatistics
+	nil,                       // 51: viaduct.dataplane.v1.PortLedger.HookEntry
 }
 var file_dataplane_api_dataplane_proto_depIdxs = []int32{
-	6,  // 0: viaduct.dataplane.v1.StatusReply.last_nack:type_name -> viaduct.dataplane.v1.Refusal
-	7,  // 1: viaduct.dataplane.v1.StatusReply.workers:type_name -> viaduct.dataplane.v1.Worker
-	11, // 2: viaduct.dataplane.v1.StatusReply.ports:type_name -> viaduct.dataplane.v1.Port
-	13, // 3: viaduct.dataplane.v1.StatusReply.features:type_name -> viaduct.dataplane.v1.Feature
-	14, // 4: viaduct.dataplane.v1.StatusReply.degraded:type_name -> viaduct.dataplane.v1.Degradation
-	4,  // 5: viaduct.dataplane.v1.StatusReply.control_link:type_name -> viaduct.dataplane.v1.ControlLink
-	5,  // 6: viaduct.dataplane.v1.StatusReply.state_file:type_name -> viaduct.dataplane.v1.StateFile
-	3,  // 7: viaduct.dataplane.v1.StatusReply.flow_table:type_name -> viaduct.dataplane.v1.FlowTable
-	8,  // 8: viaduct.dataplane.v1.Worker.queues:type_name -> viaduct.dataplane.v1.WorkerQueue
-	11, // 9: viaduct.dataplane.v1.PortsReply.ports:type_name -> viaduct.dataplane.v1.Port
-	0,  // 10: viaduct.dataplane.v1.Port.state:type_name -> viaduct.dataplane.v1.PortState
-	12, // 11: viaduct.dataplane.v1.Port.queues:type_name -> viaduct.dataplane.v1.PortQueue
-	17, // 12: viaduct.dataplane.v1.RoutesReply.routes:type_name -> viaduct.dataplane.v1.Route
-	18, // 13: viaduct.dataplane.v1.Route.hops:type_name -> viaduct.dataplane.v1.NextHop
-	21, // 14: viaduct.dataplane.v1.IdentitiesReply.identities:type_name -> viaduct.dataplane.v1.Identity
-	22, // 15: viaduct.dataplane.v1.Identity.prefixes:type_name -> viaduct.dataplane.v1.IdentityPrefix
-	25, // 16: viaduct.dataplane.v1.PoliciesReply.policies:type_name -> viaduct.dataplane.v1.Policy
-	26, // 17: viaduct.dataplane.v1.Policy.rules:type_name -> viaduct.dataplane.v1.PolicyRule
-	29, // 18: viaduct.dataplane.v1.FlowsReply.flows:type_name -> viaduct.dataplane.v1.Flow
-	30, // 19: viaduct.dataplane.v1.Flow.translation:type_name -> viaduct.dataplane.v1.Translation
-	33, // 20: viaduct.dataplane.v1.ServicesReply.services:type_name -> viaduct.dataplane.v1.Service
-	34, // 21: viaduct.dataplane.v1.Service.frontends:type_name -> viaduct.dataplane.v1.Frontend
-	35, // 22: viaduct.dataplane.v1.Service.backends:type_name -> viaduct.dataplane.v1.Backend
-	38, // 23: viaduct.dataplane.v1.DenialsReply.denials:type_name -> viaduct.dataplane.v1.Denial
-	41, // 24: viaduct.dataplane.v1.ExplainReply.backends:type_name -> viaduct.dataplane.v1.ExplainedBackend
-	44, // 25: viaduct.dataplane.v1.NeighborsReply.neighbors:type_name -> viaduct.dataplane.v1.Neighbor
-	47, // 26: viaduct.dataplane.v1.LedgerReply.ports:type_name -> viaduct.dataplane.v1.PortLedger
-	47, // 27: viaduct.dataplane.v1.LedgerReply.total:type_name -> viaduct.dataplane.v1.PortLedger
-	48, // 28: viaduct.dataplane.v1.PortLedger.reasons:type_name -> viaduct.dataplane.v1.ReasonCount
-	49, // 29: viaduct.dataplane.v1.PortLedger.sockets:type_name -> viaduct.dataplane.v1.SocketStatistics
-	50, // 30: viaduct.dataplane.v1.PortLedger.hook:type_name -> viaduct.dataplane.v1.PortLedger.HookEntry
-	1,  // 31: viaduct.dataplane.v1.Dataplane.Status:input_type -> viaduct.dataplane.v1.StatusRequest
-	9,  // 32: viaduct.dataplane.v1.Dataplane.Ports:input_type -> viaduct.dataplane.v1.PortsRequest
-	15, // 33: viaduct.dataplane.v1.Dataplane.Routes:input_type -> viaduct.dataplane.v1.RoutesRequest
-	42, // 34: viaduct.dataplane.v1.Dataplane.Neighbors:input_type -> viaduct.dataplane.v1.NeighborsRequest
-	19, // 35: viaduct.dataplane.v1.Dataplane.Identities:input_type -> viaduct.dataplane.v1.IdentitiesRequest
-	23, // 36: viaduct.dataplane.v1.Dataplane.Policies:input_type -> viaduct.dataplane.v1.PoliciesRequest
-	31, // 37: viaduct.dataplane.v1.Dataplane.Services:input_type -> viaduct.dataplane.v1.ServicesRequest
-	27, // 38: viaduct.dataplane.v1.Dataplane.Flows:input_type -> viaduct.dataplane.v1.FlowsRequest
-	39, // 39: viaduct.dataplane.v1.Dataplane.Explain:input_type -> viaduct.dataplane.v1.ExplainRequest
-	36, // 40: viaduct.dataplane.v1.Dataplane.Denials:input_type -> viaduct.dataplane.v1.DenialsRequest
-	45, // 41: viaduct.dataplane.v1.Dataplane.Ledger:input_type -> viaduct.dataplane.v1.LedgerRequest
-	2,  // 42: viaduct.dataplane.v1.Dataplane.Status:output_type -> viaduct.dataplane.v1.StatusReply
-	10, // 43: viaduct.dataplane.v1.Dataplane.Ports:output_type -> viaduct.dataplane.v1.PortsReply
-	16, // 44: viaduct.dataplane.v1.Dataplane.Routes:output_type -> viaduct.dataplane.v1.RoutesReply
-	43, // 45: viaduct.dataplane.v1.Dataplane.Neighbors:output_type -> viaduct.dataplane.v1.NeighborsReply
-	20, // 46: viaduct.dataplane.v1.Dataplane.Identities:output_type -> viaduct.dataplane.v1.IdentitiesReply
-	24, // 47: viaduct.dataplane.v1.Dataplane.Policies:output_type -> viaduct.dataplane.v1.PoliciesReply
-	32, // 48: viaduct.dataplane.v1.Dataplane.Services:output_type -> viaduct.dataplane.v1.ServicesReply
-	28, // 49: viaduct.dataplane.v1.Dataplane.Flows:output_type -> viaduct.dataplane.v1.FlowsReply
-	40, // 50: viaduct.dataplane.v1.Dataplane.Explain:output_type -> viaduct.dataplane.v1.ExplainReply
-	37, // 51: viaduct.dataplane.v1.Dataplane.Denials:output_type -> viaduct.dataplane.v1.DenialsReply
-	46, // 52: viaduct.dataplane.v1.Dataplane.Ledger:output_type -> viaduct.dataplane.v1.LedgerReply
-	42, // [42:53] is the sub-list for method output_type
-	31, // [31:42] is the sub-list for method input_type
-	31, // [31:31] is the sub-list for extension type_name
-	31, // [31:31] is the sub-list for extension extendee
-	0,  // [0:31] is the sub-list for field type_name
+	7,  // 0: viaduct.dataplane.v1.StatusReply.last_nack:type_name -> viaduct.dataplane.v1.Refusal
+	8,  // 1: viaduct.dataplane.v1.StatusReply.workers:type_name -> viaduct.dataplane.v1.Worker
+	12, // 2: viaduct.dataplane.v1.StatusReply.ports:type_name -> viaduct.dataplane.v1.Port
+	14, // 3: viaduct.dataplane.v1.StatusReply.features:type_name -> viaduct.dataplane.v1.Feature
+	15, // 4: viaduct.dataplane.v1.StatusReply.degraded:type_name -> viaduct.dataplane.v1.Degradation
+	5,  // 5: viaduct.dataplane.v1.StatusReply.control_link:type_name -> viaduct.dataplane.v1.ControlLink
+	6,  // 6: viaduct.dataplane.v1.StatusReply.state_file:type_name -> viaduct.dataplane.v1.StateFile
+	4,  // 7: viaduct.dataplane.v1.StatusReply.flow_table:type_name -> viaduct.dataplane.v1.FlowTable
+	3,  // 8: viaduct.dataplane.v1.StatusReply.offload:type_name -> viaduct.dataplane.v1.Offload
+	9,  // 9: viaduct.dataplane.v1.Worker.queues:type_name -> viaduct.dataplane.v1.WorkerQueue
+	12, // 10: viaduct.dataplane.v1.PortsReply.ports:type_name -> viaduct.dataplane.v1.Port
+	0,  // 11: viaduct.dataplane.v1.Port.state:type_name -> viaduct.dataplane.v1.PortState
+	13, // 12: viaduct.dataplane.v1.Port.queues:type_name -> viaduct.dataplane.v1.PortQueue
+	18, // 13: viaduct.dataplane.v1.RoutesReply.routes:type_name -> viaduct.dataplane.v1.Route
+	19, // 14: viaduct.dataplane.v1.Route.hops:type_name -> viaduct.dataplane.v1.NextHop
+	22, // 15: viaduct.dataplane.v1.IdentitiesReply.identities:type_name -> viaduct.dataplane.v1.Identity
+	23, // 16: viaduct.dataplane.v1.Identity.prefixes:type_name -> viaduct.dataplane.v1.IdentityPrefix
+	26, // 17: viaduct.dataplane.v1.PoliciesReply.policies:type_name -> viaduct.dataplane.v1.Policy
+	27, // 18: viaduct.dataplane.v1.Policy.rules:type_name -> viaduct.dataplane.v1.PolicyRule
+	30, // 19: viaduct.dataplane.v1.FlowsReply.flows:type_name -> viaduct.dataplane.v1.Flow
+	31, // 20: viaduct.dataplane.v1.Flow.translation:type_name -> viaduct.dataplane.v1.Translation
+	34, // 21: viaduct.dataplane.v1.ServicesReply.services:type_name -> viaduct.dataplane.v1.Service
+	35, // 22: viaduct.dataplane.v1.Service.frontends:type_name -> viaduct.dataplane.v1.Frontend
+	36, // 23: viaduct.dataplane.v1.Service.backends:type_name -> viaduct.dataplane.v1.Backend
+	39, // 24: viaduct.dataplane.v1.DenialsReply.denials:type_name -> viaduct.dataplane.v1.Denial
+	42, // 25: viaduct.dataplane.v1.ExplainReply.backends:type_name -> viaduct.dataplane.v1.ExplainedBackend
+	45, // 26: viaduct.dataplane.v1.NeighborsReply.neighbors:type_name -> viaduct.dataplane.v1.Neighbor
+	48, // 27: viaduct.dataplane.v1.LedgerReply.ports:type_name -> viaduct.dataplane.v1.PortLedger
+	48, // 28: viaduct.dataplane.v1.LedgerReply.total:type_name -> viaduct.dataplane.v1.PortLedger
+	49, // 29: viaduct.dataplane.v1.PortLedger.reasons:type_name -> viaduct.dataplane.v1.ReasonCount
+	50, // 30: viaduct.dataplane.v1.PortLedger.sockets:type_name -> viaduct.dataplane.v1.SocketStatistics
+	51, // 31: viaduct.dataplane.v1.PortLedger.hook:type_name -> viaduct.dataplane.v1.PortLedger.HookEntry
+	1,  // 32: viaduct.dataplane.v1.Dataplane.Status:input_type -> viaduct.dataplane.v1.StatusRequest
+	10, // 33: viaduct.dataplane.v1.Dataplane.Ports:input_type -> viaduct.dataplane.v1.PortsRequest
+	16, // 34: viaduct.dataplane.v1.Dataplane.Routes:input_type -> viaduct.dataplane.v1.RoutesRequest
+	43, // 35: viaduct.dataplane.v1.Dataplane.Neighbors:input_type -> viaduct.dataplane.v1.NeighborsRequest
+	20, // 36: viaduct.dataplane.v1.Dataplane.Identities:input_type -> viaduct.dataplane.v1.IdentitiesRequest
+	24, // 37: viaduct.dataplane.v1.Dataplane.Policies:input_type -> viaduct.dataplane.v1.PoliciesRequest
+	32, // 38: viaduct.dataplane.v1.Dataplane.Services:input_type -> viaduct.dataplane.v1.ServicesRequest
+	28, // 39: viaduct.dataplane.v1.Dataplane.Flows:input_type -> viaduct.dataplane.v1.FlowsRequest
+	40, // 40: viaduct.dataplane.v1.Dataplane.Explain:input_type -> viaduct.dataplane.v1.ExplainRequest
+	37, // 41: viaduct.dataplane.v1.Dataplane.Denials:input_type -> viaduct.dataplane.v1.DenialsRequest
+	46, // 42: viaduct.dataplane.v1.Dataplane.Ledger:input_type -> viaduct.dataplane.v1.LedgerRequest
+	2,  // 43: viaduct.dataplane.v1.Dataplane.Status:output_type -> viaduct.dataplane.v1.StatusReply
+	11, // 44: viaduct.dataplane.v1.Dataplane.Ports:output_type -> viaduct.dataplane.v1.PortsReply
+	17, // 45: viaduct.dataplane.v1.Dataplane.Routes:output_type -> viaduct.dataplane.v1.RoutesReply
+	44, // 46: viaduct.dataplane.v1.Dataplane.Neighbors:output_type -> viaduct.dataplane.v1.NeighborsReply
+	21, // 47: viaduct.dataplane.v1.Dataplane.Identities:output_type -> viaduct.dataplane.v1.IdentitiesReply
+	25, // 48: viaduct.dataplane.v1.Dataplane.Policies:output_type -> viaduct.dataplane.v1.PoliciesReply
+	33, // 49: viaduct.dataplane.v1.Dataplane.Services:output_type -> viaduct.dataplane.v1.ServicesReply
+	29, // 50: viaduct.dataplane.v1.Dataplane.Flows:output_type -> viaduct.dataplane.v1.FlowsReply
+	41, // 51: viaduct.dataplane.v1.Dataplane.Explain:output_type -> viaduct.dataplane.v1.ExplainReply
+	38, // 52: viaduct.dataplane.v1.Dataplane.Denials:output_type -> viaduct.dataplane.v1.DenialsReply
+	47, // 53: viaduct.dataplane.v1.Dataplane.Ledger:output_type -> viaduct.dataplane.v1.LedgerReply
+	43, // [43:54] is the sub-list for method output_type
+	32, // [32:43] is the sub-list for method input_type
+	32, // [32:32] is the sub-list for extension type_name
+	32, // [32:32] is the sub-list for extension extendee
+	0,  // [0:32] is the sub-list for field type_name
 }
 
 func init() { file_dataplane_api_dataplane_proto_init() }
@@ -4666,7 +4930,7 @@ func file_dataplane_api_dataplane_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_dataplane_api_dataplane_proto_rawDesc), len(file_dataplane_api_dataplane_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   50,
+			NumMessages:   51,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -28,7 +28,7 @@ type entry struct {
 // Flags of an entry.
 const (
 	openerHi      = 1 << iota // the opener is the key's hi, not its lo; the lowest bit
-	challenged                // TCP: the SYN was answered by an ACK of something else, whose number is in end[1]
+	offloaded                 // there is a carriage: see carriage.go
 	revoked                   // policy has taken back that it let the flow in: see revoke.go
 	revokedEgress             // the opener's own policy did
 	translated                // there is a record: see record.go
@@ -44,6 +44,9 @@ const (
 	dirSynAck = 0x20 // it has sent a SYN with ACK
 	dirAcked  = 0x40 // it has acknowledged something
 	dirFin    = 0x80 // it has sent a FIN, and nothing comes behind
+	// dirChallenged is of the end that was asked, while it has not answered the SYN but by an ACK of something else, whose
+	// number is in end[1]; it has not sent anything then that could be a FIN.
+	dirChallenged = dirFin
 )
 
 // opener is 1 when the opener is hi.

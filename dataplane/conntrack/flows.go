@@ -6,6 +6,7 @@ import (
 	"iter"
 	"time"
 
+	"github.com/viaduct-net/viaduct/dataplane/offload"
 	"github.com/viaduct-net/viaduct/dataplane/packet"
 )
 
@@ -28,6 +29,8 @@ type Flow struct {
 	Backend    uint32
 	// Direct: the other end gets the packets as they are, and Ends are what it takes them for.
 	Direct bool
+	// Carried: the kernel carries one direction at least. What it has carried is in Sent and Replied.
+	Carried bool
 }
 
 // Traffic is what went in one direction. Bytes are of IP packets.
@@ -52,7 +55,7 @@ func (sh *shard) all(tick uint32, yield func(Flow) bool) bool {
 		copied := 0
 		sh.lock.Lock()
 		for i := at; i < min(at+len(some), len(sh.entries)); i++ {
-			if e := &sh.entries[i]; e.state != free && !e.expired(tick) {
+			if sh.entries[i].state != free && !sh.expired(uint32(i+1), tick) {
 				some[copied] = sh.flow(uint32(i+1), tick)
 				copied++
 			}
@@ -69,6 +72,10 @@ func (sh *shard) all(tick uint32, yield func(Flow) bool) bool {
 
 func (sh *shard) flow(n, tick uint32) Flow {
 	e := &sh.entries[n-1]
+	var carried offload.Carried
+	if e.flags&offloaded != 0 {
+		carried = sh.catchUp(n)
+	}
 	span := func(t uint32) time.Duration { return time.Duration(duration(uint32(max(int32(t), 0)))) }
 	state := states[e.state].name
 	if e.flags&revoked != 0 {
@@ -82,6 +89,10 @@ func (sh *shard) flow(n, tick uint32) Flow {
 		Age: span(tick - e.opened), Idle: span(e.idle(tick)), Expires: span(e.expires - tick),
 		Rule: e.rule, Generation: e.generation,
 	}
+	if e.flags&offloaded != 0 {
+		f.add(&carried)
+		f.Carried = sh.carriages[n-1].entered != 0
+	}
 	if e.flags&translated != 0 {
 		r := &sh.records[n-1]
 		f.Translated, f.Backend = true, r.answerer()
@@ -94,4 +105,12 @@ func (sh *shard) flow(n, tick uint32) Flow {
 		f.Tuple.Dst, f.Tuple.DstPort = r.ends.Dst, r.ends.DstPort
 	}
 	return f
+}
+
+// add adds what the kernel has carried.
+func (f *Flow) add(c *offload.Carried) {
+	f.Sent.Packets += c.Traffic[0].Packets
+	f.Sent.Bytes += c.Traffic[0].Bytes
+	f.Replied.Packets += c.Traffic[1].Packets
+	f.Replied.Bytes += c.Traffic[1].Bytes
 }

@@ -103,17 +103,21 @@ func (in *inner) key() (k key, from uint8, ok bool) {
 	return k, from, true
 }
 
-// of says whether the flow can have had the quoted packet, in direction d: without having seen the flow nobody can
+// mayBeOf says whether the flow can have had the quoted packet, in direction d: without having seen the flow nobody can
 // guess that (RFC 5927 4.1, RFC 9260 10).
-func (in *inner) of(e *entry, d uint8) bool {
+func (sh *shard) mayBeOf(n uint32, in *inner, d uint8) bool {
+	e := &sh.entries[n-1]
 	if e.flags&oneWay != 0 && d != 0 { // it was not seen; who answers has to know
 		return true
 	}
 	word := binary.BigEndian.Uint32(in.rest[4:])
 	switch in.proto {
 	case packet.ProtoTCP:
-		behind := e.end[d&1] - word
-		return behind <= max(e.width(d^1), leastWidth)
+		most, width := e.end[d&1], max(e.width(d^1), leastWidth)
+		if e.flags&offloaded != 0 {
+			return sh.maySent(n, d, word, width)
+		}
+		return most-word <= width
 	case packet.ProtoSCTP:
 		return word == e.end[d&1] || word == 0 && e.state == sctpCookieWait
 	}
@@ -165,7 +169,7 @@ func (t *Table) trackError(p *packet.Packet, now int64, generation uint32, s *Se
 // relates: the flow can have had the quoted packet, in direction d.
 func (sh *shard) relates(n uint32, in *inner, d uint8, tick uint32) bool {
 	e := &sh.entries[n-1]
-	return !e.expired(tick) && in.of(e, d) && (e.packets[d&1] != 0 || e.flags&oneWay != 0)
+	return !sh.expired(n, tick) && sh.mayBeOf(n, in, d) && (e.packets[d&1] != 0 || e.flags&oneWay != 0)
 }
 
 // related fills in what an error about a flow's packet in direction d is. near says that it quotes the packet as it was

@@ -12,7 +12,7 @@ import (
 
 // memory is the arrays of all shards, outside the collector's heap: it has nothing to look for in them, and their size
 // is not to make it wait with the rest. It is taken at once, but for syns, which only a flood touches, and for what
-// only flows touch that are translated.
+// only flows touch that are translated, or that the kernel carries.
 type memory struct {
 	entries []entry
 	slots   []uint64
@@ -23,6 +23,7 @@ type memory struct {
 	records    []record
 	aliases    []alias
 	aliasSlots []uint64
+	carriages  []carriage
 
 	held *mapping
 }
@@ -36,7 +37,8 @@ func reserve(shards, each, slots int) memory {
 	aliasSlots := ceilPower(aliases * 7 / 4)
 	m := memory{held: mapped(size[entry](shards*each) + size[uint64](shards*slots) + size[link](shards*(each+1)) +
 		size[uint64](shards*slots/2) + size[uint32](shards*syns) +
-		size[record](shards*each) + size[alias](shards*aliases) + size[uint64](shards*aliasSlots))}
+		size[record](shards*each) + size[alias](shards*aliases) + size[uint64](shards*aliasSlots) +
+		size[carriage](shards*each))}
 	rest := m.held.bytes
 	m.entries, rest = carve[entry](rest, shards*each)
 	m.slots, rest = carve[uint64](rest, shards*slots)
@@ -46,7 +48,8 @@ func reserve(shards, each, slots int) memory {
 	m.syns, rest = carve[uint32](rest, shards*syns)
 	m.records, rest = carve[record](rest, shards*each)
 	m.aliases, rest = carve[alias](rest, shards*aliases)
-	m.aliasSlots, _ = carve[uint64](rest, shards*aliasSlots)
+	m.aliasSlots, rest = carve[uint64](rest, shards*aliasSlots)
+	m.carriages, _ = carve[carriage](rest, shards*each)
 	return m
 }
 

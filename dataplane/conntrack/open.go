@@ -160,7 +160,7 @@ func (sh *shard) standing(x *aim, o *opening) uint32 {
 // gives frees an entry that makes way to a flow between the same ends, which its packet would open in direction d.
 func (sh *shard) gives(n uint32, d uint8, o *opening) bool {
 	switch e := &sh.entries[n-1]; {
-	case e.expired(o.tick):
+	case sh.expired(n, o.tick):
 		sh.free(n, causeExpired)
 	case e.state.closed() || e.flags&revoked != 0 || o.state == tcpSynSent && e.beginsAnew(d):
 		sh.free(n, causeReopened)
@@ -172,14 +172,17 @@ func (sh *shard) gives(n uint32, d uint8, o *opening) bool {
 
 // start takes the flow's first packet into its state.
 func (sh *shard) start(n uint32, o *opening, scale uint8) {
+	e, d := &sh.entries[n-1], o.direction()
+	e.bytes[d], e.packets[d] = uint64(o.p.L3Len), 1
+	o.s.at, o.s.hash = n, o.hash
 	switch o.state {
 	case tcpPickedUp:
-		sh.entries[n-1].guess(&o.g, o.direction())
+		e.guess(&o.g, d)
 	case tcpSynSent:
 		sh.handshake(n, o, scale)
 	case sctpCookieWait:
 		c := readChunks(o.p)
-		sh.entries[n-1].end[1] = c.initiate
+		e.end[1] = c.initiate
 	}
 }
 
@@ -236,7 +239,7 @@ func (sh *shard) mark(t *Table, o *opening) verdict.Reason {
 
 // fill writes the entry. It writes word by word what foresee.go reads without the lock.
 func (sh *shard) fill(n uint32, o *opening) {
-	e, d := &sh.entries[n-1], o.direction()
+	e := &sh.entries[n-1]
 	e.key.lo, e.key.hi = o.k.lo, o.k.hi
 	atomic.StoreUint64(&e.key.word, o.k.word)
 	atomic.StoreUint64(&e.ports, uint64(o.port)|uint64(o.other)<<32)
@@ -244,7 +247,6 @@ func (sh *shard) fill(n uint32, o *opening) {
 	e.shift, e.window = [2]uint8{}, [2]uint16{}
 	e.end, e.limit, e.ack = [2]uint32{}, [2]uint32{}, [2]uint32{}
 	e.bytes, e.packets = [2]uint64{}, [2]uint64{}
-	e.bytes[d], e.packets[d] = uint64(o.p.L3Len), 1
 	if o.tr != nil {
 		sh.record(n, o)
 	}

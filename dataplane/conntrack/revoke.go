@@ -24,18 +24,26 @@ var revokedTicks = ticks(int64(revokedFor))
 func (t *Table) Revoke(s *Seen, generation uint32, why verdict.Reason) {
 	sh := t.shard(s.hash)
 	sh.lock.Lock()
-	if e := sh.still(s); e != nil {
-		if e.flags&revoked == 0 {
-			sh.count.revoked++
-		}
-		e.generation = generation
-		e.flags = e.flags&^revokedEgress | revoked
-		if why == verdict.EgressDenied {
-			e.flags |= revokedEgress
-		}
-		e.expires = s.tick + revokedTicks
+	if sh.still(s) {
+		sh.revoke(s.at, generation, why, s.tick)
 	}
 	sh.lock.Unlock()
+}
+
+func (sh *shard) revoke(n, generation uint32, why verdict.Reason, tick uint32) {
+	e := &sh.entries[n-1]
+	if e.flags&offloaded != 0 {
+		sh.withdraw(n)
+	}
+	if e.flags&revoked == 0 {
+		sh.count.revoked++
+	}
+	e.generation = generation
+	e.flags = e.flags&^revokedEgress | revoked
+	if why == verdict.EgressDenied {
+		e.flags |= revokedEgress
+	}
+	e.expires = tick + revokedTicks
 }
 
 // trackRevoked is track for a packet of a revoked flow.

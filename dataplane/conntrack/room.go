@@ -101,7 +101,11 @@ func (sh *shard) done(tick uint32) uint32 {
 		if n == 0 {
 			return 0
 		}
-		if e := &sh.entries[n-1]; e.state.closed() || e.idle(tick) >= doneIdleTicks {
+		idle := sh.idle(n, tick)
+		switch e := &sh.entries[n-1]; {
+		case classes[e.state] != classDone: // it turned out to go on
+			continue
+		case e.state.closed() || idle >= doneIdleTicks:
 			return n
 		}
 		sh.unlink(classDone, n)
@@ -111,7 +115,7 @@ func (sh *shard) done(tick uint32) uint32 {
 }
 
 func (sh *shard) makeWay(n uint32, why cause, tick uint32) {
-	if sh.entries[n-1].expired(tick) {
+	if sh.expired(n, tick) {
 		why = causeExpired
 	}
 	sh.free(n, why)
@@ -126,7 +130,7 @@ func (sh *shard) mostIdle(tick uint32) (most uint32) {
 	for range min(sampled, size) {
 		e := &sh.entries[at]
 		if e.state != free && classes[e.state] == classOpen {
-			if idle := e.idle(tick); idle >= longest {
+			if idle := sh.idle(at+1, tick); idle >= longest {
 				most, longest = at+1, idle
 			}
 		}

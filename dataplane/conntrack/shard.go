@@ -16,7 +16,9 @@ type shard struct {
 	syns    []uint32 // see repeat.go
 	limits  *limits
 	table   *Table
-	held    *mapping // that the arrays are of
+	// carriedFrom is, by state, how many packets of a direction there are to be before the kernel carries it.
+	carriedFrom *[32]uint64
+	held        *mapping // that the arrays are of
 
 	lists  [numClasses]list // classHalf and classDone by age; the free entries in classOpen's place
 	cursor uint32           // of Sweep
@@ -24,7 +26,8 @@ type shard struct {
 	counts [numStates]uint32
 	count  counters
 
-	records    []record // by number, and 1: of the entries that are translated
+	records    []record   // by number, and 1: of the entries that are translated
+	carriages  []carriage // by number, and 1: of the entries that are offloaded
 	aliases    aliases
 	translated uint32   // entries
 	stamps     uint32   // the last that a translated entry was given
@@ -47,6 +50,11 @@ func (sh *shard) init(t *Table, m memory, i, each, slots int) {
 	syns := len(m.syns) / shards
 	sh.syns = m.syns[i*syns : (i+1)*syns]
 	sh.records = m.records[i*each : (i+1)*each]
+	sh.carriedFrom = &never
+	if t.kernel != nil {
+		sh.carriedFrom = &carriedFrom
+	}
+	sh.carriages = m.carriages[i*each : (i+1)*each]
 	sh.aliases.init(m, i, shards)
 	sh.dice, sh.stamps = uint32(i)+1, uint32(i)
 	for n := each; n > 0; n-- { // the newest is taken first
@@ -117,6 +125,9 @@ func (sh *shard) enter(n uint32, next state) {
 		sh.limits.handshakes(uint32(e.ports), by)
 	}
 	e.state = next
+	if e.flags&offloaded != 0 && next.over() {
+		sh.withdraw(n)
+	}
 	if e.flags&translated != 0 && next.closed() {
 		sh.leave(n, true)
 	}
@@ -140,6 +151,9 @@ func (sh *shard) enter(n uint32, next state) {
 // free gives an entry back.
 func (sh *shard) free(n uint32, why cause) {
 	e := &sh.entries[n-1]
+	if e.flags&offloaded != 0 {
+		sh.setDown(n)
+	}
 	sh.slots.remove(sh.limits.keys.hash(&e.key), n)
 	c := classes[e.state]
 	if c != classOpen {

@@ -2,7 +2,11 @@
 
 package conntrack
 
-import "time"
+import (
+	"time"
+
+	"github.com/viaduct-net/viaduct/dataplane/packet"
+)
 
 // state is where a flow stands, in all protocols.
 type state uint8
@@ -103,5 +107,24 @@ func (s state) handshake() bool { return s == tcpSynSent || s == tcpSynSent2 || 
 // stands: TCP, of which both ends may know.
 func (s state) stands() bool { return s >= tcpPickedUp && s <= tcpLastAck }
 
+// over: TCP, of which both ends have said that they have no more to say.
+func (s state) over() bool { return s >= tcpLastAck && s <= tcpClosed }
+
 // closed: a packet that opens flows opens this one anew.
 func (s state) closed() bool { return s == tcpTimeWait || s == tcpClosed || s == sctpClosed }
+
+// of: flows of a protocol have this state.
+func (s state) of(proto packet.IPProto) bool {
+	first, last := otherUnreplied, otherReplied
+	switch proto {
+	case packet.ProtoTCP:
+		first, last = tcpSynSent, tcpOneWay
+	case packet.ProtoUDP:
+		first, last = udpUnreplied, udpStream
+	case packet.ProtoICMP, packet.ProtoICMPv6:
+		first, last = icmpAsked, icmpAnswered
+	case packet.ProtoSCTP:
+		first, last = sctpCookieWait, sctpClosed
+	}
+	return s >= first && s <= last
+}

@@ -16,6 +16,7 @@ func (t *Table) Sweep(now int64, part, parts int) {
 	for i := part; i < len(t.shards); i += max(parts, 1) {
 		t.shards[i].sweep(tick)
 	}
+	t.hearEvicted()
 }
 
 // Forget frees the flows that have one of the ports at an end: its number, and the addresses behind it, may be another
@@ -54,7 +55,7 @@ func (sh *shard) sweep(tick uint32) {
 		if sh.cursor >= size {
 			sh.cursor = 0
 		}
-		if e := &sh.entries[sh.cursor]; e.state != free && e.expired(tick) {
+		if sh.entries[sh.cursor].state != free && sh.expired(sh.cursor+1, tick) {
 			sh.free(sh.cursor+1, causeExpired)
 		}
 		sh.cursor++

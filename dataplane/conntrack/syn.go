@@ -44,6 +44,10 @@ func (sh *shard) anew(n uint32, p *packet.Packet, g *segment, d uint8, tick uint
 			break
 		}
 		*place = 0
+		if e.flags&offloaded != 0 {
+			sh.withdraw(n)
+			sh.carriages[n-1].know()
+		}
 		e.shift, e.window = [2]uint8{}, [2]uint16{}
 		sh.enter(n, tcpSynSent)
 		return sh.answered(n, p, g, scale, tick)

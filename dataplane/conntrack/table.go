@@ -15,10 +15,11 @@
 //	syn.go       fingerprints: what is kept of a SYN under a flood, and on what stands
 //	repeat.go    SYNs that have to be repeated, under a flood
 //	revoke.go    what becomes of a flow that policy no longer lets
+//	carriage.go  what becomes of a flow that the kernel carries (carry.go: who has it do so)
 //	open.go      Open: a new flow, if limits (limit.go) and memory (room.go, memory.go) let it in
 //	translate.go OpenTranslated: one whose packets are to have other ends; source.go finds it a source port
 //	sweep.go     frees what has expired
-//	stats.go, flows.go, foresee.go: what others ask
+//	stats.go, flows.go, foresee.go, restore.go: what others ask
 //
 // entry.go is what is kept of a flow, record.go what besides of one that is translated, state.go the states with their
 // timeouts.
@@ -31,6 +32,7 @@ import (
 	"math/bits"
 	"sync/atomic"
 
+	"github.com/viaduct-net/viaduct/dataplane/offload"
 	"github.com/viaduct-net/viaduct/dataplane/packet"
 	"github.com/viaduct-net/viaduct/dataplane/verdict"
 )
@@ -59,6 +61,8 @@ type Config struct {
 	// failure. It is told once for each that OpenTranslated has returned None for, which may be before it does. It is
 	// called with a lock held, and must not call the table. Nil: nobody is told.
 	Left func(backend uint32, answered bool)
+	// Offload is what the kernel carries of flows; nil: nothing.
+	Offload *offload.Table
 	// Seed keys the hash; nil: random.
 	Seed *Seed
 }
@@ -71,6 +75,7 @@ type Table struct {
 	limits limits
 	loose  int64
 	left   func(backend uint32, answered bool)
+	kernel *offload.Table // nil: there is none
 
 	aliases atomic.Bool // there are some, or were
 }
@@ -88,7 +93,7 @@ func New(cfg Config) *Table {
 	if flows <= 0 {
 		flows = DefaultFlows
 	}
-	t := &Table{loose: cfg.Loose, left: cfg.Left}
+	t := &Table{loose: cfg.Loose, left: cfg.Left, kernel: cfg.Offload}
 	if cfg.Seed != nil {
 		t.keys = *cfg.Seed
 	} else {
@@ -172,6 +177,9 @@ type Seen struct {
 	// Waited, of the packet that first answers a translated flow, is since when it was waited for, in nanoseconds. So it
 	// is of an error about what the opener has sent, for as long as nobody has answered.
 	Waited int64
+	// Carry, of Known: as far as the flow goes the kernel may carry what comes in this direction, and does not. Who has
+	// sent the packet on calls Table.Carry, if nothing else speaks against it.
+	Carry bool
 
 	tick uint32 // when it was seen; of Stale
 	at   uint32 // number of the entry, and 1; 0: none
@@ -229,7 +237,7 @@ func (t *Table) Track(p *packet.Packet, in packet.PortID, now int64, generation 
 	if n := sh.find(s.hash, &k); n != 0 {
 		e := &sh.entries[n-1]
 		switch d := from ^ e.opener(); {
-		case e.expired(tick):
+		case sh.expired(n, tick):
 			sh.free(n, causeExpired)
 		case e.flags&aliased != 0 && d == 0: // in this order, for d alone is mispredicted
 			// It is not the opener of this flow who has sent it: see translate.go.
@@ -252,6 +260,9 @@ func (sh *shard) track(n uint32, p *packet.Packet, in packet.PortID, d uint8, ti
 	if e.flags&revoked != 0 {
 		return sh.trackRevoked(n, p, in, d, tick, generation, s)
 	}
+	if e.flags&offloaded != 0 {
+		sh.catchUp(n)
+	}
 	reason := sh.follow(n, p, in, d, tick)
 	if reason != verdict.None {
 		if reason == reopen {
@@ -266,6 +277,8 @@ func (sh *shard) track(n uint32, p *packet.Packet, in packet.PortID, d uint8, ti
 	s.Status = Known
 	if e.generation != generation {
 		s.Status, s.Tuple, s.tick = Stale, sh.tuple(n), tick
+	} else if e.packets[d&1] >= sh.carriedFrom[e.state&31] {
+		s.Carry = sh.mayCarry(n, d) && !s.Moved && whole(p)
 	}
 	if e.flags&translated != 0 {
 		sh.translate(n, p, d, s)
@@ -292,23 +305,29 @@ func (t *Table) shard(hash uint64) *shard { return &t.shards[hash>>(t.shift&127)
 func (t *Table) Keep(s *Seen, generation, rule uint32) {
 	sh := t.shard(s.hash)
 	sh.lock.Lock()
-	if e := sh.still(s); e != nil {
-		e.generation, e.rule = generation, rule
-		if e.flags&revoked != 0 {
-			e.flags &^= revoked | revokedEgress
-			e.refresh(s.tick)
-		}
+	if sh.still(s) {
+		sh.keep(s.at, generation, rule, s.tick)
 	}
 	sh.lock.Unlock()
 }
 
-// still is the entry of a stale Seen, nil when another flow has taken its place.
-func (sh *shard) still(s *Seen) *entry {
+func (sh *shard) keep(n, generation, rule, tick uint32) {
+	e := &sh.entries[n-1]
+	e.generation, e.rule = generation, rule
+	if e.flags&offloaded != 0 {
+		sh.table.kernel.Keep(sh.carriages[n-1].ref, generation)
+	}
+	if e.flags&revoked != 0 {
+		e.flags &^= revoked | revokedEgress
+		e.refresh(tick)
+	}
+}
+
+// still: the entry of a stale Seen is the flow's, and no other has taken its place.
+func (sh *shard) still(s *Seen) bool {
 	if s.Status != Stale || s.at == 0 {
-		return nil
+		return false
 	}
-	if e := &sh.entries[s.at-1]; e.state != free && sh.tuple(s.at) == s.Tuple && e.key.kind() == s.kind {
-		return e
-	}
-	return nil
+	e := &sh.entries[s.at-1]
+	return e.state != free && sh.tuple(s.at) == s.Tuple && e.key.kind() == s.kind
 }

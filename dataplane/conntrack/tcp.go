@@ -24,8 +24,12 @@ func (sh *shard) followTCP(n uint32, p *packet.Packet, in packet.PortID, d uint8
 	if e.state == tcpSynSent {
 		return e.stray(&g, d)
 	}
-	if !e.inWindow(&g, d) {
-		return verdict.TCPOutOfWindow
+	most := e.end[d&1^1]
+	if e.flags&offloaded != 0 {
+		most = sh.mostSent(n, &g, d)
+	}
+	if !e.inWindow(&g, d, most) {
+		return sh.outOfWindow(n, d)
 	}
 	e.advance(&g, d)
 	if e.state == tcpEstablished && !g.has(tcpFIN) { // most are
@@ -81,7 +85,7 @@ func (e *entry) stray(g *segment, d uint8) verdict.Reason {
 		return verdict.TCPOutOfWindow
 	}
 	e.end[1] = g.ack
-	e.flags |= challenged
+	e.shift[1] |= dirChallenged
 	return verdict.None
 }
 
@@ -135,7 +139,6 @@ func (sh *shard) synAck(n uint32, p *packet.Packet, g *segment, d uint8, tick ui
 		scale, scaled := scaleOf(p)
 		e.begin(g, d, scale, scaled)
 		e.agree()
-		e.flags &^= challenged
 	} else if g.seq+1 != e.ack[o] {
 		return verdict.TCPOutOfWindow
 	}
@@ -159,10 +162,10 @@ func (sh *shard) reset(n uint32, g *segment, d uint8, tick uint32) verdict.Reaso
 	e := &sh.entries[n-1]
 	d &= 1
 	o := d ^ 1
-	exact := g.seq == e.end[d] || g.seq == e.ack[o]
+	exact := (g.seq == e.end[d] || g.seq == e.ack[o]) && sh.expects(n, d)
 	if e.state == tcpSynSent {
 		switch {
-		case d == 0 && e.flags&challenged != 0 && g.seq == e.end[1] && !exact:
+		case d == 0 && e.shift[1]&dirChallenged != 0 && g.seq == e.end[1] && !exact:
 			return verdict.None
 		case d == 0:
 			exact = g.seq == e.end[0]
@@ -173,8 +176,11 @@ func (sh *shard) reset(n uint32, g *segment, d uint8, tick uint32) verdict.Reaso
 			return verdict.TCPOutOfWindow
 		}
 	}
-	if !exact && (before(g.seq, e.ack[o]) || after(g.seq, e.limit[d])) {
+	if !exact && (before(g.seq, e.ack[o]) || after(g.seq, e.limit[d])) && sh.expects(n, d) {
 		return verdict.TCPOutOfWindow
+	}
+	if !exact && e.flags&offloaded != 0 {
+		sh.doubt(n, d, tick)
 	}
 	if exact && !e.state.closed() { // time wait is not to be cut short (RFC 1337)
 		sh.enter(n, tcpClosed)

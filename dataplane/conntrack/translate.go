@@ -180,7 +180,7 @@ func (t *Table) place(o *opening, ends packet.Ends) (uint32, verdict.Reason) {
 func (sh *shard) keepsQuiet(n uint32, o *opening) bool {
 	e := &sh.entries[n-1]
 	own := e.flags&oneWay != 0 || e.flags&translated != 0 && sh.records[n-1].ends == o.ends
-	return e.flags&revoked != 0 && !own && !e.expired(o.tick)
+	return e.flags&revoked != 0 && !own && !sh.expired(n, o.tick)
 }
 
 // link has an alias lead to the flow that was placed. Where it cannot, the flow is withdrawn.
@@ -271,7 +271,7 @@ func (t *Table) trackAlias(sh *shard, p *packet.Packet, in packet.PortID, k *key
 		at.lock.Lock()
 	}
 	is, known := at.holds(&a), false
-	if is && at.entries[a.n-1].expired(tick) {
+	if is && at.expired(a.n, tick) {
 		at.free(a.n, causeExpired)
 		is = false
 	}
@@ -295,7 +295,7 @@ func (t *Table) trackAlias(sh *shard, p *packet.Packet, in packet.PortID, k *key
 
 // Drop forgets the flow of a Known packet.
 func (t *Table) Drop(s *Seen) {
-	if s.at == 0 {
+	if s.at == 0 || s.Status == NewFlow {
 		return
 	}
 	sh := t.shard(s.hash)

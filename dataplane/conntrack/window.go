@@ -34,9 +34,10 @@ func (e *entry) widenBytes(d uint8, bytes uint32) {
 	e.widen(d, (bytes+1<<scale-1)>>scale)
 }
 
-// inWindow judges a segment with ACK and without SYN. Of an end that has not been heard nobody knows what it has sent
-// and offered: II asks for nothing then, and III that it may have sent what is acknowledged.
-func (e *entry) inWindow(g *segment, d uint8) bool {
+// inWindow judges a segment with ACK and without SYN; most is what the other end has sent at most. Of an end that has
+// not been heard nobody knows what it has sent and offered: II asks for nothing then, and III that it may have sent what
+// is acknowledged.
+func (e *entry) inWindow(g *segment, d uint8, most uint32) bool {
 	d &= 1
 	o := d ^ 1
 	oldest := e.end[o] - max(e.width(d), leastWidth)
@@ -45,7 +46,7 @@ func (e *entry) inWindow(g *segment, d uint8) bool {
 	}
 	return !after(g.seq, e.limit[d]) &&
 		!before(g.end, e.end[d]-e.width(o)) &&
-		!after(g.ack, e.end[o]) &&
+		!after(g.ack, most) &&
 		!before(g.ack, oldest)
 }
 
@@ -68,7 +69,7 @@ func (e *entry) advance(g *segment, d uint8) {
 			e.shift[d] |= dirFin
 		}
 	}
-	if e.window[o] == 0 && after(g.ack, e.end[o]) {
+	if after(g.ack, e.end[o]) { // inWindow knew that it may have
 		e.end[o] = g.ack
 	}
 	if !before(g.ack, e.ack[d]) {
@@ -85,7 +86,7 @@ func (e *entry) begin(g *segment, d, scale uint8, scaled bool) {
 	d &= 1
 	e.end[d], e.limit[d] = g.end, g.end
 	e.ack[d^1] = g.seq + 1 // what the other end acknowledges at least
-	e.shift[d] &^= dirScale | dirScaled
+	e.shift[d] &^= dirScale | dirScaled | dirChallenged
 	if scaled {
 		e.shift[d] |= scale | dirScaled
 	}
@@ -106,15 +107,17 @@ func (e *entry) agree() {
 	}
 }
 
+// unseenWindow is a window that nobody has seen.
+const unseenWindow = 1 << 26
+
 // guess sets the bounds by a segment in mid-stream. What the other end has sent and offered is what this one has
 // acknowledged, and a window that nobody has seen.
 func (e *entry) guess(g *segment, d uint8) {
-	const offered = 1 << 26
 	d &= 1
 	o := d ^ 1
 	e.shift = [2]uint8{unknownScale, unknownScale}
 	e.widen(d, g.window)
-	e.end[d], e.limit[d] = g.end, g.end+offered
+	e.end[d], e.limit[d] = g.end, g.end+unseenWindow
 	e.end[o], e.limit[o] = g.ack, g.ack+max(e.width(d), 0xffff)
 	e.ack[d], e.ack[o] = g.ack, g.seq
 	e.shift[d] |= dirAcked

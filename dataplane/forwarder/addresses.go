@@ -17,5 +17,6 @@ func (f *Forwarder) setNodeAddresses(addresses []netip.Addr) {
 	defer f.mu.Unlock()
 	if was := f.tables.Load(); was.WithDevices(sorted) != was {
 		f.tables.Store(was.WithDevices(sorted))
+		f.review()
 	}
 }

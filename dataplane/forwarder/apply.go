@@ -67,6 +67,7 @@ func (f *Forwarder) applyDelta(ctx context.Context, d *api.Delta) error {
 	f.updateTrunk(d, links)
 	f.updateServices(d)
 	f.forget(departed(prev, t, d))
+	f.review()
 	f.note(d.GetSet().GetPorts())
 	return nil
 }
@@ -196,6 +197,8 @@ func (f *Forwarder) apply(ctx context.Context, snapshot *api.Snapshot) error {
 		f.degrade("snapshot", "in force, but not all of it works: "+err.Error())
 	}
 	f.settleTrunk(links, nil)
+	f.settleCarrier()
+	f.review()
 	f.settleServices()
 	f.settleHost()
 	f.note(snapshot.GetPorts())

@@ -29,6 +29,7 @@ func (f *Forwarder) Denials(r *api.DenialsRequest) (*api.DenialsReply, error) {
 		all = append(all, t.worker.Denials().List()...)
 	}
 	f.mu.Unlock()
+	all = append(all, f.carrier.walk.reviewer.Log.List()...)
 	slices.SortFunc(all, func(a, b denial.Denial) int { return cmp.Compare(b.Last, a.Last) })
 	t, now, reply := f.tables.Load(), f.clock(), &api.DenialsReply{}
 	for i := range all {

@@ -29,10 +29,12 @@ func (f *Forwarder) provideFlows(node *controlapi.NodeSettings) {
 	if f.flows.Load() != nil {
 		return
 	}
+	f.provideCarrier(node)
 	f.dns = names.NewStore(namesPorts, namesPerPort)
 	f.flows.Store(conntrack.New(conntrack.Config{
 		Flows: int(node.GetFlows()), PerPort: int(node.GetFlowsPerPort()), Loose: f.clock() + int64(loose),
-		Left: f.tables.Load().Backends.Left, // the same ones for the life of the forwarder
+		Left:    f.tables.Load().Backends.Left, // the same ones for the life of the forwarder
+		Offload: f.carrier.table.Load(),
 	}))
 	f.flowsOf = flowsOf(node)
 }
@@ -170,6 +172,7 @@ func describeFlow(t *tables.Tables, flow *conntrack.Flow) *api.Flow {
 		ReplyPackets: flow.Replied.Packets, ReplyBytes: flow.Replied.Bytes,
 		IdleNanoseconds: uint64(flow.Idle), ExpiresNanoseconds: uint64(flow.Expires),
 		Rule: explain.Rule(t.Policy, policy.RuleID(flow.Rule)), Translation: describeTranslation(t, flow),
+		Carried: flow.Carried,
 	}
 }
 

@@ -8,8 +8,9 @@
 // workers.go (their threads), device.go (one device's hook and sockets), pins.go and slots.go (where hooks are pinned,
 // and the numbers of devices), trunk.go (ports without sockets of their own), bare.go (hooks that somebody takes off),
 // host.go (what is kept in the host's stack), addresses.go (of its devices), servicehooks.go, frontends.go, uplinks.go
-// and cgroup.go (what the kernel takes for services), servicenotes.go (what keeps it from that), links.go (the kernel's
-// word on devices), flows.go (the table of flows), services.go (what is known of them), report.go, identities.go,
+// and cgroup.go (what the kernel takes for services), servicenotes.go (what keeps it from that), carry.go (the kernel's
+// table of flows), heart.go (that userspace is alive) and walk.go (whether what is carried still should be), links.go (the
+// kernel's word on devices), flows.go (the table of flows), services.go (what is known of them), report.go, identities.go,
 // policies.go, denials.go and metrics.go (what the CLI and Prometheus read).
 package forwarder
 
@@ -97,6 +98,7 @@ type Forwarder struct {
 	refused   *api.Snapshot
 	refusedOn map[string]linkFacts
 	trunk     trunk
+	carrier   carrier
 	services  serviceHooks
 	flowsOf   flowSettings  // that flows was made for
 	dns       *names.Store  // which addresses names have, as answers to stations said; nil until the first worker
@@ -111,8 +113,11 @@ type Forwarder struct {
 	lost   map[int]bool // devices, by index, that a worker let go of since the last look
 	bare   map[int]bool // devices, by ifindex, that may have lost a pod's hook since
 
+	working atomic.Pointer[[]*worker.Worker] // the workers, for heart and walker
+
 	changed chan struct{} // the devices are to be looked at
 	running sync.WaitGroup
+	beating sync.WaitGroup // heart and walker
 }
 
 // thread is a worker with its memory.
@@ -159,11 +164,12 @@ func (f *Forwarder) Epoch() uint64 { return f.tables.Load().Epoch }
 func (f *Forwarder) Close() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.stopCarrier()
 	var errs []error
 	for name := range f.devices {
 		errs = append(errs, f.closeDevice(context.Background(), name))
 	}
-	errs = append(errs, f.stopWorkers(), f.closeServices(), f.closeTrunk())
+	errs = append(errs, f.stopWorkers(), f.closeServices(), f.closeTrunk(), f.closeCarrier())
 	f.removePins()
 	return errors.Join(errs...)
 }

@@ -295,6 +295,7 @@ func (f *Forwarder) mend(ctx context.Context, links links) error {
 		err = errors.Join(err, f.setHooks())
 	}
 	f.settleHost()
+	f.review()
 	return err
 }
 
@@ -322,5 +323,6 @@ func (f *Forwarder) reopen(ctx context.Context, links links, changed bool) error
 	}
 	f.tables.Store(next)
 	f.forget(allDeparted(prev, next))
+	f.review()
 	return errors.Join(openErr, f.serve(ctx, opened))
 }

@@ -48,6 +48,12 @@ var (
 	dropsDesc      = describe("drops_total", "Packets dropped, by reason.", "port", "reason")
 	hookDesc       = describe("hook_packets_total", "Packets seen by the hook, by what it did.", "port", "action")
 	framesDesc     = describe("frames_free", "Free frames of the worker's UMEM.", "worker")
+	offloadDesc    = describe("offload_flows", "Flows that the kernel carries, by kind of record.", "kind")
+	offloadRoom    = describe("offload_flows_capacity", "Flows that the kernel may carry.")
+	offloadEvents  = describe("offload_events_total", "What became of flows that the kernel carries.", "event")
+	walksDesc      = describe("offload_walks_total", "Walks over the carried flows after changes.")
+	walkDesc       = describe("offload_walk_seconds", "How long the last walk over the carried flows took.")
+	settleDesc     = describe("offload_settle_seconds", "From the last change until nothing was carried against it.")
 	balanceDesc    = describe("ledger_difference", "Received less forwarded, consumed, dropped and held: 0 is right.")
 )
 
@@ -85,7 +91,8 @@ func (c *Collector) Describe(ch chan<- *prometheus.Desc) {
 		refusedDesc, translatedDesc, servicesDesc, serviceDesc, ejectedDesc, ejectionsDesc, conflictsDesc, affinityDesc,
 		evictionsDesc,
 		receivedDesc, rxBytesDesc, sentDesc, txBytesDesc, heldDesc,
-		packetsDesc, dropsDesc, hookDesc, framesDesc, balanceDesc,
+		packetsDesc, dropsDesc, hookDesc, framesDesc, balanceDesc, offloadDesc, offloadRoom, offloadEvents, walksDesc,
+		walkDesc, settleDesc,
 	} {
 		ch <- d
 	}
@@ -110,6 +117,9 @@ func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 	gauge(policiesDesc, float64(s.Policies))
 	if s.FlowTable != nil {
 		collectFlows(ch, s.FlowTable)
+	}
+	if s.Offload.GetCapacity() > 0 {
+		collectOffload(ch, s.Offload)
 	}
 	c.f.collectServices(ch)
 	for _, w := range s.Workers {
@@ -140,6 +150,23 @@ func collectFlows(ch chan<- prometheus.Metric, t *api.FlowTable) {
 	} {
 		ch <- prometheus.MustNewConstMetric(refusedDesc, prometheus.CounterValue, float64(n), limit)
 	}
+}
+
+func collectOffload(ch chan<- prometheus.Metric, o *api.Offload) {
+	for kind, n := range map[string]uint64{"flow": o.Records - o.Pairs, "pair": o.Pairs} {
+		ch <- prometheus.MustNewConstMetric(offloadDesc, prometheus.GaugeValue, float64(n), kind)
+	}
+	for event, n := range map[string]uint64{
+		"entered": o.Entered, "removed": o.Removed, "refused": o.Refused, "evicted": o.Evicted,
+		"denied_by_walk": o.WalkDenied, "withdrawn_by_walk": o.WalkAnew,
+	} {
+		ch <- prometheus.MustNewConstMetric(offloadEvents, prometheus.CounterValue, float64(n), event)
+	}
+	ch <- prometheus.MustNewConstMetric(walksDesc, prometheus.CounterValue, float64(o.Walks))
+	for d, n := range map[*prometheus.Desc]uint64{walkDesc: o.LastWalkNanoseconds, settleDesc: o.LastSettleNanoseconds} {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, float64(n)/1e9)
+	}
+	ch <- prometheus.MustNewConstMetric(offloadRoom, prometheus.GaugeValue, float64(o.Capacity))
 }
 
 // collectServices gives sums over all services: there may be thousands.

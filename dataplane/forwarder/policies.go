@@ -66,6 +66,7 @@ func (f *Forwarder) Explain(r *api.ExplainRequest) (*api.ExplainReply, error) {
 		return f.explain(t, opener, ends[0], packet.AddrFrom(to), proto, port)
 	})
 	reply.Epoch = t.Epoch
+	f.explainOffload(t, &asked, reply)
 	return reply, nil
 }
 

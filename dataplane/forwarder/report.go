@@ -38,6 +38,7 @@ func (f *Forwarder) Status() *api.StatusReply {
 		Kernel: kernelRelease(), Routes: uint64(t.FIB.Size()), Groups: uint64(len(f.snapshot.GetGroups())),
 		Neighbors: uint64(f.neighbors.Statistics().Entries), Identities: uint64(t.Identities.Len()),
 		Policies: uint64(len(f.snapshot.GetPolicies())), FlowTable: f.flowTable(),
+		Offload: f.offloadStatus(),
 	}
 	for i, w := range f.workers {
 		s.Workers = append(s.Workers, f.workerStatus(i, w))

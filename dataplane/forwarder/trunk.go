@@ -110,7 +110,7 @@ func (f *Forwarder) prepareTrunk(snapshot *api.Snapshot, l links) error {
 		return err
 	}
 	t.devices = devices
-	if err := f.prepareHooks(); err != nil {
+	if err := f.prepareHooks(snapshot.GetNode()); err != nil {
 		return err
 	}
 	if hostPort(snapshot) == nil {
@@ -141,10 +141,11 @@ func (f *Forwarder) trunkQueues(snapshot *api.Snapshot, l links) int {
 	return max(n, l[host.TrunkInner].queues)
 }
 
-func (f *Forwarder) prepareHooks() error {
+func (f *Forwarder) prepareHooks(node *api.NodeSettings) error {
 	t := &f.trunk
 	if t.hooks == nil {
-		options := xdpprog.TrunkOptions{}
+		f.provideCarrier(node)
+		options := xdpprog.TrunkOptions{Flows: f.carrier.kernel}
 		if f.cfg.Pins != "" {
 			if err := f.preparePins(); err != nil {
 				return err
@@ -221,11 +222,13 @@ func (f *Forwarder) setHook(p *api.Port, links links) {
 	f.forgive(id)
 	if err := t.hooks.SetPort(to); err != nil {
 		delete(t.ports, id)
+		f.setEgress(id, nil)
 		t.troubles[id] = trouble{p.Name, err.Error()}
 		f.degrade("port "+p.Name, "it is closed: "+err.Error())
 		return
 	}
 	t.ports[id] = to
+	f.setEgress(id, &to)
 }
 
 // raisePod brings up a pod's device that somebody set down: what happens to it is the CNI plugin's and ours alone.
@@ -273,6 +276,7 @@ func sameHook(a, b xdpprog.TrunkPort) bool {
 
 func (f *Forwarder) removeHook(id packet.PortID) {
 	delete(f.trunk.ports, id)
+	f.setEgress(id, nil)
 	f.forgive(id)
 	if err := f.trunk.hooks.RemovePort(uint32(id)); err != nil {
 		f.log.Warn("removing a port's hook", zap.String("port", f.lastName(id)), zap.Error(err))

@@ -103,6 +103,7 @@ func (f *Forwarder) startWorker(i, ports, frame int) error {
 		return errors.Join(err, umem.Close())
 	}
 	f.workers = append(f.workers, &thread{worker: w, umem: umem, pool: pool})
+	f.publishWorkers()
 	t := worker.Thread{Spin: f.cfg.Spin, CPU: f.cpuOf(i)}
 	f.running.Go(func() { w.Run(t) })
 	return nil
@@ -120,6 +121,7 @@ func (f *Forwarder) stopWorkers() error {
 		f.ended = append(f.ended, t.worker.Book())
 	}
 	f.workers = nil
+	f.publishWorkers()
 	return errors.Join(errs...)
 }
 

@@ -79,6 +79,12 @@ func (e *Entry) MAC() (packet.MAC, bool) {
 	return unpackMAC(w), State(w>>48) >= Reachable
 }
 
+// Peek is MAC for who does not send to it: the entry is not in use for that.
+func (e *Entry) Peek() (packet.MAC, bool) {
+	w := e.word.Load()
+	return unpackMAC(w), State(w>>48) >= Reachable
+}
+
 // State returns the entry's state at this moment.
 func (e *Entry) State() State { return State(e.word.Load() >> 48) }
 

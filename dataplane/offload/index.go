@@ -34,7 +34,7 @@ func (c *control) places(hash uint64) [2]uint32 {
 }
 
 // slotOf is what is in the bucket of a record's direction.
-func slotOf(hash uint64, d uint8, n Ref) uint64 {
+func slotOf(hash uint64, d uint8, n uint32) uint64 {
 	return hash>>33<<33 | uint64(d&1)<<32 | uint64(n)
 }
 
@@ -71,4 +71,21 @@ func (t *Table) remove(hash, slot uint64) {
 			}
 		}
 	}
+}
+
+// find is find_flow, for one who holds the lock.
+func (t *Table) find(hash uint64, e *packet.Ends, proto packet.IPProto, in packet.PortID) (uint32, uint8) {
+	for _, b := range t.control.places(hash) {
+		for _, s := range t.buckets[b] {
+			if s == 0 || s>>33 != hash>>33 {
+				continue
+			}
+			n, d := uint32(s), uint8(s>>32)&1
+			r := &t.records[n-1]
+			if r.proto == proto && r.way[d].from == uint32(in) && r.ends(d) == *e {
+				return n, d
+			}
+		}
+	}
+	return 0, 0
 }

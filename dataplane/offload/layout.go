@@ -8,7 +8,8 @@ import (
 	"github.com/viaduct-net/viaduct/dataplane/packet"
 )
 
-// The layout of xdpprog/bpf/shared.h, in the machine's byte order but where said.
+// The layout of xdpprog/bpf/shared.h, in the machine's byte order but where said. Machines are
+// little-endian: address turns words round.
 
 // Layout is FLOW_LAYOUT: tables of another one cannot be read.
 const Layout = 1
@@ -16,10 +17,23 @@ const Layout = 1
 // address is struct ip_address: network byte order.
 type address [2]uint64
 
-func addressOf(a packet.Addr) address { return address{bits.ReverseBytes64(a.Hi), bits.ReverseBytes64(a.Lo)} }
+func addressOf(a packet.Addr) address {
+	return address{bits.ReverseBytes64(a.Hi), bits.ReverseBytes64(a.Lo)}
+}
 
 func (a address) addr() packet.Addr {
 	return packet.Addr{Hi: bits.ReverseBytes64(a[0]), Lo: bits.ReverseBytes64(a[1])}
+}
+
+// address4 is an address that is aligned to 4 bytes alone.
+type address4 [4]uint32
+
+func (a address4) addr() packet.Addr {
+	return address{uint64(a[0]) | uint64(a[1])<<32, uint64(a[2]) | uint64(a[3])<<32}.addr()
+}
+
+func (a address) words() address4 {
+	return address4{uint32(a[0]), uint32(a[0] >> 32), uint32(a[1]), uint32(a[1] >> 32)}
 }
 
 const slotsOfBucket = 8
@@ -36,7 +50,7 @@ type way struct {
 	farDstPort     uint16 // network byte order, as the other ports
 	mtu            uint16
 	_              uint16
-	farDst         [4]uint32
+	farDst         address4
 	_              uint32
 }
 
@@ -54,6 +68,7 @@ type record struct {
 const (
 	translated = 1 << iota
 	pair
+	claimed // hooks do not look at it: a direction leads to userspace by intent, see room.go
 )
 
 // egress is struct egress.

@@ -4,20 +4,18 @@
 // pipeline has decided about it. The table is memory that is shared with the hooks (xdpprog maps it); only userspace
 // writes it, but for counters, so that nothing here is a system call.
 //
-// Files: offload.go (what others ask of it), layout.go (as hooks have it), index.go (how records are found), table.go
-// (records and their memory), room.go (which record makes way).
+// Files: offload.go (words), table.go (what others ask of it), layout.go (as hooks have it), memory.go (where that is),
+// index.go (how records are found), record.go (how they are written), egress.go (how packets leave), room.go (which record
+// makes way), adopt.go (a table that another process has left).
 package offload
 
 import (
 	"github.com/viaduct-net/viaduct/dataplane/packet"
 )
 
-// Memory is the maps of the kernel's flow table, or memory of the same sizes: 64 bytes for each bucket, of which there
-// are a power of two, 192 for each record, 32 for each egress, 64 for control.
-type Memory struct{ Buckets, Records, Egresses, Control []byte }
-
-// Ref is a record of the table, 0 none. It is valid until Remove, or until Evicted was told of it.
-type Ref uint32
+// Ref is a record of the table, for as long as it is one flow's; 0: none. Where a record has made way to another flow's,
+// methods take the Ref for none.
+type Ref uint64
 
 // Flow is what a record is for.
 type Flow struct {
@@ -63,8 +61,7 @@ type Traffic struct{ Packets, Bytes uint64 }
 // Carried is what is known of a record.
 type Carried struct {
 	Traffic [2]Traffic
-	// Used is when a packet was last carried, in either direction, in monotonic nanoseconds of the table's clock; to 17
-	// ms. 0: none was.
+	// Used is when a packet was last carried, in either direction, in nanoseconds of Config.Clock; to 17 ms. 0: none was.
 	Used int64
 	// Acks are the acknowledgement numbers that TCP's ends sent last, where Acked says that they did.
 	Acks  [2]uint32

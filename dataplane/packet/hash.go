@@ -22,6 +22,11 @@ func flowHash(src, dst Addr, srcPort, dstPort uint16, proto IPProto) uint32 {
 	return uint32(h >> 32)
 }
 
+// FlowHash is Packet.FlowHash of packets with these ends that are no fragments.
+func (e *Ends) FlowHash(proto IPProto) uint32 {
+	return flowHash(e.Src, e.Dst, e.SrcPort, e.DstPort, proto)
+}
+
 // setFlowHash hashes the parsed fields. Fragments are hashed without ports, the first one too, so that all of a packet
 // go one way; those of IPv6 without the protocol, which only the first one may tell (RFC 8200 4.5).
 func (p *Packet) setFlowHash() {

@@ -6,7 +6,8 @@
 // The file order is the packet's: pipeline.go (the steps), ingress.go (may it come in), arp.go and nd.go (neighbours),
 // track.go (of which flow it is), fragment.go (the same for fragments), service.go (who answers for a service),
 // route.go (where to), local.go (addressed to us), police.go (may it go there), nat.go (with which addresses),
-// direct.go (to be answered by another node, or for one), icmp.go (what the sender is told).
+// direct.go (to be answered by another node, or for one), carry.go (what the kernel does with those that follow), icmp.go
+// (what the sender is told). review.go asks the same of what the kernel carries, when tables change.
 package pipeline
 
 import (
@@ -142,7 +143,7 @@ func (l *Pipeline) lookup(to packet.Addr) *route.Group {
 // Judge decides about the packet received by device (an index as Tables.Demux takes). The caller has set Frame,
 // Start, End and Tail; Judge sets In, and Out where something is to be sent. The decision is valid until the next call.
 func (l *Pipeline) Judge(p *packet.Packet, device int) *Decision {
-	l.decision, l.way, l.opening.is = Decision{}, way{}, false
+	l.decision, l.way, l.opening.is, l.seen.Carry = Decision{}, way{}, false, false
 	l.decision.Reason = l.judge(p, device)
 	if l.way.first { // it came to no verdict of police's
 		l.judgeFragments(l.decision.Reason, fragment.Addresses{})

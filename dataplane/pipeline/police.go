@@ -89,12 +89,14 @@ func (l *Pipeline) impersonates(p *packet.Packet, in *tables.Port) bool {
 }
 
 // owner is the port whose station has an address; nil where none of this node's has.
-func (l *Pipeline) owner(a packet.Addr) *tables.Port {
-	group := l.t.FIB.Lookup(a)
+func (l *Pipeline) owner(a packet.Addr) *tables.Port { return owner(l.t, a) }
+
+func owner(t *tables.Tables, a packet.Addr) *tables.Port {
+	group := t.FIB.Lookup(a)
 	if group == nil || group.Kind != route.Forward {
 		return nil
 	}
-	port := l.t.Port(group.Select(0).Port) // an address of a station's leads to it alone
+	port := t.Port(group.Select(0).Port) // an address of a station's leads to it alone
 	if port == nil || !port.Station.Has(a) {
 		return nil
 	}
@@ -153,31 +155,39 @@ func (l *Pipeline) judgeError() verdict.Reason {
 // consult asks policy about the flow that was seen; existing says that it was let in before.
 func (l *Pipeline) consult(in, out *tables.Port, existing bool) policy.Verdict {
 	opener, responder := ends(&l.seen, in, out)
-	f := &l.seen.Tuple
+	q := query(l.t, opener, responder, &l.seen.Tuple)
+	q.Names, q.Now, q.Existing = l.names, l.now, existing
+	return l.t.Policy.Judge(&q)
+}
+
+// query is what policy is asked of a flow between two ports.
+func query(t *tables.Tables, opener, responder *tables.Port, f *conntrack.Tuple) policy.Query {
 	q := tables.Query(opener, responder, f.Src, f.Dst, f.Proto, f.DstPort)
-	q.Names, q.Port, q.Now, q.Existing = l.names, opener.ID, l.now, existing
+	q.Port = opener.ID
 	if opener.Station.Router && !q.Egress {
-		if pod := l.owner(f.Src); pod != nil { // which the host's stack has led elsewhere than it was sent
+		if pod := owner(t, f.Src); pod != nil { // which the host's stack has led elsewhere than it was sent
 			q.Egress, q.Port = true, pod.ID
 		}
 	}
-	return l.t.Policy.Judge(&q)
+	return q
 }
 
 // note notes what is denied, or would be.
 func (l *Pipeline) note(in, out *tables.Port, v *policy.Verdict) {
+	opener, responder := ends(&l.seen, in, out)
+	noteIn(&l.denials, &l.seen.Tuple, opener, responder, v, l.now)
+}
+
+func noteIn(log *denial.Log, f *conntrack.Tuple, opener, responder *tables.Port, v *policy.Verdict, now int64) {
 	staged := v.Staged.Asked && v.Staged.Denied && v.Reason == verdict.None
 	if v.Reason == verdict.None && !staged {
 		return
 	}
-	opener, responder := ends(&l.seen, in, out)
-	d := denial.Denial{
-		Tuple: l.seen.Tuple, In: opener.ID, Out: responder.ID, Reason: v.Reason, Rule: v.Rule, Staged: staged,
-	}
+	d := denial.Denial{Tuple: *f, In: opener.ID, Out: responder.ID, Reason: v.Reason, Rule: v.Rule, Staged: staged}
 	if staged {
 		d.Rule = v.Staged.Rule
 	}
-	l.denials.Note(&d, l.now)
+	log.Note(&d, now)
 }
 
 // ends are the ports behind which a flow's opener and its other end are.
@@ -208,10 +218,12 @@ func (l *Pipeline) enter(p *packet.Packet) verdict.Reason {
 	return verdict.None
 }
 
+const dns = 53 // port: RFC 1035 4.2.1
+
 // learnNames learns from an answer to a DNS query which addresses names have, for the station that asked, where policy
 // speaks of names.
 func (l *Pipeline) learnNames(p *packet.Packet, out *tables.Port) {
-	const dns, header = 53, 8 // port (RFC 1035 4.2.1), and bytes of a UDP header
+	const header = 8 // bytes of UDP's
 	s := &l.seen
 	if !s.Reply || p.Proto != packet.ProtoUDP || !l.t.Policy.WantsDNS() || l.names == nil {
 		return

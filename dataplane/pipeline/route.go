@@ -124,6 +124,8 @@ func (l *Pipeline) forward(p *packet.Packet, in *tables.Port, hop *route.Hop, to
 	}
 	if cut != Whole {
 		l.decision.Cut, l.decision.MTU = cut, mtu
+	} else if l.seen.Carry {
+		l.carry(p, in, out, mac, mtu)
 	}
 	return l.send(p, out.ID, verdict.Routed)
 }

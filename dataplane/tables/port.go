@@ -33,10 +33,11 @@ type Port struct {
 
 	Masquerades bool // pods' packets that leave the cluster by it take its address
 
-	Trunk   bool // packets come and go by the trunk
-	Host    bool // what is behind it is the host's own stack
-	Station Station
-	Limit   *Limit // nil: none
+	Trunk     bool // packets come and go by the trunk
+	Host      bool // what is behind it is the host's own stack
+	Station   Station
+	Limit     *Limit    // nil: none
+	uncarried Uncarried // why the kernel does not carry its flows, whatever its limit
 
 	subnets []subnet // of Prefixes, in order
 }
@@ -44,6 +45,7 @@ type Port struct {
 // Station is the only one behind a port. The zero value is none: there is whoever is on the link.
 type Station struct {
 	MAC    packet.MAC    // to send to: on the trunk the one that names the port
+	Own    packet.MAC    // of its device, behind the trunk as well; zero while the host's is absent
 	Addrs  []packet.Addr // that it may send from, and that its port is the way to
 	Router bool          // it forwards for others, from whichever address
 }

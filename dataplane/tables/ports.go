@@ -81,6 +81,7 @@ func (b *build) buildDirect(field string, cfg *api.Port, owner map[netip.Addr]st
 			return bad(fmt.Sprintf(".addresses[%d]", i), "%s", reason)
 		}
 	}
+	p.setCarried(cfg)
 	p.chooseSources()
 	if cfg.Mtu != 0 && cfg.Mtu < minMTU6 && p.hasIPv6() {
 		return bad(".mtu", "%d is less than the %d that IPv6 needs", cfg.Mtu, minMTU6)

@@ -53,6 +53,10 @@ func (b *build) buildTrunked(field string, cfg *api.Port) error {
 	if part, reason := p.setStation(cfg); reason != "" {
 		return bad(part, reason)
 	}
+	if p.Host {
+		p.Station.Own = device.MAC
+	}
+	p.setCarried(cfg)
 	p.chooseSources()
 	b.enterTrunked(p)
 	return nil
@@ -136,8 +140,11 @@ func (p *Port) setStation(cfg *api.Port) (part, reason string) {
 		p.Station.Addrs = append(p.Station.Addrs, packet.AddrFrom(a))
 	}
 	p.Station.MAC = packet.TrunkMAC(p.ID)
+	if len(mac) == 6 {
+		p.Station.Own = packet.MAC(mac)
+	}
 	if !p.Trunk {
-		p.Station.MAC = packet.MAC(mac)
+		p.Station.MAC = p.Station.Own
 	}
 	p.Up = p.Present // a pod may come up at any moment, and its first packet be answered: its carrier does not matter
 	return "", ""

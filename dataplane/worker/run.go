@@ -36,6 +36,21 @@ func (w *Worker) Activity() Activity {
 	return Activity{Passes: w.passes.Load(), Busy: w.busy.Load(), Sleeps: w.sleeps.Load(), Free: w.freeFrames.Load()}
 }
 
+// Progress is how far a worker's loop is.
+type Progress struct {
+	passes uint64
+	asleep bool
+}
+
+// Progress may be asked for by any goroutine.
+func (w *Worker) Progress() Progress {
+	return Progress{passes: w.passes.Load(), asleep: w.asleep.Load()}
+}
+
+// Since says whether the pass that the worker may have been in is over: tables that were in force at an earlier Progress
+// are in use no more, unless they are in force still.
+func (p Progress) Since(earlier Progress) bool { return p.asleep || p.passes != earlier.passes }
+
 // Open prepares the descriptors that Run sleeps on. Links may be added from then on.
 func (w *Worker) Open() error {
 	var err error
@@ -118,6 +133,8 @@ func (w *Worker) runCommands() {
 // sleep waits for a packet, a command, the next tick or the next packet that may leave.
 func (w *Worker) sleep() {
 	w.sleeps.Add(1)
+	w.asleep.Store(true)
+	defer w.asleep.Store(false)
 	timeout := tickInterval
 	if len(w.hold.packets) > 0 {
 		timeout = 1e6 // the answer that they wait for may come in by another worker's queue

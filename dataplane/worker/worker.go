@@ -107,6 +107,7 @@ type Worker struct {
 	busy     atomic.Uint64 // passes that found packets
 	passes   atomic.Uint64
 	sleeps   atomic.Uint64
+	asleep   atomic.Bool
 
 	freeFrames atomic.Uint64
 }

@@ -37,6 +37,9 @@ type Answer struct {
 	Service string `json:"service"`
 	// Backends are those of the service that may be chosen: the flow may be where one of them may be reached.
 	Backends []Backend `json:"backends"`
+	// Uncarried is why the kernel would not carry the flow; empty: it would, or the flow is denied, or manifests alone were
+	// asked.
+	Uncarried string `json:"uncarried"`
 }
 
 // Backend is one who answers for a service, and what policy says of the flow to it.
@@ -117,6 +120,12 @@ func (a *Answer) text() string {
 			staged += ": " + a.StagedRule
 		}
 		line("staged", staged)
+	}
+	switch {
+	case a.Uncarried != "":
+		line("offload", "none: "+a.Uncarried)
+	case a.Epoch != 0 && !a.denies():
+		line("offload", "the kernel carries it once it is established")
 	}
 	for i, step := range a.Steps {
 		line(map[bool]string{true: "steps"}[i == 0], step)

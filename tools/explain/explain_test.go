@@ -140,6 +140,9 @@ func (fake) Explain(_ context.Context, r *api.ExplainRequest) (*api.ExplainReply
 		"from " + r.Source + ": identity 3", "to " + r.Destination + ": identity 4",
 		fmt.Sprintf("asked about %s %d", r.Protocol, r.Port),
 	}, StagedVerdict: "deny", StagedRule: "NetworkPolicy shop/staged"}
+	if r.Protocol != "tcp" {
+		reply.Uncarried = "no packet of " + r.Protocol
+	}
 	if r.Destination == "10.96.0.10" {
 		reply.Service, reply.Steps[1] = "shop/web:http", "to 10.96.0.10: service shop/web:http, its cluster-ip"
 		if r.Port == 81 {

@@ -151,11 +151,12 @@ func anyOf(list []string) string {
 
 func flowsText(w io.Writer, r *api.FlowsReply) error {
 	t := newTable("PROTOCOL", "STATE", "SOURCE", "DESTINATION", "IN", "OUT", ">PACKETS", ">BYTES", ">BACK", ">BYTES",
-		">IDLE", ">EXPIRES", "SERVICE", "RULE")
+		"CARRIED", ">BY KERNEL", ">IDLE", ">EXPIRES", "SERVICE", "RULE")
 	for _, f := range r.Flows {
 		source, destination := flowEnds(f)
 		t.add(f.Protocol, f.State, source, destination, f.InPort, f.OutPort, f.Packets, f.Bytes, f.ReplyPackets,
-			f.ReplyBytes, short(f.IdleNanoseconds), short(f.ExpiresNanoseconds), f.Translation.GetService(), f.Rule)
+			f.ReplyBytes, yesNo(f.Carried), f.CarriedPackets+f.ReplyCarriedPackets, short(f.IdleNanoseconds),
+			short(f.ExpiresNanoseconds), f.Translation.GetService(), f.Rule)
 	}
 	return t.write(w)
 }

@@ -37,6 +37,8 @@ func (fake) Status(context.Context, *api.StatusRequest) (*api.StatusReply, error
 		Version: "v1", Node: "lab", Epoch: 7, Kernel: "6.18", ApplyNanoseconds: 1500000, Routes: 3, Policies: 2,
 		FlowTable: &api.FlowTable{Flows: 30, Capacity: 1000, HalfOpen: 7, Evicted: 4, RefusedTable: 1, RefusedPort: 2,
 			RefusedSource: 3},
+		Offload: &api.Offload{On: true, Records: 20, Capacity: 500, Pairs: 2, Entered: 90, Removed: 70, Evicted: 4, Refused: 5,
+			Walks: 3, LastWalkFlows: 19, LastWalkNanoseconds: 1234567},
 		StartedUnixNanoseconds: time.Now().Add(-time.Minute).UnixNano(),
 		TablesFrom:             "state file",
 		StateFile:              &api.StateFile{Path: "/s/snapshot.pb", Trouble: "torn"},
@@ -119,7 +121,7 @@ func (fake) Flows(r *api.FlowsRequest, s grpc.ServerStreamingServer[api.FlowsRep
 	for _, f := range []*api.Flow{
 		{Protocol: "tcp", State: "established", Source: "10.244.1.7", SourcePort: 40000, Destination: "10.244.1.8",
 			DestinationPort: 80, InPort: "a", OutPort: "b", Packets: 5, Bytes: 500, ReplyPackets: 4, ReplyBytes: 9000,
-			IdleNanoseconds: 1.25e9, ExpiresNanoseconds: 90e9, Rule: "web in[0]"},
+			IdleNanoseconds: 1.25e9, ExpiresNanoseconds: 90e9, Rule: "web in[0]", Carried: true, CarriedPackets: 3, ReplyCarriedPackets: 4},
 		{Protocol: "udp", State: "unreplied", Source: "fd00::7", SourcePort: 53, Destination: "fd00::8",
 			DestinationPort: 5353, InPort: "b"},
 		{Protocol: "tcp", State: "established", Source: "192.0.2.7", SourcePort: 40000, Destination: "192.0.2.1",
@@ -286,6 +288,7 @@ up       1m0s
 epoch    7, applied in 1.5ms
 tables   0 ports, 3 routes, 0 next-hop groups, 0 neighbors, 0 identities, 2 policies
 flows    30 of 1000, 7 not answered; 4 evicted, 6 refused
+offload  20 of 500 flows, 2 of them pairs; 90 entered, 70 removed, 4 evicted, 5 refused; last walk 19 flows in 1.235ms
 from     state file
 source   dir:/lab
 objects  1 NodeConfig, 2 Route

@@ -171,7 +171,24 @@ func dataplanePairs(pairs *table, s *api.StatusReply) {
 		pairs.add("flows", fmt.Sprintf("%d of %d, %d not answered; %d evicted, %d refused", f.Flows, f.Capacity, f.HalfOpen,
 			f.Evicted, f.RefusedTable+f.RefusedPort+f.RefusedSource))
 	}
+	if o := s.Offload; o != nil {
+		pairs.add("offload", offloadText(o))
+	}
 	pairs.add("from", s.TablesFrom)
+}
+
+// offloadText says how the kernel's table of flows is.
+func offloadText(o *api.Offload) string {
+	if !o.On {
+		return "off: " + o.Why
+	}
+	text := fmt.Sprintf("%d of %d flows, %d of them pairs; %d entered, %d removed, %d evicted, %d refused", o.Records,
+		o.Capacity, o.Pairs, o.Entered, o.Removed, o.Evicted, o.Refused)
+	if o.Walks > 0 {
+		text += fmt.Sprintf("; last walk %d flows in %v", o.LastWalkFlows,
+			time.Duration(o.LastWalkNanoseconds).Round(time.Microsecond))
+	}
+	return text
 }
 
 func controlPairs(t *table, c *controlapi.StatusReply) {

@@ -13,6 +13,7 @@
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 
+#include "flow.h"
 #include "shared.h"
 
 // The loader sets the sizes of these.
@@ -56,7 +57,20 @@ struct flow_key {
 	__be16 dst_port;
 	__u32 port; // PortID that it came in by, 24 bits
 	__u8 proto;
+	__u8 reserved[3];
 };
+
+// TCP connections that were opened by a pair: userspace takes them up when it withdraws the pair.
+struct opening {
+	__u32 used; // as of struct flow_way
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__type(key, struct flow_key);
+	__type(value, struct opening);
+	__uint(max_entries, 65536);
+} pair_openings SEC(".maps");
 
 static __always_inline __u64 mix(__u64 h, __u64 word)
 {
@@ -85,6 +99,12 @@ static __always_inline int same_address(const struct ip_address *a, const struct
 		 (a->word[3] ^ b->word[3]));
 }
 
+// A direction of a record.
+struct found {
+	struct flow_record *record; // NULL: none
+	__u32 way;
+};
+
 // is_of says whether a record's direction is the key's: the opener sends near ends, the other end answers far ones.
 static __always_inline int is_of(const struct flow_record *r, __u32 way, const struct flow_key *k)
 {
@@ -92,21 +112,21 @@ static __always_inline int is_of(const struct flow_record *r, __u32 way, const s
 
 	if (w->from != k->port || r->proto != k->proto)
 		return 0;
-	if (way)
+	if (way & 1)
 		return k->src_port == w->far_dst_port && k->dst_port == r->far_src_port &&
 		       same_address(&k->src, &w->far_dst) && same_address(&k->dst, &r->far_src);
 	return k->src_port == r->near_src_port && k->dst_port == r->near_dst_port &&
 	       same_address(&k->src, &r->near_src) && same_address(&k->dst, &r->near_dst);
 }
 
-static __always_inline struct flow_record *find_in(__u32 bucket, __u64 hash, const struct flow_key *k, __u32 *way)
+static __always_inline int find_in(__u32 bucket, __u64 hash, const struct flow_key *k, struct found *f)
 {
-	struct flow_bucket *b = bpf_map_lookup_elem(&flow_buckets, &bucket);
+	const struct flow_bucket *b = bpf_map_lookup_elem(&flow_buckets, &bucket);
 	struct flow_record *r;
 	__u32 n;
 
 	if (!b)
-		return NULL;
+		return 0;
 #pragma unroll
 	for (int i = 0; i < FLOW_SLOTS; i++) {
 		__u64 slot = b->slot[i];
@@ -114,20 +134,29 @@ static __always_inline struct flow_record *find_in(__u32 bucket, __u64 hash, con
 		if (slot >> 33 != hash >> 33 || !slot)
 			continue;
 		n = (__u32)slot - 1;
-		*way = slot >> 32 & 1;
 		r = bpf_map_lookup_elem(&flow_records, &n);
-		if (r && is_of(r, *way, k))
-			return r;
+		if (!r || !is_of(r, slot >> 32, k))
+			continue;
+		f->record = r;
+		f->way = slot >> 32 & 1;
+		return 1;
 	}
-	return NULL;
+	return 0;
 }
 
-// find_flow is the record of a key, and the direction in it.
-static __always_inline struct flow_record *find_flow(const struct flow_control *c, const struct flow_key *k, __u32 *way)
+// find_flow finds the record of a key, and the direction in it, and says whether there is one. Userspace may be about
+// to give the record to another flow: what is read of it counts if it is the key's between two looks at its version.
+static __always_inline int find_flow(const struct flow_control *c, const struct flow_key *k, struct found *f)
 {
 	__u64 hash = key_hash(c, k);
 	__u32 first = hash & c->bucket_mask, other = (first ^ (hash >> 33 | 1)) & c->bucket_mask;
-	struct flow_record *r = find_in(first, hash, k, way);
 
-	return r ? r : find_in(other, hash, k, way);
+	return find_in(first, hash, k, f) || find_in(other, hash, k, f);
+}
+
+static __always_inline struct flow_control *the_control(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&flow_control, &zero);
 }

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 
-// The hook from_port at the host's end of a port's veth: what the station behind it may send goes to userspace by the
-// trunk, marked with the PortID, in the queue of its flow. Nothing goes on into the host's stack.
+// The hook from_port at the host's end of a port's veth: what the station behind it may send is carried to where it
+// goes, if userspace has said so for its flow, or goes to userspace by the trunk, marked with the PortID, in the queue
+// of its flow. Nothing goes on into the host's stack, unless userspace is silent and that is wanted then.
 #include "trunk.h"
+#include "carry_skb.h"
 #include "flow.h"
 #include "parse.h"
 
@@ -138,19 +140,62 @@ static __always_inline int to_userspace(struct __sk_buff *skb, __u32 port, const
 	return count(skb, port, FROM_PORT, into_trunk(skb, t, f, port));
 }
 
+// is_hosts: behind the port is the host's own stack. What it sends cannot be given back to it: it would send that
+// again.
+static __always_inline int is_hosts(__u32 port)
+{
+	const struct port *p = bpf_map_lookup_elem(&ports, &port);
+
+	return !p || p->host_ifindex;
+}
+
+// absent is for what userspace does not take.
+static __always_inline int absent(struct __sk_buff *skb, __u32 port, const struct flow_control *c)
+{
+	if (c->on_absence != ABSENCE_PASS || is_hosts(port))
+		return drop(skb, port, ABSENT_DROPPED);
+	if (skb->pkt_type != PACKET_IS_HOSTS)
+		bpf_skb_change_type(skb, PACKET_IS_HOSTS);
+	return count(skb, port, ABSENT_PASSED, TC_ACT_OK);
+}
+
+// to_router says whether the packet is sent to the dataplane and not to all.
+static __always_inline int to_router(struct __sk_buff *skb)
+{
+	const struct port_mac router = mac_of(NO_PORT);
+	__u64 its = 0, ours = 0;
+
+	if (!read(skb, 0, &its, ETH_ALEN))
+		return 0;
+	__builtin_memcpy(&ours, &router, ETH_ALEN);
+	return its == ours;
+}
+
 SEC("tc")
 int from_port(struct __sk_buff *skb)
 {
-	__u32 ifindex = skb->ifindex;
+	__u32 ifindex = skb->ifindex, len = skb->len, to = NO_PORT;
 	struct station *s = bpf_map_lookup_elem(&stations, &ifindex);
+	const struct flow_control *c = the_control();
 	struct flow f = {};
-	int reason;
+	int reason, action;
 
 	if (!s)
 		return drop(skb, NO_PORT, UNKNOWN_DEVICE_DROPPED);
 	reason = judge(skb, s, &f);
 	if (reason != FROM_PORT)
 		return drop(skb, s->port, reason);
+	if (to_router(skb)) {
+		action = carry(skb, s->port, &to);
+		if (action == TC_ACT_SHOT)
+			return drop(skb, s->port, UNWRITABLE_DROPPED);
+		if (action != TC_ACT_UNSPEC) {
+			note(s->port, CARRIED, len);
+			return count(skb, to, CARRIED_TO, action);
+		}
+	}
+	if (c && is_silent(c))
+		return absent(skb, s->port, c);
 	return to_userspace(skb, s->port, &f);
 }
 

@@ -57,6 +57,11 @@ enum trunk_reason {
 	NO_TRUNK_DROPPED,
 	TO_PORT,
 	UNKNOWN_PORT_DROPPED,
+	CARRIED,
+	CARRIED_TO,
+	UNWRITABLE_DROPPED,
+	ABSENT_DROPPED,
+	ABSENT_PASSED,
 	NUM_TRUNK_REASONS,
 };
 
@@ -107,6 +112,10 @@ enum uplink_reason {
 	UNREADABLE_LEFT,
 	FORGED_LEFT,
 	NO_TRUNK_UPLINK_DROPPED,
+	UPLINK_CARRIED,
+	UNWRITABLE_UPLINK_DROPPED,
+	ABSENT_UPLINK_DROPPED,
+	ABSENT_LEFT,
 	NUM_UPLINK_REASONS,
 };
 
@@ -218,10 +227,16 @@ struct egress {
 	__u64 reserved;
 };
 
+// What becomes of packets for userspace while that is silent.
+enum absence {
+	ABSENCE_DROP,
+	ABSENCE_PASS, // to the host's own stack
+};
+
 // What hooks know of userspace.
 struct flow_control {
 	__u64 seed[2]; // of key_hash
-	__u64 heart;   // when userspace was last seen alive, ns of CLOCK_MONOTONIC
+	__u64 heart;   // when userspace was last seen alive, ns of CLOCK_MONOTONIC; 0: it has not begun to say so
 	__u32 layout;  // FLOW_LAYOUT
 	__u32 bucket_mask;
 	__u32 records;
@@ -241,13 +256,13 @@ _Static_assert(sizeof(struct flow_control) == 64, "offload in Go");
 _Static_assert(sizeof(struct ip_address) == 16, "mappedAddress in Go");
 _Static_assert(sizeof(struct frontend) == 20, "frontendKey in Go");
 _Static_assert(sizeof(struct node) == 48, "nodeValue in Go");
-_Static_assert(NUM_UPLINK_REASONS == 11, "numUplinkReasons in Go");
+_Static_assert(NUM_UPLINK_REASONS == 15, "numUplinkReasons in Go");
 _Static_assert(sizeof(struct counter) == 16, "counterValue in Go");
-_Static_assert(sizeof(struct trunk_counters) == 14 * 16, "trunkCounters in Go");
+_Static_assert(sizeof(struct trunk_counters) == 19 * 16, "trunkCounters in Go");
 _Static_assert(sizeof(struct station) == 96, "stationValue in Go");
 _Static_assert(sizeof(struct port) == 16, "portValue in Go");
 _Static_assert(sizeof(struct trunk) == 8, "trunkValue in Go");
-_Static_assert(NUM_TRUNK_REASONS == 14, "numTrunkReasons in Go");
+_Static_assert(NUM_TRUNK_REASONS == 19, "numTrunkReasons in Go");
 _Static_assert(sizeof(struct config) == 4, "configValue in Go");
 _Static_assert(sizeof(struct address_key) == 24, "addressKey in Go");
 _Static_assert(NUM_REASONS == 7, "numReasons in Go");

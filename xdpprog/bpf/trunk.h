@@ -42,15 +42,20 @@ struct {
 
 #define NO_PORT 0
 
-// count notes the packet under its port and reason and returns the action, so that a verdict is one line.
-static __always_inline int count(struct __sk_buff *skb, __u32 port, __u32 reason, int action)
+static __always_inline void note(__u32 port, __u32 reason, __u32 bytes)
 {
 	struct trunk_counters *c = bpf_map_lookup_elem(&port_counters, &port);
 
 	if (c && reason < NUM_TRUNK_REASONS) {
 		c->of[reason].packets++;
-		c->of[reason].bytes += skb->len;
+		c->of[reason].bytes += bytes;
 	}
+}
+
+// count notes the packet under its port and reason and returns the action, so that a verdict is one line.
+static __always_inline int count(struct __sk_buff *skb, __u32 port, __u32 reason, int action)
+{
+	note(port, reason, skb->len);
 	return action;
 }
 

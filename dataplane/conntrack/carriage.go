@@ -1,0 +1,276 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package conntrack
+
+import (
+	"math"
+
+	"github.com/viaduct-net/viaduct/dataplane/offload"
+	"github.com/viaduct-net/viaduct/dataplane/packet"
+	"github.com/viaduct-net/viaduct/dataplane/verdict"
+)
+
+// What the kernel carries of a flow is not seen here. Its record (offload) says how much that was, when the last of it
+// came, and what both ends of a connection have acknowledged last. That is asked when a packet of the flow comes here all
+// the same, or somebody wants to know whether the flow goes on:
+//
+//   - it lives for as long as the kernel has carried something within its timeout;
+//   - of sequence numbers the bounds are as far as what is acknowledged says. How large a window was offered meanwhile is
+//     not known, so that it may have been the largest that its header can express. An end may have sent anything up to
+//     that, so that it may be acknowledged;
+//   - an acknowledgement that speaks of more than the kernel has carried is somebody else's. The next segment that comes
+//     here says where the connection stands then, as for one in mid-stream;
+//   - a RST ends the connection if its number is what the other end has acknowledged last. Another within the bounds may
+//     be right too, for what is acknowledged late: it passes, all comes here from then on, and if that is nothing the
+//     flow ends as one that is closing does.
+//
+// What is outside of the bounds goes on without effect where the kernel would have carried it, had it not been for its
+// flags. RST does not.
+
+// carriage is what is kept of a flow that the kernel carries, or has carried. Bits are of directions: 1 the opener's.
+type carriage struct {
+	ref     offload.Ref // 0: there is no record
+	entered uint8       // the kernel carries it
+	adrift  uint8       // what was sent last in it is not known, but that it is at most e.limit
+	unknown uint8       // nor what was acknowledged last
+}
+
+// know: nothing is left to wonder about.
+func (c *carriage) know() { *c = carriage{ref: c.ref} }
+
+// wonder: nothing is known.
+func (c *carriage) wonder() { c.adrift, c.unknown = 3, 3 }
+
+// carriedFrom is, by state, how many packets of a direction there are to be before the kernel carries it: of TCP one
+// behind the handshake, of others two, for most questions have one answer. never is for a kernel that carries nothing.
+var carriedFrom, never [32]uint64
+
+func init() {
+	for i := range never {
+		carriedFrom[i], never[i] = math.MaxUint64, math.MaxUint64
+	}
+	carriedFrom[tcpEstablished] = 1
+	carriedFrom[udpUnreplied], carriedFrom[udpReplied], carriedFrom[udpStream] = 2, 2, 2
+}
+
+// mayCarry: the kernel may carry a direction of the flow, and does not.
+func (sh *shard) mayCarry(n uint32, d uint8) bool {
+	e := &sh.entries[n-1]
+	if e.flags&(oneWay|revoked) != 0 {
+		return false
+	}
+	return e.flags&offloaded == 0 || sh.carriages[n-1].entered>>(d&1)&1 == 0
+}
+
+// whole: the packet has all that hooks look at.
+func whole(p *packet.Packet) bool { return p.L4 != 0 && p.Flags&packet.Fragment == 0 }
+
+// catchUp has an entry that is offloaded know what the kernel has carried, and returns it.
+func (sh *shard) catchUp(n uint32) offload.Carried {
+	c := &sh.carriages[n-1]
+	if c.ref == 0 {
+		return offload.Carried{}
+	}
+	k, ok := sh.table.kernel.Read(c.ref)
+	if !ok { // it had to make way
+		sh.withdraw(n)
+		return offload.Carried{}
+	}
+	sh.learn(n, &k)
+	return k
+}
+
+// withdraw has the packets of an offloaded entry come here.
+func (sh *shard) withdraw(n uint32) {
+	c := &sh.carriages[n-1]
+	if c.ref == 0 {
+		return
+	}
+	k, stays, known := sh.table.kernel.Withdraw(c.ref)
+	c.entered = 0
+	switch {
+	case stays:
+		sh.learn(n, &k)
+		return
+	case known:
+		sh.learn(n, &k)
+		sh.fold(n, &k)
+	default:
+		c.wonder()
+	}
+	c.ref = 0
+}
+
+// setDown is withdraw for an entry that is about to be free.
+func (sh *shard) setDown(n uint32) {
+	c := &sh.carriages[n-1]
+	if c.ref != 0 {
+		k, _ := sh.table.kernel.Remove(c.ref)
+		sh.fold(n, &k)
+	}
+	*c = carriage{}
+}
+
+// fold adds what a record has counted that is no more.
+func (sh *shard) fold(n uint32, k *offload.Carried) {
+	e := &sh.entries[n-1]
+	for d := range k.Traffic {
+		e.packets[d] += k.Traffic[d].Packets
+		e.bytes[d] += k.Traffic[d].Bytes
+	}
+}
+
+// learn takes what the kernel has carried into the flow's state.
+func (sh *shard) learn(n uint32, k *offload.Carried) {
+	e := &sh.entries[n-1]
+	switch e.key.proto() {
+	case packet.ProtoTCP:
+		sh.learnTCP(n, k)
+	case packet.ProtoUDP:
+		if e.state == udpUnreplied && k.Traffic[1].Packets != 0 {
+			sh.enter(n, udpReplied)
+		}
+		if e.state == udpReplied && k.Used != 0 && int32(tickOf(k.Used)-e.opened-streamTicks) >= 0 {
+			sh.enter(n, udpStream)
+		}
+	}
+	if k.Used != 0 && e.flags&revoked == 0 {
+		if until := tickOf(k.Used) + timeouts[e.state&31]; int32(until-e.expires) > 0 {
+			e.expires = until
+		}
+	}
+}
+
+func (sh *shard) learnTCP(n uint32, k *offload.Carried) {
+	e, c := &sh.entries[n-1], &sh.carriages[n-1]
+	for d := range uint8(2) {
+		if k.Traffic[d].Packets == 0 {
+			continue
+		}
+		c.adrift |= 1 << d
+		e.window[d] = 0xffff
+		if k.Acked[d] {
+			c.acknowledged(e, d, k.Acks[d], k.Traffic[d^1].Bytes)
+		}
+	}
+	if e.state == tcpFinWait || e.state == tcpCloseWait {
+		sh.enter(n, e.next(0))
+	}
+}
+
+// acknowledged: an end has acknowledged this last. The kernel has carried so many bytes of the other's.
+func (c *carriage) acknowledged(e *entry, d uint8, ack uint32, bytes uint64) {
+	d &= 1
+	o := d ^ 1
+	if c.unknown>>d&1 != 0 {
+		c.unknown &^= 1 << d
+		e.ack[d], e.end[o], e.limit[o] = ack, ack, ack
+	}
+	switch more := ack - e.ack[d]; {
+	case int32(more) < 0: // an older one came later
+		ack = e.ack[d]
+	case e.shift[o]&dirFin != 0 && after(ack, e.end[o]), uint64(more) > bytes+uint64(max(int32(e.limit[o]-e.ack[d]), 0)):
+		c.unknown |= 1 << d
+		return
+	}
+	e.ack[d] = ack
+	e.shift[d] |= dirAcked
+	if after(ack, e.end[o]) {
+		e.end[o] = ack
+	}
+	if limit := ack + e.width(d); after(limit, e.limit[o]) {
+		e.limit[o] = limit
+	}
+}
+
+// mostSent is what the end may have sent at most that a segment in direction d is for.
+func (sh *shard) mostSent(n uint32, g *segment, d uint8) uint32 {
+	e, c, o := &sh.entries[n-1], &sh.carriages[n-1], d&1^1
+	if c.unknown != 0 {
+		c.orient(e, g, d)
+	}
+	if c.adrift>>o&1 != 0 && e.shift[o]&dirFin == 0 && after(e.limit[o], e.end[o]) {
+		return e.limit[o]
+	}
+	return e.end[o]
+}
+
+// orient sets the bounds that are unknown by a segment.
+func (c *carriage) orient(e *entry, g *segment, d uint8) {
+	d &= 1
+	o := d ^ 1
+	if c.unknown>>d&1 != 0 {
+		e.window[d] = 0xffff
+		e.ack[d], e.end[o], e.limit[o] = g.ack, g.ack, g.ack+e.width(d)
+		e.shift[d] |= dirAcked
+	}
+	if c.unknown>>o&1 != 0 {
+		e.window[o] = 0xffff
+		e.ack[o], e.end[d], e.limit[d] = g.seq, g.end, g.end+unseenWindow
+	}
+	c.unknown, c.adrift = 0, 3
+}
+
+// outOfWindow is what becomes of a segment in direction d that is outside of the bounds.
+func (sh *shard) outOfWindow(n uint32, d uint8) verdict.Reason {
+	if sh.entries[n-1].flags&offloaded != 0 && sh.carriages[n-1].entered>>(d&1)&1 != 0 {
+		return verdict.None
+	}
+	return verdict.TCPOutOfWindow
+}
+
+// expects: it is known what number is expected next of an end.
+func (sh *shard) expects(n uint32, d uint8) bool {
+	return sh.entries[n-1].flags&offloaded == 0 || sh.carriages[n-1].unknown>>(d&1^1)&1 == 0
+}
+
+// doubt is a RST within the bounds, with a number that nobody is known to expect: see above.
+func (sh *shard) doubt(n uint32, d uint8, tick uint32) {
+	c := &sh.carriages[n-1]
+	if d &= 1; c.adrift>>d&1 == 0 && c.unknown>>(d^1)&1 == 0 {
+		return
+	}
+	sh.withdraw(n)
+	if e := &sh.entries[n-1]; int32(e.expires-tick-timeouts[tcpFinWait]) > 0 {
+		e.expires = tick + timeouts[tcpFinWait]
+	}
+}
+
+// maySent says whether an end may have sent what an ICMP error quotes, if errors are about what it has sent within a
+// width.
+func (sh *shard) maySent(n uint32, d uint8, seq, width uint32) bool {
+	sh.catchUp(n)
+	e, c := &sh.entries[n-1], &sh.carriages[n-1]
+	d &= 1
+	if c.unknown>>(d^1)&1 != 0 {
+		return true
+	}
+	most := e.end[d]
+	if c.adrift>>d&1 != 0 && after(e.limit[d], most) {
+		width += e.limit[d] - most
+		most = e.limit[d]
+	}
+	return most-seq <= width
+}
+
+// expired: the entry does not count any more, and the kernel has carried nothing of late.
+func (sh *shard) expired(n, tick uint32) bool {
+	e := &sh.entries[n-1]
+	if !e.expired(tick) {
+		return false
+	}
+	if e.flags&offloaded != 0 {
+		sh.catchUp(n)
+		return e.expired(tick)
+	}
+	return true
+}
+
+// idle is for how long, in ticks, nothing has refreshed the entry, nor has the kernel carried anything.
+func (sh *shard) idle(n, tick uint32) uint32 {
+	e := &sh.entries[n-1]
+	if e.flags&offloaded != 0 && e.state != free {
+		sh.catchUp(n)
+	}
+	return e.idle(tick)
+}

@@ -1,0 +1,273 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+
+// Which packets hooks carry by the kernel's flow table, and where to: what is the same for all hooks. Packets that
+// userspace has to see, or would drop, are not carried: those that begin or end a connection, those whose TTL ends,
+// fragments, options, what is malformed (dataplane/packet/parse.go), what is larger than its way.
+#pragma once
+
+#include <linux/bpf.h>
+#include <linux/in.h>
+#include <linux/ip.h>
+#include <linux/ipv6.h>
+#include <linux/tcp.h>
+#include <linux/udp.h>
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+
+#include "flow_table.h"
+
+// A packet that is of a kind that may be carried.
+struct carried {
+	struct flow_key key;
+	__u32 len;    // of the IP packet, bytes
+	__u32 header; // of network and transport, bytes: what each segment of it has
+	__be32 ack;   // TCP
+	__u8 flags;   // TCP
+	__u8 ipv6;
+};
+
+// What becomes of it.
+struct carriage {
+	struct ip_address src; // the ends that it gets, if it is translated
+	struct ip_address dst;
+	__be16 src_port;
+	__be16 dst_port;
+	__u8 translated;
+	__u8 mac[6]; // destination
+	const struct egress *egress;
+};
+
+#define TCP_FIN	   0x01
+#define TCP_SYN	   0x02
+#define TCP_RST	   0x04
+#define TCP_ACK	   0x10
+#define TCP_URG	   0x20
+#define TCP_HEADER 20
+#define UDP_HEADER 8
+
+#define IPV4_DF 0x4000
+
+// Bits of sets of TCP flags, of those that go together: flagSets in dataplane/conntrack/segment.go.
+#define FLAG_SET(flags) (1ULL << (flags))
+#define FLAG_SETS                                                                                                      \
+	(FLAG_SET(TCP_SYN) | FLAG_SET(TCP_SYN | TCP_URG) | FLAG_SET(TCP_SYN | TCP_ACK) | FLAG_SET(TCP_RST) |           \
+	 FLAG_SET(TCP_RST | TCP_ACK) | FLAG_SET(TCP_ACK) | FLAG_SET(TCP_ACK | TCP_URG) | FLAG_SET(TCP_FIN | TCP_ACK) | \
+	 FLAG_SET(TCP_FIN | TCP_ACK | TCP_URG))
+
+// Readers of headers, which say whether the packet may be carried. They read what lies before end.
+
+static __always_inline int read_tcp(const struct tcphdr *tcp, const void *end, __u32 len, struct carried *c)
+{
+	__u32 header;
+
+	if ((const void *)tcp + TCP_HEADER > end)
+		return 0;
+	header = tcp->doff * 4;
+	if (header < TCP_HEADER || header > len)
+		return 0;
+	c->key.src_port = tcp->source;
+	c->key.dst_port = tcp->dest;
+	c->header += header;
+	c->ack = tcp->ack_seq;
+	c->flags = ((const __u8 *)tcp)[13];
+	return FLAG_SETS >> (c->flags & (TCP_FIN | TCP_SYN | TCP_RST | TCP_ACK | TCP_URG)) & 1;
+}
+
+static __always_inline int read_udp(const struct udphdr *udp, const void *end, __u32 len, struct carried *c)
+{
+	if ((const void *)udp + UDP_HEADER > end)
+		return 0;
+	c->key.src_port = udp->source;
+	c->key.dst_port = udp->dest;
+	c->header += UDP_HEADER;
+	return bpf_ntohs(udp->len) >= UDP_HEADER && bpf_ntohs(udp->len) <= len;
+}
+
+static __always_inline int read_ports(const void *at, const void *end, __u8 proto, struct carried *c)
+{
+	__u32 len = c->len - c->header;
+
+	c->key.proto = proto;
+	if (proto == IPPROTO_TCP)
+		return read_tcp(at, end, len, c);
+	return proto == IPPROTO_UDP && read_udp(at, end, len, c);
+}
+
+static __always_inline __u16 fold(__u64 sum)
+{
+	sum = (sum & 0xffffffff) + (sum >> 32);
+	sum = (sum & 0xffff) + (sum >> 16 & 0xffff) + (sum >> 32);
+	sum = (sum & 0xffff) + (sum >> 16);
+	return (sum & 0xffff) + (sum >> 16);
+}
+
+static __always_inline struct ip_address mapped4(__be32 ipv4)
+{
+	return (struct ip_address){{0, 0, bpf_htonl(0xffff), ipv4}};
+}
+
+static __always_inline int is_mapped4(const struct ip_address *a)
+{
+	return !(a->word[0] | a->word[1] | (a->word[2] ^ bpf_htonl(0xffff)));
+}
+
+static __always_inline int read_ipv4(const struct iphdr *ip, const void *end, struct carried *c)
+{
+	const __u32 *word = (const void *)ip;
+
+	if ((const void *)(ip + 1) > end)
+		return 0;
+	c->len = bpf_ntohs(ip->tot_len);
+	c->header = sizeof(*ip);
+	if (ip->version != 4 || ip->ihl != 5 || ip->frag_off & ~bpf_htons(IPV4_DF) || ip->ttl <= 1 ||
+	    c->len < c->header)
+		return 0;
+	if (fold((__u64)word[0] + word[1] + word[2] + word[3] + word[4]) != 0xffff)
+		return 0;
+	c->key.src = mapped4(ip->saddr);
+	c->key.dst = mapped4(ip->daddr);
+	return read_ports(ip + 1, end, ip->protocol, c);
+}
+
+// read_ipv6: mapped addresses are none of IPv6's on a wire, and here they are IPv4's.
+static __always_inline int read_ipv6(const struct ipv6hdr *ip, const void *end, struct carried *c)
+{
+	if ((const void *)(ip + 1) > end)
+		return 0;
+	c->ipv6 = 1;
+	c->header = sizeof(*ip);
+	c->len = c->header + bpf_ntohs(ip->payload_len);
+	__builtin_memcpy(&c->key.src, &ip->saddr, sizeof(c->key.src));
+	__builtin_memcpy(&c->key.dst, &ip->daddr, sizeof(c->key.dst));
+	if (ip->version != 6 || ip->hop_limit <= 1 || is_mapped4(&c->key.src) || is_mapped4(&c->key.dst))
+		return 0;
+	return read_ports(ip + 1, end, ip->nexthdr, c);
+}
+
+// is_plain says whether the packet neither opens nor ends a connection.
+static __always_inline int is_plain(const struct carried *c)
+{
+	return c->key.proto != IPPROTO_TCP || !(c->flags & (TCP_FIN | TCP_SYN | TCP_RST));
+}
+
+static __always_inline int is_older(__u32 generation, __u32 than)
+{
+	return (__s32)(generation - than) < 0;
+}
+
+static __always_inline __u64 add(__u64 *counter, __u64 n)
+{
+	__u64 before = __sync_fetch_and_add(counter, n);
+
+	barrier_var(before); // an addition that fetches is a barrier to memory, one that does not is none
+	return before;
+}
+
+static __always_inline void copy(const struct flow_record *r, const struct flow_way *w, __u32 way, struct carriage *to)
+{
+	to->translated = r->flags & FLOW_TRANSLATED;
+	__builtin_memcpy(to->mac, w->mac, sizeof(to->mac));
+	if (way) {
+		to->src = r->near_dst;
+		to->dst = r->near_src;
+		to->src_port = r->near_dst_port;
+		to->dst_port = r->near_src_port;
+	} else {
+		to->src = r->far_src;
+		to->dst = w->far_dst;
+		to->src_port = r->far_src_port;
+		to->dst_port = w->far_dst_port;
+	}
+}
+
+// leads says whether a record's direction carries packets of which the largest segment has so many bytes.
+static __always_inline int leads(const struct flow_control *c, const struct flow_record *r, const struct flow_way *w,
+				 __u32 largest, struct carriage *to)
+{
+	__u32 number = w->to;
+
+	if (!number || largest > w->mtu || is_older(r->generation, c->generation))
+		return 0;
+	to->egress = bpf_map_lookup_elem(&egresses, &number);
+	return to->egress && to->egress->kind != EGRESS_NONE;
+}
+
+// repeat says what becomes of a packet by the record that was found for its key, and counts it. It returns 0 where
+// userspace is to see the packet, also when it has changed the record in between.
+static __always_inline int repeat(const struct flow_control *c, const struct found *f, const struct flow_key *k,
+				  const struct carried *p, __u32 largest, struct carriage *to)
+{
+	struct flow_record *r = f->record;
+	__u32 way = f->way & 1, version;
+	struct flow_way *w = &r->way[way];
+
+	version = *(volatile __u32 *)&r->version;
+	add(&w->packets, 1);
+	if (version & 1 || !is_of(r, way, k) || !leads(c, r, w, largest, to))
+		goto not_carried;
+	copy(r, w, way, to);
+	add(&w->bytes, p->len);
+	if (*(volatile __u32 *)&r->version != version) {
+		add(&w->bytes, -(__u64)p->len);
+		goto not_carried;
+	}
+	w->used = bpf_ktime_get_coarse_ns() >> 24;
+	if (p->key.proto == IPPROTO_TCP)
+		w->ack = p->ack;
+	return 1;
+not_carried:
+	add(&w->packets, -1ULL);
+	return 0;
+}
+
+// note_opening tells userspace of a connection that it does not see begin.
+static __always_inline void note_opening(const struct carried *p)
+{
+	struct opening o = {.used = bpf_ktime_get_coarse_ns() >> 24};
+
+	if ((p->flags & (TCP_SYN | TCP_ACK)) == TCP_SYN)
+		bpf_map_update_elem(&pair_openings, &p->key, &o, BPF_ANY);
+}
+
+// by_pair is for TCP between two addresses, whatever its ports and its state.
+static __always_inline int by_pair(const struct flow_control *c, const struct carried *p, __u32 largest,
+				   struct carriage *to)
+{
+	struct flow_key pair = p->key;
+	struct found f;
+
+	if (pair.proto != IPPROTO_TCP)
+		return 0;
+	pair.src_port = pair.dst_port = 0;
+	if (!find_flow(c, &pair, &f) || !repeat(c, &f, &pair, p, largest, to))
+		return 0;
+	note_opening(p);
+	return 1;
+}
+
+// find_carriage says what becomes of a packet; 0: userspace is to see it. largest is the largest IP packet that is made
+// of it, bytes. A record of the connection itself goes before that of a pair.
+static __noinline int find_carriage(const struct carried *p, __u32 largest, struct carriage *to)
+{
+	const struct flow_control *c = the_control();
+	struct found f;
+
+	if (!c)
+		return 0;
+	if (!find_flow(c, &p->key, &f))
+		return by_pair(c, p, largest, to);
+	return is_plain(p) && repeat(c, &f, &p->key, p, largest, to);
+}
+
+static __always_inline int may_carry(void)
+{
+	const struct flow_control *c = the_control();
+
+	return c && c->carry;
+}
+
+// is_silent says whether userspace has stopped to say that it is alive.
+static __always_inline int is_silent(const struct flow_control *c)
+{
+	return c->heart && (__s64)(bpf_ktime_get_coarse_ns() - c->heart) > HEART_STOPS;
+}
