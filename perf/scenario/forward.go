@@ -149,13 +149,12 @@ func (f *Forward) trial(ctx context.Context, r *rig.Rig, s peer.Subject) (sample
 	return append(samples, percentiles(times.Quantile)...), nil
 }
 
-// attach puts the sink where the subject delivers. Pods' devices are left as they are, but for GRO at the generator's
-// other end, which gives it the NAPI that redirected frames need.
+// attach puts the sink where the subject delivers. Pods' devices are left as they are, but for takeRedirected.
 func (f *Forward) attach(r *rig.Rig) (receiver *sink.Sink, err error) {
 	at := sink.Driver
 	if f.wired {
 		at = sink.Stack
-		if err := r.NextToGenerator().SetFeatures(r.Left.Name, map[string]bool{"rx-gro": true}); err != nil {
+		if err := takeRedirected(r); err != nil {
 			return nil, err
 		}
 	}
@@ -164,6 +163,11 @@ func (f *Forward) attach(r *rig.Rig) (receiver *sink.Sink, err error) {
 		return err
 	})
 	return receiver, err
+}
+
+// takeRedirected switches GRO on at the generator's other end, which gives it the NAPI that the generator's frames need.
+func takeRedirected(r *rig.Rig) error {
+	return r.NextToGenerator().SetFeatures(r.Left.Name, map[string]bool{"rx-gro": true})
 }
 
 // generate runs during while the generator runs, and after once it has stopped.

@@ -15,6 +15,7 @@ import (
 	"github.com/viaduct-net/viaduct/perf/gen"
 	"github.com/viaduct-net/viaduct/perf/peer"
 	"github.com/viaduct-net/viaduct/perf/rig"
+	"github.com/viaduct-net/viaduct/perf/sink"
 )
 
 // tableSize is what a packet of an established flow costs with few and with many flows in the subject's tables, all of
@@ -57,7 +58,7 @@ func (t *tableSize) with(ctx context.Context, r *rig.Rig, s peer.Subject, flows 
 	f := &Forward{
 		Comparison: t.Comparison, Size: gen.MinSize, Flows: flows, Duration: t.duration, scattered: true,
 	}
-	if err := f.enter(ctx, r, s); err != nil {
+	if err := f.enter(ctx, r); err != nil {
 		return nil, err
 	}
 	samples, err := f.trial(ctx, r, s)
@@ -68,28 +69,38 @@ func (t *tableSize) with(ctx context.Context, r *rig.Rig, s peer.Subject, flows 
 	return append(samples, hooks...), err
 }
 
-// enter sends each flow's first packets, slowly enough for all to be seen.
-func (f *Forward) enter(ctx context.Context, r *rig.Rig, s peer.Subject) (err error) {
-	slow := *f
-	slow.Rate = enterRate
-	receiver, err := f.attach(r)
-	if err != nil {
+// enter has each flow have packets in both directions, slowly enough for all to be seen.
+func (f *Forward) enter(ctx context.Context, r *rig.Rig) (errs error) {
+	if err := takeRedirected(r); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, receiver.Close()) }()
-	return slow.generate(ctx, r, func(g *gen.Generator) error {
-		if err := waitForPackets(ctx, receiver, s); err != nil {
+	for _, end := range []struct {
+		in     *rig.Namespace
+		device int
+		at     sink.At
+	}{{r.Sink, r.Sunk.Index, sink.Answer}, {r.Generator, r.Gen.Index, sink.TakeAnswers}} {
+		var s *sink.Sink
+		err := end.in.Do(func() (err error) {
+			s, err = sink.Attach(end.device, end.at, false)
+			return err
+		})
+		if err != nil {
 			return err
 		}
-		first, err := g.Sent()
-		for err == nil {
-			var n uint64
-			if n, err = g.Sent(); n >= first+uint64(enterTimes*f.Flows) {
-				break
+		defer func() { errs = errors.Join(errs, s.Close()) }()
+	}
+	slow := *f
+	slow.Rate = enterRate
+	return slow.generate(ctx, r, func(g *gen.Generator) error {
+		for {
+			n, err := g.Sent()
+			if err != nil || n >= uint64(enterTimes*f.Flows) {
+				return err
 			}
-			err = sleep(ctx, warmUp)
+			if err := sleep(ctx, warmUp); err != nil {
+				return err
+			}
 		}
-		return err
 	})
 }
 
