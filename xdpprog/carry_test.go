@@ -543,3 +543,34 @@ func monotonic(t *testing.T) uint64 {
 	}
 	return uint64(now.Nano())
 }
+
+// The MAC addresses are such that each repetition meets the same frame but for its TTL, which ends one run of them.
+func BenchmarkCarry(b *testing.B) {
+	l := newCarryLab(b)
+	egressOf(l.flows, otherNear).mac = stationMAC
+	for _, six := range []bool{false, true} {
+		for _, proto := range []uint8{tcpProto, udpProto} {
+			ends := translations(six)["not translated"]
+			f := plain(ends[0], ends[1], proto)
+			f.mac[0] = gatewayMAC
+			l.enter(b, f)
+			frame := segment(ends[0], ends[1], proto, nil)
+			frame[14+7], frame[14+8] = 255, 255
+			if six {
+				frame[14+8] = peer6.AsSlice()[0]
+			} else {
+				frame[14+7] = 0
+			}
+			complete(frame)
+			b.Run(fmt.Sprintf("%d/six %v", proto, six), func(b *testing.B) {
+				for n := 0; n < b.N; n += 250 {
+					options := ebpf.RunOptions{Data: frame, Repeat: 250, Context: runContext{IfIndex: uint32(l.ifindex)}}
+					action, err := l.trunk.fromPort.Run(&options)
+					if err != nil || action != tcRedirect {
+						b.Fatal(action, err)
+					}
+				}
+			})
+		}
+	}
+}

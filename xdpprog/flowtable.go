@@ -296,16 +296,6 @@ func (f *FlowTable) into(spec *ebpf.CollectionSpec, use map[string]*ebpf.Map) {
 	}
 }
 
-// dropFlowMaps closes those of a program that was loaded, which holds them itself.
-func dropFlowMaps(maps map[string]*ebpf.Map) {
-	for _, name := range flowMaps {
-		if m := maps[name]; m != nil {
-			m.Close()
-			delete(maps, name)
-		}
-	}
-}
-
 // flowControl is struct flow_control.
 type flowControl []byte
 

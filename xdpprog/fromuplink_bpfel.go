@@ -16,10 +16,16 @@ import (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	fromUplinkMapEgresses         = "egresses"
+	fromUplinkMapFlowBuckets      = "flow_buckets"
+	fromUplinkMapFlowControl      = "flow_control"
+	fromUplinkMapFlowRecords      = "flow_records"
 	fromUplinkMapFragments        = "fragments"
 	fromUplinkMapFrontends        = "frontends"
 	fromUplinkMapNode             = "node"
+	fromUplinkMapPairOpenings     = "pair_openings"
 	fromUplinkMapPods             = "pods"
+	fromUplinkMapPortCounters     = "port_counters"
 	fromUplinkMapServiceAddresses = "service_addresses"
 	fromUplinkMapTrunk            = "trunk"
 	fromUplinkMapUplinkCounters   = "uplink_counters"
@@ -75,10 +81,16 @@ type fromUplinkProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type fromUplinkMapSpecs struct {
+	Egresses         *ebpf.MapSpec `ebpf:"egresses"`
+	FlowBuckets      *ebpf.MapSpec `ebpf:"flow_buckets"`
+	FlowControl      *ebpf.MapSpec `ebpf:"flow_control"`
+	FlowRecords      *ebpf.MapSpec `ebpf:"flow_records"`
 	Fragments        *ebpf.MapSpec `ebpf:"fragments"`
 	Frontends        *ebpf.MapSpec `ebpf:"frontends"`
 	Node             *ebpf.MapSpec `ebpf:"node"`
+	PairOpenings     *ebpf.MapSpec `ebpf:"pair_openings"`
 	Pods             *ebpf.MapSpec `ebpf:"pods"`
+	PortCounters     *ebpf.MapSpec `ebpf:"port_counters"`
 	ServiceAddresses *ebpf.MapSpec `ebpf:"service_addresses"`
 	Trunk            *ebpf.MapSpec `ebpf:"trunk"`
 	UplinkCounters   *ebpf.MapSpec `ebpf:"uplink_counters"`
@@ -110,10 +122,16 @@ func (o *fromUplinkObjects) Close() error {
 //
 // It can be passed to loadFromUplinkObjects or ebpf.CollectionSpec.LoadAndAssign.
 type fromUplinkMaps struct {
+	Egresses         *ebpf.Map `ebpf:"egresses"`
+	FlowBuckets      *ebpf.Map `ebpf:"flow_buckets"`
+	FlowControl      *ebpf.Map `ebpf:"flow_control"`
+	FlowRecords      *ebpf.Map `ebpf:"flow_records"`
 	Fragments        *ebpf.Map `ebpf:"fragments"`
 	Frontends        *ebpf.Map `ebpf:"frontends"`
 	Node             *ebpf.Map `ebpf:"node"`
+	PairOpenings     *ebpf.Map `ebpf:"pair_openings"`
 	Pods             *ebpf.Map `ebpf:"pods"`
+	PortCounters     *ebpf.Map `ebpf:"port_counters"`
 	ServiceAddresses *ebpf.Map `ebpf:"service_addresses"`
 	Trunk            *ebpf.Map `ebpf:"trunk"`
 	UplinkCounters   *ebpf.Map `ebpf:"uplink_counters"`
@@ -121,10 +139,16 @@ type fromUplinkMaps struct {
 
 func (m *fromUplinkMaps) Close() error {
 	return _FromUplinkClose(
+		m.Egresses,
+		m.FlowBuckets,
+		m.FlowControl,
+		m.FlowRecords,
 		m.Fragments,
 		m.Frontends,
 		m.Node,
+		m.PairOpenings,
 		m.Pods,
+		m.PortCounters,
 		m.ServiceAddresses,
 		m.Trunk,
 		m.UplinkCounters,

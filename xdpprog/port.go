@@ -189,3 +189,19 @@ func closeMaps(maps map[string]*ebpf.Map) {
 		m.Close()
 	}
 }
+
+// dropMaps closes some of a program's that was loaded, which holds them itself.
+func dropMaps(maps map[string]*ebpf.Map, names []string) {
+	for _, name := range names {
+		if m := maps[name]; m != nil {
+			m.Close()
+			delete(maps, name)
+		}
+	}
+}
+
+func dropSpecs(spec *ebpf.CollectionSpec, names []string) {
+	for _, name := range names {
+		delete(spec.Maps, name)
+	}
+}

@@ -5,6 +5,7 @@ package xdpprog
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -43,30 +44,36 @@ const (
 func (t *Trunk) LoadServices(pinDir string) (*Services, error) {
 	s := &Services{pins: pinDirOf(pinDir), uplinks: make(map[int]link.Link), atCgroup: make(map[string]link.Link),
 		current: make(map[string]bool)}
-	if err := s.load(t.maps["trunk"]); err != nil {
+	if err := s.load(t); err != nil {
 		return nil, fmt.Errorf("load hooks of services: %w", errors.Join(err, s.release()))
 	}
 	return s, nil
 }
 
-func (s *Services) load(trunk *ebpf.Map) error {
+// trunksMaps are those of from_uplink that the trunk's hooks have, and pin.
+var trunksMaps = []string{"trunk", "port_counters"}
+
+func (s *Services) load(t *Trunk) error {
 	spec, err := loadFromUplink()
 	if err != nil {
 		return err
 	}
-	pinned := pinnedMaps(s.pins, spec)
+	own := spec.Copy()
+	dropSpecs(own, append(trunksMaps, flowMaps...))
+	pinned := pinnedMaps(s.pins, own)
 	defer closeMaps(pinned) // the collection has its own descriptors
-	use := map[string]*ebpf.Map{"trunk": trunk}
-	for name, m := range pinned {
-		if name != "trunk" {
-			use[name] = m
-		}
+	use := maps.Clone(pinned)
+	for _, name := range trunksMaps {
+		use[name] = t.maps[name]
+		spec.Maps[name].MaxEntries = t.maps[name].MaxEntries()
 	}
+	t.flows.into(spec, use)
 	loaded, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: use})
 	if err != nil {
 		return explainLoad(err)
 	}
 	s.fromUplink, s.maps = loaded.Programs[fromUplinkProgFromUplink], loaded.Maps
+	dropMaps(s.maps, append(trunksMaps, flowMaps...))
 	if err := s.pinMaps(loaded.Maps, pinned); err != nil {
 		return err
 	}
@@ -74,15 +81,15 @@ func (s *Services) load(trunk *ebpf.Map) error {
 }
 
 // pinMaps pins those maps that were not taken over, in place of any that did not fit.
-func (s *Services) pinMaps(maps, pinned map[string]*ebpf.Map) error {
+func (s *Services) pinMaps(made, pinned map[string]*ebpf.Map) error {
 	if s.pins == "" {
 		return nil
 	}
 	if err := os.MkdirAll(s.pins, 0o700); err != nil {
 		return fmt.Errorf("pin maps: %w", err)
 	}
-	for name, m := range maps {
-		if pinned[name] != nil || name == "trunk" { // which has a pin among the trunk's
+	for name, m := range made {
+		if pinned[name] != nil {
 			continue
 		}
 		path := filepath.Join(s.pins, name)

@@ -21,7 +21,7 @@ type TrunkOptions struct {
 	PinDir string
 	// MaxPorts is how many ports there may be; 0: 65536. Pinned maps of another size are not taken over.
 	MaxPorts uint32
-	// Flows is by what from_port carries flows; nil: all packets go to userspace. It must stay open for as long as the
+	// Flows is by what from_port, and from_uplink of the trunk's services, carry flows; nil: all packets go to userspace. It must stay open for as long as the
 	// trunk is, and its maps are pinned by itself.
 	Flows *FlowTable
 }
@@ -36,6 +36,7 @@ const defaultMaxPorts = 65536
 type Trunk struct {
 	fromPort, toPort *ebpf.Program
 	maps             map[string]*ebpf.Map
+	flows            *FlowTable // nil: none
 	pins             string // empty: not pinned
 
 	mu     sync.Mutex
@@ -46,7 +47,7 @@ type Trunk struct {
 // LoadTrunk loads the programs and their maps; maps pinned in PinDir are taken over with the ports in them, whose hooks
 // go on with the programs they have until SetPort. Errors: ErrNotSupported when the kernel lacks something.
 func LoadTrunk(options TrunkOptions) (*Trunk, error) {
-	t := &Trunk{pins: pinDirOf(options.PinDir)}
+	t := &Trunk{pins: pinDirOf(options.PinDir), flows: options.Flows}
 	if err := t.load(options); err != nil {
 		return nil, fmt.Errorf("load trunk: %w", errors.Join(err, t.release()))
 	}
@@ -67,7 +68,7 @@ func (t *Trunk) load(options TrunkOptions) error {
 		return explainLoad(err)
 	}
 	t.fromPort, t.maps = from.Programs[fromPortProgFromPort], from.Maps
-	dropFlowMaps(t.maps)
+	dropMaps(t.maps, flowMaps)
 	to, err := ebpf.NewCollectionWithOptions(specs[1], ebpf.CollectionOptions{MapReplacements: t.maps})
 	if err != nil {
 		return explainLoad(err)

@@ -55,6 +55,9 @@ const never = 1<<63 - 1
 // review has carried flows looked at, since something changed.
 func (f *Forwarder) review() {
 	w := &f.carrier.walk
+	if w.wanted == nil { // nothing is carried
+		return
+	}
 	w.since.CompareAndSwap(0, f.clock())
 	select {
 	case w.wanted <- struct{}{}:
@@ -96,7 +99,7 @@ func (f *Forwarder) walkOver(stop <-chan struct{}) time.Duration {
 		r.Fresh = begin - int64(2*freshenEvery)
 	}
 	var done walked
-	for flow := range flows.Carried(begin) {
+	for flow := range flows.Carried() {
 		done.flows++
 		f.reviewFlow(r, flows, &flow, &done)
 	}

@@ -32,9 +32,9 @@ struct carriage {
 	struct ip_address dst;
 	__be16 src_port;
 	__be16 dst_port;
-	__u8 translated;
 	__u8 mac[6]; // destination
-	const struct egress *egress;
+	__u8 translated;
+	__u32 egress; // number of where it leaves
 };
 
 #define TCP_FIN	   0x01
@@ -163,10 +163,21 @@ static __always_inline __u64 add(__u64 *counter, __u64 n)
 	return before;
 }
 
+// copy_mac: addresses are at even places everywhere.
+static __always_inline void copy_mac(void *to, const void *from)
+{
+	__u16 *a = to;
+	const __u16 *b = from;
+
+	a[0] = b[0];
+	a[1] = b[1];
+	a[2] = b[2];
+}
+
 static __always_inline void copy(const struct flow_record *r, const struct flow_way *w, __u32 way, struct carriage *to)
 {
 	to->translated = r->flags & FLOW_TRANSLATED;
-	__builtin_memcpy(to->mac, w->mac, sizeof(to->mac));
+	copy_mac(to->mac, w->mac);
 	if (way) {
 		to->src = r->near_dst;
 		to->dst = r->near_src;
@@ -180,16 +191,22 @@ static __always_inline void copy(const struct flow_record *r, const struct flow_
 	}
 }
 
+static __always_inline const struct egress *egress_of(__u32 number)
+{
+	return bpf_map_lookup_elem(&egresses, &number);
+}
+
 // leads says whether a record's direction carries packets of which the largest segment has so many bytes.
 static __always_inline int leads(const struct flow_control *c, const struct flow_record *r, const struct flow_way *w,
 				 __u32 largest, struct carriage *to)
 {
-	__u32 number = w->to;
+	const struct egress *e;
 
-	if (!number || largest > w->mtu || is_older(r->generation, c->generation))
+	to->egress = w->to;
+	if (!to->egress || largest > w->mtu || is_older(r->generation, c->generation))
 		return 0;
-	to->egress = bpf_map_lookup_elem(&egresses, &number);
-	return to->egress && to->egress->kind != EGRESS_NONE;
+	e = egress_of(to->egress);
+	return e && e->kind != EGRESS_NONE;
 }
 
 // repeat says what becomes of a packet by the record that was found for its key, and counts it. It returns 0 where
@@ -247,12 +264,14 @@ static __always_inline int by_pair(const struct flow_control *c, const struct ca
 
 // find_carriage says what becomes of a packet; 0: userspace is to see it. largest is the largest IP packet that is made
 // of it, bytes. A record of the connection itself goes before that of a pair.
-static __noinline int find_carriage(const struct carried *p, __u32 largest, struct carriage *to)
+//
+// It is a global function, which the verifier looks at once and not in each state of who calls it.
+__noinline int find_carriage(const struct carried *p, __u32 largest, struct carriage *to)
 {
 	const struct flow_control *c = the_control();
 	struct found f;
 
-	if (!c)
+	if (!c || !p || !to)
 		return 0;
 	if (!find_flow(c, &p->key, &f))
 		return by_pair(c, p, largest, to);

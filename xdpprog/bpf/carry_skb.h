@@ -143,14 +143,14 @@ static __always_inline int lower_hop_limit(struct __sk_buff *skb)
 	return !bpf_skb_store_bytes(skb, ETH_HLEN + HOP_LIMIT, &lower, sizeof(lower), BPF_F_RECOMPUTE_CSUM);
 }
 
-static __always_inline int write_ethernet(struct __sk_buff *skb, const struct carriage *to)
+static __always_inline int write_ethernet(struct __sk_buff *skb, const struct carriage *to, const struct egress *e)
 {
 	struct ethhdr *eth = head(skb);
 
 	if ((void *)(eth + 1) > end(skb))
 		return 0;
-	__builtin_memcpy(eth->h_dest, to->mac, ETH_ALEN);
-	__builtin_memcpy(eth->h_source, to->egress->mac, ETH_ALEN);
+	copy_mac(eth->h_dest, to->mac);
+	copy_mac(eth->h_source, e->mac);
 	return 1;
 }
 
@@ -162,7 +162,8 @@ static __always_inline int push_tags(struct __sk_buff *skb, const struct egress 
 	return !e->tags || !bpf_skb_vlan_push(skb, e->outer[0], bpf_ntohs(e->outer[1]));
 }
 
-static __always_inline int rewrite(struct __sk_buff *skb, const struct carried *p, const struct carriage *to)
+static __always_inline int rewrite(struct __sk_buff *skb, const struct carried *p, const struct carriage *to,
+				   const struct egress *e)
 {
 	__u64 addresses = 0;
 	int written;
@@ -176,7 +177,7 @@ static __always_inline int rewrite(struct __sk_buff *skb, const struct carried *
 		written = lower_hop_limit(skb) && write_ipv6(skb, to);
 	else
 		written = write_ipv4(skb, to, addresses);
-	return written && write_ethernet(skb, to) && push_tags(skb, to->egress);
+	return written && write_ethernet(skb, to, e) && push_tags(skb, e);
 }
 
 // leave returns the action. Linux before 6.15 has what is redirected to a peer keep its type, and a packet for a MAC
@@ -195,19 +196,29 @@ static __always_inline int leave(struct __sk_buff *skb, const struct egress *e)
 }
 
 // carry carries a packet that came in by a port, whose MAC address it is sent to, and returns the action;
-// TC_ACT_UNSPEC: it is not carried, and whole. to_port is the PortID that it leaves by. TC_ACT_SHOT: the kernel had no
-// memory to write it.
-static __always_inline int carry(struct __sk_buff *skb, __u32 port, __u32 *to_port)
+// TC_ACT_UNSPEC: it is not carried, and whole. egress is the number of where it leaves. TC_ACT_SHOT: the kernel had no
+// memory to write it. It is a global function, as find_carriage is.
+__noinline int carry(struct __sk_buff *skb, __u32 port, __u32 *egress)
 {
 	struct carried p = {.key.port = port};
 	struct carriage to = {};
+	const struct egress *e;
 
-	if (!may_carry() || !pull(skb) || !read_headers(skb, &p) || !trim(skb, &p))
+	if (!egress || !may_carry() || !pull(skb) || !read_headers(skb, &p) || !trim(skb, &p))
 		return TC_ACT_UNSPEC;
-	if (!find_carriage(&p, largest_of(skb, &p), &to) || !to.egress)
+	if (!find_carriage(&p, largest_of(skb, &p), &to))
 		return TC_ACT_UNSPEC;
-	*to_port = to.egress->port;
-	if (!rewrite(skb, &p, &to))
+	*egress = to.egress;
+	e = egress_of(to.egress);
+	if (!e || !rewrite(skb, &p, &to, e))
 		return TC_ACT_SHOT;
-	return leave(skb, to.egress);
+	return leave(skb, e);
+}
+
+// port_of_egress is the PortID by which a packet leaves.
+static __always_inline __u32 port_of_egress(__u32 number)
+{
+	const struct egress *e = egress_of(number);
+
+	return e ? e->port : 0;
 }

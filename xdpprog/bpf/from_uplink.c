@@ -1,15 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 
-// The hook from_uplink at a device by which the host's stack reaches the network: what is addressed to a service goes
-// to userspace by the trunk, as if it came by the host's port. Everything else, and what cannot be told, is left to the
-// programs behind this one and to the stack.
+// The hook from_uplink at a device by which the host's stack reaches the network: what is addressed to a service comes
+// in as if it came by the host's port. It is carried to where it goes, if userspace has said so for its flow, or goes
+// to userspace by the trunk. Everything else, and what cannot be told, is left to the programs behind this one and to
+// the stack.
 //
 // The stack's own checks of sources come behind this hook, so what pretends to be from this node is left to them.
 #include <linux/ip.h>
 #include <linux/ipv6.h>
 
+#include "carry_skb.h"
 #include "own_sockets.h"
 #include "parse.h"
+#include "port_counters.h"
 #include "services.h"
 #include "to_trunk.h"
 
@@ -335,13 +338,12 @@ static __always_inline int judge(struct __sk_buff *skb, struct parsed *p)
 }
 
 // to_userspace sends the packet as one that the host's port sends to its router, the dataplane.
-static __always_inline int to_userspace(struct __sk_buff *skb, const struct flow *f, __u32 reason)
+static __always_inline int to_userspace(struct __sk_buff *skb, const struct flow *f, const struct node *n, __u32 reason)
 {
 	const struct trunk *t = the_trunk();
-	const struct node *n = the_node();
 	struct port_mac macs[2];
 
-	if (!t || !n || !n->host_port)
+	if (!t)
 		return count(skb, NO_TRUNK_UPLINK_DROPPED, TC_ACT_SHOT);
 	macs[0] = mac_of(0);
 	macs[1] = mac_of(n->host_port);
@@ -350,15 +352,47 @@ static __always_inline int to_userspace(struct __sk_buff *skb, const struct flow
 	return count(skb, reason, into_trunk(skb, t, f, n->host_port));
 }
 
+// carried_on carries a packet of a service's flow and returns the action; TC_ACT_UNSPEC: it is not carried.
+static __always_inline int carried_on(struct __sk_buff *skb, __u32 host_port)
+{
+	__u32 len = skb->len, to = 0;
+	int action = carry(skb, host_port, &to);
+
+	if (action == TC_ACT_UNSPEC)
+		return action;
+	if (action == TC_ACT_SHOT)
+		return count(skb, UNWRITABLE_UPLINK_DROPPED, action);
+	note(host_port, CARRIED, len);
+	note(port_of_egress(to), CARRIED_TO, skb->len);
+	return count(skb, UPLINK_CARRIED, action);
+}
+
+static __always_inline int absent(struct __sk_buff *skb, const struct flow_control *c)
+{
+	if (c->on_absence == ABSENCE_PASS)
+		return count(skb, ABSENT_LEFT, LEFT);
+	return count(skb, ABSENT_UPLINK_DROPPED, TC_ACT_SHOT);
+}
+
 SEC("tc")
 int from_uplink(struct __sk_buff *skb)
 {
+	const struct flow_control *c = the_control();
+	const struct node *n = the_node();
 	struct parsed p = {};
-	int reason = judge(skb, &p);
+	int reason = judge(skb, &p), action = TC_ACT_UNSPEC;
 
 	if (reason > EGRESS_TAKEN)
 		return count(skb, reason, LEFT);
-	return to_userspace(skb, &p.flow, reason);
+	if (!n || !n->host_port)
+		return count(skb, NO_TRUNK_UPLINK_DROPPED, TC_ACT_SHOT);
+	if (reason == SERVICE_TAKEN || reason == EGRESS_TAKEN)
+		action = carried_on(skb, n->host_port);
+	if (action != TC_ACT_UNSPEC)
+		return action;
+	if (c && is_silent(c))
+		return absent(skb, c);
+	return to_userspace(skb, &p.flow, n, reason);
 }
 
 char _license[] SEC("license") = "Dual BSD/GPL";

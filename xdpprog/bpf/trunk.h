@@ -10,6 +10,7 @@
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 
+#include "port_counters.h"
 #include "shared.h"
 #include "to_trunk.h"
 
@@ -30,27 +31,6 @@ struct {
 	__type(value, struct port);
 	__uint(max_entries, 1);
 } ports SEC(".maps");
-
-// By PortID; those of NO_PORT are of packets that belong to none.
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_HASH);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__type(key, __u32);
-	__type(value, struct trunk_counters);
-	__uint(max_entries, 1);
-} port_counters SEC(".maps");
-
-#define NO_PORT 0
-
-static __always_inline void note(__u32 port, __u32 reason, __u32 bytes)
-{
-	struct trunk_counters *c = bpf_map_lookup_elem(&port_counters, &port);
-
-	if (c && reason < NUM_TRUNK_REASONS) {
-		c->of[reason].packets++;
-		c->of[reason].bytes += bytes;
-	}
-}
 
 // count notes the packet under its port and reason and returns the action, so that a verdict is one line.
 static __always_inline int count(struct __sk_buff *skb, __u32 port, __u32 reason, int action)
