@@ -88,6 +88,7 @@ func (p *Port) Attach(ifindex int, how AttachMode) (DriverMode, error) {
 		return NotAttached, err
 	}
 	p.link, p.ifindex, p.mode = l, ifindex, mode
+	p.leadOn()
 	return mode, nil
 }
 
@@ -140,7 +141,7 @@ func (p *Port) adopt(l link.Link, found device, modes []DriverMode) error {
 		return errors.Join(fmt.Errorf("replace program of hook on %s: %w", found.name, err), removePins(p.aside),
 			l.Close())
 	}
-	if err := errors.Join(p.takeMapPins(), p.SetOnAbsence(p.options.OnAbsence)); err != nil {
+	if err := errors.Join(p.takeMapPins(), p.setOnAbsence(p.options.OnAbsence)); err != nil {
 		return errors.Join(err, l.Close()) // still attached, by its pin
 	}
 	return nil
@@ -148,7 +149,7 @@ func (p *Port) adopt(l link.Link, found device, modes []DriverMode) error {
 
 // attachAnew attaches to a device without XDP, and pins.
 func (p *Port) attachAnew(to device, modes []DriverMode) (link.Link, DriverMode, error) {
-	if err := p.SetOnAbsence(p.options.OnAbsence); err != nil {
+	if err := p.setOnAbsence(p.options.OnAbsence); err != nil {
 		return nil, NotAttached, err
 	}
 	l, mode, err := p.attachFirst(to, modes)

@@ -535,7 +535,7 @@ func TestAbsence(t *testing.T) {
 
 const tcOK = 0
 
-func monotonic(t *testing.T) uint64 {
+func monotonic(t testing.TB) uint64 {
 	t.Helper()
 	var now unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err != nil {

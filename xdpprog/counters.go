@@ -23,13 +23,19 @@ const (
 	NoSocketDropped
 	// NoSocketPassed: for userspace, but the queue has no socket; OnAbsence is Pass.
 	NoSocketPassed
+	// WireAbsentDropped: for userspace, which shows no sign of life; OnAbsence is Drop.
+	WireAbsentDropped
+	// WireAbsentPassed: for userspace, which shows no sign of life; OnAbsence is Pass.
+	WireAbsentPassed
+	// WireCarried: of a flow that userspace has decided about; it left as that says.
+	WireCarried
 
 	numReasons
 )
 
 var reasonNames = [numReasons]string{
 	"to_userspace", "passed_not_ours", "passed_truncated", "passed_too_many_tags", "passed_malformed",
-	"no_socket_dropped", "no_socket_passed",
+	"no_socket_dropped", "no_socket_passed", "absent_dropped", "absent_passed", "carried",
 }
 
 // String returns the reason's name as printed everywhere, such as "no_socket_dropped".

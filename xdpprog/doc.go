@@ -23,8 +23,9 @@
 package xdpprog
 
 //go:generate -command bpf2go go run github.com/cilium/ebpf/cmd/bpf2go -target bpfel -cc clang -no-global-types
-//go:generate bpf2go -cflags "-O2 -g -Wall -Werror -I/usr/include/x86_64-linux-gnu" owned bpf/from_wire_owned.c
-//go:generate bpf2go -cflags "-O2 -g -Wall -Werror -I/usr/include/x86_64-linux-gnu" shared bpf/from_wire_shared.c
+//go:generate bpf2go -cflags "-O2 -g -Wall -Werror -mcpu=v3 -I/usr/include/x86_64-linux-gnu" owned bpf/from_wire_owned.c
+//go:generate bpf2go -cflags "-O2 -g -Wall -Werror -mcpu=v3 -I/usr/include/x86_64-linux-gnu" shared bpf/from_wire_shared.c
+//go:generate bpf2go -cflags "-O2 -g -Wall -Werror -mcpu=v3 -I/usr/include/x86_64-linux-gnu" wireTC bpf/from_wire_tc.c
 //go:generate bpf2go -cflags "-O2 -g -Wall -Werror -mcpu=v3 -I/usr/include/x86_64-linux-gnu" fromPort bpf/from_port.c
 //go:generate bpf2go -cflags "-O2 -g -Wall -Werror -I/usr/include/x86_64-linux-gnu" toPort bpf/to_port.c
 //go:generate bpf2go -cflags "-O2 -g -Wall -Werror -mcpu=v3 -I/usr/include/x86_64-linux-gnu" fromUplink bpf/from_uplink.c

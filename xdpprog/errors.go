@@ -17,6 +17,8 @@ var (
 	ErrNoDevice = errors.New("no such device")
 	// ErrNotSupported: the kernel or the driver lacks a feature. See NotSupportedError.
 	ErrNotSupported = errors.New("not supported")
+	// ErrNoFlowTable: the hook was loaded without one.
+	ErrNoFlowTable = errors.New("no flow table")
 	// ErrNotShared: the port is owned and so has no addresses.
 	ErrNotShared = errors.New("port is not shared")
 )

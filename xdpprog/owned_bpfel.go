@@ -18,7 +18,14 @@ import (
 const (
 	ownedMapConfig         = "config"
 	ownedMapCounters       = "counters"
+	ownedMapEgresses       = "egresses"
+	ownedMapFlowBuckets    = "flow_buckets"
+	ownedMapFlowControl    = "flow_control"
+	ownedMapFlowRecords    = "flow_records"
+	ownedMapPairOpenings   = "pair_openings"
 	ownedMapSockets        = "sockets"
+	ownedMapTagged         = "tagged"
+	ownedMapWires          = "wires"
 	ownedProgFromWireOwned = "from_wire_owned"
 )
 
@@ -71,9 +78,16 @@ type ownedProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type ownedMapSpecs struct {
-	Config   *ebpf.MapSpec `ebpf:"config"`
-	Counters *ebpf.MapSpec `ebpf:"counters"`
-	Sockets  *ebpf.MapSpec `ebpf:"sockets"`
+	Config       *ebpf.MapSpec `ebpf:"config"`
+	Counters     *ebpf.MapSpec `ebpf:"counters"`
+	Egresses     *ebpf.MapSpec `ebpf:"egresses"`
+	FlowBuckets  *ebpf.MapSpec `ebpf:"flow_buckets"`
+	FlowControl  *ebpf.MapSpec `ebpf:"flow_control"`
+	FlowRecords  *ebpf.MapSpec `ebpf:"flow_records"`
+	PairOpenings *ebpf.MapSpec `ebpf:"pair_openings"`
+	Sockets      *ebpf.MapSpec `ebpf:"sockets"`
+	Tagged       *ebpf.MapSpec `ebpf:"tagged"`
+	Wires        *ebpf.MapSpec `ebpf:"wires"`
 }
 
 // ownedVariableSpecs contains global variables before they are loaded into the kernel.
@@ -102,16 +116,30 @@ func (o *ownedObjects) Close() error {
 //
 // It can be passed to loadOwnedObjects or ebpf.CollectionSpec.LoadAndAssign.
 type ownedMaps struct {
-	Config   *ebpf.Map `ebpf:"config"`
-	Counters *ebpf.Map `ebpf:"counters"`
-	Sockets  *ebpf.Map `ebpf:"sockets"`
+	Config       *ebpf.Map `ebpf:"config"`
+	Counters     *ebpf.Map `ebpf:"counters"`
+	Egresses     *ebpf.Map `ebpf:"egresses"`
+	FlowBuckets  *ebpf.Map `ebpf:"flow_buckets"`
+	FlowControl  *ebpf.Map `ebpf:"flow_control"`
+	FlowRecords  *ebpf.Map `ebpf:"flow_records"`
+	PairOpenings *ebpf.Map `ebpf:"pair_openings"`
+	Sockets      *ebpf.Map `ebpf:"sockets"`
+	Tagged       *ebpf.Map `ebpf:"tagged"`
+	Wires        *ebpf.Map `ebpf:"wires"`
 }
 
 func (m *ownedMaps) Close() error {
 	return _OwnedClose(
 		m.Config,
 		m.Counters,
+		m.Egresses,
+		m.FlowBuckets,
+		m.FlowControl,
+		m.FlowRecords,
+		m.PairOpenings,
 		m.Sockets,
+		m.Tagged,
+		m.Wires,
 	)
 }
 

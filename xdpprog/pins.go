@@ -15,7 +15,10 @@ import (
 
 // A pin directory holds the link and each map under its name. It appears in one rename of the directory beside it in
 // which it was built (kernel/bpf/inode.c: a bpffs renames directories), so it is whole or not there.
-const pinnedLink = "link"
+const (
+	pinnedLink = "link"
+	pinnedTC   = "tc" // of from_wire_tc, which is there or not
+)
 
 // A bpffs has no names with dots (kernel/bpf/inode.c, bpf_lookup), devices do: eth0.100.
 var escapeDots = strings.NewReplacer("%", "%25", ".", "%2e")
@@ -44,12 +47,14 @@ func detachPins(dir string) error {
 	if dir == "" {
 		return nil
 	}
-	l, err := link.LoadPinnedLink(filepath.Join(dir, pinnedLink), nil)
-	if err == nil { // explicitly, since the kernel drops an unpinned link at a later time of its own
-		err = errors.Join(l.Detach(), l.Close())
-	}
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("detach pinned hook: %w", err)
+	for _, name := range []string{pinnedLink, pinnedTC} {
+		l, err := link.LoadPinnedLink(filepath.Join(dir, name), nil)
+		if err == nil { // explicitly, since the kernel drops an unpinned link at a later time of its own
+			err = errors.Join(l.Detach(), l.Close())
+		}
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("detach pinned hook: %w", err)
+		}
 	}
 	return removePins(dir)
 }

@@ -5,6 +5,7 @@ package xdpprog
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"sync"
 
@@ -45,15 +46,21 @@ const (
 	xdpRedirect = 4
 )
 
-func (a OnAbsence) config() configValue {
+func (a OnAbsence) action() uint32 {
 	if a == Pass {
-		return configValue{OnAbsence: xdpPass}
+		return xdpPass
 	}
-	return configValue{OnAbsence: xdpDrop}
+	return xdpDrop
 }
 
 // configValue is struct config of bpf/shared.h.
-type configValue struct{ OnAbsence uint32 }
+type configValue struct {
+	MAC       [6]byte
+	TC        uint8
+	_         uint8
+	Port      uint32
+	OnAbsence uint32
+}
 
 // Options say what Load is to load.
 type Options struct {
@@ -64,12 +71,16 @@ type Options struct {
 	PinDir string
 	// Queues is the device's number of receive queues, at least 1. Packets of higher queues count as without socket.
 	Queues int
+	// Flows is by what the hook carries flows, once SetCarried says of which ports; nil: it carries none. It must stay
+	// open for as long as the port is, and its maps are pinned by itself.
+	Flows *FlowTable
 }
 
 // Port is the hook at one device. Its methods may be called concurrently.
 type Port struct {
 	options Options
 	program *ebpf.Program
+	tc      *ebpf.Program // from_wire_tc; nil without Flows
 	maps    map[string]*ebpf.Map
 	pins    string // directory of the pins, and the one in which they are built; empty: not pinned
 	aside   string
@@ -78,6 +89,10 @@ type Port struct {
 	link    link.Link // nil until attached
 	ifindex int
 	mode    DriverMode
+	config  configValue
+	onward  link.Link // of from_wire_tc; nil where that is not attached
+
+	notOnward error // why it is not
 
 	// The two commit points of Attach, which a test makes fail.
 	rename func(from, to string) error
@@ -96,22 +111,37 @@ func Load(options Options) (*Port, error) {
 	}
 	pins := pinDirOf(options.PinDir)
 	pinned := pinnedMaps(pins, spec)
-	collection, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: pinned})
+	use := maps.Clone(pinned)
+	options.Flows.into(spec, use)
+	collection, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: use})
 	closeMaps(pinned) // the collection has its own descriptors
 	if err != nil {
 		return nil, fmt.Errorf("load hook: %w", explainLoad(err))
 	}
+	dropMaps(collection.Maps, flowMaps)
 	p := &Port{
 		options: options, program: collection.Programs[name], maps: collection.Maps,
 		pins: pins, aside: asideOf(pins),
 		rename: os.Rename, update: func(l link.Link, to *ebpf.Program) error { return l.Update(to) },
 	}
-	if pinned["config"] == nil {
-		if err := p.SetOnAbsence(options.OnAbsence); err != nil {
-			return nil, errors.Join(err, p.Close())
-		}
+	if err := p.begin(pinned["config"] != nil); err != nil {
+		return nil, errors.Join(err, p.Close())
 	}
 	return p, nil
+}
+
+// begin takes over what the maps say, or has them say what they are to say at first.
+func (p *Port) begin(adopted bool) error {
+	if err := p.loadTC(); err != nil {
+		return err
+	}
+	if !adopted {
+		return p.SetOnAbsence(p.options.OnAbsence)
+	}
+	if err := p.maps["config"].Lookup(uint32(0), &p.config); err != nil {
+		return fmt.Errorf("read pinned settings: %w", err)
+	}
+	return nil
 }
 
 func specFor(options Options) (*ebpf.CollectionSpec, string, error) {
@@ -124,6 +154,7 @@ func specFor(options Options) (*ebpf.CollectionSpec, string, error) {
 		return nil, "", err
 	}
 	spec.Maps["sockets"].MaxEntries = uint32(options.Queues)
+	spec.Maps["wires"].MaxEntries = maxWires
 	return spec, name, nil
 }
 
@@ -146,9 +177,25 @@ func (p *Port) ClearSocket(queue uint32) error {
 
 // SetOnAbsence changes, from the next packet on, what a packet gets whose queue has no socket.
 func (p *Port) SetOnAbsence(to OnAbsence) error {
-	if err := p.maps["config"].Put(uint32(0), to.config()); err != nil {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.setOnAbsence(to)
+}
+
+func (p *Port) setOnAbsence(to OnAbsence) error {
+	c := p.config
+	c.OnAbsence = to.action()
+	if err := p.configure(c); err != nil {
 		return fmt.Errorf("set on-absence to %s: %w", to, err)
 	}
+	return nil
+}
+
+func (p *Port) configure(c configValue) error {
+	if err := p.maps["config"].Put(uint32(0), c); err != nil {
+		return err
+	}
+	p.config = c
 	return nil
 }
 
@@ -166,8 +213,12 @@ func (p *Port) close() error {
 		err = p.link.Close()
 		p.link = nil
 	}
+	if p.onward != nil {
+		err = errors.Join(err, p.onward.Close())
+		p.onward = nil
+	}
 	closeMaps(p.maps)
-	return errors.Join(err, p.program.Close())
+	return errors.Join(err, p.program.Close(), p.tc.Close()) // nil is closed
 }
 
 // Detach takes the hook off the device, removes its pins and closes the port. The device may be gone already.
@@ -176,7 +227,7 @@ func (p *Port) Detach() error {
 	defer p.mu.Unlock()
 	var err error
 	if p.link != nil {
-		err = errors.Join(p.link.Detach(), removePins(p.pins))
+		err = errors.Join(p.link.Detach(), p.stopLeading(), removePins(p.pins))
 	}
 	if err := errors.Join(err, p.close()); err != nil {
 		return fmt.Errorf("detach hook from device %d: %w", p.ifindex, err)

@@ -19,7 +19,14 @@ const (
 	sharedMapAddresses       = "addresses"
 	sharedMapConfig          = "config"
 	sharedMapCounters        = "counters"
+	sharedMapEgresses        = "egresses"
+	sharedMapFlowBuckets     = "flow_buckets"
+	sharedMapFlowControl     = "flow_control"
+	sharedMapFlowRecords     = "flow_records"
+	sharedMapPairOpenings    = "pair_openings"
 	sharedMapSockets         = "sockets"
+	sharedMapTagged          = "tagged"
+	sharedMapWires           = "wires"
 	sharedProgFromWireShared = "from_wire_shared"
 )
 
@@ -72,10 +79,17 @@ type sharedProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type sharedMapSpecs struct {
-	Addresses *ebpf.MapSpec `ebpf:"addresses"`
-	Config    *ebpf.MapSpec `ebpf:"config"`
-	Counters  *ebpf.MapSpec `ebpf:"counters"`
-	Sockets   *ebpf.MapSpec `ebpf:"sockets"`
+	Addresses    *ebpf.MapSpec `ebpf:"addresses"`
+	Config       *ebpf.MapSpec `ebpf:"config"`
+	Counters     *ebpf.MapSpec `ebpf:"counters"`
+	Egresses     *ebpf.MapSpec `ebpf:"egresses"`
+	FlowBuckets  *ebpf.MapSpec `ebpf:"flow_buckets"`
+	FlowControl  *ebpf.MapSpec `ebpf:"flow_control"`
+	FlowRecords  *ebpf.MapSpec `ebpf:"flow_records"`
+	PairOpenings *ebpf.MapSpec `ebpf:"pair_openings"`
+	Sockets      *ebpf.MapSpec `ebpf:"sockets"`
+	Tagged       *ebpf.MapSpec `ebpf:"tagged"`
+	Wires        *ebpf.MapSpec `ebpf:"wires"`
 }
 
 // sharedVariableSpecs contains global variables before they are loaded into the kernel.
@@ -104,10 +118,17 @@ func (o *sharedObjects) Close() error {
 //
 // It can be passed to loadSharedObjects or ebpf.CollectionSpec.LoadAndAssign.
 type sharedMaps struct {
-	Addresses *ebpf.Map `ebpf:"addresses"`
-	Config    *ebpf.Map `ebpf:"config"`
-	Counters  *ebpf.Map `ebpf:"counters"`
-	Sockets   *ebpf.Map `ebpf:"sockets"`
+	Addresses    *ebpf.Map `ebpf:"addresses"`
+	Config       *ebpf.Map `ebpf:"config"`
+	Counters     *ebpf.Map `ebpf:"counters"`
+	Egresses     *ebpf.Map `ebpf:"egresses"`
+	FlowBuckets  *ebpf.Map `ebpf:"flow_buckets"`
+	FlowControl  *ebpf.Map `ebpf:"flow_control"`
+	FlowRecords  *ebpf.Map `ebpf:"flow_records"`
+	PairOpenings *ebpf.Map `ebpf:"pair_openings"`
+	Sockets      *ebpf.Map `ebpf:"sockets"`
+	Tagged       *ebpf.Map `ebpf:"tagged"`
+	Wires        *ebpf.Map `ebpf:"wires"`
 }
 
 func (m *sharedMaps) Close() error {
@@ -115,7 +136,14 @@ func (m *sharedMaps) Close() error {
 		m.Addresses,
 		m.Config,
 		m.Counters,
+		m.Egresses,
+		m.FlowBuckets,
+		m.FlowControl,
+		m.FlowRecords,
+		m.PairOpenings,
 		m.Sockets,
+		m.Tagged,
+		m.Wires,
 	)
 }
 

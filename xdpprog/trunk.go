@@ -37,7 +37,7 @@ type Trunk struct {
 	fromPort, toPort *ebpf.Program
 	maps             map[string]*ebpf.Map
 	flows            *FlowTable // nil: none
-	pins             string // empty: not pinned
+	pins             string     // empty: not pinned
 
 	mu     sync.Mutex
 	link   link.Link // of to_port; nil until attached

@@ -24,6 +24,7 @@ struct carried {
 	__be32 ack;   // TCP
 	__u8 flags;   // TCP
 	__u8 ipv6;
+	__u8 partial; // XDP: the checksum is the sum of the pseudo-header alone
 };
 
 // What becomes of it.
@@ -191,6 +192,9 @@ static __always_inline void copy(const struct flow_record *r, const struct flow_
 	}
 }
 
+// may_leave says whether the hook can have the packet leave by an egress. Each kind of hook says so itself.
+static __always_inline int may_leave(const struct carried *p, const struct egress *e);
+
 static __always_inline const struct egress *egress_of(__u32 number)
 {
 	return bpf_map_lookup_elem(&egresses, &number);
@@ -198,7 +202,7 @@ static __always_inline const struct egress *egress_of(__u32 number)
 
 // leads says whether a record's direction carries packets of which the largest segment has so many bytes.
 static __always_inline int leads(const struct flow_control *c, const struct flow_record *r, const struct flow_way *w,
-				 __u32 largest, struct carriage *to)
+				 const struct carried *p, __u32 largest, struct carriage *to)
 {
 	const struct egress *e;
 
@@ -206,7 +210,7 @@ static __always_inline int leads(const struct flow_control *c, const struct flow
 	if (!to->egress || largest > w->mtu || is_older(r->generation, c->generation))
 		return 0;
 	e = egress_of(to->egress);
-	return e && e->kind != EGRESS_NONE;
+	return e && may_leave(p, e);
 }
 
 // repeat says what becomes of a packet by the record that was found for its key, and counts it. It returns 0 where
@@ -220,7 +224,7 @@ static __always_inline int repeat(const struct flow_control *c, const struct fou
 
 	version = *(volatile __u32 *)&r->version;
 	add(&w->packets, 1);
-	if (version & 1 || !is_of(r, way, k) || !leads(c, r, w, largest, to))
+	if (version & 1 || !is_of(r, way, k) || !leads(c, r, w, p, largest, to))
 		goto not_carried;
 	copy(r, w, way, to);
 	add(&w->bytes, p->len);

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 
-// The hook from_wire of an uplink that the dataplane shares with the kernel: what is addressed to us goes to
-// userspace; everything else, and everything odd, goes to the kernel as if there were no hook.
+// The hook from_wire of an uplink that the dataplane shares with the kernel: packets of flows that userspace has
+// decided about are carried; what else is addressed to us goes to userspace; everything else, and everything odd, goes
+// to the kernel as if there were no hook.
+#include "carry_xdp.h"
 #include "maps.h"
 #include "parse.h"
 
@@ -134,9 +136,16 @@ static __always_inline int judge(struct xdp_md *ctx)
 SEC("xdp.frags")
 int from_wire_shared(struct xdp_md *ctx)
 {
-	int reason = judge(ctx);
+	const struct config *c = the_config();
+	int action, reason;
 
-	return reason == TO_USERSPACE ? to_userspace(ctx) : count(ctx, reason, XDP_PASS);
+	if (!c)
+		return XDP_ABORTED;
+	action = carry(ctx, c);
+	if (action != NOT_CARRIED)
+		return action;
+	reason = judge(ctx);
+	return reason == TO_USERSPACE ? to_userspace(ctx, c) : count(ctx, reason, XDP_PASS);
 }
 
 char _license[] SEC("license") = "Dual BSD/GPL";

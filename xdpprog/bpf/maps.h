@@ -6,6 +6,7 @@
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
 
+#include "carry.h"
 #include "shared.h"
 
 // The AF_XDP socket of each receive queue. The loader sets its size to the port's number of queues.
@@ -30,27 +31,42 @@ struct {
 	__uint(max_entries, 1);
 } config SEC(".maps");
 
-// count notes the packet under its reason and returns the action, so that a verdict is one line.
-static __always_inline int count(struct xdp_md *ctx, __u32 reason, int action)
+static __always_inline void count_bytes(__u32 reason, __u64 bytes)
 {
 	struct counter *c = bpf_map_lookup_elem(&counters, &reason);
 
 	if (c) {
 		c->packets++;
-		c->bytes += bpf_xdp_get_buff_len(ctx);
+		c->bytes += bytes;
 	}
+}
+
+// count notes the packet under its reason and returns the action, so that a verdict is one line.
+static __always_inline int count(struct xdp_md *ctx, __u32 reason, int action)
+{
+	count_bytes(reason, bpf_xdp_get_buff_len(ctx));
 	return action;
+}
+
+// the_config is never NULL, which the verifier does not know.
+static __always_inline const struct config *the_config(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&config, &zero);
 }
 
 // to_userspace hands the packet to the socket of the queue it came in on. bpf_redirect_map returns the action in its
 // flags when there is no such socket (net/core/filter.c, __bpf_xdp_redirect_map).
-static __always_inline int to_userspace(struct xdp_md *ctx)
+static __always_inline int to_userspace(struct xdp_md *ctx, const struct config *c)
 {
-	__u32 zero = 0;
-	struct config *c = bpf_map_lookup_elem(&config, &zero);
-	__u32 absent = c && c->on_absence == XDP_PASS ? XDP_PASS : XDP_DROP;
-	int action = bpf_redirect_map(&sockets, ctx->rx_queue_index, absent);
+	__u32 absent = c->on_absence == XDP_PASS ? XDP_PASS : XDP_DROP;
+	const struct flow_control *f = the_control();
+	int action;
 
+	if (f && is_silent(f)) // its sockets may be there
+		return count(ctx, absent == XDP_PASS ? WIRE_ABSENT_PASSED : WIRE_ABSENT_DROPPED, absent);
+	action = bpf_redirect_map(&sockets, ctx->rx_queue_index, absent);
 	if (action == XDP_REDIRECT)
 		return count(ctx, TO_USERSPACE, action);
 	return count(ctx, absent == XDP_PASS ? NO_SOCKET_PASSED : NO_SOCKET_DROPPED, action);

@@ -14,6 +14,9 @@ enum reason {
 	PASSED_MALFORMED,
 	NO_SOCKET_DROPPED,
 	NO_SOCKET_PASSED,
+	WIRE_ABSENT_DROPPED,
+	WIRE_ABSENT_PASSED,
+	WIRE_CARRIED,
 	NUM_REASONS,
 };
 
@@ -25,7 +28,24 @@ struct counter {
 
 // What changes while the program runs.
 struct config {
+	__u8 mac[6]; // of the device: packets to another one are not carried
+	__u8 tc;     // not 0: from_wire_tc is there to lead on what is passed to it
+	__u8 reserved;
+	__u32 port;	  // PortID of packets without tags; 0: they are not carried
 	__u32 on_absence; // XDP_DROP or XDP_PASS: what a packet gets that has no socket to go to
+};
+
+// VLAN identifiers, outer first, 0 for none.
+struct vlans {
+	__u16 outer;
+	__u16 inner;
+};
+
+// What stands before a packet that an XDP hook has rewritten and passes, for from_wire_tc to lead on.
+struct onward {
+	__u64 seal;    // as seal_of says: nobody else can have written this
+	__u32 ifindex; // as in struct egress
+	__u32 kind;
 };
 
 enum family {
@@ -263,6 +283,8 @@ _Static_assert(sizeof(struct station) == 96, "stationValue in Go");
 _Static_assert(sizeof(struct port) == 16, "portValue in Go");
 _Static_assert(sizeof(struct trunk) == 8, "trunkValue in Go");
 _Static_assert(NUM_TRUNK_REASONS == 19, "numTrunkReasons in Go");
-_Static_assert(sizeof(struct config) == 4, "configValue in Go");
+_Static_assert(sizeof(struct config) == 16, "configValue in Go");
+_Static_assert(sizeof(struct vlans) == 4, "vlansKey in Go");
+_Static_assert(sizeof(struct onward) == 16, "a multiple of 4 and no more than metadata can be");
 _Static_assert(sizeof(struct address_key) == 24, "addressKey in Go");
-_Static_assert(NUM_REASONS == 7, "numReasons in Go");
+_Static_assert(NUM_REASONS == 10, "numReasons in Go");
