@@ -158,8 +158,8 @@ func denyIngress(i int) func(*api.Snapshot) {
 		s.IdentityPrefixes = []*api.IdentityPrefix{
 			{Prefix: &api.Prefix{Address: v4.AsSlice(), Bits: 32}, Identity: 1}}
 		s.PeerSets = []*api.PeerSet{{Id: 1, Identities: []uint32{1}}}
-		s.Policies = []*api.Policy{{Name: "NetworkPolicy default/none", Tier: api.Policy_TIER_NAMESPACE, Subjects: []uint32{1},
-			Ingress: true}}
+		s.Policies = []*api.Policy{{Name: "NetworkPolicy default/none", Tier: api.Policy_TIER_NAMESPACE,
+			Subjects: []uint32{1}, Ingress: true}}
 	}
 }
 
@@ -249,8 +249,8 @@ func TestOffloadOffAndOn(t *testing.T) {
 	n.balanced()
 }
 
-// datagrams sends numbered ones, one at a time so that no socket's buffer is full, until stop says how many of them have
-// not come back.
+// datagrams sends numbered ones, one at a time so that no socket's buffer is full, until stop says how many of them
+// have not come back.
 func (n *podNode) datagrams(from, to *netlab.Namespace, address string) (stop func() int) {
 	n.t.Helper()
 	var server net.PacketConn

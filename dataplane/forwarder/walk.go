@@ -101,7 +101,7 @@ func (f *Forwarder) walkOver(stop <-chan struct{}) time.Duration {
 	var done walked
 	for flow := range flows.Carried() {
 		done.flows++
-		f.reviewFlow(r, flows, &flow, &done)
+		reviewFlow(r, flows, &flow, &done)
 	}
 	f.carrier.table.Load().SetGeneration(r.Tables.Policy.Generation)
 	now := f.clock()
@@ -109,7 +109,7 @@ func (f *Forwarder) walkOver(stop <-chan struct{}) time.Duration {
 	return time.Duration(now - begin)
 }
 
-func (f *Forwarder) reviewFlow(r *pipeline.Reviewer, flows *conntrack.Table, flow *conntrack.CarriedFlow, done *walked) {
+func reviewFlow(r *pipeline.Reviewer, flows *conntrack.Table, flow *conntrack.CarriedFlow, done *walked) {
 	is, asked, v := r.Review(flow)
 	generation := r.Tables.Policy.Generation
 	switch {

@@ -36,8 +36,8 @@ type Reviewer struct {
 	Log   denial.Log // of those denied; any goroutine may read it
 }
 
-// Review says what becomes of a flow. What policy says is valid where it was asked, since the flow was let in by another
-// generation of it.
+// Review says what becomes of a flow. What policy says is valid where it was asked, since the flow was let in by
+// another generation of it.
 func (r *Reviewer) Review(f *conntrack.CarriedFlow) (is Review, asked bool, v policy.Verdict) {
 	opener, responder := r.Tables.Port(f.In), r.Tables.Port(f.Out)
 	if opener == nil || responder == nil || r.backendGone(f) {
@@ -55,7 +55,8 @@ func (r *Reviewer) Review(f *conntrack.CarriedFlow) (is Review, asked bool, v po
 	return Stays, asked, v
 }
 
-// backendGone says whether the flow's backend is gone and the flow is to end with it, or to find another one: see follow.
+// backendGone says whether the flow's backend is gone and the flow is to end with it, or to find another one: see
+// follow.
 func (r *Reviewer) backendGone(f *conntrack.CarriedFlow) bool {
 	if f.Backend == 0 {
 		return false
