@@ -92,8 +92,8 @@ func wholeNet(a netip.Addr) *net.IPNet {
 	return &net.IPNet{IP: a.AsSlice(), Mask: net.CIDRMask(a.BitLen(), a.BitLen())}
 }
 
-// userspace takes what is not carried of the flow, until the test ends: it translates the packet, computes its checksums
-// anew, and sends it on.
+// userspace takes what is not carried of the flow, until the test ends: it translates the packet, computes its
+// checksums anew, and sends it on.
 func (l *carriedPods) userspace(t *testing.T) {
 	t.Helper()
 	s := openPacket(t, l.wire.peer, unix.ETH_P_ALL)
@@ -235,7 +235,8 @@ func (l *carriedPods) expectCounts(t *testing.T, data uint64) {
 	t.Helper()
 	for d, ports := range [2][2]uint32{{portID, otherPort}, {otherPort, portID}} {
 		w, from, to := &l.record.way[d], countersOf(t, l.trunk, ports[0]), countersOf(t, l.trunk, ports[1])
-		if w.bytes+from[0].Bytes < data || from[0].Bytes > data/10 || w.bytes/w.packets > 1500 == l.segmented || w.used == 0 || w.ack == [4]byte{} {
+		if w.bytes+from[0].Bytes < data || from[0].Bytes > data/10 || w.bytes/w.packets > 1500 == l.segmented ||
+			w.used == 0 || w.ack == [4]byte{} {
 			t.Errorf("direction %d: %d packets, %d bytes, used %d, ack %x", d, w.packets, w.bytes, w.used, w.ack)
 		}
 		if n := from[Carried-FromPort].Packets; n != w.packets {
@@ -316,4 +317,53 @@ func receiveFrom(t *testing.T, c *net.UDPConn, from netip.AddrPort, want []byte)
 		t.Fatalf("%d bytes from %s, want %d from %s: %v", n, who, len(want), from, err)
 	}
 	return who
+}
+
+// What leaves by a wire has the wire's tags. The outer one stands beside the packet.
+func TestCarriedTags(t *testing.T) {
+	l := newCarryLab(t)
+	client := newVeth(t, vethOptions{in: newPod(t), peerMAC: stationMAC[:]})
+	setPort(t, l.trunk, station(client.ifindex))
+	wire := newVeth(t, vethOptions{})
+	var from *packetSocket
+	client.inPeer(t, func() error { from = openPacket(t, client.peer, unix.ETH_P_ALL); return nil })
+	out := openPacket(t, wire.peer, unix.ETH_P_ALL)
+	must(t, unix.SetsockoptInt(out.fd, unix.SOL_PACKET, unix.PACKET_AUXDATA, 1))
+	e := egressOf(l.flows, otherNear)
+	*e = testEgress{ifindex: uint32(wire.ifindex), port: otherPort, mac: gatewayMAC, kind: egressWire,
+		inner: [2][2]byte{{0x81, 0}, {0, 8}}}
+	for _, six := range []bool{false, true} {
+		ends := translations(six)["not translated"]
+		l.enter(t, plain(ends[0], ends[1], udpProto))
+		frame := segment(ends[0], ends[1], udpProto, []byte("something"))
+		for tags, outer := range [][2]uint16{{}, {0x8100, 7}, {0x88a8, 100}} {
+			e.tags, e.outer = uint8(tags), [2][2]byte{be(outer[0]), be(outer[1])}
+			want := leaving(frame, ends[0], ends[1], otherMAC, gatewayMAC)
+			if tags == 2 {
+				want = join(want[:12], []byte{0x81, 0, 0, 8}, want[12:])
+			}
+			from.send(t, frame)
+			got, beside := out.receiveTagged(t)
+			if !bytes.Equal(got, want) || beside != outer {
+				t.Errorf("%d tags: %x, and the frame\n%x, want %x,\n%x", tags, beside, got, outer, want)
+			}
+		}
+	}
+}
+
+// receiveTagged waits for a frame, and returns it with the TPID and the identifier of the tag that stands beside it.
+func (s *packetSocket) receiveTagged(t *testing.T) (frame []byte, tag [2]uint16) {
+	t.Helper()
+	b, control := make([]byte, 1<<16), make([]byte, 128)
+	n, size, _, _, err := unix.Recvmsg(s.fd, b, control, 0)
+	must(t, err)
+	messages, err := unix.ParseSocketControlMessage(control[:size])
+	must(t, err)
+	for _, m := range messages { // struct tpacket_auxdata of linux/if_packet.h
+		if m.Header.Level == unix.SOL_PACKET && m.Header.Type == unix.PACKET_AUXDATA &&
+			binary.NativeEndian.Uint32(m.Data)&unix.TP_STATUS_VLAN_VALID != 0 {
+			tag = [2]uint16{binary.NativeEndian.Uint16(m.Data[18:]), binary.NativeEndian.Uint16(m.Data[16:]) & 0xfff}
+		}
+	}
+	return b[:n], tag
 }

@@ -38,8 +38,8 @@ func (l uplinkCarryLab) fromClient(x *testFlow) []byte {
 	return b
 }
 
-// A service's flow is carried from the uplink, and counted there, as the host's and as the pod's. What the flow's record
-// does not carry, and what is no service's even if there were a record, goes as it did.
+// A service's flow is carried from the uplink, and counted there, as the host's and as the pod's. What is not carried
+// goes to userspace, and what is no service's is left, even if there is a record.
 func TestUplinkCarries(t *testing.T) {
 	for _, f := range ipFamilies {
 		l := newUplinkCarryLab(t)

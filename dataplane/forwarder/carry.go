@@ -3,6 +3,7 @@
 package forwarder
 
 import (
+	"cmp"
 	"fmt"
 	"path/filepath"
 	"runtime"
@@ -23,6 +24,7 @@ type carrier struct {
 	table  atomic.Pointer[offload.Table]
 	why    string // there is none; empty: there is, or it has not been made yet
 	walk   walk
+	pairs  pairs
 
 	stop chan struct{} // ends heart and walker; nil: they do not run
 }
@@ -50,9 +52,11 @@ func (f *Forwarder) provideCarrier(node *api.NodeSettings) {
 		f.degrade(offloadOf, "flows of before are not carried on: "+refused.Error())
 	}
 	c.walk.init()
+	c.pairs.idleAfter = cmp.Or(c.pairs.idleAfter, idleAfter)
 	c.stop = make(chan struct{})
 	f.beating.Go(func() { f.heart(c.stop) })
 	f.beating.Go(func() { f.walker(c.stop) })
+	f.beating.Go(func() { f.pairKeeper(c.stop) })
 }
 
 func (f *Forwarder) loadCarrier(node *api.NodeSettings) error {

@@ -99,6 +99,7 @@ func (f *Forwarder) walkOver(stop <-chan struct{}) time.Duration {
 		r.Fresh = begin - int64(2*freshenEvery)
 	}
 	var done walked
+	f.reviewPairs(r, flows)
 	for flow := range flows.Carried() {
 		done.flows++
 		reviewFlow(r, flows, &flow, &done)

@@ -59,7 +59,7 @@ func (t *Table) begin(n uint32, f *Flow) {
 		}
 		if f.Pair {
 			r.flags |= pair
-			t.stats.Pairs++
+			t.pairs.Add(1)
 		}
 		for d := range r.way {
 			w := &r.way[d]
@@ -145,7 +145,7 @@ func (t *Table) withdrawWay(n uint32, d uint8) {
 func (t *Table) end(n uint32) {
 	t.withdraw(n)
 	if t.records[n-1].flags&pair != 0 {
-		t.stats.Pairs--
+		t.pairs.Add(-1)
 	}
 	t.stamps[n-1].Add(1)
 	t.stats.Records--

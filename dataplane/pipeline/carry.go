@@ -25,6 +25,9 @@ func (l *Pipeline) carry(p *packet.Packet, in, out *tables.Port, mac packet.MAC,
 	case !l.t.Carries(in, out) || l.mayTellNames(p):
 		return
 	}
+	if l.pair(p, in, out) {
+		return
+	}
 	if out.Trunk {
 		mac = out.Station.Own
 	}

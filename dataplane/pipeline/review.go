@@ -44,7 +44,7 @@ func (r *Reviewer) Review(f *conntrack.CarriedFlow) (is Review, asked bool, v po
 		return Anew, false, v
 	}
 	if asked = f.Generation != r.Tables.Policy.Generation; asked {
-		if v = r.consult(f, opener, responder); v.Reason != verdict.None {
+		if v = r.consult(&f.Tuple, opener, responder); v.Reason != verdict.None {
 			return Denied, true, v
 		}
 	}
@@ -66,11 +66,11 @@ func (r *Reviewer) backendGone(f *conntrack.CarriedFlow) bool {
 }
 
 // consult asks policy about the flow as Pipeline.judgeAgain does.
-func (r *Reviewer) consult(f *conntrack.CarriedFlow, opener, responder *tables.Port) policy.Verdict {
-	q := query(r.Tables, opener, responder, &f.Tuple)
+func (r *Reviewer) consult(u *conntrack.Tuple, opener, responder *tables.Port) policy.Verdict {
+	q := query(r.Tables, opener, responder, u)
 	q.Names, q.Now, q.Existing = r.Names, r.Now, true
 	v := r.Tables.Policy.Judge(&q)
-	noteIn(&r.Log, &f.Tuple, opener, responder, &v, r.Now)
+	noteIn(&r.Log, u, opener, responder, &v, r.Now)
 	return v
 }
 
