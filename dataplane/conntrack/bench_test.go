@@ -7,6 +7,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/viaduct-net/viaduct/dataplane/offload"
 	"github.com/viaduct-net/viaduct/dataplane/packet"
 	"github.com/viaduct-net/viaduct/dataplane/verdict"
 )
@@ -34,7 +35,13 @@ func benchPacket(b testing.TB, proto packet.IPProto) *packet.Packet {
 }
 
 func benchTable(b testing.TB, proto packet.IPProto, v6 bool, flows int) (*Table, *packet.Packet) {
-	t := New(Config{Flows: flows + flows/8 + 64, PerPort: 1 << 30, PerSource: 1 << 30, Seed: &testSeed})
+	return benchTableBy(b, proto, v6, flows, nil)
+}
+
+func benchTableBy(b testing.TB, proto packet.IPProto, v6 bool, flows int, kernel *offload.Table) (*Table, *packet.Packet) {
+	t := New(Config{
+		Flows: flows + flows/8 + 64, PerPort: 1 << 30, PerSource: 1 << 30, Seed: &testSeed, Offload: kernel,
+	})
 	p := benchPacket(b, proto)
 	for i := range uint32(flows) {
 		for turn := range uint32(2) {

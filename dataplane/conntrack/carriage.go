@@ -33,7 +33,12 @@ type carriage struct {
 	entered uint8       // the kernel carries it
 	adrift  uint8       // what was sent last in it is not known, but that it is at most e.limit
 	unknown uint8       // nor what was acknowledged last
+	odd     uint8       // what was acknowledged last cannot be
+	fin     uint8       // the end has sent a FIN, whose number may be unknown
 }
+
+// blind are the directions of which it is not known what was acknowledged last.
+func (c *carriage) blind() uint8 { return c.unknown | c.odd }
 
 // know: nothing is left to wonder about.
 func (c *carriage) know() { *c = carriage{ref: c.ref} }
@@ -62,8 +67,13 @@ func (sh *shard) mayCarry(n uint32, d uint8) bool {
 	return e.flags&offloaded == 0 || sh.carriages[n-1].entered>>(d&1)&1 == 0
 }
 
-// whole: the packet has all that hooks look at.
-func whole(p *packet.Packet) bool { return p.L4 != 0 && p.Flags&packet.Fragment == 0 }
+// plain: the packet is one that hooks would carry, as far as conntrack knows.
+func plain(p *packet.Packet) bool {
+	if p.L4 == 0 || p.Flags&packet.Fragment != 0 {
+		return false
+	}
+	return p.Proto != packet.ProtoTCP || p.Frame[p.L4+13]&(tcpSYN|tcpFIN|tcpRST) == 0
+}
 
 // catchUp has an entry that is offloaded know what the kernel has carried, and returns it.
 func (sh *shard) catchUp(n uint32) offload.Carried {
@@ -123,6 +133,7 @@ func (sh *shard) fold(n uint32, k *offload.Carried) {
 // learn takes what the kernel has carried into the flow's state.
 func (sh *shard) learn(n uint32, k *offload.Carried) {
 	e := &sh.entries[n-1]
+	was := e.state
 	switch e.key.proto() {
 	case packet.ProtoTCP:
 		sh.learnTCP(n, k)
@@ -135,7 +146,7 @@ func (sh *shard) learn(n uint32, k *offload.Carried) {
 		}
 	}
 	if k.Used != 0 && e.flags&revoked == 0 {
-		if until := tickOf(k.Used) + timeouts[e.state&31]; int32(until-e.expires) > 0 {
+		if until := tickOf(k.Used) + timeouts[e.state&31]; int32(until-e.expires) > 0 || e.state != was {
 			e.expires = until
 		}
 	}
@@ -154,7 +165,7 @@ func (sh *shard) learnTCP(n uint32, k *offload.Carried) {
 		}
 	}
 	if e.state == tcpFinWait || e.state == tcpCloseWait {
-		sh.enter(n, e.next(0))
+		sh.enter(n, e.next(0, c.fin))
 	}
 }
 
@@ -162,6 +173,7 @@ func (sh *shard) learnTCP(n uint32, k *offload.Carried) {
 func (c *carriage) acknowledged(e *entry, d uint8, ack uint32, bytes uint64) {
 	d &= 1
 	o := d ^ 1
+	c.odd &^= 1 << d
 	if c.unknown>>d&1 != 0 {
 		c.unknown &^= 1 << d
 		e.ack[d], e.end[o], e.limit[o] = ack, ack, ack
@@ -170,7 +182,7 @@ func (c *carriage) acknowledged(e *entry, d uint8, ack uint32, bytes uint64) {
 	case int32(more) < 0: // an older one came later
 		ack = e.ack[d]
 	case e.shift[o]&dirFin != 0 && after(ack, e.end[o]), uint64(more) > bytes+uint64(max(int32(e.limit[o]-e.ack[d]), 0)):
-		c.unknown |= 1 << d
+		c.odd |= 1 << d
 		return
 	}
 	e.ack[d] = ack
@@ -186,7 +198,7 @@ func (c *carriage) acknowledged(e *entry, d uint8, ack uint32, bytes uint64) {
 // mostSent is what the end may have sent at most that a segment in direction d is for.
 func (sh *shard) mostSent(n uint32, g *segment, d uint8) uint32 {
 	e, c, o := &sh.entries[n-1], &sh.carriages[n-1], d&1^1
-	if c.unknown != 0 {
+	if c.blind() != 0 {
 		c.orient(e, g, d)
 	}
 	if c.adrift>>o&1 != 0 && e.shift[o]&dirFin == 0 && after(e.limit[o], e.end[o]) {
@@ -199,16 +211,16 @@ func (sh *shard) mostSent(n uint32, g *segment, d uint8) uint32 {
 func (c *carriage) orient(e *entry, g *segment, d uint8) {
 	d &= 1
 	o := d ^ 1
-	if c.unknown>>d&1 != 0 {
+	if c.blind()>>d&1 != 0 {
 		e.window[d] = 0xffff
 		e.ack[d], e.end[o], e.limit[o] = g.ack, g.ack, g.ack+e.width(d)
 		e.shift[d] |= dirAcked
 	}
-	if c.unknown>>o&1 != 0 {
+	if c.blind()>>o&1 != 0 {
 		e.window[o] = 0xffff
 		e.ack[o], e.end[d], e.limit[d] = g.seq, g.end, g.end+unseenWindow
 	}
-	c.unknown, c.adrift = 0, 3
+	c.unknown, c.odd, c.adrift = 0, 0, 3
 }
 
 // outOfWindow is what becomes of a segment in direction d that is outside of the bounds.
@@ -219,15 +231,27 @@ func (sh *shard) outOfWindow(n uint32, d uint8) verdict.Reason {
 	return verdict.TCPOutOfWindow
 }
 
+// closing is the state after a segment, for an entry that is offloaded.
+func (sh *shard) closing(n uint32, d uint8) state {
+	e, c := &sh.entries[n-1], &sh.carriages[n-1]
+	if bit := uint8(1) << (d & 1); e.shift[d&1]&dirFin != 0 && c.fin&bit == 0 {
+		c.fin |= bit
+		if c.ref != 0 {
+			sh.table.kernel.Close(c.ref, d)
+		}
+	}
+	return e.next(d, c.fin)
+}
+
 // expects: it is known what number is expected next of an end.
 func (sh *shard) expects(n uint32, d uint8) bool {
-	return sh.entries[n-1].flags&offloaded == 0 || sh.carriages[n-1].unknown>>(d&1^1)&1 == 0
+	return sh.entries[n-1].flags&offloaded == 0 || sh.carriages[n-1].blind()>>(d&1^1)&1 == 0
 }
 
 // doubt is a RST within the bounds, with a number that nobody is known to expect: see above.
 func (sh *shard) doubt(n uint32, d uint8, tick uint32) {
 	c := &sh.carriages[n-1]
-	if d &= 1; c.adrift>>d&1 == 0 && c.unknown>>(d^1)&1 == 0 {
+	if d &= 1; c.adrift>>d&1 == 0 && c.blind()>>(d^1)&1 == 0 {
 		return
 	}
 	sh.withdraw(n)
@@ -242,7 +266,7 @@ func (sh *shard) maySent(n uint32, d uint8, seq, width uint32) bool {
 	sh.catchUp(n)
 	e, c := &sh.entries[n-1], &sh.carriages[n-1]
 	d &= 1
-	if c.unknown>>(d^1)&1 != 0 {
+	if c.blind()>>(d^1)&1 != 0 {
 		return true
 	}
 	most := e.end[d]

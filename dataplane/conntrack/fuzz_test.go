@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"testing"
 
+	"github.com/viaduct-net/viaduct/dataplane/offload"
 	"github.com/viaduct-net/viaduct/dataplane/packet"
 	"github.com/viaduct-net/viaduct/dataplane/verdict"
 )
@@ -13,6 +14,7 @@ import (
 // fuzzer reads packets from bytes: few hosts, ports and numbers, so that they meet, and now and then raw bytes.
 type fuzzer struct {
 	*rig
+	carry *carryRig // nil: there is no kernel
 	in    []byte
 	asked map[Tuple]bool // every tuple that ever opened a flow
 }
@@ -83,6 +85,9 @@ func (f *fuzzer) ip(from byte, proto packet.IPProto, payload []byte) []byte {
 // step tracks a packet and does what a caller would.
 func (f *fuzzer) step(p *packet.Packet, whim byte) {
 	port := packet.PortID(p.Src.Lo & 7)
+	if f.carry != nil && f.carried(p, port) {
+		return
+	}
 	s := f.tab.seen(p, port, f.now, uint32(whim&3)/3)
 	src, dst := portsOf(p, s.kind)
 	tuple := Tuple{p.Src, p.Dst, src, dst, p.Proto}
@@ -113,6 +118,10 @@ func (f *fuzzer) step(p *packet.Packet, whim byte) {
 			f.tab.Revoke(&s, 0, verdict.EgressDenied)
 		} else if s.Status == Stale {
 			f.tab.Keep(&s, 0, 0)
+		} else if s.Carry && whim&4 != 0 {
+			f.tab.Carry(&s, &offload.Way{In: port, Out: port + 1, MTU: someMTU})
+		} else if f.carry != nil && whim&0x24 == 0x20 {
+			f.tab.Claim(&s)
 		}
 	case Related:
 		in, ok := quoted(p)
@@ -124,6 +133,51 @@ func (f *fuzzer) step(p *packet.Packet, whim byte) {
 			f.t.Fatalf("dropped for no reason: %+v", s)
 		}
 	}
+}
+
+// carried has a hook see a packet. Who is carried was let in, and becomes what Track would say.
+func (f *fuzzer) carried(p *packet.Packet, port packet.PortID) bool {
+	if !plain(p) || p.Proto != packet.ProtoTCP && p.Proto != packet.ProtoUDP {
+		return false
+	}
+	ref, d := f.carry.kernel.Find(p.Ends(), p.Proto, port)
+	got, ok := f.carry.hook.Carry(hooked(p, port))
+	if !ok {
+		return false
+	}
+	of, ways, _ := f.carry.kernel.Flow(ref)
+	want := of.Far
+	if d != 0 {
+		want = of.Near.Reverse()
+	}
+	near := of.Near
+	if !f.asked[Tuple{near.Src, near.Dst, near.SrcPort, near.DstPort, p.Proto}] || got.Ends != want || ways[d].In != port {
+		f.t.Fatalf("%+v is carried as %+v by %+v", p.Ends(), got, of)
+	}
+	return true
+}
+
+// walk goes over what is carried, as a change of policy has one do.
+func (f *fuzzer) walk(whim byte) {
+	for c := range f.tab.Carried() {
+		switch whim >> 5 {
+		case 0, 1:
+			f.tab.Uncarry(c.ID)
+		case 2:
+			f.tab.Judge(c.ID, verdict.IngressDenied, f.now, 0, 1)
+		default:
+			f.tab.Judge(c.ID, verdict.None, f.now, uint32(whim>>5&1), 1)
+		}
+	}
+}
+
+func (f *fuzzer) soundAll() {
+	f.t.Helper()
+	if f.carry != nil {
+		f.carry.soundCarried()
+		return
+	}
+	f.sound()
 }
 
 // open translates some flows, to few ends, so that they meet with others.
@@ -156,17 +210,29 @@ func fuzz(t testing.TB, data []byte) {
 	if data[0]&0x0f == 0x0f { // more than one shard
 		cfg.Flows = 2 * shardFlows
 	}
-	f := &fuzzer{rig: newRig(t, data[1]&0x80 != 0, cfg), in: data[2:], asked: map[Tuple]bool{}}
+	f := &fuzzer{in: data[2:], asked: map[Tuple]bool{}}
+	if data[1]&0x20 != 0 {
+		f.carry = newCarryRig(t, data[1]&0x80 != 0, cfg, 3)
+		f.rig = f.carry.rig
+		for port := range packet.PortID(8) {
+			_ = f.carry.kernel.SetEgress(port+1, offload.Egress{Kind: offload.Pod, IfIndex: 1})
+		}
+	} else {
+		f.rig = newRig(t, data[1]&0x80 != 0, cfg)
+	}
 	for len(f.in) > 0 {
 		whim := f.byte()
 		if p := f.next(); p != nil {
 			f.step(p, whim)
 		}
 		if whim&0xcf == 0x40 {
-			f.sound()
+			f.soundAll()
+		}
+		if f.carry != nil && whim&0x1f == 0x1f {
+			f.walk(whim)
 		}
 	}
-	f.sound()
+	f.soundAll()
 }
 
 func FuzzTrack(f *testing.F) {

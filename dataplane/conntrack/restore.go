@@ -32,7 +32,8 @@ type Saved struct {
 	// Direct: Far's destination answers the packets, which keep their ends.
 	Direct        bool
 	Sent, Replied Traffic
-	Age, Idle     time.Duration // since it was opened, and since a packet last kept it
+	Age           time.Duration // since it was opened
+	Expires       time.Duration // from now, if no packet keeps it
 	TCP           SavedTCP      // of TCP; of SCTP, Ends are the tags
 	record        offload.Ref   // of Recorded
 }
@@ -44,8 +45,8 @@ type SavedTCP struct {
 	Acks    [2]uint32 // the highest acknowledgement sent, or the lowest that could be
 	Windows [2]uint16 // the largest that was offered, before scaling; 0: the end has sent nothing
 	Scales  [2]uint8  // of windows, and flags (see entry.go)
-	// Adrift and Unknown are bits of directions: see carriage.go.
-	Adrift, Unknown uint8
+	// Adrift, Unknown and Fin are bits of directions: see carriage.go.
+	Adrift, Unknown, Fin uint8
 }
 
 // Closed: the flow is over, and its backend's no longer. Config.Left is not told of it.
@@ -95,8 +96,10 @@ func (sh *shard) export(tick uint32, yield func(Saved) bool) bool {
 }
 
 func (sh *shard) saved(n, tick uint32) Saved {
-	idle := sh.idle(n, tick) // before the rest is read: it catches up
 	e := &sh.entries[n-1]
+	if e.flags&offloaded != 0 {
+		sh.catchUp(n)
+	}
 	u := e.tuple()
 	s := Saved{
 		Far: packet.Ends{Src: u.Src, Dst: u.Dst, SrcPort: u.SrcPort, DstPort: u.DstPort}, Proto: u.Proto,
@@ -104,7 +107,7 @@ func (sh *shard) saved(n, tick uint32) Saved {
 		In:        packet.PortID(uint32(e.ports)), Out: packet.PortID(e.ports >> 32),
 		State: states[e.state].name, Generation: e.generation, Rule: e.rule,
 		Sent: Traffic{e.packets[0], e.bytes[0]}, Replied: Traffic{e.packets[1], e.bytes[1]},
-		Age: time.Duration(duration(tick - e.opened)), Idle: time.Duration(duration(idle)),
+		Age: time.Duration(duration(tick - e.opened)), Expires: time.Duration(duration(e.expires - tick)),
 		TCP: SavedTCP{Ends: e.end, Limits: e.limit, Acks: e.ack, Windows: e.window, Scales: e.shift},
 	}
 	s.Near = s.Far
@@ -113,7 +116,9 @@ func (sh *shard) saved(n, tick uint32) Saved {
 	}
 	if e.flags&offloaded != 0 {
 		c := &sh.carriages[n-1]
-		s.TCP.Adrift, s.TCP.Unknown = c.adrift, c.unknown
+		if s.TCP.Adrift, s.TCP.Unknown, s.TCP.Fin = c.adrift, c.unknown, c.fin; c.ref == 0 {
+			s.TCP.Unknown = c.blind()
+		}
 	}
 	if e.flags&translated != 0 {
 		r := &sh.records[n-1]
@@ -144,15 +149,22 @@ func (t *Table) Recorded(ref offload.Ref, now int64) (Saved, bool) {
 	if ways[1].In != 0 {
 		s.Out = ways[1].In
 	}
+	for d, closed := range f.Closed {
+		if closed {
+			s.State = states[tcpFinWait].name
+			s.TCP.Fin |= 1 << d
+		}
+	}
 	if f.Proto == packet.ProtoUDP {
 		s.State = states[udpUnreplied].name
 		if ways[1].In != 0 {
 			s.State = states[udpReplied].name
 		}
 	}
+	s.Expires = states[stateOf(s.State)].timeout
 	if k, ok := t.kernel.Read(ref); ok && k.Used != 0 {
-		s.Idle = time.Duration(max(now-k.Used, 0))
-		s.Age = s.Idle
+		s.Age = time.Duration(max(now-k.Used, 0))
+		s.Expires -= s.Age
 	}
 	return s, true
 }
@@ -200,8 +212,15 @@ func (t *Table) restoring(s *Saved, now int64) (*opening, error) {
 		s.Near.Src.Is4() != s.Near.Dst.Is4() || s.Far.Src.Is4() != s.Far.Dst.Is4() {
 		return nil, errSenseless
 	}
-	if uint64(s.Idle) >= uint64(states[o.state].timeout) && s.Revoked == verdict.None || s.Idle > revokedFor {
+	longest := states[o.state].timeout
+	if s.Revoked != verdict.None {
+		longest = revokedFor
+	}
+	switch {
+	case s.Expires <= 0:
 		return nil, errExpired
+	case tickOf(int64(s.Expires)) > ticks(int64(longest)) || s.Age < 0:
+		return nil, errSenseless
 	}
 	kind := s.kind()
 	near, far := s.Near, s.Far
@@ -258,9 +277,8 @@ func (sh *shard) restore(s *Saved, o *opening) (uint32, error) {
 		if s.Revoked == verdict.EgressDenied {
 			e.flags |= revokedEgress
 		}
-		e.expires = o.tick + revokedTicks
 	}
-	e.expires -= tickOf(int64(s.Idle))
+	e.expires = o.tick + tickOf(int64(s.Expires))
 	if e.flags&translated != 0 {
 		sh.records[n-1].asked = 0
 		o.stamp = sh.records[n-1].stamp
@@ -271,9 +289,9 @@ func (sh *shard) restore(s *Saved, o *opening) (uint32, error) {
 // adopt has the flow's record in the kernel's table be the entry's.
 func (sh *shard) adopt(n uint32, s *Saved) {
 	e, kernel := &sh.entries[n-1], sh.table.kernel
-	if s.TCP.Adrift|s.TCP.Unknown != 0 {
+	if s.TCP.Adrift|s.TCP.Unknown|s.TCP.Fin != 0 {
 		e.flags |= offloaded
-		sh.carriages[n-1] = carriage{adrift: s.TCP.Adrift & 3, unknown: s.TCP.Unknown & 3}
+		sh.carriages[n-1] = carriage{adrift: s.TCP.Adrift & 3, unknown: s.TCP.Unknown & 3, fin: s.TCP.Fin & 3}
 	}
 	if kernel == nil {
 		return

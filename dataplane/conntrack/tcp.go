@@ -36,7 +36,12 @@ func (sh *shard) followTCP(n uint32, p *packet.Packet, in packet.PortID, d uint8
 		e.refresh(tick)
 		return verdict.None
 	}
-	next := e.next(d)
+	next := tcpEstablished
+	if e.flags&offloaded != 0 {
+		next = sh.closing(n, d)
+	} else {
+		next = e.next(d, 0)
+	}
 	if next != e.state || e.state < tcpTimeWait {
 		sh.enter(n, next)
 		e.refresh(tick)
@@ -44,8 +49,9 @@ func (sh *shard) followTCP(n uint32, p *packet.Packet, in packet.PortID, d uint8
 	return verdict.None
 }
 
-// next is the state after a segment without SYN and RST.
-func (e *entry) next(d uint8) state {
+// next is the state after a segment without SYN and RST. Ends of which it is known otherwise that they have sent a FIN are
+// bits of finished.
+func (e *entry) next(d, finished uint8) state {
 	switch e.state {
 	case tcpSynSent2: // both SYNs have to be acknowledged
 		if e.shift[0]&e.shift[1]&dirAcked == 0 {
@@ -64,6 +70,7 @@ func (e *entry) next(d uint8) state {
 	}
 	fin := [2]bool{e.shift[0]&dirFin != 0, e.shift[1]&dirFin != 0}
 	acked := [2]bool{fin[0] && e.ack[1] == e.end[0], fin[1] && e.ack[0] == e.end[1]}
+	fin[0], fin[1] = fin[0] || finished&1 != 0, fin[1] || finished&2 != 0
 	switch {
 	case !fin[0] && !fin[1]:
 		return tcpEstablished

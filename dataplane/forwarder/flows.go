@@ -92,7 +92,7 @@ func (f *Forwarder) flowTable() *api.FlowTable {
 	s := t.Stats()
 	return &api.FlowTable{
 		Flows: uint64(s.Entries), Capacity: uint64(s.Capacity), HalfOpen: uint64(s.HalfOpen), Opened: s.Opened,
-		Closed: s.Reopened + s.Forgotten + s.Withdrawn + s.EvictedDone, Expired: s.Expired, Revoked: s.Revoked,
+		Closed: s.Reopened + s.Forgotten + s.Withdrawn + s.Paired + s.EvictedDone, Expired: s.Expired, Revoked: s.Revoked,
 		Evicted:      s.EvictedHalfOpen + s.EvictedIdle,
 		RefusedTable: s.RefusedFull, RefusedPort: s.RefusedPort, RefusedSource: s.RefusedSource,
 		WithoutEntry: s.Fingerprints, Unrepeated: s.Unrepeated,

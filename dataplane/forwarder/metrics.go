@@ -159,6 +159,8 @@ func collectOffload(ch chan<- prometheus.Metric, o *api.Offload) {
 	for event, n := range map[string]uint64{
 		"entered": o.Entered, "removed": o.Removed, "refused": o.Refused, "evicted": o.Evicted,
 		"denied_by_walk": o.WalkDenied, "withdrawn_by_walk": o.WalkAnew,
+		"pair_withdrawn": o.PairsWithdrawn, "resumed_from_pair": o.ConnectionsResumed,
+		"denied_from_pair": o.ConnectionsDenied,
 	} {
 		ch <- prometheus.MustNewConstMetric(offloadEvents, prometheus.CounterValue, float64(n), event)
 	}

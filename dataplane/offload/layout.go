@@ -68,7 +68,9 @@ type record struct {
 const (
 	translated = 1 << iota
 	pair
-	claimed // hooks do not look at it: a direction leads to userspace by intent, see room.go
+	claimed   // hooks do not look at these: a direction leads to userspace by intent, see room.go
+	closed    // the opener's TCP has sent a FIN
+	closedToo // the other end's has
 )
 
 // egress is struct egress.

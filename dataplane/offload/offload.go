@@ -25,6 +25,7 @@ type Flow struct {
 	Proto      packet.IPProto
 	Generation uint32 // of policy that let it
 	Pair       bool
+	Closed     [2]bool // TCP: that end has sent a FIN; as Table.Close was told
 }
 
 // Way is one direction of a flow, and what becomes of its packets: they get the other side's ends, a TTL less by one, and

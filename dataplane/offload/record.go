@@ -183,7 +183,7 @@ func (r *record) far() packet.Ends {
 func (r *record) flow() Flow {
 	return Flow{
 		Near: r.near(), Far: r.far(), Proto: r.proto, Generation: atomic.LoadUint32(&r.generation),
-		Pair: r.flags&pair != 0,
+		Pair: r.flags&pair != 0, Closed: [2]bool{r.flags&closed != 0, r.flags&closedToo != 0},
 	}
 }
 

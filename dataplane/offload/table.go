@@ -182,6 +182,15 @@ func (t *Table) Keep(ref Ref, generation uint32) {
 	}
 }
 
+// Close says that an end has sent a FIN, for one who takes over the table.
+func (t *Table) Close(ref Ref, d uint8) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.alive(ref) != 0 { // one byte, and the same flow's: the version stays
+		t.records[ref.number()-1].flags |= closed << (d & 1)
+	}
+}
+
 // All iterates over the records, in no order. It holds no lock: of records that come and go meanwhile it may tell or not.
 func (t *Table) All() iter.Seq[Ref] {
 	return func(yield func(Ref) bool) {

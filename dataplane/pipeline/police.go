@@ -205,7 +205,9 @@ func (l *Pipeline) enter(p *packet.Packet) verdict.Reason {
 		return verdict.None
 	}
 	if !o.translated {
-		return l.flows.Open(&l.seen, p, o.in, o.out, l.now, l.t.Policy.Generation, uint32(o.rule))
+		r := l.flows.Open(&l.seen, p, o.in, o.out, l.now, l.t.Policy.Generation, uint32(o.rule))
+		l.way.translated = l.seen.Translated // where another flow has its ends on the way to the other end
+		return r
 	}
 	r := l.flows.OpenTranslated(&l.seen, p, o.in, o.out, l.now, l.t.Policy.Generation, uint32(o.rule), &o.translation)
 	if r != verdict.None {
