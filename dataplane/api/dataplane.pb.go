@@ -2546,7 +2546,7 @@ type Flow struct {
 	Translation *Translation `protobuf:"bytes,17,opt,name=translation,proto3" json:"translation,omitempty"`
 	// Whether the kernel carries packets of it, in any direction.
 	Carried bool `protobuf:"varint,18,opt,name=carried,proto3" json:"carried,omitempty"`
-	// Of packets and bytes above those that the kernel has carried.
+	// Of the packets and bytes above those that the kernel has carried since it took the flow up last.
 	CarriedPackets      uint64 `protobuf:"varint,19,opt,name=carried_packets,json=carriedPackets,proto3" json:"carried_packets,omitempty"`
 	CarriedBytes        uint64 `protobuf:"varint,20,opt,name=carried_bytes,json=carriedBytes,proto3" json:"carried_bytes,omitempty"`
 	ReplyCarriedPackets uint64 `protobuf:"varint,21,opt,name=reply_carried_packets,json=replyCarriedPackets,proto3" json:"reply_carried_packets,omitempty"`

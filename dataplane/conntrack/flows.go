@@ -31,6 +31,8 @@ type Flow struct {
 	Direct bool
 	// Carried: the kernel carries one direction at least. What it has carried is in Sent and Replied.
 	Carried bool
+	// Kernel is what of Sent and Replied it has carried by the record that there is.
+	Kernel [2]Traffic
 }
 
 // Traffic is what went in one direction. Bytes are of IP packets.
@@ -109,8 +111,9 @@ func (sh *shard) flow(n, tick uint32) Flow {
 
 // add adds what the kernel has carried.
 func (f *Flow) add(c *offload.Carried) {
-	f.Sent.Packets += c.Traffic[0].Packets
-	f.Sent.Bytes += c.Traffic[0].Bytes
-	f.Replied.Packets += c.Traffic[1].Packets
-	f.Replied.Bytes += c.Traffic[1].Bytes
+	for d, to := range []*Traffic{&f.Sent, &f.Replied} {
+		f.Kernel[d] = Traffic(c.Traffic[d])
+		to.Packets += c.Traffic[d].Packets
+		to.Bytes += c.Traffic[d].Bytes
+	}
 }

@@ -26,7 +26,7 @@ func (sh *shard) ends(n uint32, d uint8) (near, far packet.Ends) {
 	e := &sh.entries[n-1]
 	u := e.tuple()
 	near, far = sh.records[n-1].ends, packet.Ends{Src: u.Src, Dst: u.Dst, SrcPort: u.SrcPort, DstPort: u.DstPort}
-	if e.flags&oneWay != 0 {
+	if e.flags&translated == 0 || e.flags&oneWay != 0 {
 		near = far
 	}
 	if e.key.kind() == kindTimestamp {

@@ -172,7 +172,9 @@ func describeFlow(t *tables.Tables, flow *conntrack.Flow) *api.Flow {
 		ReplyPackets: flow.Replied.Packets, ReplyBytes: flow.Replied.Bytes,
 		IdleNanoseconds: uint64(flow.Idle), ExpiresNanoseconds: uint64(flow.Expires),
 		Rule: explain.Rule(t.Policy, policy.RuleID(flow.Rule)), Translation: describeTranslation(t, flow),
-		Carried: flow.Carried,
+		Carried:        flow.Carried,
+		CarriedPackets: flow.Kernel[0].Packets, CarriedBytes: flow.Kernel[0].Bytes,
+		ReplyCarriedPackets: flow.Kernel[1].Packets, ReplyCarriedBytes: flow.Kernel[1].Bytes,
 	}
 }
 

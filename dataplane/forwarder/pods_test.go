@@ -42,6 +42,9 @@ type podNode struct {
 	attach      map[int]api.Port_Attach
 	limits      []*api.Limit
 	workers     uint32
+	offload     bool
+	uncarried   map[int]bool // pods whose flows the kernel is not to carry
+	policies    func(*api.Snapshot)
 	epoch       uint64
 	snapshot    *api.Snapshot
 }
@@ -153,7 +156,7 @@ func (n *podNode) desired() *api.Snapshot {
 	gateways := []*api.Prefix{prefixOf("169.254.1.1/32"), prefixOf("fe80::1/64")}
 	s := &api.Snapshot{
 		Epoch: n.epoch, Origins: []string{""}, Limits: n.limits,
-		Node: &api.NodeSettings{Name: "node", Masquerade: true, Workers: n.workers,
+		Node: &api.NodeSettings{Name: "node", Masquerade: true, Workers: n.workers, Offload: n.offload,
 			PodPrefixes: []*api.Prefix{prefixOf("10.244.1.0/24"), prefixOf("fd00:244::/64")}},
 		HostRoutes: []*api.HostRoute{{Prefix: prefixOf("10.244.1.0/24")}, {Prefix: prefixOf("fd00:244::/64")}},
 		Ports: []*api.Port{
@@ -185,11 +188,14 @@ func (n *podNode) desired() *api.Snapshot {
 		s.Ports = append(
 			s.Ports,
 			&api.Port{Id: id, Name: fmt.Sprint("default/pod", i), Device: fmt.Sprint("vd", i), Attach: n.attach[i],
-				Addresses: gateways, Station: &api.Station{Mac: podMAC(i), Addresses: [][]byte{v4.AsSlice(), v6.AsSlice()}}},
+				NoOffload: n.uncarried[i], Addresses: gateways, Station: &api.Station{Mac: podMAC(i), Addresses: [][]byte{v4.AsSlice(), v6.AsSlice()}}},
 		)
 		s.Groups = append(s.Groups, &api.NextHopGroup{Id: id + 100, Hops: []*api.NextHop{{Port: id, Weight: 1}}})
 		route(v4.String()+"/32", id+100)
 		route(v6.String()+"/128", id+100)
+	}
+	if n.policies != nil {
+		n.policies(s)
 	}
 	slices.SortFunc(s.Ports, func(a, b *api.Port) int { return cmp.Compare(a.Id, b.Id) })
 	slices.SortFunc(s.Groups, func(a, b *api.NextHopGroup) int { return cmp.Compare(a.Id, b.Id) })

@@ -55,6 +55,9 @@ const never = 1<<63 - 1
 // review has carried flows looked at, since something changed.
 func (f *Forwarder) review() {
 	w := &f.carrier.walk
+	if w.wanted == nil { // nothing is carried
+		return
+	}
 	w.since.CompareAndSwap(0, f.clock())
 	select {
 	case w.wanted <- struct{}{}:
@@ -100,6 +103,7 @@ func (f *Forwarder) walkOver(stop <-chan struct{}) time.Duration {
 		done.flows++
 		f.reviewFlow(r, flows, &flow, &done)
 	}
+	f.reviewUntracked(r, &done)
 	f.carrier.table.Load().SetGeneration(r.Tables.Policy.Generation)
 	now := f.clock()
 	w.note(&done, time.Duration(now-begin), time.Duration(now-since))
@@ -118,6 +122,19 @@ func (f *Forwarder) reviewFlow(r *pipeline.Reviewer, flows *conntrack.Table, flo
 		done.anew++
 	case asked:
 		flows.Judge(flow.ID, v.Reason, r.Now, generation, uint32(v.Rule))
+	}
+}
+
+func (f *Forwarder) reviewUntracked(r *pipeline.Reviewer, done *walked) {
+	table := f.carrier.table.Load()
+	for u := range table.Untracked() {
+		done.flows++
+		if r.ReviewUntracked(&u) != pipeline.Stays {
+			table.Remove(u.Ref)
+			done.anew++
+			continue
+		}
+		table.Keep(u.Ref, r.Tables.Policy.Generation)
 	}
 }
 

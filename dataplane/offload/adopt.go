@@ -80,7 +80,7 @@ func (t *Table) leads(b uint32, slot uint64) bool {
 	}
 	r := &t.records[n-1]
 	w := &r.way[d]
-	if !r.written() || w.from == 0 || int(w.to) >= len(t.egresses) {
+	if !r.written() || w.from == 0 || w.to > t.ports.top {
 		return false
 	}
 	e := r.ends(d)

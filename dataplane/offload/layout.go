@@ -69,6 +69,7 @@ const (
 	translated = 1 << iota
 	pair
 	claimed // hooks do not look at it: a direction leads to userspace by intent, see room.go
+	untracked // so is this: the record is the table's own, see untracked.go
 )
 
 // egress is struct egress.

@@ -20,10 +20,12 @@ type Memory struct{ Buckets, Records, Egresses, Control []byte }
 const maxEgresses = 65536
 
 // NewMemory is memory of no map, for so many records: what no hook reads.
-func NewMemory(records int) Memory {
+func NewMemory(records int) Memory { return newMemory(records, maxEgresses) }
+
+func newMemory(records, egresses int) Memory {
 	buckets := 1 << bits.Len(uint((max(records, 2)+1)/2-1))
 	return Memory{
-		Buckets: lines[bucket](buckets), Records: lines[record](records), Egresses: lines[egress](maxEgresses),
+		Buckets: lines[bucket](buckets), Records: lines[record](records), Egresses: lines[egress](egresses),
 		Control: lines[control](1),
 	}
 }

@@ -6,7 +6,7 @@
 //
 // Files: offload.go (words), table.go (what others ask of it), layout.go (as hooks have it), memory.go (where that is),
 // index.go (how records are found), record.go (how they are written), egress.go (how packets leave), room.go (which record
-// makes way), adopt.go (a table that another process has left).
+// makes way), adopt.go (a table that another process has left), untracked.go (flows that nobody else knows).
 package offload
 
 import (
@@ -25,6 +25,7 @@ type Flow struct {
 	Proto      packet.IPProto
 	Generation uint32 // of policy that let it
 	Pair       bool
+	Untracked  bool // see EnterUntracked
 }
 
 // Way is one direction of a flow, and what becomes of its packets: they get the other side's ends, a TTL less by one, and

@@ -12,7 +12,7 @@ import (
 // A record is written in this order: its version becomes odd, then it is written, then its version is even again and
 // another one; slots lead to it from then on. Before it is another flow's, its slots are emptied and its version is odd.
 // A hook that has found it copies what it needs, counts, and reads the version again: where that has changed the packet
-// is a miss. What it has counted meanwhile may be counted of the next flow.
+// is a miss. What it counts or takes back after that would be the next flow's: a record that is free rests for a while.
 
 // Times of records are in ticks of 2^24 ns of CLOCK_MONOTONIC, 17 ms; 32 bits of them are 2.3 years.
 const tickShift = 24
@@ -61,9 +61,16 @@ func (t *Table) begin(n uint32, f *Flow) {
 			r.flags |= pair
 			t.stats.Pairs++
 		}
+		if f.Untracked {
+			r.flags |= untracked
+		}
 		for d := range r.way {
 			w := &r.way[d]
-			*w = way{farDst: addressOf(f.Far.Dst).words(), farDstPort: bits.ReverseBytes16(f.Far.DstPort)}
+			w.from, w.farDst, w.farDstPort = 0, addressOf(f.Far.Dst).words(), bits.ReverseBytes16(f.Far.DstPort)
+			atomic.StoreUint64(&w.packets, 0)
+			atomic.StoreUint64(&w.bytes, 0)
+			atomic.StoreUint32(&w.used, 0)
+			atomic.StoreUint32(&w.ack, 0)
 		}
 	})
 	t.stamps[n-1].Add(1)
@@ -145,7 +152,12 @@ func (t *Table) end(n uint32) {
 	}
 	t.stamps[n-1].Add(1)
 	t.stats.Records--
-	t.free = append(t.free, n)
+	at := &t.resting[t.rest%resting]
+	if *at != 0 {
+		t.free = append(t.free, *at)
+	}
+	*at = n
+	t.rest++
 }
 
 // ends are those of packets in direction d.
@@ -174,7 +186,7 @@ func (r *record) far() packet.Ends {
 func (r *record) flow() Flow {
 	return Flow{
 		Near: r.near(), Far: r.far(), Proto: r.proto, Generation: atomic.LoadUint32(&r.generation),
-		Pair: r.flags&pair != 0,
+		Pair: r.flags&pair != 0, Untracked: r.flags&untracked != 0,
 	}
 }
 
@@ -192,18 +204,21 @@ func (t *Table) carried(n uint32) (c Carried) {
 	used := int64(0)
 	for d := range r.way {
 		w := &r.way[d]
-		c.Traffic[d] = Traffic{Packets: atomic.LoadUint64(&w.packets), Bytes: atomic.LoadUint64(&w.bytes)}
+		c.Traffic[d] = Traffic{Packets: counted(&w.packets), Bytes: counted(&w.bytes)}
 		if u := atomic.LoadUint32(&w.used); u != 0 {
 			used = max(used, t.extend(u))
 		}
 		ack := bits.ReverseBytes32(atomic.LoadUint32(&w.ack))
-		c.Acks[d], c.Acked[d] = ack, ack != 0 && c.Traffic[d].Packets != 0 && r.proto == packet.ProtoTCP
+		c.Acks[d], c.Acked[d] = ack, ack != 0 && c.Traffic[d].Packets != 0
 	}
 	if used != 0 {
 		c.Used = max(used<<tickShift+t.clock()-t.kernel(), 1)
 	}
 	return c
 }
+
+// counted reads a counter. What a hook takes back again may have been counted of the flow before.
+func counted(counter *uint64) uint64 { return uint64(max(int64(atomic.LoadUint64(counter)), 0)) }
 
 // extend is a tick of 32 bits in full: the one that is nearest to the present.
 func (t *Table) extend(tick uint32) int64 {

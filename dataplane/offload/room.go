@@ -15,6 +15,7 @@ const (
 	looked     = 8
 	minUnused  = 5 * time.Second
 	maxVictims = 256
+	resting    = 64
 )
 
 // victim is a record that made way.
@@ -29,16 +30,33 @@ func (t *Table) take(pair bool) uint32 {
 	if pair && t.stats.Pairs >= t.stats.Capacity/2 {
 		return 0
 	}
-	if len(t.free) == 0 {
-		n := t.leastUsed()
-		if n == 0 {
-			return 0
-		}
-		t.evict(n)
+	if n := t.takeFree(); n != 0 {
+		return n
 	}
-	n := t.free[len(t.free)-1]
-	t.free = t.free[:len(t.free)-1]
-	return n
+	if n := t.leastUsed(); n != 0 {
+		t.evict(n)
+		return t.takeFree()
+	}
+	return 0
+}
+
+// takeFree is a free record: the last that has rested, or the one that has rested for longest; 0: there is none.
+func (t *Table) takeFree() (n uint32) {
+	if last := len(t.free) - 1; last >= 0 {
+		n = t.free[last]
+		t.free = t.free[:last]
+		return n
+	}
+	if t.stats.Records == t.stats.Capacity {
+		return 0
+	}
+	for i := range uint32(resting) {
+		if at := &t.resting[(t.rest+i)%resting]; *at != 0 {
+			n, *at = *at, 0
+			return n
+		}
+	}
+	return 0
 }
 
 // leastUsed is the record that makes way, 0 when none does.
@@ -69,7 +87,7 @@ func (t *Table) evict(n uint32) {
 	v.carried = t.carried(n)
 	t.end(n)
 	t.stats.Evicted++
-	if len(t.victims) < cap(t.victims) {
+	if len(t.victims) < cap(t.victims) && !v.flow.Untracked {
 		t.victims = append(t.victims, v)
 		t.waiting.Store(int32(len(t.victims)))
 	}

@@ -24,9 +24,11 @@ type Table struct {
 	stamps []atomic.Uint32 // by record; odd: it is somebody's. Changes whenever the record changes hands
 
 	mu      sync.Mutex
-	entered []uint32 // by record: when, in ticks of the kernel's clock
-	free    []uint32 // numbers of records, the last is taken first
-	hand    uint32   // see room.go
+	entered []uint32        // by record: when, in ticks of the kernel's clock
+	free    []uint32        // numbers of records, the last is taken first
+	resting [resting]uint32 // those that became free last, a ring: the next goes to place rest
+	rest    uint32
+	hand    uint32 // see room.go
 	victims []victim
 	waiting atomic.Int32 // victims
 	ports   egressNumbers

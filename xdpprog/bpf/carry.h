@@ -164,10 +164,21 @@ static __always_inline __u64 add(__u64 *counter, __u64 n)
 	return before;
 }
 
+// copy_mac: addresses are at even places everywhere.
+static __always_inline void copy_mac(void *to, const void *from)
+{
+	__u16 *a = to;
+	const __u16 *b = from;
+
+	a[0] = b[0];
+	a[1] = b[1];
+	a[2] = b[2];
+}
+
 static __always_inline void copy(const struct flow_record *r, const struct flow_way *w, __u32 way, struct carriage *to)
 {
 	to->translated = r->flags & FLOW_TRANSLATED;
-	__builtin_memcpy(to->mac, w->mac, sizeof(to->mac));
+	copy_mac(to->mac, w->mac);
 	if (way) {
 		to->src = r->near_dst;
 		to->dst = r->near_src;

@@ -154,8 +154,8 @@ static __always_inline int write_ethernet(struct __sk_buff *skb, const struct ca
 
 	if ((void *)(eth + 1) > end(skb))
 		return 0;
-	__builtin_memcpy(eth->h_dest, to->mac, ETH_ALEN);
-	__builtin_memcpy(eth->h_source, e->mac, ETH_ALEN);
+	copy_mac(eth->h_dest, to->mac);
+	copy_mac(eth->h_source, e->mac);
 	return 1;
 }
 

@@ -8,8 +8,9 @@
 #include "flow.h"
 #include "parse.h"
 
-// Each parser says FROM_PORT or a _DROPPED reason, and fills in the flow. What cannot be read is dropped here: the
-// workers are all pods', and no flood of it shall reach them.
+// Each parser says FROM_PORT or a _DROPPED reason. What cannot be read is dropped here: the workers are all pods', and
+// no flood of it shall reach them. Headers are read where they lie, since a carried packet's time is mostly that of
+// calls of helpers.
 
 static __always_inline int has_ipv4(const struct station *s, __be32 address)
 {
@@ -29,45 +30,35 @@ static __always_inline int has_ipv6(const struct station *s, const __u64 address
 	return 0;
 }
 
-static __always_inline int has_mac(const struct station *s, const __u8 mac[ETH_ALEN])
+// same_mac: addresses are read by words, which are aligned in all headers.
+static __always_inline int same_mac(const void *a, const void *b)
 {
-	__u64 theirs = 0, its = 0;
+	const __u16 *first = a, *second = b;
 
-	__builtin_memcpy(&theirs, mac, ETH_ALEN);
-	__builtin_memcpy(&its, s->mac, ETH_ALEN);
-	return theirs == its;
+	return !((first[0] ^ second[0]) | (first[1] ^ second[1]) | (first[2] ^ second[2]));
 }
 
 // judge_arp lets in the sender addresses of the station, and none at all: the probes of RFC 5227.
-static __always_inline int judge_arp(struct __sk_buff *skb, const struct station *s)
+static __always_inline int judge_arp(const struct arp_ipv4 *arp, const void *end, const struct station *s)
 {
-	struct arp_ipv4 arp;
 	__be32 sender;
 
-	if (!read(skb, ETH_HLEN, &arp, sizeof(arp)) || arp.hardware != bpf_htons(1) ||
-	    arp.protocol != bpf_htons(ETH_P_IP) || arp.hardware_len != ETH_ALEN || arp.protocol_len != sizeof(sender))
+	if ((void *)(arp + 1) > end || arp->hardware != bpf_htons(1) || arp->protocol != bpf_htons(ETH_P_IP) ||
+	    arp->hardware_len != ETH_ALEN || arp->protocol_len != sizeof(sender))
 		return UNREADABLE_DROPPED;
-	if (!has_mac(s, arp.sender_mac))
+	if (!same_mac(s->mac, arp->sender_mac))
 		return ARP_MAC_DROPPED;
-	__builtin_memcpy(&sender, arp.sender, sizeof(sender));
+	__builtin_memcpy(&sender, arp->sender, sizeof(sender));
 	if (!s->router && sender != 0 && !has_ipv4(s, sender))
 		return ARP_ADDRESS_DROPPED;
 	return FROM_PORT;
 }
 
-static __always_inline int judge_ipv4(struct __sk_buff *skb, const struct station *s, struct flow *f)
+static __always_inline int judge_ipv4(const struct iphdr *ip, const void *end, const struct station *s)
 {
-	struct iphdr ip;
-
-	if (!read(skb, ETH_HLEN, &ip, sizeof(ip)) || ip.version != 4 || ip.ihl < 5)
+	if ((void *)(ip + 1) > end || ip->version != 4 || ip->ihl < 5)
 		return UNREADABLE_DROPPED;
-	if (!s->router && !has_ipv4(s, ip.saddr))
-		return IPV4_SOURCE_DROPPED;
-	f->src[0] = ip.saddr;
-	f->dst[0] = ip.daddr;
-	if (!(ip.frag_off & bpf_htons(IPV4_FRAGMENT)))
-		read_transport(skb, ETH_HLEN + ip.ihl * 4, ip.protocol, f);
-	return FROM_PORT;
+	return s->router || has_ipv4(s, ip->saddr) ? FROM_PORT : IPV4_SOURCE_DROPPED;
 }
 
 static __always_inline int is_multicast(const __u64 address[2])
@@ -88,43 +79,71 @@ static __always_inline int is_neighbourly(const __u64 src[2], const __u64 dst[2]
 	return !(src[0] | src[1]) && is_multicast(dst);
 }
 
-static __always_inline int judge_ipv6(struct __sk_buff *skb, const struct station *s, struct flow *f)
+static __always_inline int judge_ipv6(const struct ipv6hdr *ip, const void *end, const struct station *s)
 {
-	struct transport t = {};
-	struct ipv6hdr ip;
+	__u64 src[2], dst[2];
 
-	if (!read(skb, ETH_HLEN, &ip, sizeof(ip)) || ip.version != 6)
+	if ((void *)(ip + 1) > end || ip->version != 6)
 		return UNREADABLE_DROPPED;
-	__builtin_memcpy(f->src, &ip.saddr, sizeof(f->src));
-	__builtin_memcpy(f->dst, &ip.daddr, sizeof(f->dst));
-	if (!s->router && !has_ipv6(s, f->src) && !is_neighbourly(f->src, f->dst))
-		return IPV6_SOURCE_DROPPED;
-	if (find_transport(skb, ETH_HLEN + sizeof(ip), ip.nexthdr, &t) && !is_fragment(&t))
-		read_transport(skb, t.at, t.proto, f);
-	return FROM_PORT;
+	__builtin_memcpy(src, &ip->saddr, sizeof(src));
+	__builtin_memcpy(dst, &ip->daddr, sizeof(dst));
+	return s->router || has_ipv6(s, src) || is_neighbourly(src, dst) ? FROM_PORT : IPV6_SOURCE_DROPPED;
 }
 
 // judge drops tagged packets: a port of the trunk has no VLANs, and the XDP hook behind it would not see a tag that
-// stands beside the packet.
-static __always_inline int judge(struct __sk_buff *skb, const struct station *s, struct flow *f)
+// stands beside the packet. to_router says whether the packet is sent to the dataplane and not to all.
+static __always_inline int judge(struct __sk_buff *skb, const struct station *s, int *to_router)
 {
-	struct ethhdr eth;
+	const struct ethhdr *eth;
+	const void *last, *packet;
 
-	if (!read(skb, 0, &eth, sizeof(eth)))
+	if (!pull(skb))
 		return CUT_ETHERNET_DROPPED;
-	if (!has_mac(s, eth.h_source))
+	eth = head(skb);
+	last = end(skb);
+	packet = eth + 1;
+	if (packet > last)
+		return CUT_ETHERNET_DROPPED;
+	if (!same_mac(s->mac, eth->h_source))
 		return SOURCE_MAC_DROPPED;
-	if (skb->vlan_present || is_tag(eth.h_proto))
+	if (skb->vlan_present || is_tag(eth->h_proto))
 		return TAGGED_DROPPED;
-	switch (bpf_ntohs(eth.h_proto)) {
+	*to_router = is_router(eth->h_dest);
+	switch (bpf_ntohs(eth->h_proto)) {
 	case ETH_P_IP:
-		return judge_ipv4(skb, s, f);
+		return judge_ipv4(packet, last, s);
 	case ETH_P_IPV6:
-		return judge_ipv6(skb, s, f);
+		return judge_ipv6(packet, last, s);
 	case ETH_P_ARP:
-		return judge_arp(skb, s);
+		return judge_arp(packet, last, s);
 	}
 	return ETHERTYPE_DROPPED;
+}
+
+// read_flow is of what was judged, and of ARP that of nobody.
+static __always_inline void read_flow(struct __sk_buff *skb, struct flow *f)
+{
+	struct transport t = {};
+	struct ipv6hdr six;
+	struct iphdr ip;
+
+	switch (bpf_ntohs(skb->protocol)) {
+	case ETH_P_IP:
+		if (!read(skb, ETH_HLEN, &ip, sizeof(ip)))
+			return;
+		f->src[0] = ip.saddr;
+		f->dst[0] = ip.daddr;
+		if (!(ip.frag_off & bpf_htons(IPV4_FRAGMENT)))
+			read_transport(skb, ETH_HLEN + ip.ihl * 4, ip.protocol, f);
+		return;
+	case ETH_P_IPV6:
+		if (!read(skb, ETH_HLEN, &six, sizeof(six)))
+			return;
+		__builtin_memcpy(f->src, &six.saddr, sizeof(f->src));
+		__builtin_memcpy(f->dst, &six.daddr, sizeof(f->dst));
+		if (find_transport(skb, ETH_HLEN + sizeof(six), six.nexthdr, &t) && !is_fragment(&t))
+			read_transport(skb, t.at, t.proto, f);
+	}
 }
 
 // to_userspace marks the packet and sends it by the trunk.
@@ -159,43 +178,33 @@ static __always_inline int absent(struct __sk_buff *skb, __u32 port, const struc
 	return count(skb, port, ABSENT_PASSED, TC_ACT_OK);
 }
 
-// to_router says whether the packet is sent to the dataplane and not to all.
-static __always_inline int to_router(struct __sk_buff *skb)
-{
-	const struct port_mac router = mac_of(NO_PORT);
-	__u64 its = 0, ours = 0;
-
-	if (!read(skb, 0, &its, ETH_ALEN))
-		return 0;
-	__builtin_memcpy(&ours, &router, ETH_ALEN);
-	return its == ours;
-}
-
 SEC("tc")
 int from_port(struct __sk_buff *skb)
 {
-	__u32 ifindex = skb->ifindex, len = skb->len, to = 0;
+	__u32 ifindex = skb->ifindex, len = skb->len, egress = 0;
 	struct station *s = bpf_map_lookup_elem(&stations, &ifindex);
-	const struct flow_control *c = the_control();
+	int reason, action, to_router = 0;
+	const struct flow_control *c;
 	struct flow f = {};
-	int reason, action;
 
 	if (!s)
 		return drop(skb, NO_PORT, UNKNOWN_DEVICE_DROPPED);
-	reason = judge(skb, s, &f);
+	reason = judge(skb, s, &to_router);
 	if (reason != FROM_PORT)
 		return drop(skb, s->port, reason);
-	if (to_router(skb)) {
-		action = carry(skb, s->port, &to);
+	if (to_router) {
+		action = carry(skb, s->port, &egress);
 		if (action == TC_ACT_SHOT)
 			return drop(skb, s->port, UNWRITABLE_DROPPED);
 		if (action != TC_ACT_UNSPEC) {
 			note(s->port, CARRIED, len);
-			return count(skb, port_of_egress(to), CARRIED_TO, action);
+			return count(skb, port_of_egress(egress), CARRIED_TO, action);
 		}
 	}
+	c = the_control();
 	if (c && is_silent(c))
 		return absent(skb, s->port, c);
+	read_flow(skb, &f);
 	return to_userspace(skb, s->port, &f);
 }
 

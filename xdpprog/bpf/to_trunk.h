@@ -6,6 +6,7 @@
 #include <linux/bpf.h>
 #include <linux/if_ether.h>
 #include <linux/pkt_cls.h>
+#include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 
 #include "flow.h"
@@ -29,6 +30,14 @@ _Static_assert(sizeof(struct port_mac) == ETH_ALEN, "a MAC address");
 static __always_inline struct port_mac mac_of(__u32 port)
 {
 	return (struct port_mac){{0x02, 0x76, 0x64}, {port >> 16, port >> 8, port}};
+}
+
+// is_router says whether a MAC address, at an even place, is that of no port: by which stations know the dataplane.
+static __always_inline int is_router(const void *mac)
+{
+	const __u16 *word = mac;
+
+	return word[0] == bpf_htons(0x0276) && word[1] == bpf_htons(0x6400) && !word[2];
 }
 
 // the_trunk is NULL where packets cannot go to userspace.
