@@ -23,6 +23,7 @@ type carrier struct {
 	table  atomic.Pointer[offload.Table]
 	why    string // there is none; empty: there is, or it has not been made yet
 	walk   walk
+	wires  map[packet.PortID]offload.Egress // of ports whose devices have sockets of their own, as the table has them
 
 	stop chan struct{} // ends heart and walker; nil: they do not run
 }
@@ -49,6 +50,7 @@ func (f *Forwarder) provideCarrier(node *api.NodeSettings) {
 	if refused := c.kernel.Refused(); refused != nil {
 		f.degrade(offloadOf, "flows of before are not carried on: "+refused.Error())
 	}
+	c.wires = make(map[packet.PortID]offload.Egress)
 	c.walk.init()
 	c.stop = make(chan struct{})
 	f.beating.Go(func() { f.heart(c.stop) })

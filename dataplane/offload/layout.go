@@ -68,7 +68,7 @@ type record struct {
 const (
 	translated = 1 << iota
 	pair
-	claimed // hooks do not look at it: a direction leads to userspace by intent, see room.go
+	claimed   // hooks do not look at it: a direction leads to userspace by intent, see room.go
 	untracked // so is this: the record is the table's own, see untracked.go
 )
 

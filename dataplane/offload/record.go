@@ -63,6 +63,7 @@ func (t *Table) begin(n uint32, f *Flow) {
 		}
 		if f.Untracked {
 			r.flags |= untracked
+			t.stats.Untracked++
 		}
 		for d := range r.way {
 			w := &r.way[d]
@@ -149,6 +150,9 @@ func (t *Table) end(n uint32) {
 	t.withdraw(n)
 	if t.records[n-1].flags&pair != 0 {
 		t.stats.Pairs--
+	}
+	if t.records[n-1].flags&untracked != 0 {
+		t.stats.Untracked--
 	}
 	t.stamps[n-1].Add(1)
 	t.stats.Records--

@@ -61,6 +61,9 @@ func (t *Table) EnterUntracked(e *packet.Ends, proto packet.IPProto, generation 
 // holds no lock meanwhile: what it tells of a flow was so a moment ago.
 func (t *Table) Untracked() iter.Seq[Untracked] {
 	return func(yield func(Untracked) bool) {
+		if t.Stats().Untracked == 0 {
+			return
+		}
 		oldest := t.kernel()>>tickShift - int64(untrackedFor)>>tickShift
 		for ref := range t.All() {
 			flow, ways, ok := t.Flow(ref)
