@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
+	"slices"
 	"testing"
 
 	"github.com/cilium/ebpf"
@@ -437,20 +438,12 @@ func TestCarryPair(t *testing.T) {
 	r := l.enter(t, f)
 	src, dst := ap(peer4, 1234), ap(ours4, 80)
 	frame := segment(src, dst, tcpProto, nil)
-	for i, flags := range []byte{0x02, 0xc2, 0x12, 0x10, 0x18, 0x11, 0x14, 0x04} {
+	opened := PairOpening{Src: src.Addr(), Dst: dst.Addr(), SrcPort: src.Port(), DstPort: dst.Port(), Port: portID}
+	for _, flags := range []byte{0x02, 0xc2, 0x12, 0x10, 0x18} {
 		b := with(frame, 14+20+13, flags)
 		complete(b)
 		l.expectCarried(t, b, leaving(b, src, dst, otherMAC, gatewayMAC), 0)
-		if n := openings(t, l.flows); len(n) != 1 {
-			t.Errorf("openings %v after packet %d", n, i)
-		}
-	}
-	if keys := openings(t, l.flows); len(keys) == 1 {
-		want := flowKey{Src: src.Addr().As16(), Dst: dst.Addr().As16(), SrcPort: be(1234), DstPort: be(80), Port: portID,
-			Proto: tcpProto}
-		if keys[0] != want {
-			t.Errorf("opening %v, want %v", keys[0], want)
-		}
+		l.expectOpenings(t, opened)
 	}
 	for _, flags := range []byte{0x00, 0x03, 0x06, 0x34} {
 		b := with(frame, 14+20+13, flags)
@@ -458,7 +451,7 @@ func TestCarryPair(t *testing.T) {
 		l.expectUserspace(t, b, 0)
 	}
 	l.expectUserspace(t, segment(src, dst, udpProto, nil), 0)
-	if r.way[0].packets != 8 {
+	if r.way[0].packets != 5 {
 		t.Errorf("%d packets", r.way[0].packets)
 	}
 	// A connection of its own, which userspace keeps to itself or not.
@@ -473,31 +466,69 @@ func TestCarryPair(t *testing.T) {
 	l.expectUserspace(t, fin, 0)
 }
 
-// flowKey is struct flow_key of bpf/flow_table.h.
-type flowKey struct {
-	Src, Dst         [16]byte
-	SrcPort, DstPort [2]byte
-	Port             uint32
-	Proto            uint8
-	_                [3]byte
-}
-
-func openings(t *testing.T, f *FlowTable) []flowKey {
+// expectOpenings compares what is noted, but for when.
+func (l *carryLab) expectOpenings(t *testing.T, want ...PairOpening) {
 	t.Helper()
-	var keys []flowKey
-	var k flowKey
-	var used uint32
-	entries := f.maps["pair_openings"].Iterate()
-	for entries.Next(&k, &used) {
-		if used == 0 {
-			t.Errorf("%v was opened at no time", k)
-		}
-		keys = append(keys, k)
-	}
-	if err := entries.Err(); err != nil {
+	got, err := l.flows.PairOpenings()
+	if err != nil {
 		t.Fatal(err)
 	}
-	return keys
+	for i := range got {
+		if got[i].Used == 0 {
+			t.Errorf("%v was opened at no time", got[i])
+		}
+		got[i].Used = 0
+	}
+	order := func(a, b PairOpening) int { return int(a.Port) - int(b.Port) }
+	slices.SortFunc(got, order)
+	slices.SortFunc(want, order)
+	if !slices.Equal(got, want) {
+		t.Errorf("openings %v, want %v", got, want)
+	}
+}
+
+// Connections of a pair are remembered until both ends have sent a FIN, or one a RST, whoever has opened them.
+func TestCarryPairEnds(t *testing.T) {
+	const opener, other = 1, 2
+	for _, c := range []struct {
+		name   string
+		ours   uint32 // ends that have sent a FIN before, of the connection that the sender has opened
+		theirs uint32 // and of the one that it was asked for
+		flags  byte
+		stay   bool // both of them
+	}{
+		{"the first FIN", 0, 0, 0x11, true},
+		{"a FIN again", opener, other, 0x11, true},
+		{"the second FIN", other, opener, 0x11, false},
+		{"RST", 0, 0, 0x04, false},
+		{"RST and ACK", 0, 0, 0x14, false},
+		{"no more than ACK", other, opener, 0x10, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			l := newCarryLab(t)
+			f := plain(ap(peer4, 0), ap(ours4, 0), tcpProto)
+			f.flags = testPair
+			l.enter(t, f)
+			src, dst := ap(peer4, 1234), ap(ours4, 80)
+			ours := PairOpening{Src: src.Addr(), Dst: dst.Addr(), SrcPort: 1234, DstPort: 80, Port: portID, Used: 1}
+			theirs := PairOpening{Src: dst.Addr(), Dst: src.Addr(), SrcPort: 80, DstPort: 1234, Port: otherPort, Used: 1}
+			another := PairOpening{Src: src.Addr(), Dst: dst.Addr(), SrcPort: 1235, DstPort: 80, Port: 1 << 20, Used: 1}
+			for o, ended := range map[*PairOpening]uint32{&ours: c.ours, &theirs: c.theirs, &another: 0} {
+				if err := l.flows.maps["pair_openings"].Put(keyOfOpening(o), [2]uint32{o.Used, ended}); err != nil {
+					t.Fatal(err)
+				}
+				o.Used = 0
+			}
+			b := with(segment(src, dst, tcpProto, nil), 14+20+13, c.flags)
+			complete(b)
+			l.expectCarried(t, b, leaving(b, src, dst, otherMAC, gatewayMAC), 0)
+			if c.stay {
+				l.expectOpenings(t, ours, theirs, another)
+			} else {
+				l.expectOpenings(t, another)
+			}
+		})
+	}
 }
 
 // Userspace that has said that it is alive, and says so no longer, gets nothing; what is carried goes on.

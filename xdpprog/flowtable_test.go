@@ -160,7 +160,7 @@ func TestFlowTableLayout(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, size := range map[string]uint32{
-		"flow_buckets": 64, "flow_records": 192, "egresses": 32, "flow_control": flowControlSize, "pair_openings": 4,
+		"flow_buckets": 64, "flow_records": 192, "egresses": 32, "flow_control": flowControlSize, "pair_openings": 8,
 	} {
 		if m := spec.Maps[name]; m == nil || m.ValueSize != size {
 			t.Errorf("%s: %d bytes in Go, %v in C", name, size, m)

@@ -21,8 +21,8 @@ type TrunkOptions struct {
 	PinDir string
 	// MaxPorts is how many ports there may be; 0: 65536. Pinned maps of another size are not taken over.
 	MaxPorts uint32
-	// Flows is by what from_port, and from_uplink of the trunk's services, carry flows; nil: all packets go to userspace. It must stay open for as long as the
-	// trunk is, and its maps are pinned by itself.
+	// Flows is by what from_port, and from_uplink of the trunk's services, carry flows; nil: all packets go to
+	// userspace. It must stay open for as long as the trunk is, and its maps are pinned by itself.
 	Flows *FlowTable
 }
 

@@ -58,8 +58,8 @@ const numTrunkReasons = endReasons - numReasons
 var trunkReasonNames = [numTrunkReasons]string{
 	"from_port", "unreadable_dropped", "unknown_device_dropped", "cut_ethernet_dropped", "source_mac_dropped",
 	"tagged_dropped", "ethertype_dropped", "ipv4_source_dropped", "ipv6_source_dropped", "arp_mac_dropped",
-	"arp_address_dropped", "no_trunk_dropped", "to_port", "unknown_port_dropped", "carried", "carried_to", "unwritable_dropped",
-	"absent_dropped", "absent_passed",
+	"arp_address_dropped", "no_trunk_dropped", "to_port", "unknown_port_dropped", "carried", "carried_to",
+	"unwritable_dropped", "absent_dropped", "absent_passed",
 }
 
 // trunkCounters is struct trunk_counters of bpf/shared.h.

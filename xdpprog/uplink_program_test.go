@@ -30,7 +30,11 @@ type uplinkLab struct {
 
 func newUplinkLab(t testing.TB) *uplinkLab {
 	t.Helper()
-	trunk := loadTrunk(t, TrunkOptions{MaxPorts: 16})
+	return newUplinkLabOf(t, loadTrunk(t, TrunkOptions{MaxPorts: 16}))
+}
+
+func newUplinkLabOf(t testing.TB, trunk *Trunk) *uplinkLab {
+	t.Helper()
 	attachTrunk(t, trunk, newVeth(t, vethOptions{}).ifindex, 1)
 	l := &uplinkLab{services: loadServices(t, trunk, ""), ifindex: newVeth(t, vethOptions{}).ifindex}
 	device, err := netlink.LinkByIndex(l.ifindex)

@@ -355,10 +355,14 @@ type Offload struct {
 	// Flows that the last walk looked at.
 	LastWalkFlows uint64 `protobuf:"varint,14,opt,name=last_walk_flows,json=lastWalkFlows,proto3" json:"last_walk_flows,omitempty"`
 	// Flows that walks took out: since policy denies them, and since something else is to be done with their packets.
-	WalkDenied    uint64 `protobuf:"varint,15,opt,name=walk_denied,json=walkDenied,proto3" json:"walk_denied,omitempty"`
-	WalkAnew      uint64 `protobuf:"varint,16,opt,name=walk_anew,json=walkAnew,proto3" json:"walk_anew,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	WalkDenied uint64 `protobuf:"varint,15,opt,name=walk_denied,json=walkDenied,proto3" json:"walk_denied,omitempty"`
+	WalkAnew   uint64 `protobuf:"varint,16,opt,name=walk_anew,json=walkAnew,proto3" json:"walk_anew,omitempty"`
+	// Pairs that were withdrawn; and of their connections those that went on as flows, and that policy denies.
+	PairsWithdrawn     uint64 `protobuf:"varint,20,opt,name=pairs_withdrawn,json=pairsWithdrawn,proto3" json:"pairs_withdrawn,omitempty"`
+	ConnectionsResumed uint64 `protobuf:"varint,21,opt,name=connections_resumed,json=connectionsResumed,proto3" json:"connections_resumed,omitempty"`
+	ConnectionsDenied  uint64 `protobuf:"varint,22,opt,name=connections_denied,json=connectionsDenied,proto3" json:"connections_denied,omitempty"`
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
 }
 
 func (x *Offload) Reset() {
@@ -499,6 +503,27 @@ func (x *Offload) GetWalkDenied() uint64 {
 func (x *Offload) GetWalkAnew() uint64 {
 	if x != nil {
 		return x.WalkAnew
+	}
+	return 0
+}
+
+func (x *Offload) GetPairsWithdrawn() uint64 {
+	if x != nil {
+		return x.PairsWithdrawn
+	}
+	return 0
+}
+
+func (x *Offload) GetConnectionsResumed() uint64 {
+	if x != nil {
+		return x.ConnectionsResumed
+	}
+	return 0
+}
+
+func (x *Offload) GetConnectionsDenied() uint64 {
+	if x != nil {
+		return x.ConnectionsDenied
 	}
 	return 0
 }
@@ -2551,8 +2576,11 @@ type Flow struct {
 	CarriedBytes        uint64 `protobuf:"varint,20,opt,name=carried_bytes,json=carriedBytes,proto3" json:"carried_bytes,omitempty"`
 	ReplyCarriedPackets uint64 `protobuf:"varint,21,opt,name=reply_carried_packets,json=replyCarriedPackets,proto3" json:"reply_carried_packets,omitempty"`
 	ReplyCarriedBytes   uint64 `protobuf:"varint,22,opt,name=reply_carried_bytes,json=replyCarriedBytes,proto3" json:"reply_carried_bytes,omitempty"`
-	unknownFields       protoimpl.UnknownFields
-	sizeCache           protoimpl.SizeCache
+	// All TCP between two addresses, whoever opens it, which the kernel carries: there are no ports, the state is "pair",
+	// and the counters are of all of it.
+	Pair          bool `protobuf:"varint,24,opt,name=pair,proto3" json:"pair,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Flow) Reset() {
@@ -2730,6 +2758,13 @@ func (x *Flow) GetReplyCarriedBytes() uint64 {
 		return x.ReplyCarriedBytes
 	}
 	return 0
+}
+
+func (x *Flow) GetPair() bool {
+	if x != nil {
+		return x.Pair
+	}
+	return false
 }
 
 // Translation is the ends of a flow as the one who is asked sees them.
@@ -4416,7 +4451,7 @@ const file_dataplane_api_dataplane_proto_rawDesc = "" +
 	"\bpolicies\x18\x13 \x01(\x04R\bpolicies\x12>\n" +
 	"\n" +
 	"flow_table\x18\x14 \x01(\v2\x1f.viaduct.dataplane.v1.FlowTableR\tflowTable\x127\n" +
-	"\aoffload\x18\x15 \x01(\v2\x1d.viaduct.dataplane.v1.OffloadR\aoffload\"\x81\x04\n" +
+	"\aoffload\x18\x15 \x01(\v2\x1d.viaduct.dataplane.v1.OffloadR\aoffload\"\x8a\x05\n" +
 	"\aOffload\x12\x0e\n" +
 	"\x02on\x18\x01 \x01(\bR\x02on\x12\x10\n" +
 	"\x03why\x18\x02 \x01(\tR\x03why\x12\x18\n" +
@@ -4435,7 +4470,10 @@ const file_dataplane_api_dataplane_proto_rawDesc = "" +
 	"\x0flast_walk_flows\x18\x0e \x01(\x04R\rlastWalkFlows\x12\x1f\n" +
 	"\vwalk_denied\x18\x0f \x01(\x04R\n" +
 	"walkDenied\x12\x1b\n" +
-	"\twalk_anew\x18\x10 \x01(\x04R\bwalkAnew\"\x8c\x03\n" +
+	"\twalk_anew\x18\x10 \x01(\x04R\bwalkAnew\x12'\n" +
+	"\x0fpairs_withdrawn\x18\x14 \x01(\x04R\x0epairsWithdrawn\x12/\n" +
+	"\x13connections_resumed\x18\x15 \x01(\x04R\x12connectionsResumed\x12-\n" +
+	"\x12connections_denied\x18\x16 \x01(\x04R\x11connectionsDenied\"\x8c\x03\n" +
 	"\tFlowTable\x12\x14\n" +
 	"\x05flows\x18\x01 \x01(\x04R\x05flows\x12\x1a\n" +
 	"\bcapacity\x18\x02 \x01(\x04R\bcapacity\x12\x1b\n" +
@@ -4601,7 +4639,7 @@ const file_dataplane_api_dataplane_proto_rawDesc = "" +
 	"\x05limit\x18\x04 \x01(\rR\x05limit\">\n" +
 	"\n" +
 	"FlowsReply\x120\n" +
-	"\x05flows\x18\x01 \x03(\v2\x1a.viaduct.dataplane.v1.FlowR\x05flows\"\xe9\x05\n" +
+	"\x05flows\x18\x01 \x03(\v2\x1a.viaduct.dataplane.v1.FlowR\x05flows\"\xfd\x05\n" +
 	"\x04Flow\x12\x1a\n" +
 	"\bprotocol\x18\x01 \x01(\tR\bprotocol\x12\x14\n" +
 	"\x05state\x18\x02 \x01(\tR\x05state\x12\x16\n" +
@@ -4626,7 +4664,8 @@ const file_dataplane_api_dataplane_proto_rawDesc = "" +
 	"\x0fcarried_packets\x18\x13 \x01(\x04R\x0ecarriedPackets\x12#\n" +
 	"\rcarried_bytes\x18\x14 \x01(\x04R\fcarriedBytes\x122\n" +
 	"\x15reply_carried_packets\x18\x15 \x01(\x04R\x13replyCarriedPackets\x12.\n" +
-	"\x13reply_carried_bytes\x18\x16 \x01(\x04R\x11replyCarriedBytes\"\xad\x01\n" +
+	"\x13reply_carried_bytes\x18\x16 \x01(\x04R\x11replyCarriedBytes\x12\x12\n" +
+	"\x04pair\x18\x18 \x01(\bR\x04pair\"\xad\x01\n" +
 	"\vTranslation\x12\x16\n" +
 	"\x06source\x18\x01 \x01(\tR\x06source\x12\x1f\n" +
 	"\vsource_port\x18\x02 \x01(\rR\n" +

@@ -92,7 +92,7 @@ func (sh *shard) flow(n, tick uint32) Flow {
 		Rule: e.rule, Generation: e.generation,
 	}
 	if e.flags&offloaded != 0 {
-		f.add(&carried)
+		f.Add(&carried)
 		f.Carried = sh.carriages[n-1].entered != 0
 	}
 	if e.flags&translated != 0 {
@@ -109,8 +109,8 @@ func (sh *shard) flow(n, tick uint32) Flow {
 	return f
 }
 
-// add adds what the kernel has carried.
-func (f *Flow) add(c *offload.Carried) {
+// Add adds what the kernel has carried.
+func (f *Flow) Add(c *offload.Carried) {
 	for d, to := range []*Traffic{&f.Sent, &f.Replied} {
 		f.Kernel[d] = Traffic(c.Traffic[d])
 		to.Packets += c.Traffic[d].Packets

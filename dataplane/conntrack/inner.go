@@ -126,7 +126,7 @@ func (sh *shard) mayBeOf(n uint32, in *inner, d uint8) bool {
 
 // trackError is Track for ICMP messages that are no queries. An error goes back to where the packet came from; it
 // changes no state and keeps no flow.
-func (t *Table) trackError(p *packet.Packet, now int64, generation uint32, s *Seen) {
+func (t *Table) trackError(p *packet.Packet, port packet.PortID, now int64, generation uint32, s *Seen) {
 	s.Reason = verdict.ICMPWithoutFlow
 	if p.L4 == 0 || !isError(p.Proto, p.ICMPType) {
 		return
@@ -155,6 +155,7 @@ func (t *Table) trackError(p *packet.Packet, now int64, generation uint32, s *Se
 	}
 	sh.lock.Unlock()
 	if a.n == 0 {
+		t.relatePair(p, &in, port, s)
 		return
 	}
 	s.hash = a.hash

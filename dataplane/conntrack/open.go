@@ -49,7 +49,7 @@ type opening struct {
 // its source has many unanswered flows.
 func (t *Table) Open(s *Seen, p *packet.Packet, in, out packet.PortID, now int64,
 	generation, rule uint32) verdict.Reason {
-	if s.Status != NewFlow {
+	if s.Status != NewFlow || s.Paired {
 		return verdict.None
 	}
 	o := opening{s: s, p: p, now: now, tick: tickOf(now), generation: generation, rule: rule}

@@ -103,6 +103,12 @@ func (sh *shard) forgetTranslation(n uint32, why cause) {
 	sh.translated--
 	unheard := e.packets[1] == 0 && e.flags&(revoked|oneWay) == 0
 	inVain := why == causeExpired && unheard && !e.state.closed()
+	if e.mayMeetPair() {
+		sh.unclaimFar(n)
+		if !e.state.closed() {
+			sh.countEnds(n, -1)
+		}
+	}
 	sh.leave(n, !inVain)
 	if e.flags&aliased != 0 {
 		sh.unalias(n)
@@ -135,4 +141,7 @@ func (sh *shard) record(n uint32, o *opening) {
 		e.flags |= aliased | unlinked
 	}
 	sh.translated++
+	if e.mayMeetPair() {
+		sh.countEnds(n, 1)
+	}
 }

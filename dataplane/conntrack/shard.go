@@ -124,6 +124,9 @@ func (sh *shard) enter(n uint32, next state) {
 		}
 		sh.limits.handshakes(uint32(e.ports), by)
 	}
+	if next.closed() && !e.state.closed() && e.mayMeetPair() {
+		sh.countEnds(n, -1)
+	}
 	e.state = next
 	if e.flags&offloaded != 0 && next.over() {
 		sh.withdraw(n)

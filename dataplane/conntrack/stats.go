@@ -12,6 +12,7 @@ const (
 	causeReopened
 	causeForgotten
 	causeWithdrawn
+	causePaired
 	causeEvictedDone
 	causeEvictedHalf
 	causeEvictedIdle
@@ -56,6 +57,7 @@ type Stats struct {
 	Reopened  uint64 // flows that were over, or revoked, and gave way to a new one between the same ends
 	Forgotten uint64 // flows of ports that are gone, or of backends
 	Withdrawn uint64 // translated flows that another worker had opened, or with no room for an alias
+	Paired    uint64 // flows that a pair has come to carry
 	Revoked   uint64 // flows that policy no longer let; they are entries still
 
 	EvictedDone     uint64 // flows that were over and gave way to others
@@ -76,7 +78,7 @@ type Stats struct {
 
 // Closed is how many flows are no more, for whatever cause.
 func (s *Stats) Closed() uint64 {
-	return s.Expired + s.Reopened + s.Forgotten + s.Withdrawn + s.EvictedDone + s.EvictedHalfOpen + s.EvictedIdle
+	return s.Expired + s.Reopened + s.Forgotten + s.Withdrawn + s.Paired + s.EvictedDone + s.EvictedHalfOpen + s.EvictedIdle
 }
 
 // Entries is how many there are. It does not allocate.
@@ -122,6 +124,7 @@ func (s *Stats) add(c *counters) {
 	s.Reopened += c.closed[causeReopened]
 	s.Forgotten += c.closed[causeForgotten]
 	s.Withdrawn += c.closed[causeWithdrawn]
+	s.Paired += c.closed[causePaired]
 	s.Revoked += c.revoked
 	s.EvictedDone += c.closed[causeEvictedDone]
 	s.EvictedHalfOpen += c.closed[causeEvictedHalf]

@@ -18,6 +18,7 @@
 //	carriage.go  what becomes of a flow that the kernel carries (carry.go: who has it do so)
 //	open.go      Open: a new flow, if limits (limit.go) and memory (room.go, memory.go) let it in
 //	translate.go OpenTranslated: one whose packets are to have other ends; source.go finds it a source port
+//	pair.go      what the kernel carries whoever opens it; claim.go, settle.go: what becomes of flows beside that
 //	sweep.go     frees what has expired
 //	stats.go, flows.go, foresee.go, restore.go: what others ask
 //
@@ -76,6 +77,7 @@ type Table struct {
 	loose  int64
 	left   func(backend uint32, answered bool)
 	kernel *offload.Table // nil: there is none
+	pairs  pairs
 
 	aliases atomic.Bool // there are some, or were
 }
@@ -100,6 +102,9 @@ func New(cfg Config) *Table {
 		t.keys = randomSeed()
 	}
 	t.limits.init(cfg, flows, &t.keys)
+	if t.kernel != nil {
+		t.pairs.init(flows, t.kernel)
+	}
 	n := min(floorPower(max(flows/shardFlows, 1)), maxShards)
 	t.shift = uint(64 - bits.TrailingZeros(uint(n)))
 	t.shards = make([]shard, n)
@@ -181,6 +186,10 @@ type Seen struct {
 	// sent the packet on calls Table.Carry, if nothing else speaks against it.
 	Carry bool
 
+	// Paired, of NewFlow: the segment is of a connection that the kernel carries by a pair. Open does nothing.
+	Paired bool
+	shared bool // its ends are those of a translated flow, on the way to the other end
+
 	tick uint32 // when it was seen; of Stale
 	at   uint32 // number of the entry, and 1; 0: none
 	hash uint64
@@ -223,7 +232,7 @@ func (t *Table) Track(p *packet.Packet, in packet.PortID, now int64, generation 
 	case packet.ProtoICMP, packet.ProtoICMPv6:
 		q := queryOf(p.Proto, p.ICMPType)
 		if q.kind == 0 {
-			t.trackError(p, now, generation, s)
+			t.trackError(p, in, now, generation, s)
 			return
 		}
 		s.kind, answer = q.kind, q.answer
@@ -240,7 +249,7 @@ func (t *Table) Track(p *packet.Packet, in packet.PortID, now int64, generation 
 		case sh.expired(n, tick):
 			sh.free(n, causeExpired)
 		case e.flags&aliased != 0 && d == 0: // in this order, for d alone is mispredicted
-			// It is not the opener of this flow who has sent it: see translate.go.
+			s.shared = true // it is not the opener of this flow who has sent it: see translate.go
 		case sh.track(n, p, in, d, tick, generation, s):
 			sh.lock.Unlock()
 			return

@@ -192,11 +192,15 @@ func (sh *shard) reset(n uint32, g *segment, d uint8, tick uint32) verdict.Reaso
 // unknownTCP says whether a segment of no flow may open one: a SYN, the answer to a SYN of which there is a
 // fingerprint, and a segment with ACK, in mid-stream.
 func (t *Table) unknownTCP(sh *shard, p *packet.Packet, in packet.PortID, from uint8, now int64, s *Seen) {
-	loose := now < t.loose
-	if p.L4 == 0 {
+	switch {
+	case p.L4 == 0:
 		s.refuse(verdict.TCPWithoutFlow)
 		return
+	case t.paired(p, in, s):
+		s.Paired = true
+		return
 	}
+	loose := t.loosely(p.Src, p.Dst, now)
 	var g segment
 	g.read(p)
 	switch {

@@ -111,6 +111,7 @@ func (t *Table) openTranslated(o *opening) verdict.Reason {
 	if tr.Direct {
 		o.s.Direct = tr.Dst
 	}
+	t.claimEnds(o, want)
 	return verdict.None
 }
 

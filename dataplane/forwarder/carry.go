@@ -3,6 +3,7 @@
 package forwarder
 
 import (
+	"cmp"
 	"fmt"
 	"path/filepath"
 	"runtime"
@@ -23,6 +24,7 @@ type carrier struct {
 	table  atomic.Pointer[offload.Table]
 	why    string // there is none; empty: there is, or it has not been made yet
 	walk   walk
+	pairs  pairs
 	wires  map[packet.PortID]offload.Egress // of ports whose devices have sockets of their own, as the table has them
 
 	stop chan struct{} // ends heart and walker; nil: they do not run
@@ -52,9 +54,11 @@ func (f *Forwarder) provideCarrier(node *api.NodeSettings) {
 	}
 	c.wires = make(map[packet.PortID]offload.Egress)
 	c.walk.init()
+	c.pairs.idleAfter = cmp.Or(c.pairs.idleAfter, idleAfter)
 	c.stop = make(chan struct{})
 	f.beating.Go(func() { f.heart(c.stop) })
 	f.beating.Go(func() { f.walker(c.stop) })
+	f.beating.Go(func() { f.pairKeeper(c.stop) })
 }
 
 func (f *Forwarder) loadCarrier(node *api.NodeSettings) error {

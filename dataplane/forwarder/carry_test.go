@@ -249,8 +249,8 @@ func TestOffloadOffAndOn(t *testing.T) {
 	n.balanced()
 }
 
-// datagrams sends numbered ones, one at a time so that no socket's buffer is full, until stop says how many of them have
-// not come back.
+// datagrams sends numbered ones, one at a time so that no socket's buffer is full, until stop says how many of them
+// have not come back.
 func (n *podNode) datagrams(from, to *netlab.Namespace, address string) (stop func() int) {
 	n.t.Helper()
 	var server net.PacketConn

@@ -33,6 +33,7 @@ func (f *Forwarder) offloadStatus() *api.Offload {
 		o.Why = tables.NodeOff.Of(nil)
 	}
 	c.walk.describe(o)
+	c.pairs.describe(o)
 	return o
 }
 

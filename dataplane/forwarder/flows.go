@@ -110,13 +110,15 @@ func (f *Forwarder) Flows(r *api.FlowsRequest) (iter.Seq[*api.Flow], error) {
 		if flows == nil {
 			return
 		}
-		n := uint32(0)
-		for flow := range flows.All(f.clock()) {
-			if !wanted(&flow) {
-				continue
-			}
-			if n++; !yield(describeFlow(t, &flow)) || n == r.Limit {
-				return
+		n, now := uint32(0), f.clock()
+		for _, all := range []iter.Seq[conntrack.Flow]{flows.All(now), f.pairFlows(now)} {
+			for flow := range all {
+				if !wanted(&flow) {
+					continue
+				}
+				if n++; !yield(describeFlow(t, &flow)) || n == r.Limit {
+					return
+				}
 			}
 		}
 	}, nil
@@ -172,7 +174,7 @@ func describeFlow(t *tables.Tables, flow *conntrack.Flow) *api.Flow {
 		ReplyPackets: flow.Replied.Packets, ReplyBytes: flow.Replied.Bytes,
 		IdleNanoseconds: uint64(flow.Idle), ExpiresNanoseconds: uint64(flow.Expires),
 		Rule: explain.Rule(t.Policy, policy.RuleID(flow.Rule)), Translation: describeTranslation(t, flow),
-		Carried:        flow.Carried,
+		Carried: flow.Carried, Pair: flow.State == pairState,
 		CarriedPackets: flow.Kernel[0].Packets, CarriedBytes: flow.Kernel[0].Bytes,
 		ReplyCarriedPackets: flow.Kernel[1].Packets, ReplyCarriedBytes: flow.Kernel[1].Bytes,
 	}

@@ -188,7 +188,8 @@ func (n *podNode) desired() *api.Snapshot {
 		s.Ports = append(
 			s.Ports,
 			&api.Port{Id: id, Name: fmt.Sprint("default/pod", i), Device: fmt.Sprint("vd", i), Attach: n.attach[i],
-				NoOffload: n.uncarried[i], Addresses: gateways, Station: &api.Station{Mac: podMAC(i), Addresses: [][]byte{v4.AsSlice(), v6.AsSlice()}}},
+				NoOffload: n.uncarried[i], Addresses: gateways,
+				Station: &api.Station{Mac: podMAC(i), Addresses: [][]byte{v4.AsSlice(), v6.AsSlice()}}},
 		)
 		s.Groups = append(s.Groups, &api.NextHopGroup{Id: id + 100, Hops: []*api.NextHop{{Port: id, Weight: 1}}})
 		route(v4.String()+"/32", id+100)

@@ -99,9 +99,10 @@ func (f *Forwarder) walkOver(stop <-chan struct{}) time.Duration {
 		r.Fresh = begin - int64(2*freshenEvery)
 	}
 	var done walked
+	f.reviewPairs(r, flows)
 	for flow := range flows.Carried() {
 		done.flows++
-		f.reviewFlow(r, flows, &flow, &done)
+		reviewFlow(r, flows, &flow, &done)
 	}
 	f.reviewUntracked(r, &done)
 	f.carrier.table.Load().SetGeneration(r.Tables.Policy.Generation)
@@ -110,7 +111,7 @@ func (f *Forwarder) walkOver(stop <-chan struct{}) time.Duration {
 	return time.Duration(now - begin)
 }
 
-func (f *Forwarder) reviewFlow(r *pipeline.Reviewer, flows *conntrack.Table, flow *conntrack.CarriedFlow, done *walked) {
+func reviewFlow(r *pipeline.Reviewer, flows *conntrack.Table, flow *conntrack.CarriedFlow, done *walked) {
 	is, asked, v := r.Review(flow)
 	generation := r.Tables.Policy.Generation
 	switch {

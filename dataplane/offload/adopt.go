@@ -36,7 +36,7 @@ func (t *Table) adopt() {
 		t.stamps[n-1].Store(1)
 		t.stats.Records++
 		if r.flags&pair != 0 {
-			t.stats.Pairs++
+			t.pairs.Add(1)
 		}
 		if r.flags&untracked != 0 {
 			t.stats.Untracked++

@@ -59,7 +59,7 @@ func (t *Table) begin(n uint32, f *Flow) {
 		}
 		if f.Pair {
 			r.flags |= pair
-			t.stats.Pairs++
+			t.pairs.Add(1)
 		}
 		if f.Untracked {
 			r.flags |= untracked
@@ -149,7 +149,7 @@ func (t *Table) withdrawWay(n uint32, d uint8) {
 func (t *Table) end(n uint32) {
 	t.withdraw(n)
 	if t.records[n-1].flags&pair != 0 {
-		t.stats.Pairs--
+		t.pairs.Add(-1)
 	}
 	if t.records[n-1].flags&untracked != 0 {
 		t.stats.Untracked--

@@ -142,7 +142,7 @@ func (r *rig) sound() {
 		free[n] = true
 	}
 	delete(free, 0)
-	if st := t.stats; st.Records != records || st.Pairs != pairs || len(found) != ways ||
+	if st := t.Stats(); st.Records != records || st.Pairs != pairs || len(found) != ways ||
 		len(free)+int(records) != len(t.records) {
 		r.t.Fatalf("%+v: %d records, %d pairs, %d ways, %d slots, %d free", st, records, pairs, ways, len(found), len(free))
 	}

@@ -27,7 +27,7 @@ type victim struct {
 
 // take returns a free record's number, 0 when there is none and none makes way.
 func (t *Table) take(pair bool) uint32 {
-	if pair && t.stats.Pairs >= t.stats.Capacity/2 {
+	if pair && uint32(t.pairs.Load()) >= t.stats.Capacity/2 {
 		return 0
 	}
 	if n := t.takeFree(); n != 0 {

@@ -21,6 +21,7 @@ type Table struct {
 	kernel   func() int64 // CLOCK_MONOTONIC
 	tick     atomic.Int64 // of the kernel's clock, about: what records' times of 32 bits are near to
 
+	pairs  atomic.Int32    // records of pairs
 	stamps []atomic.Uint32 // by record; odd: it is somebody's. Changes whenever the record changes hands
 
 	mu      sync.Mutex
@@ -208,7 +209,9 @@ func (t *Table) Find(e packet.Ends, proto packet.IPProto, in packet.PortID) (Ref
 func (t *Table) Stats() Stats {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.stats
+	s := t.stats
+	s.Pairs = uint32(t.pairs.Load())
+	return s
 }
 
 // SetCarry switches the whole on or off.

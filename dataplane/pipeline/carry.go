@@ -25,6 +25,9 @@ func (l *Pipeline) carry(p *packet.Packet, in, out *tables.Port, mac packet.MAC,
 	case !l.t.Carries(in, out) || l.mayTellNames(p):
 		return
 	}
+	if l.pair(p, in, out) {
+		return
+	}
 	if out.Trunk {
 		mac = out.Station.Own
 	}
@@ -56,8 +59,8 @@ func (l *Pipeline) mayTellNames(p *packet.Packet) bool {
 		(p.SrcPort == dns || p.DstPort == dns || s.Translated && (s.Ends.SrcPort == dns || s.Ends.DstPort == dns))
 }
 
-// wayOf is the way that packets with these ends, which come by a port and are led to an address, have by the tables, and
-// the neighbour, if it is one's; ok is false where it takes more than the kernel does.
+// wayOf is the way that packets with these ends, which come by a port and are led to an address, have by the tables,
+// and the neighbour, if it leads to one; ok is false where it takes more than the kernel does.
 func wayOf(t *tables.Tables, from packet.PortID, e *packet.Ends, proto packet.IPProto, to packet.Addr) (
 	w offload.Way, n *neighbor.Entry, ok bool) {
 	in, group := t.Port(from), t.FIB.Lookup(to)

@@ -6,8 +6,9 @@
 // The file order is the packet's: pipeline.go (the steps), ingress.go (may it come in), arp.go and nd.go (neighbours),
 // track.go (of which flow it is), fragment.go (the same for fragments), service.go (who answers for a service),
 // route.go (where to), local.go (addressed to us), police.go (may it go there), nat.go (with which addresses),
-// direct.go (to be answered by another node, or for one), carry.go and untracked.go (what the kernel does with those that follow), icmp.go
-// (what the sender is told). review.go asks the same of what the kernel carries, when tables change.
+// direct.go (to be answered by another node, or for one), carry.go, pair.go and untracked.go (what the kernel does with
+// those that follow), icmp.go (what the sender is told). review.go asks the same of what the kernel carries, when tables
+// change.
 package pipeline
 
 import (

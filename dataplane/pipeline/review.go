@@ -36,15 +36,15 @@ type Reviewer struct {
 	Log   denial.Log // of those denied; any goroutine may read it
 }
 
-// Review says what becomes of a flow. What policy says is valid where it was asked, since the flow was let in by another
-// generation of it.
+// Review says what becomes of a flow. What policy says is valid where it was asked, since the flow was let in by
+// another generation of it.
 func (r *Reviewer) Review(f *conntrack.CarriedFlow) (is Review, asked bool, v policy.Verdict) {
 	opener, responder := r.Tables.Port(f.In), r.Tables.Port(f.Out)
 	if opener == nil || responder == nil || r.backendGone(f) {
 		return Anew, false, v
 	}
 	if asked = f.Generation != r.Tables.Policy.Generation; asked {
-		if v = r.consult(f, opener, responder); v.Reason != verdict.None {
+		if v = r.consult(&f.Tuple, opener, responder); v.Reason != verdict.None {
 			return Denied, true, v
 		}
 	}
@@ -55,7 +55,8 @@ func (r *Reviewer) Review(f *conntrack.CarriedFlow) (is Review, asked bool, v po
 	return Stays, asked, v
 }
 
-// backendGone says whether the flow's backend is gone and the flow is to end with it, or to find another one: see follow.
+// backendGone says whether the flow's backend is gone and the flow is to end with it, or to find another one: see
+// follow.
 func (r *Reviewer) backendGone(f *conntrack.CarriedFlow) bool {
 	if f.Backend == 0 {
 		return false
@@ -65,11 +66,11 @@ func (r *Reviewer) backendGone(f *conntrack.CarriedFlow) bool {
 }
 
 // consult asks policy about the flow as Pipeline.judgeAgain does.
-func (r *Reviewer) consult(f *conntrack.CarriedFlow, opener, responder *tables.Port) policy.Verdict {
-	q := query(r.Tables, opener, responder, &f.Tuple)
+func (r *Reviewer) consult(u *conntrack.Tuple, opener, responder *tables.Port) policy.Verdict {
+	q := query(r.Tables, opener, responder, u)
 	q.Names, q.Now, q.Existing = r.Names, r.Now, true
 	v := r.Tables.Policy.Judge(&q)
-	noteIn(&r.Log, &f.Tuple, opener, responder, &v, r.Now)
+	noteIn(&r.Log, u, opener, responder, &v, r.Now)
 	return v
 }
 

@@ -7,9 +7,10 @@
 // direction, on which the rules are found by the peer sets that they name, so that a verdict costs what the peer and
 // the class have in common, however many policies there are. Only identities of this node's stations have classes.
 //
-// Files: policy.go (what is asked), end.go and members.go (who an end is), side.go (the rules of one direction),
-// compile.go and flatten.go (how they are made), blocks.go (prefixes), check.go, build.go, update.go, sets.go and
-// classes.go (how a table is made), ruleids.go (rules by number), explain.go and steps.go (a verdict in words).
+// Files: policy.go and plain.go (what is asked), end.go and members.go (who an end is), side.go (the rules of one
+// direction), compile.go and flatten.go (how they are made), blocks.go (prefixes), check.go, build.go, update.go,
+// sets.go and classes.go (how a table is made), ruleids.go (rules by number), explain.go and steps.go (a verdict in
+// words).
 package policy
 
 import (

@@ -47,8 +47,8 @@ func (w *Worker) Progress() Progress {
 	return Progress{passes: w.passes.Load(), asleep: w.asleep.Load()}
 }
 
-// Since says whether the pass that the worker may have been in is over: tables that were in force at an earlier Progress
-// are in use no more, unless they are in force still.
+// Since says whether the pass that the worker may have been in is over: tables that were in force at an earlier
+// Progress are in use no more, unless they are in force still.
 func (p Progress) Since(earlier Progress) bool { return p.asleep || p.passes != earlier.passes }
 
 // Open prepares the descriptors that Run sleeps on. Links may be added from then on.

@@ -37,8 +37,8 @@ type Answer struct {
 	Service string `json:"service"`
 	// Backends are those of the service that may be chosen: the flow may be where one of them may be reached.
 	Backends []Backend `json:"backends"`
-	// Uncarried is why the kernel would not carry the flow; empty: it would, or the flow is denied, or manifests alone were
-	// asked.
+	// Uncarried is why the kernel would not carry the flow; empty: it would, or the flow is denied, or manifests alone
+	// were asked.
 	Uncarried string `json:"uncarried"`
 }
 

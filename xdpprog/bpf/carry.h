@@ -241,13 +241,32 @@ not_carried:
 	return 0;
 }
 
-// note_opening tells userspace of a connection that it does not see begin.
-static __always_inline void note_opening(const struct carried *p)
+// note_end: an end of a connection has sent a FIN, or a RST, upon which nothing is left to take up.
+static __always_inline void note_end(const struct flow_key *opener, __u32 end, int reset)
+{
+	struct opening *o = bpf_map_lookup_elem(&pair_openings, opener);
+
+	if (o && (reset || (__sync_fetch_and_or(&o->ended, end) | end) == (ENDED_OPENER | ENDED_OTHER)))
+		bpf_map_delete_elem(&pair_openings, opener);
+}
+
+// note_connection tells userspace of a connection that it does not see. The other end's packets come in by other_port;
+// what they are found by is written to other, since the stack is small.
+static __always_inline void note_connection(const struct carried *p, __u32 other_port, struct flow_key *other)
 {
 	struct opening o = {.used = bpf_ktime_get_coarse_ns() >> 24};
 
 	if ((p->flags & (TCP_SYN | TCP_ACK)) == TCP_SYN)
 		bpf_map_update_elem(&pair_openings, &p->key, &o, BPF_ANY);
+	if (!(p->flags & (TCP_FIN | TCP_RST)))
+		return;
+	other->src = p->key.dst;
+	other->dst = p->key.src;
+	other->src_port = p->key.dst_port;
+	other->dst_port = p->key.src_port;
+	other->port = other_port;
+	note_end(&p->key, ENDED_OPENER, p->flags & TCP_RST);
+	note_end(other, ENDED_OTHER, p->flags & TCP_RST);
 }
 
 // by_pair is for TCP between two addresses, whatever its ports and its state.
@@ -262,7 +281,8 @@ static __always_inline int by_pair(const struct flow_control *c, const struct ca
 	pair.src_port = pair.dst_port = 0;
 	if (!find_flow(c, &pair, &f) || !repeat(c, &f, &pair, p, largest, to))
 		return 0;
-	note_opening(p);
+	if (!is_plain(p))
+		note_connection(p, f.record->way[(f.way & 1) ^ 1].from, &pair);
 	return 1;
 }
 

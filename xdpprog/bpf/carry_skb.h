@@ -56,14 +56,20 @@ static __always_inline int read_headers(struct __sk_buff *skb, struct carried *p
 	return 0;
 }
 
+// is_whole says whether all of the IP packet is there. Behind segments there is to be nothing.
+static __always_inline int is_whole(const struct __sk_buff *skb, const struct carried *p)
+{
+	__u32 len = ETH_HLEN + p->len;
+
+	return len == skb->len || (len < skb->len && !skb->gso_size);
+}
+
 // trim takes off what is behind the IP packet, which links pad frames with.
 static __always_inline int trim(struct __sk_buff *skb, const struct carried *p)
 {
 	__u32 len = ETH_HLEN + p->len;
 
-	if (len == skb->len)
-		return 1;
-	return len < skb->len && !skb->gso_size && !bpf_skb_change_tail(skb, len, 0);
+	return len == skb->len || !bpf_skb_change_tail(skb, len, 0);
 }
 
 static __always_inline __u32 largest_of(const struct __sk_buff *skb, const struct carried *p)
@@ -209,13 +215,13 @@ __noinline int carry(struct __sk_buff *skb, __u32 port, __u32 *egress)
 	struct carriage to = {};
 	const struct egress *e;
 
-	if (!egress || !may_carry() || !pull(skb) || !read_headers(skb, &p) || !trim(skb, &p))
+	if (!egress || !may_carry() || !pull(skb) || !read_headers(skb, &p) || !is_whole(skb, &p))
 		return TC_ACT_UNSPEC;
 	if (!find_carriage(&p, largest_of(skb, &p), &to))
 		return TC_ACT_UNSPEC;
 	*egress = to.egress;
 	e = egress_of(to.egress);
-	if (!e || !rewrite(skb, &p, &to, e))
+	if (!e || !trim(skb, &p) || !rewrite(skb, &p, &to, e))
 		return TC_ACT_SHOT;
 	return leave(skb, e);
 }

@@ -60,10 +60,14 @@ struct flow_key {
 	__u8 reserved[3];
 };
 
-// TCP connections that were opened by a pair: userspace takes them up when it withdraws the pair.
+// TCP connections that were opened by a pair and have not ended: userspace takes them up when it withdraws the pair.
 struct opening {
-	__u32 used; // as of struct flow_way
+	__u32 used;  // when it was opened, as of struct flow_way
+	__u32 ended; // ends that have sent all they had to: ENDED_…
 };
+
+#define ENDED_OPENER 1
+#define ENDED_OTHER  2
 
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);

@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package xdpprog
+
+import (
+	"net/netip"
+	"slices"
+	"testing"
+)
+
+// TestPairOpenings: what is noted is read, more of it than a batch has, and what is forgotten is not there any more.
+func TestPairOpenings(t *testing.T) {
+	f := loadFlows(t, FlowTableOptions{Records: 16})
+	if list, err := f.PairOpenings(); len(list) != 0 || err != nil {
+		t.Fatalf("of an empty table: %v, %v", list, err)
+	}
+	if err := f.NotePairOpenings(nil); err != nil {
+		t.Fatal(err)
+	}
+	const many = 3*openingsOfBatch + 1
+	want := map[PairOpening]bool{}
+	var list []PairOpening
+	for i := range many {
+		o := PairOpening{
+			Src: netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}), Dst: netip.MustParseAddr("10.0.0.1"),
+			SrcPort: uint16(40000 + i), DstPort: 80, Port: uint32(i%7 + 1), Used: uint32(i),
+		}
+		if i%2 == 1 {
+			o.Src, o.Dst = netip.MustParseAddr("fd00::1"), netip.MustParseAddr("fd00::2")
+		}
+		want[o] = true
+		list = append(list, o)
+	}
+	if err := f.NotePairOpenings(list); err != nil {
+		t.Fatal(err)
+	}
+	expectOpenings(t, f, want)
+
+	gone := slices.Concat(list[:1000], list[:10], []PairOpening{{Src: list[0].Dst, Dst: list[0].Src}}, list[2000:2500])
+	for _, o := range gone {
+		delete(want, o)
+	}
+	if err := f.ForgetPairOpenings(gone); err != nil {
+		t.Fatal(err)
+	}
+	expectOpenings(t, f, want)
+}
+
+func expectOpenings(t *testing.T, f *FlowTable, want map[PairOpening]bool) {
+	t.Helper()
+	list, err := f.PairOpenings()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[PairOpening]bool{}
+	for _, o := range list {
+		if !want[o] {
+			t.Fatalf("%v was not noted", o)
+		}
+		got[o] = true
+	}
+	if len(got) != len(want) {
+		t.Errorf("%d are there, want %d", len(got), len(want))
+	}
+}
