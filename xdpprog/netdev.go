@@ -65,6 +65,13 @@ func DeviceFeatures(ifindex int) ([]Feature, error) {
 	}, nil
 }
 
+// TakesRedirected says whether XDP hooks that run in drivers can redirect frames out of a device, and those of several
+// fragments. A veth takes them while XDP or GRO is on at its other end. Errors are those of DeviceFeatures.
+func TakesRedirected(ifindex int) (frames, fragments bool, err error) {
+	info, err := askNetdev(ifindex)
+	return info.xdp&actNdoXmit != 0, info.xdp&actNdoXmitSG != 0, err
+}
+
 func askNetdev(ifindex int) (netdevInfo, error) {
 	conn, err := genetlink.Dial(nil)
 	if err != nil {

@@ -33,6 +33,9 @@ type CarriedFlow struct {
 	Used       int64  // when the kernel last carried a packet of it, ns; 0: it has not
 }
 
+// Kernel is Config.Offload.
+func (t *Table) Kernel() *offload.Table { return t.kernel }
+
 // Carry has the kernel carry what comes in the direction of a packet that was sent on, as Seen.Carry asks, by a way that
 // repeats what became of it. It returns false where the kernel does not.
 func (t *Table) Carry(s *Seen, w *offload.Way) bool {

@@ -131,10 +131,10 @@ func (sh *shard) saved(n, tick uint32) Saved {
 }
 
 // Recorded is the flow of a record in the kernel's table that another process has left, as far as the record tells:
-// TCP is open. It returns false for a pair's, and for what a flow claims beside its own.
+// TCP is open. It returns false for a pair's, for what a flow claims beside its own, and for one that is not tracked.
 func (t *Table) Recorded(ref offload.Ref, now int64) (Saved, bool) {
 	f, ways, ok := t.kernel.Flow(ref)
-	if !ok || f.Pair || t.claimsFar(ref, &f, &ways) {
+	if !ok || f.Pair || f.Untracked || t.claimsFar(ref, &f, &ways) {
 		return Saved{}, false
 	}
 	s := Saved{

@@ -25,6 +25,7 @@ type carrier struct {
 	why    string // there is none; empty: there is, or it has not been made yet
 	walk   walk
 	pairs  pairs
+	wires  map[packet.PortID]offload.Egress // of ports whose devices have sockets of their own, as the table has them
 
 	stop chan struct{} // ends heart and walker; nil: they do not run
 }
@@ -51,6 +52,7 @@ func (f *Forwarder) provideCarrier(node *api.NodeSettings) {
 	if refused := c.kernel.Refused(); refused != nil {
 		f.degrade(offloadOf, "flows of before are not carried on: "+refused.Error())
 	}
+	c.wires = make(map[packet.PortID]offload.Egress)
 	c.walk.init()
 	c.pairs.idleAfter = cmp.Or(c.pairs.idleAfter, idleAfter)
 	f.startCarrier()

@@ -305,6 +305,7 @@ func (f *Forwarder) closeStale(ctx context.Context, links links) {
 func (f *Forwarder) closeDevice(ctx context.Context, name string) error {
 	d := f.devices[name]
 	delete(f.devices, name)
+	f.cutWires(name)
 	err := d.hook.Detach()
 	f.giveTags(d)
 	for _, t := range f.workers {

@@ -18,6 +18,9 @@ func (f *Forwarder) hookOptions(node *api.NodeSettings, device string, queues in
 	if shared(node, device) {
 		options.Mode = xdpprog.Shared
 	}
+	if device != tables.TrunkDevice {
+		options.Flows = f.carrier.kernel
+	}
 	if f.cfg.Pins != "" {
 		options.PinDir = filepath.Join(f.cfg.Pins, "ports", device)
 	}
@@ -69,7 +72,7 @@ func (f *Forwarder) setHooks() error {
 			}
 		}
 	}
-	return nil
+	return f.settleWires()
 }
 
 // ours is what packets on a shared device have to be addressed to for the dataplane to take them: our addresses there,

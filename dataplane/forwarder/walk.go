@@ -113,6 +113,7 @@ func (f *Forwarder) walkOver(stop <-chan struct{}) time.Duration {
 			strict = true
 		}
 	}
+	f.reviewUntracked(r, &done)
 	f.carrier.table.Load().SetGeneration(r.Tables.Policy.Generation)
 	now := f.clock()
 	w.note(&done, time.Duration(now-begin), time.Duration(now-since))
@@ -131,6 +132,19 @@ func reviewFlow(r *pipeline.Reviewer, flows *conntrack.Table, flow *conntrack.Ca
 		done.anew++
 	case asked:
 		flows.Judge(flow.ID, v.Reason, r.Now, generation, uint32(v.Rule))
+	}
+}
+
+func (f *Forwarder) reviewUntracked(r *pipeline.Reviewer, done *walked) {
+	table := f.carrier.table.Load()
+	for u := range table.Untracked() {
+		done.flows++
+		if r.ReviewUntracked(&u) != pipeline.Stays {
+			table.Remove(u.Ref)
+			done.anew++
+			continue
+		}
+		table.Keep(u.Ref, r.Tables.Policy.Generation)
 	}
 }
 

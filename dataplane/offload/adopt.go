@@ -38,6 +38,9 @@ func (t *Table) adopt() {
 		if r.flags&pair != 0 {
 			t.pairs.Add(1)
 		}
+		if r.flags&untracked != 0 {
+			t.stats.Untracked++
+		}
 		for d := range r.way {
 			if w := &r.way[d]; w.from != 0 {
 				t.ports.uses(w.to, 1)

@@ -71,6 +71,7 @@ const (
 	claimed   // hooks do not look at these: a direction leads to userspace by intent, see room.go
 	closed    // the opener's TCP has sent a FIN
 	closedToo // the other end's has
+	untracked // the record is the table's own, see untracked.go
 )
 
 // egress is struct egress.

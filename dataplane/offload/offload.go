@@ -6,7 +6,8 @@
 //
 // Files: offload.go (words), table.go (what others ask of it), pair.go (and of pairs), layout.go (as hooks have it),
 // memory.go (where that is), index.go (how records are found), record.go (how they are written), egress.go (how packets
-// leave), room.go (which record makes way), adopt.go (a table that another process has left).
+// leave), room.go (which record makes way), adopt.go (a table that another process has left), untracked.go (flows that
+// nobody else knows).
 package offload
 
 import (
@@ -26,6 +27,7 @@ type Flow struct {
 	Generation uint32 // of policy that let it
 	Pair       bool
 	Closed     [2]bool // TCP: that end has sent a FIN; as Table.Close was told
+	Untracked  bool    // see EnterUntracked
 }
 
 // Way is one direction of a flow, and what becomes of its packets: they get the other side's ends, a TTL less by one, and

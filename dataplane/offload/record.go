@@ -61,6 +61,10 @@ func (t *Table) begin(n uint32, f *Flow) {
 			r.flags |= pair
 			t.pairs.Add(1)
 		}
+		if f.Untracked {
+			r.flags |= untracked
+			t.stats.Untracked++
+		}
 		for d := range r.way {
 			w := &r.way[d]
 			w.from, w.farDst, w.farDstPort = 0, addressOf(f.Far.Dst).words(), bits.ReverseBytes16(f.Far.DstPort)
@@ -147,6 +151,9 @@ func (t *Table) end(n uint32) {
 	if t.records[n-1].flags&pair != 0 {
 		t.pairs.Add(-1)
 	}
+	if t.records[n-1].flags&untracked != 0 {
+		t.stats.Untracked--
+	}
 	t.stamps[n-1].Add(1)
 	t.stats.Records--
 	at := &t.resting[t.rest%resting]
@@ -183,7 +190,8 @@ func (r *record) far() packet.Ends {
 func (r *record) flow() Flow {
 	return Flow{
 		Near: r.near(), Far: r.far(), Proto: r.proto, Generation: atomic.LoadUint32(&r.generation),
-		Pair: r.flags&pair != 0, Closed: [2]bool{r.flags&closed != 0, r.flags&closedToo != 0},
+		Pair: r.flags&pair != 0, Untracked: r.flags&untracked != 0,
+		Closed: [2]bool{r.flags&closed != 0, r.flags&closedToo != 0},
 	}
 }
 

@@ -87,7 +87,7 @@ func (t *Table) evict(n uint32) {
 	v.carried = t.carried(n)
 	t.end(n)
 	t.stats.Evicted++
-	if len(t.victims) < cap(t.victims) {
+	if len(t.victims) < cap(t.victims) && !v.flow.Untracked {
 		t.victims = append(t.victims, v)
 		t.waiting.Store(int32(len(t.victims)))
 	}

@@ -46,6 +46,7 @@ type Config struct {
 // Stats are those of the table.
 type Stats struct {
 	Records, Pairs, Capacity uint32
+	Untracked                uint32 // records of flows that nobody else knows
 	Entered, Removed         uint64 // records, since New
 	Refused, Evicted         uint64 // for want of room
 	Displaced                uint64 // for another flow had come to have the same packets

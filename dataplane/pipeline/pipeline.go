@@ -6,8 +6,9 @@
 // The file order is the packet's: pipeline.go (the steps), ingress.go (may it come in), arp.go and nd.go (neighbours),
 // track.go (of which flow it is), fragment.go (the same for fragments), service.go (who answers for a service),
 // route.go (where to), local.go (addressed to us), police.go (may it go there), nat.go (with which addresses),
-// direct.go (to be answered by another node, or for one), carry.go and pair.go (what the kernel does with those that
-// follow), icmp.go (what the sender is told). review.go asks the same of what the kernel carries, when tables change.
+// direct.go (to be answered by another node, or for one), carry.go, pair.go and untracked.go (what the kernel does with
+// those that follow), icmp.go (what the sender is told). review.go asks the same of what the kernel carries, when tables
+// change.
 package pipeline
 
 import (
@@ -15,6 +16,7 @@ import (
 	"github.com/viaduct-net/viaduct/dataplane/denial"
 	"github.com/viaduct-net/viaduct/dataplane/fragment"
 	"github.com/viaduct-net/viaduct/dataplane/neighbor"
+	"github.com/viaduct-net/viaduct/dataplane/offload"
 	"github.com/viaduct-net/viaduct/dataplane/packet"
 	"github.com/viaduct-net/viaduct/dataplane/policy"
 	"github.com/viaduct-net/viaduct/dataplane/policy/names"
@@ -85,6 +87,9 @@ type Pipeline struct {
 	// decision is filled in field by field where it lies: copying it whole would stall on its small fields.
 	decision Decision
 
+	kernel   *offload.Table // nil: it carries nothing
+	glimpses glimpses
+
 	merging   []bool // by device: see SetMerging
 	fragments fragment.Table
 
@@ -96,7 +101,12 @@ type Pipeline struct {
 
 // Init sets what all workers share: the flows, and the names of addresses, which may be nil. It is called once, before
 // all else.
-func (l *Pipeline) Init(flows *conntrack.Table, names *names.Store) { l.flows, l.names = flows, names }
+func (l *Pipeline) Init(flows *conntrack.Table, names *names.Store) {
+	l.flows, l.names, l.kernel = flows, names, flows.Kernel()
+	if l.kernel != nil {
+		l.glimpses = make(glimpses, glimpsed)
+	}
+}
 
 // Denials is what policy has denied lately. Any goroutine may read it.
 func (l *Pipeline) Denials() *denial.Log { return &l.denials }

@@ -22,10 +22,12 @@ type GenGenConfig struct {
 	PrefixStride  uint32
 	Prefixes      uint32
 	Flows         uint32
+	Step          uint32
 	Ifindex       uint32
 	Ipv6          uint32
 	Timed         uint32
 	RandomSources uint32
+	_             [4]byte
 	IntervalNs    uint64
 }
 

@@ -31,8 +31,10 @@ type SinkSinkCounts struct {
 const (
 	SinkMapCounts         = "counts"
 	SinkMapLatency        = "latency"
+	SinkProgAnswer        = "answer"
 	SinkProgCount         = "count"
 	SinkProgCountReceived = "count_received"
+	SinkProgTakeAnswer    = "take_answer"
 	SinkVarConfig         = "config"
 )
 
@@ -78,8 +80,10 @@ type SinkSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type SinkProgramSpecs struct {
+	Answer        *ebpf.ProgramSpec `ebpf:"answer"`
 	Count         *ebpf.ProgramSpec `ebpf:"count"`
 	CountReceived *ebpf.ProgramSpec `ebpf:"count_received"`
+	TakeAnswer    *ebpf.ProgramSpec `ebpf:"take_answer"`
 }
 
 // SinkMapSpecs contains maps before they are loaded into the kernel.
@@ -139,14 +143,18 @@ type SinkVariables struct {
 //
 // It can be passed to LoadSinkObjects or ebpf.CollectionSpec.LoadAndAssign.
 type SinkPrograms struct {
+	Answer        *ebpf.Program `ebpf:"answer"`
 	Count         *ebpf.Program `ebpf:"count"`
 	CountReceived *ebpf.Program `ebpf:"count_received"`
+	TakeAnswer    *ebpf.Program `ebpf:"take_answer"`
 }
 
 func (p *SinkPrograms) Close() error {
 	return _SinkClose(
+		p.Answer,
 		p.Count,
 		p.CountReceived,
+		p.TakeAnswer,
 	)
 }
 

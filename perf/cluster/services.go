@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"iter"
 	"net/netip"
+	"strings"
 )
 
 // Services is how many services a cluster has. Their endpoints are made up, but for those of the one in the middle,
@@ -87,6 +88,25 @@ func (s Services) Objects() iter.Seq[Object] {
 func (s Services) MeasuredObjects(node string, server netip.AddrPort) []Object {
 	i := s.Measured()
 	return []Object{service(i, s.Address(i), server.Port()), slice(i, server.Port(), []any{endpoint(server.Addr(), node)})}
+}
+
+// Exposed is a service at an address that leads each of its ports to a server's same one.
+func Exposed(node string, address, server netip.Addr, ports []Admitted) []Object {
+	var named []any
+	for _, p := range ports {
+		named = append(named, fields{"name": strings.ToLower(fmt.Sprintf("%s-%d", p.Protocol, p.Port)),
+			"protocol": p.Protocol, "port": p.Port})
+	}
+	const name = "exposed"
+	return []Object{
+		object("v1", "Service", PolicyNamespace, name, nil, fields{"spec": fields{
+			"type": "ClusterIP", "clusterIP": address.String(), "clusterIPs": []string{address.String()},
+			"ipFamilies": []string{"IPv4"}, "ports": named,
+		}}),
+		object("discovery.k8s.io/v1", "EndpointSlice", PolicyNamespace, name,
+			map[string]string{"kubernetes.io/service-name": name},
+			fields{"addressType": "IPv4", "ports": named, "endpoints": []any{endpoint(server, node)}}),
+	}
 }
 
 // Slice is the EndpointSlice of the i-th service in a revision, 0 being as it is at first.

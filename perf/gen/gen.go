@@ -44,10 +44,12 @@ type Config struct {
 	Prefix   netip.Prefix
 	Prefixes int // at least 1
 
-	Size  int     // bytes of a frame from the Ethernet header on, without FCS; MinSize to MaxSize
-	Flows int     // 1 to bpf.MaxFlows, by ports
-	Rate  float64 // packets per second of all CPUs together, 0: as fast as possible
-	Timed bool    // put the time of sending into the payload; IPv6 needs a Size of 70
+	Size  int // bytes of a frame from the Ethernet header on, without FCS; MinSize to MaxSize
+	Flows int // 1 to bpf.MaxFlows, by ports
+	// Scattered: not one flow after the other, but each far from the one before, so that no cache foresees it.
+	Scattered bool
+	Rate      float64 // packets per second of all CPUs together, 0: as fast as possible
+	Timed     bool    // put the time of sending into the payload; IPv6 needs a Size of 70
 	// Request, if not 0: not UDP but TCP connection requests over IPv4 to this port, from random ports and random
 	// hosts of Sources to Prefix, which is one address. Prefixes, Flows and Timed are of no use then.
 	Request uint16

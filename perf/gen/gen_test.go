@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -52,15 +53,26 @@ func config(r *rig.Rig, ipv6 bool) gen.Config {
 	return c
 }
 
-// attach puts a sink right behind the generator, on the other end of its veth pair, to which GRO gives its NAPI.
+// attach puts a sink right behind the generator, on the other end of its veth pair.
 func attach(t *testing.T, r *rig.Rig, at sink.At, timed bool) *sink.Sink {
+	t.Helper()
+	giveNAPI(t, r)
+	return attachTo(t, r.DUT, r.Left, at, timed)
+}
+
+// giveNAPI has the generator's peer run NAPI, by GRO.
+func giveNAPI(t *testing.T, r *rig.Rig) {
 	t.Helper()
 	if err := r.DUT.SetFeatures(r.Left.Name, map[string]bool{"rx-gro": true}); err != nil {
 		t.Fatal(err)
 	}
+}
+
+func attachTo(t *testing.T, in *rig.Namespace, d rig.Device, at sink.At, timed bool) *sink.Sink {
+	t.Helper()
 	var s *sink.Sink
-	err := r.DUT.Do(func() (err error) {
-		s, err = sink.Attach(r.Left.Index, at, timed)
+	err := in.Do(func() (err error) {
+		s, err = sink.Attach(d.Index, at, timed)
 		return err
 	})
 	if err != nil {
@@ -194,6 +206,55 @@ func TestPackets(t *testing.T) {
 	}
 }
 
+// TestScattered: each flow comes once before one comes again, and far from its neighbours.
+func TestScattered(t *testing.T) {
+	for _, flows := range []int{1, 2, 3, 200, 1000} {
+		r := newRig(t)
+		c := config(r, false)
+		c.Scattered, c.Flows, c.Rate, c.Count = true, flows, 20_000, uint64(2*flows)
+		var ports []int
+		for _, frame := range captured(t, r, c) {
+			ports = append(ports, int(binary.BigEndian.Uint16(frame[34:]))-bpf.SourcePort)
+		}
+		if len(ports) != 2*flows || !slices.Equal(ports[:flows], ports[flows:]) {
+			t.Fatalf("%d flows: captured %v", flows, ports)
+		}
+		for i, next := range ports[1:flows] {
+			if apart := max(next-ports[i], ports[i]-next); flows >= 200 && apart < flows/4 {
+				t.Errorf("flow %d of %d follows flow %d", next, flows, ports[i])
+			}
+		}
+		if slices.Sort(ports[:flows]); len(slices.Compact(ports[:flows])) != flows {
+			t.Errorf("%d flows: some came twice", flows)
+		}
+	}
+}
+
+// TestAnswers: each packet that is sent comes back once, as a flow's other direction, and ends there.
+func TestAnswers(t *testing.T) {
+	r := newRig(t)
+	near, far := attachTo(t, r.DUT, r.Left, sink.Answer, false), attachTo(t, r.Generator, r.Gen, sink.TakeAnswers, false)
+	giveNAPI(t, r)
+	c := config(r, false)
+	c.Rate, c.Count, c.Flows = 20_000, 2000, 2000
+	frames := sniffed(t, r.Generator, r.Gen, func() { run(t, r, c, 20*time.Second) })
+	if len(frames) != int(c.Count) {
+		t.Fatalf("%d of %d came back", len(frames), c.Count)
+	}
+	for i, frame := range frames {
+		p := gopacket.NewPacket(frame, layers.LayerTypeEthernet, gopacket.Default)
+		ip, udp := p.NetworkLayer().(*layers.IPv4), p.TransportLayer().(*layers.UDP)
+		if ip.DstIP.String() != c.Src.String() || int(udp.DstPort) != bpf.SourcePort+i || udp.SrcPort != bpf.DestinationPort {
+			t.Fatalf("answer %d is %v", i, p)
+		}
+	}
+	for _, s := range []*sink.Sink{near, far} {
+		if n, err := s.Counts(); err != nil || n != (sink.Counts{}) {
+			t.Errorf("counted %+v, %v", n, err)
+		}
+	}
+}
+
 func bigRig(t *testing.T) *rig.Rig {
 	t.Helper()
 	r, err := rig.New(rig.Options{Queues: 1, MTU: 9000})
@@ -204,19 +265,23 @@ func bigRig(t *testing.T) *rig.Rig {
 	return r
 }
 
-// captured runs the generator and reads what comes out of the peer by a packet socket. GRO gives the peer its NAPI.
+// captured runs the generator and reads what comes out of the peer by a packet socket.
 func captured(t *testing.T, r *rig.Rig, c gen.Config) [][]byte {
 	t.Helper()
-	if err := r.DUT.SetFeatures(r.Left.Name, map[string]bool{"rx-gro": true}); err != nil {
-		t.Fatal(err)
-	}
+	giveNAPI(t, r)
+	return sniffed(t, r.DUT, r.Left, func() { run(t, r, c, 20*time.Second) })
+}
+
+// sniffed reads what a device receives meanwhile.
+func sniffed(t *testing.T, in *rig.Namespace, d rig.Device, meanwhile func()) [][]byte {
+	t.Helper()
 	var fd int
-	err := r.DUT.Do(func() (err error) {
+	err := in.Do(func() (err error) {
 		fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW, int(htons(unix.ETH_P_ALL)))
 		if err != nil {
 			return err
 		}
-		return unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: htons(unix.ETH_P_ALL), Ifindex: r.Left.Index})
+		return unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: htons(unix.ETH_P_ALL), Ifindex: d.Index})
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -225,7 +290,7 @@ func captured(t *testing.T, r *rig.Rig, c gen.Config) [][]byte {
 	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 16<<20); err != nil {
 		t.Fatal(err)
 	}
-	run(t, r, c, 20*time.Second)
+	meanwhile()
 
 	var frames [][]byte
 	buf := make([]byte, 1<<16)
@@ -238,7 +303,7 @@ func captured(t *testing.T, r *rig.Rig, c gen.Config) [][]byte {
 			t.Fatal(err)
 		}
 		out := from.(*unix.SockaddrLinklayer).Pkttype == unix.PACKET_OUTGOING
-		if !out && bytes.Equal(buf[:6], r.Left.MAC) {
+		if !out && bytes.Equal(buf[:6], d.MAC) {
 			frames = append(frames, bytes.Clone(buf[:n]))
 		}
 	}

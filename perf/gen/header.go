@@ -28,6 +28,7 @@ func (c *Config) program() *bpf.GenGenConfig {
 	p := &bpf.GenGenConfig{
 		Prefixes: uint32(c.Prefixes),
 		Flows:    uint32(c.Flows),
+		Step:     c.step(),
 		Ifindex:  uint32(c.Interface),
 	}
 	if c.Timed {
@@ -47,6 +48,26 @@ func (c *Config) program() *bpf.GenGenConfig {
 		c.fill4(p)
 	}
 	return p
+}
+
+// step is how far the next flow is, such that each comes once before one comes again: where Scattered, the golden
+// section of all, whose multiples lie evenly.
+func (c *Config) step() uint32 {
+	if !c.Scattered || c.Flows < 3 {
+		return 1
+	}
+	step := int(float64(c.Flows) / math.Phi)
+	for gcd(step, c.Flows) != 1 {
+		step--
+	}
+	return uint32(step)
+}
+
+func gcd(a, b int) int {
+	for b != 0 {
+		a, b = b, a%b
+	}
+	return a
 }
 
 // fillRequest is a SYN without options (RFC 9293 section 3.1). What is behind it in a frame of 64 bytes is padding.

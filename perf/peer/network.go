@@ -27,7 +27,7 @@ type Pod struct {
 // Interface is the name of a pod's device.
 const Interface = "eth0"
 
-// podCIDR is a network's own: each is on a node of its own.
+// podCIDR is a network's own where each is on a node of its own.
 const podCIDR = "10.244.0.0/20"
 
 // Network wires pods to a node by a CNI plugin, which is run as a container runtime runs it: a process for each
@@ -40,6 +40,8 @@ type Network struct {
 	config  map[string]any           // beside cniVersion and name
 	furnish func() map[string][]byte // more manifests by the names of their files; nil: none
 	spec    string                   // more of viaduct's NodeConfig, by lines
+	host    string                   // name of the node
+	cidr    string                   // of its pods
 
 	node  *rig.Namespace
 	dir   string
@@ -51,7 +53,9 @@ func Networks() []string { return []string{"trunk", "direct", "bridge", "ptp"} }
 
 // NewNetwork makes a network: viaduct's, by its attachments' names, or one of the reference plugins with host-local.
 func NewNetwork(name string, p Programs) (*Network, error) {
-	n := &Network{name: name, plugins: p.Reference, plugin: filepath.Join(p.Reference, name)}
+	n := &Network{
+		name: name, plugins: p.Reference, plugin: filepath.Join(p.Reference, name), host: nodeName, cidr: podCIDR,
+	}
 	switch name {
 	case "trunk", "direct":
 		n.plugin = p.Plugin
@@ -111,7 +115,7 @@ func (n *Network) start(ctx context.Context, cpus []int) (err error) {
 	if n.dir, err = os.MkdirTemp("", "viaduct-perf-"); err != nil {
 		return fmt.Errorf("make directory: %w", err)
 	}
-	n.config["ipam"] = map[string]any{"type": "host-local", "dataDir": n.dir, "subnet": podCIDR,
+	n.config["ipam"] = map[string]any{"type": "host-local", "dataDir": n.dir, "subnet": n.cidr,
 		"routes": []any{map[string]any{"dst": "0.0.0.0/0"}}}
 	n.input, err = json.Marshal(n.config)
 	return err
@@ -133,8 +137,8 @@ func (n *Network) startDaemons(ctx context.Context, cpus []int) error {
 		return fmt.Errorf("make manifest directory: %w", err)
 	}
 	err = writeFile(filepath.Join(manifests, "node.yaml"), func(w io.Writer) {
-		fmt.Fprintf(w, "apiVersion: viaduct.dev/v1alpha1\nkind: NodeConfig\nmetadata: {name: %s}\n", nodeName)
-		fmt.Fprintf(w, "spec:\n  workers: 1\n  podCIDRs: [%s]\n%s", podCIDR, n.spec)
+		fmt.Fprintf(w, "apiVersion: viaduct.dev/v1alpha1\nkind: NodeConfig\nmetadata: {name: %s}\n", n.host)
+		fmt.Fprintf(w, "spec:\n  workers: 1\n  podCIDRs: [%s]\n%s", n.cidr, n.spec)
 	})
 	if err == nil && n.furnish != nil {
 		err = n.write(n.furnish())
@@ -142,7 +146,7 @@ func (n *Network) startDaemons(ctx context.Context, cpus []int) error {
 	if err != nil {
 		return err
 	}
-	if err := v.launch(ctx, n.node, cpus, manifests); err != nil {
+	if err := v.launch(ctx, n.node, cpus, manifests, "--node", n.host); err != nil {
 		return err
 	}
 	if err := n.awaitStatus(ctx); err != nil {

@@ -190,11 +190,53 @@ func TestMissingNetworks(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if missing := s.Missing(rig.Options{}); (missing == "") != (name == "kernel") {
+		own := name == "kernel" || name == "veth" || name == "kernel-dnat" && executable(nftProgram) == ""
+		if missing := s.Missing(rig.Options{}); (missing == "") != own {
 			t.Errorf("%s lacks %q", name, missing)
 		}
+		if s.Name() != name {
+			t.Errorf("%s is named %s", name, s.Name())
+		}
 	}
-	if _, err := NewWired("viaduct", Programs{}); err == nil || !strings.Contains(err.Error(), "trunk") {
-		t.Errorf("unknown subject: %v", err)
+	for _, name := range []string{"viaduct", "bridge-off", "trunk-shared"} {
+		if _, err := NewWired(name, Programs{}); err == nil || !strings.Contains(err.Error(), "trunk") {
+			t.Errorf("unknown subject %s: %v", name, err)
+		}
+	}
+}
+
+// TestApartSubjects: two nodes that know of each other, with the uplink in the mode that the name has.
+func TestApartSubjects(t *testing.T) {
+	for _, name := range ApartNames() {
+		s, err := NewApart(name, Programs{})
+		if err != nil || s.Name() != name {
+			t.Fatalf("%s: %v, %v", name, s, err)
+		}
+		w := s.(*wired)
+		near, far := w.network, w.far.network
+		if near.host == far.host || near.cidr == far.cidr {
+			t.Errorf("%s: both nodes are %s, with pods in %s", name, near.host, near.cidr)
+		}
+		if near.daemons == nil {
+			continue
+		}
+		mode := "kernel"
+		for _, m := range []string{"shared", "owned"} {
+			if strings.Contains(name, m) {
+				mode = m
+			}
+		}
+		if off := strings.HasSuffix(name, "-off"); !strings.Contains(near.spec, "mode: "+mode+"}") ||
+			strings.Contains(near.spec, "offload: false") != off {
+			t.Errorf("%s: node is\n%s", name, near.spec)
+		}
+		if others := string(near.furnish()["nodes.yaml"]); !strings.Contains(others, far.cidr) {
+			t.Errorf("%s: the first node is told\n%s", name, others)
+		}
+	}
+	for _, name := range []string{"bridge", "trunk-direct", "ptp-off", "ptp-owned"} {
+		if _, err := NewApart(name, Programs{}); err == nil || !strings.Contains(err.Error(), name) {
+			t.Errorf("%s is a subject", name)
+		}
 	}
 }

@@ -18,6 +18,7 @@ import (
 type Setup struct {
 	Routes int   // routes of each family through the sink; see rig.Prefix
 	CPUs   []int // the subject's processes may run on these
+	Flows  int   // that a network's tables must hold; 0: as they are by default
 }
 
 // Subject forwards between the two ports of a rig's DUT. It is used once: Start, then Stop.
@@ -41,7 +42,9 @@ type Subject interface {
 }
 
 // Names of the subjects, as New takes them.
-func Names() []string { return []string{"viaduct", "asavie", "testpmd", "kernel"} }
+func Names() []string {
+	return []string{"viaduct", "viaduct-off", "asavie", "testpmd", "devmap", "kernel"}
+}
 
 // Programs says where the programs are that subjects are made of.
 type Programs struct {
@@ -56,10 +59,14 @@ func New(name string, p Programs) (Subject, error) {
 	switch name {
 	case "viaduct":
 		return &viaduct{name: name, binary: p.Dataplane, flags: p.Flags}, nil
+	case "viaduct-off":
+		return &viaduct{name: name, binary: p.Dataplane, flags: p.Flags, spec: "  offload: false\n"}, nil
 	case "asavie":
 		return &viaduct{name: name, binary: p.Dataplane, flags: append([]string{"--sockets", "asavie"}, p.Flags...)}, nil
 	case "testpmd":
 		return &testpmd{}, nil
+	case "devmap":
+		return &devmap{}, nil
 	case "kernel":
 		return kernel{gro: true}, nil
 	}

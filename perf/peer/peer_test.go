@@ -69,7 +69,7 @@ func decode(t *testing.T, path string) []manifest {
 
 func TestManifests(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "manifests")
-	if err := WriteManifests(dir, newRig(t), Setup{Routes: 300}); err != nil {
+	if err := WriteManifests(dir, newRig(t), Setup{Routes: 300}, ""); err != nil {
 		t.Fatal(err)
 	}
 	node := decode(t, filepath.Join(dir, "node.yaml"))

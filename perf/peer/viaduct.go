@@ -23,6 +23,7 @@ type viaduct struct {
 	name      string
 	binary    string // the dataplane's; control's is beside it
 	flags     []string
+	spec      string // more of its NodeConfig, by lines
 	dir       string
 	keep      bool // pins outlive the dataplane, whose mounts are its own
 	kept      bool // they are mounted here
@@ -46,7 +47,7 @@ func (v *viaduct) controlBinary() string {
 }
 
 // Checksums: the asavie backend has no TX metadata to ask the kernel for them.
-func (v *viaduct) Checksums() bool { return v.name == "viaduct" }
+func (v *viaduct) Checksums() bool { return v.name != "asavie" }
 
 func (v *viaduct) PIDs() []int {
 	var pids []int
@@ -71,7 +72,7 @@ func (v *viaduct) start(ctx context.Context, r *rig.Rig, s Setup) error {
 		return err
 	}
 	manifests := filepath.Join(v.dir, "manifests")
-	if err := WriteManifests(manifests, r, s); err != nil {
+	if err := WriteManifests(manifests, r, s, v.spec); err != nil {
 		return err
 	}
 	return v.launch(ctx, r.DUT, s.CPUs, manifests)
@@ -80,9 +81,9 @@ func (v *viaduct) start(ctx context.Context, r *rig.Rig, s Setup) error {
 // startTime is how long the programs may take to have all manifests in force.
 const startTime = 2 * time.Minute
 
-// launch starts both programs and returns when the dataplane forwards what the manifests say.
-func (v *viaduct) launch(ctx context.Context, in *rig.Namespace, cpus []int, manifests string) error {
-	if err := v.startControl(in, cpus, "--source", "dir:"+manifests); err != nil {
+// launch starts both programs, control with more flags, and returns when the dataplane forwards what the manifests say.
+func (v *viaduct) launch(ctx context.Context, in *rig.Namespace, cpus []int, manifests string, more ...string) error {
+	if err := v.startControl(in, cpus, append([]string{"--source", "dir:" + manifests}, more...)...); err != nil {
 		return err
 	}
 	if err := v.startDataplane(in, cpus); err != nil {
@@ -158,13 +159,13 @@ func (v *viaduct) Stop() error {
 	return errors.Join(errs...)
 }
 
-// WriteManifests writes a NodeConfig that owns both ports of the DUT, and the routes in one file, into a directory
-// that it makes.
-func WriteManifests(dir string, r *rig.Rig, s Setup) error {
+// WriteManifests writes a NodeConfig that owns both ports of the DUT, with more of its specification by lines, and the
+// routes in one file, into a directory that it makes.
+func WriteManifests(dir string, r *rig.Rig, s Setup, spec string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return fmt.Errorf("make manifest directory: %w", err)
 	}
-	err := writeFile(filepath.Join(dir, "node.yaml"), func(w io.Writer) { writeNode(w, r) })
+	err := writeFile(filepath.Join(dir, "node.yaml"), func(w io.Writer) { writeNode(w, r, spec) })
 	if err != nil {
 		return err
 	}
@@ -191,9 +192,9 @@ func writeFile(path string, write func(io.Writer)) error {
 
 const nodeName = "perf"
 
-func writeNode(w io.Writer, r *rig.Rig) {
+func writeNode(w io.Writer, r *rig.Rig, spec string) {
 	fmt.Fprintf(w, "apiVersion: viaduct.dev/v1alpha1\nkind: NodeConfig\nmetadata: {name: %s}\nspec:\n", nodeName)
-	fmt.Fprintf(w, "  workers: 1\n  ports:\n")
+	fmt.Fprintf(w, "  workers: 1\n%s  ports:\n", spec)
 	queues := make([]int, r.Queues)
 	for i := range queues {
 		queues[i] = i

@@ -34,6 +34,19 @@ type Rig struct {
 	Generator, DUT, Sink *Namespace
 	Gen, Left            Device // one veth pair
 	Right, Sunk          Device // the other; Sunk is the sink's end
+
+	// Front is an address that leads the generator to the sink, which has it not; the zero value where there is none.
+	Front netip.Addr
+
+	short bool // see Shorten
+}
+
+// Target is the IPv4 address that the generator reaches the sink by: Front, or the sink's own.
+func (r *Rig) Target() netip.Addr {
+	if r.Front.IsValid() {
+		return r.Front
+	}
+	return r.Sunk.Addr4.Addr()
 }
 
 // Device is one end of a veth pair. Addr4 and Addr6 are planned, not configured: see ConfigureEnds.
@@ -90,6 +103,26 @@ func (r *Rig) build() error {
 		return err
 	}
 	return r.pair(r.Sink, &r.Sunk, r.DUT, &r.Right)
+}
+
+// Shorten joins a bare rig's generator and sink by one veth pair, whose two devices have one name, and nothing between
+// them. Left and Right are then the ends that frames go to.
+func (r *Rig) Shorten(name string, o Options) error {
+	r.Options, r.short = o, true
+	r.Gen, r.Sunk = device(name, 1, 1), device(name, 1, 2)
+	if err := r.pair(r.Generator, &r.Gen, r.Sink, &r.Sunk); err != nil {
+		return err
+	}
+	r.Left, r.Right = r.Sunk, r.Gen
+	return errors.Join(r.Generator.Configure(r.Gen), r.Sink.Configure(r.Sunk))
+}
+
+// NextToGenerator is the namespace that Left is in.
+func (r *Rig) NextToGenerator() *Namespace {
+	if r.short {
+		return r.Sink
+	}
+	return r.DUT
 }
 
 // pair makes a veth pair across two namespaces and brings both ends up.

@@ -125,6 +125,33 @@ func TestRefusedOptions(t *testing.T) {
 	}
 }
 
+// TestShortened: both ends reach each other, and know where the other's frames come in.
+func TestShortened(t *testing.T) {
+	needRoot(t)
+	r, err := rig.Bare()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = r.Close() })
+	if err := r.Shorten("eth0", rig.Options{Queues: 1, MTU: 9000}); err != nil {
+		t.Fatal(err)
+	}
+	if r.Target() != r.Sunk.Addr4.Addr() || r.NextToGenerator() != r.Sink {
+		t.Errorf("the target is %s", r.Target())
+	}
+	mac, err := r.Generator.NextHop(r.Target())
+	if err != nil || mac.String() != r.Left.MAC.String() {
+		t.Errorf("the next hop is %s, %v; want %s", mac, err, r.Left.MAC)
+	}
+	if mac, err := r.Sink.NextHop(r.Gen.Addr4.Addr()); err != nil || mac.String() != r.Right.MAC.String() {
+		t.Errorf("the way back is by %s, %v; want %s", mac, err, r.Right.MAC)
+	}
+	r.Front = netip.MustParseAddr("192.0.2.9")
+	if r.Target() != r.Front {
+		t.Errorf("the target is %s, not the front", r.Target())
+	}
+}
+
 func TestPrefixesAreDistinct(t *testing.T) {
 	for _, ipv6 := range []bool{false, true} {
 		seen := map[netip.Prefix]bool{}

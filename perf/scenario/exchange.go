@@ -23,7 +23,7 @@ type exchange struct {
 
 // during runs an exchange while measure runs. An error of either end also ends measure.
 func (t *TCP) during(ctx context.Context, r *rig.Rig, x exchange, measure func() error) error {
-	to := r.Sunk.Addr4.Addr()
+	to := r.Target()
 	if t.IPv6 {
 		to = r.Sunk.Addr6.Addr()
 	}

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/viaduct-net/viaduct/perf/bpf"
 	"github.com/viaduct-net/viaduct/perf/peer"
 	"github.com/viaduct-net/viaduct/perf/report"
 	"github.com/viaduct-net/viaduct/perf/rig"
@@ -20,6 +21,9 @@ type Pods struct {
 	Comparison
 	Measures []string // of PodMeasures
 	Flows    int      // of UDP; see gen.Config
+	Apart    bool     // the pods are on two nodes; subjects are those of peer.ApartNames then
+	Of       []string // subjects whose ratios to all others are taken; empty: the first
+	Tables   []int    // numbers of flows, the smallest first, that table compares
 	Duration time.Duration
 }
 
@@ -33,6 +37,14 @@ const linkMTU = 65535
 type podMeasure struct {
 	name string
 	of   func(p *Pods, c Comparison) trial
+}
+
+// resultName is pods/… on one node, and nodes/… on two.
+func (m podMeasure) resultName(p *Pods) string {
+	if p.Apart {
+		return strings.Replace(m.name, "pods", "nodes", 1)
+	}
+	return m.name
 }
 
 var podMeasures = map[string]podMeasure{
@@ -51,10 +63,15 @@ var podMeasures = map[string]podMeasure{
 	"crr": {fmt.Sprintf("pods/crr/mtu%d", pathMTU), func(p *Pods, c Comparison) trial {
 		return bounded(p.tcp(c).connectRequestResponse)
 	}},
+	"visit": {"pods/visit", func(p *Pods, c Comparison) trial { return (&firstPacket{c, p.Duration}).trial }},
+	"table": {"pods/table", func(p *Pods, c Comparison) trial { return (&tableSize{c, p.Tables, p.Duration}).trial }},
 }
 
 // PodMeasures are the names of what Pods measures, in the order in which it does.
-func PodMeasures() []string { return []string{"udp", "stream1500", "stream", "rr", "crr"} }
+func PodMeasures() []string { return append(PlainPodMeasures(), "visit", "table") }
+
+// PlainPodMeasures are those that say something of every subject.
+func PlainPodMeasures() []string { return []string{"udp", "stream1500", "stream", "rr", "crr"} }
 
 func (p *Pods) tcp(c Comparison) *TCP { return &TCP{Comparison: c, Duration: p.Duration} }
 
@@ -62,7 +79,7 @@ func (p *Pods) tcp(c Comparison) *TCP { return &TCP{Comparison: c, Duration: p.D
 func bounded(t trial) trial {
 	return func(ctx context.Context, r *rig.Rig, s peer.Subject) ([]Sample, error) {
 		err := errors.Join(
-			r.Generator.LimitMTU(r.Sunk.Addr4.Addr(), pathMTU), r.Sink.LimitMTU(r.Gen.Addr4.Addr(), pathMTU))
+			r.Generator.LimitMTU(r.Target(), pathMTU), r.Sink.LimitMTU(r.Gen.Addr4.Addr(), pathMTU))
 		if err != nil {
 			return nil, err
 		}
@@ -73,8 +90,12 @@ func bounded(t trial) trial {
 // comparison is what all measures have in common.
 func (p *Pods) comparison() Comparison {
 	c := p.Comparison
-	c.wired, c.Rig, c.Routes = true, rig.Options{Queues: 1, MTU: linkMTU}, 0
+	c.wired, c.apart, c.of, c.Rig, c.Routes = true, p.Apart, p.Of, rig.Options{Queues: 1, MTU: linkMTU}, 0
 	return c
+}
+
+func validTables(flows []int) bool {
+	return len(flows) > 0 && slices.IsSorted(flows) && flows[0] >= 1 && flows[len(flows)-1] <= bpf.MaxFlows
 }
 
 // Validate says what is wrong with the settings.
@@ -84,7 +105,16 @@ func (p *Pods) Validate() error {
 			return fmt.Errorf("measure %q: want each of %s at most once", m, strings.Join(PodMeasures(), ", "))
 		}
 	}
+	for _, s := range p.Of {
+		if !slices.Contains(p.Subjects, s) {
+			return fmt.Errorf("ratios of %q: it is not measured", s)
+		}
+	}
 	switch {
+	case slices.Contains(p.Measures, "table") && !validTables(p.Tables):
+		return fmt.Errorf("tables of %v flows: want 1 to %d, the smaller number first", p.Tables, bpf.MaxFlows)
+	case p.Apart && slices.Contains(p.Measures, "stream"):
+		return fmt.Errorf("measure %q: between nodes packets are of %d bytes", "stream", pathMTU)
 	case len(p.Measures) == 0:
 		return errors.New("no measure")
 	case p.Flows < 1:
@@ -106,13 +136,16 @@ func (p *Pods) Run(ctx context.Context, doc *report.Document) error {
 		if !slices.Contains(p.Measures, name) {
 			continue
 		}
-		m := podMeasures[name]
-		if err := c.compare(ctx, doc, m.name, m.of(p, c)); err != nil {
+		m, of := podMeasures[name], c
+		if name == "table" {
+			of.flows = 2 * p.Tables[len(p.Tables)-1]
+		}
+		if err := of.compare(ctx, doc, m.resultName(p), m.of(p, of)); err != nil {
 			return err
 		}
 	}
 	doc.Notes = append(doc.Notes, podNote)
-	if c.apart() {
+	if c.onOthers() {
 		doc.Notes = append(doc.Notes, cpuNote)
 	}
 	return nil

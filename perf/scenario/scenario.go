@@ -28,12 +28,18 @@ type Comparison struct {
 	Progress io.Writer
 
 	wired bool         // subjects are those of peer.WiredNames
+	apart bool         // those of peer.ApartNames
+	flows int          // that a subject's tables must hold; 0: as they are
+	of    []string     // subjects whose ratios to all others are taken; empty: the first
 	sole  peer.Subject // if not nil, the only subject
 }
 
 func (c *Comparison) subject(name string) (peer.Subject, error) {
 	if c.sole != nil {
 		return c.sole, nil
+	}
+	if c.apart {
+		return peer.NewApart(name, c.Programs)
 	}
 	if c.wired {
 		return peer.NewWired(name, c.Programs)
@@ -108,6 +114,12 @@ func (c *Comparison) compare(ctx context.Context, doc *report.Document, name str
 	}
 	doc.Results = append(doc.Results, series.results()...)
 	doc.Results = append(doc.Results, series.ratios(present)...)
+	for _, s := range c.of {
+		if i := slices.Index(present, s); i > 0 {
+			others := slices.Concat([]string{s}, present[:i], present[i+1:])
+			doc.Results = append(doc.Results, series.ratios(others)...)
+		}
+	}
 	return nil
 }
 
@@ -125,7 +137,7 @@ func (c *Comparison) once(ctx context.Context, name string, t trial) (samples []
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, r.Close()) }()
-	if err := s.Start(ctx, r, peer.Setup{Routes: c.Routes, CPUs: c.subjectCPUs()}); err != nil {
+	if err := s.Start(ctx, r, peer.Setup{Routes: c.Routes, CPUs: c.subjectCPUs(), Flows: c.flows}); err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, s.Stop()) }()
@@ -182,8 +194,8 @@ func (c *Comparison) subjectCPUs() []int {
 	return all
 }
 
-// apart reports whether generator and subject share no CPU.
-func (c *Comparison) apart() bool { return len(allowedCPUs()) > c.Rig.Queues }
+// onOthers reports whether generator and subject share no CPU.
+func (c *Comparison) onOthers() bool { return len(allowedCPUs()) > c.Rig.Queues }
 
 func allowedCPUs() []int {
 	var set unix.CPUSet

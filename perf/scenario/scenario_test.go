@@ -42,7 +42,7 @@ func find(t *testing.T, doc *report.Document, subject, metric string) report.Res
 // TestForward: what is offered at a modest rate arrives, through every subject that is here, in both families.
 func TestForward(t *testing.T) {
 	for _, ipv6 := range []bool{false, true} {
-		subjects := []string{"kernel", "viaduct"}
+		subjects := []string{"kernel", "viaduct", "devmap"}
 		if !ipv6 {
 			subjects = append(subjects, "testpmd") // looks at no packet, whatever the family
 		}
@@ -57,8 +57,10 @@ func TestForward(t *testing.T) {
 		if !strings.Contains(strings.Join(doc.Notes, "\n"), "viaduct left out: /no/such/dataplane") {
 			t.Errorf("notes do not name the subject that is missing: %q", doc.Notes)
 		}
-		if loss := find(t, &doc, "kernel", "loss"); loss.Median != 0 {
-			t.Errorf("loss is %v %%", loss.Median)
+		for _, subject := range []string{"kernel", "devmap"} {
+			if loss := find(t, &doc, subject, "loss"); loss.Median != 0 {
+				t.Errorf("loss of %s is %v %%", subject, loss.Median)
+			}
 		}
 		if pps := find(t, &doc, "kernel", "throughput"); pps.Median <= 0 || pps.Median > 1.2*f.Rate {
 			t.Errorf("throughput is %v at a rate of %v", pps.Median, f.Rate)

@@ -12,7 +12,7 @@ import (
 	"github.com/viaduct-net/viaduct/perf/report"
 )
 
-var noRatio = []string{metricLoss, metricOffered, metricOthers}
+var noRatio = []string{metricLoss, metricOffered, metricOthers, metricVisit}
 
 // series gathers the samples of all rounds, in the order in which subjects and metrics first came.
 type series struct {
@@ -72,9 +72,9 @@ func (s *series) differences(subjects []string) []report.Result {
 	return s.against(subjects, report.Difference)
 }
 
-// withoutRatio says so of metrics by the ends of their names, and of all shares and of what lies in tables.
+// withoutRatio says so of metrics by the ends of their names, and of all shares and ratios, and of what lies in tables.
 func (*series) withoutRatio(k key) bool {
-	return k.unit == "%" || k.unit == "flows" ||
+	return k.unit == "%" || k.unit == "flows" || k.unit == "ratio" ||
 		slices.ContainsFunc(noRatio, func(name string) bool { return strings.HasSuffix(k.metric, name) })
 }
 

@@ -28,26 +28,40 @@ func built(t *testing.T) peer.Programs {
 	}
 }
 
-// TestPodsOfViaduct takes every measure of both attachments.
+// TestPodsOfViaduct takes every measure, and has every kind of subject, on one node and on two.
 func TestPodsOfViaduct(t *testing.T) {
-	p := Pods{
-		Comparison: comparison(t, "trunk", "direct"), Measures: PodMeasures(), Flows: 100,
-		Duration: 100 * time.Millisecond,
-	}
-	p.Programs = built(t)
-	var doc report.Document
-	if err := p.Run(context.Background(), &doc); err != nil {
-		t.Fatal(err)
-	}
-	for _, subject := range p.Subjects {
-		for _, m := range podMeasures {
-			metric := "throughput"
-			switch m.name {
-			case podMeasures["rr"].name, podMeasures["crr"].name:
-				metric = "transactions"
-			}
-			if median(&doc, m.name, subject, metric) <= 0 {
-				t.Errorf("%s: no %s of %s", m.name, metric, subject)
+	programs := built(t)
+	for _, tc := range []struct {
+		apart    bool
+		subjects []string
+		measures []string
+	}{
+		{false, []string{"trunk", "direct"}, PlainPodMeasures()},
+		{false, []string{"trunk"}, []string{"visit", "table"}},
+		{false, []string{"trunk-ports", "trunk-service", "trunk-off", "trunk-polling"}, []string{"crr"}},
+		{true, []string{"trunk", "trunk-shared", "trunk-owned"}, []string{"stream1500"}},
+	} {
+		p := Pods{
+			Comparison: comparison(t, tc.subjects...), Measures: tc.measures, Flows: 100, Apart: tc.apart,
+			Tables: []int{10, 1000}, Duration: 100 * time.Millisecond,
+		}
+		p.Programs = programs
+		var doc report.Document
+		if err := p.Run(context.Background(), &doc); err != nil {
+			t.Fatal(err)
+		}
+		for _, subject := range p.Subjects {
+			for _, measure := range p.Measures {
+				metric := map[string]string{
+					"rr": "transactions", "crr": "transactions", "visit": "first latency p50", "table": "1000: hooks",
+				}[measure]
+				if metric == "" {
+					metric = "throughput"
+				}
+				name := podMeasures[measure].resultName(&p)
+				if median(&doc, name, subject, metric) <= 0 {
+					t.Errorf("%s: no %s of %s", name, metric, subject)
+				}
 			}
 		}
 	}

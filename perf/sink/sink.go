@@ -38,6 +38,10 @@ const (
 	// Stack is tcx ingress. It also sees what bpf_redirect_peer delivers, which passes no driver, and leaves a veth's
 	// offloads as they are.
 	Stack
+	// Answer is tcx ingress too, but there probes are sent back to where they come from, over IPv4, and not counted.
+	Answer
+	// TakeAnswers is tcx ingress at the generator's end, where what is sent back ends.
+	TakeAnswers
 )
 
 // Attach puts a sink on a device. timed: the generator's packets carry the time of sending, of which a histogram is
@@ -56,19 +60,20 @@ func Attach(ifindex int, at At, timed bool) (*Sink, error) {
 	if err := spec.LoadAndAssign(&s.objs, nil); err != nil {
 		return nil, fmt.Errorf("load sink program: %w", err)
 	}
-	if at == Driver {
-		s.link, err = link.AttachXDP(link.XDPOptions{
-			Program: s.objs.Count, Interface: ifindex, Flags: link.XDPDriverMode,
-		})
-	} else {
-		s.link, err = link.AttachTCX(link.TCXOptions{
-			Program: s.objs.CountReceived, Interface: ifindex, Attach: ebpf.AttachTCXIngress,
-		})
-	}
-	if err != nil {
+	if s.link, err = s.attach(ifindex, at); err != nil {
 		return nil, errors.Join(fmt.Errorf("attach sink: %w", err), s.objs.Close())
 	}
 	return s, nil
+}
+
+func (s *Sink) attach(ifindex int, at At) (link.Link, error) {
+	if at == Driver {
+		return link.AttachXDP(link.XDPOptions{Program: s.objs.Count, Interface: ifindex, Flags: link.XDPDriverMode})
+	}
+	program := map[At]*ebpf.Program{
+		Stack: s.objs.CountReceived, Answer: s.objs.Answer, TakeAnswers: s.objs.TakeAnswer,
+	}[at]
+	return link.AttachTCX(link.TCXOptions{Program: program, Interface: ifindex, Attach: ebpf.AttachTCXIngress})
 }
 
 // Close detaches the program.

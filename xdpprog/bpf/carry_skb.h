@@ -13,8 +13,6 @@
 
 #include "carry.h"
 
-// How much of a packet is read at most.
-#define CARRIED_HEADERS (ETH_HLEN + sizeof(struct ipv6hdr) + TCP_HEADER)
 
 #define PACKET_IS_HOSTS 0 // PACKET_HOST of linux/if_packet.h
 
@@ -35,11 +33,15 @@ static __always_inline void *end(struct __sk_buff *skb)
 	return (void *)(long)skb->data_end;
 }
 
-// pull has the headers be in the linear part, as far as there are any.
+// pull has the headers be in the linear part, as far as there are any, and nothing more: where TCP sends the linear part
+// ends with the headers, and to pull what it has kept for sending again has the kernel copy them.
 static __always_inline int pull(struct __sk_buff *skb)
 {
-	__u32 size = skb->len < CARRIED_HEADERS ? skb->len : CARRIED_HEADERS;
+	__u32 size = ETH_HLEN + TCP_HEADER;
 
+	size += skb->protocol == bpf_htons(ETH_P_IPV6) ? sizeof(struct ipv6hdr) : sizeof(struct iphdr);
+	if (size > skb->len)
+		size = skb->len;
 	return head(skb) + size <= end(skb) || !bpf_skb_pull_data(skb, size);
 }
 

@@ -18,6 +18,7 @@ struct gen_config {
 	__u32 prefix_stride; /* from one prefix to the next, in units of destination */
 	__u32 prefixes;
 	__u32 flows;
+	__u32 step; /* from one frame's flow to the next one's, less than flows or 1 */
 	__u32 ifindex;
 	__u32 ipv6;
 	__u32 timed;
@@ -98,7 +99,7 @@ int generate(struct xdp_md *ctx)
 		return XDP_ABORTED;
 
 	flow = s->flow;
-	s->flow = flow + 1 >= config.flows ? 0 : flow + 1;
+	s->flow = flow + config.step >= config.flows ? flow + config.step - config.flows : flow + config.step;
 	/* A prime step spreads neighbouring flows over far prefixes. */
 	dst = bpf_htonl(config.destination + (flow * 7919) % config.prefixes * config.prefix_stride);
 

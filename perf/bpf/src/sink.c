@@ -151,4 +151,45 @@ int count_received(struct __sk_buff *skb)
 	return counted((void *)(long)skb->data, (void *)(long)skb->data_end, skb->len) ? TC_ACT_SHOT : TC_ACT_UNSPEC;
 }
 
+static __always_inline void swap(void *a, void *b, __u32 size)
+{
+	__u8 *left = a, *right = b, kept;
+
+#pragma unroll
+	for (int i = 0; i < 16; i++) {
+		if (i >= size)
+			break;
+		kept = left[i];
+		left[i] = right[i];
+		right[i] = kept;
+	}
+}
+
+/* Sends probes of IPv4 back to where they come from: no checksum changes by it. */
+SEC("tcx/ingress")
+int answer(struct __sk_buff *skb)
+{
+	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	struct iphdr *ip = data + sizeof(struct ethhdr);
+	struct udphdr *udp = (void *)(ip + 1);
+	struct ethhdr *eth = data;
+
+	if ((void *)(udp + 1) > end || eth->h_proto != bpf_htons(ETH_P_IP) || !udp_of(data, end) ||
+	    (__u16)(bpf_ntohs(udp->dest) - PROBE_DPORT) >= PROBE_DPORTS)
+		return TC_ACT_UNSPEC;
+	swap(eth->h_dest, eth->h_source, ETH_ALEN);
+	swap(&ip->saddr, &ip->daddr, sizeof(ip->saddr));
+	swap(&udp->source, &udp->dest, sizeof(udp->source));
+	return bpf_redirect(skb->ifindex, 0);
+}
+
+/* Takes what was sent back so, which nobody asked for. */
+SEC("tcx/ingress")
+int take_answer(struct __sk_buff *skb)
+{
+	struct udphdr *udp = udp_of((void *)(long)skb->data, (void *)(long)skb->data_end);
+
+	return udp && (__u16)(bpf_ntohs(udp->source) - PROBE_DPORT) < PROBE_DPORTS ? TC_ACT_SHOT : TC_ACT_UNSPEC;
+}
+
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

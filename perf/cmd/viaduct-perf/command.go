@@ -40,8 +40,9 @@ starts one subject in the middle. Subjects take turns in rounds (A B C, A B C, .
 rounds with their 95 % confidence interval (at least 6 runs are needed for one), and ratios of the first subject to
 each other one, taken round by round. Nothing is visible outside the namespaces and nothing is left behind.
 
-Subjects: viaduct (viaduct-dataplane), asavie (the same over its second socket backend), testpmd (DPDK's, af_xdp
-driver, io mode), kernel (IP forwarding). The commands pods, cni, policy, services and flood have subjects of their
+Subjects: viaduct (viaduct-dataplane), viaduct-off (the same, every packet through userspace), asavie (over its second
+socket backend), testpmd (DPDK's, af_xdp driver, io mode), devmap (an XDP program that redirects each frame as it came),
+kernel (IP forwarding). The commands pods, cni, policy, services and flood have subjects of their
 own, which wire pods. What the machine does not have is said and left out.
 
 Exit codes: 0 measured, 1 a measurement failed or was interrupted, 2 flags or this machine do not allow one.`,

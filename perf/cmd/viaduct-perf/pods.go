@@ -3,6 +3,7 @@
 package main
 
 import (
+	"slices"
 	"strings"
 	"time"
 
@@ -42,17 +43,36 @@ round. Pods' links have an MTU of 65535; where it says 1500, routes in the pods 
   stream      the same at 65535
   rr          time of one byte there and one back, on one TCP connection, at 1500
   crr         connect, request, response, close: how many a second, at 1500
+  visit       time from device to device of UDP packets, 1,000 a second, of one flow and then each of a flow of its
+              own, and the difference: what a flow's first packet waits for userspace
+  table       udp with as many flows as --tables says, in an order that no cache foresees, first few and then many: CPU
+              time a packet, and of it that of the eBPF programs on the way
 
-Subjects: trunk and direct (viaduct-cni, with viaduct-control and viaduct-dataplane, one worker), bridge and ptp (the
-reference plugins with host-local), kernel (two veth pairs and IP forwarding).`)
+Subjects: trunk and direct (viaduct-cni, with viaduct-control and viaduct-dataplane, one worker); trunk-ports (with a
+policy that looks at ports), trunk-service (by the address of a service), trunk-off and direct-off (nothing is carried
+by the kernel), trunk-polling (the worker never sleeps); veth (nothing but a veth pair); bridge and ptp (the reference
+plugins with host-local), kernel (two veth pairs and IP forwarding), kernel-dnat (the same to an address that nftables
+translates, with connection tracking).
+
+With --apart the pods are on two nodes, joined by a veth pair with an MTU of 1500 (no stream then): trunk (uplink in
+mode kernel), trunk-shared, trunk-owned, trunk-off, trunk-shared-off, and ptp, with which both nodes' kernels forward.`)
 	f := c.Flags()
 	k.Progress = p.stderr
-	f.StringSliceVar(&k.Subjects, "subjects", peer.WiredNames(), "what to measure; ratios are of the first to the others")
-	f.StringSliceVar(&k.Measures, "measures", scenario.PodMeasures(), "which of the above")
+	f.StringSliceVar(&k.Subjects, "subjects", []string{"trunk", "direct", "veth", "bridge", "ptp", "kernel"},
+		"what to measure; ratios are of the first to the others")
+	f.StringSliceVar(&k.Of, "of", nil, "subjects whose ratios to all others are wanted, beside the first")
+	f.StringSliceVar(&k.Measures, "measures", scenario.PlainPodMeasures(), "which of the above")
+	f.BoolVar(&k.Apart, "apart", false, "have the two pods on two nodes")
+	f.IntSliceVar(&k.Tables, "tables", []int{1000, 1_000_000}, "numbers of flows of table, the smallest first")
 	f.IntVar(&k.Runs, "runs", 6, "rounds; the 95 % interval needs at least 6")
 	f.IntVar(&k.Flows, "flows", 1000, "flows of udp, by ports")
 	f.DurationVar(&k.Duration, "duration", 3*time.Second, "of one run")
-	c.RunE = func(c *cobra.Command, _ []string) error { return p.measure(c, k.Validate, k.Run) }
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		if k.Apart && !c.Flags().Changed("measures") {
+			k.Measures = slices.DeleteFunc(k.Measures, func(m string) bool { return m == "stream" })
+		}
+		return p.measure(c, k.Validate, k.Run)
+	}
 	return c
 }
 
