@@ -158,8 +158,8 @@ func denyIngress(i int) func(*api.Snapshot) {
 		s.IdentityPrefixes = []*api.IdentityPrefix{
 			{Prefix: &api.Prefix{Address: v4.AsSlice(), Bits: 32}, Identity: 1}}
 		s.PeerSets = []*api.PeerSet{{Id: 1, Identities: []uint32{1}}}
-		s.Policies = []*api.Policy{{Name: "NetworkPolicy default/none", Tier: api.Policy_TIER_NAMESPACE, Subjects: []uint32{1},
-			Ingress: true}}
+		s.Policies = []*api.Policy{{Name: "NetworkPolicy default/none", Tier: api.Policy_TIER_NAMESPACE,
+			Subjects: []uint32{1}, Ingress: true}}
 	}
 }
 

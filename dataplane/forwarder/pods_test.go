@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
@@ -152,6 +153,10 @@ const podHost = 1
 
 // desired is the snapshot of the node with its pods.
 func (n *podNode) desired() *api.Snapshot {
+	return n.desiredOf(slices.Collect(maps.Keys(n.pods))...)
+}
+
+func (n *podNode) desiredOf(pods ...int) *api.Snapshot {
 	n.epoch++
 	gateways := []*api.Prefix{prefixOf("169.254.1.1/32"), prefixOf("fe80::1/64")}
 	s := &api.Snapshot{
@@ -182,7 +187,7 @@ func (n *podNode) desired() *api.Snapshot {
 	route("fd00:244::/64", 2)
 	route("10.244.1.1/32", 3)
 	route("fd00:244::1/128", 3)
-	for i := range n.pods {
+	for _, i := range pods {
 		v4, v6 := podAddr(i)
 		id := uint32(i)
 		s.Ports = append(

@@ -18,7 +18,8 @@ import (
 //
 // It begins once no packet is judged by earlier tables any more, for such a packet could enter a flow behind its back.
 // Changes that come meanwhile are walked for together. Once it is over, records of earlier generations of policy do not
-// count any more, should it have missed any.
+// count any more; nor do they once it has taken long, of many more flows or on a CPU that others have: what it has not
+// come by yet goes through userspace then, until it has.
 
 // walk is what is known of walks.
 type walk struct {
@@ -40,6 +41,9 @@ type walked struct {
 	settled       time.Duration // from the change to the end of the last one
 	denied, anew  uint64
 }
+
+// patience is for how long after a change what was let in by earlier policy is carried on unseen.
+const patience = 60 * time.Millisecond
 
 // restAtMost is for how long the walker leaves the CPU to others after a walk, though there be changes.
 const restAtMost = 20 * time.Millisecond
@@ -100,9 +104,14 @@ func (f *Forwarder) walkOver(stop <-chan struct{}) time.Duration {
 	}
 	var done walked
 	f.reviewPairs(r, flows)
+	strict := false // records of other generations do not count
 	for flow := range flows.Carried() {
 		done.flows++
 		reviewFlow(r, flows, &flow, &done)
+		if !strict && done.flows%1024 == 0 && f.clock()-since > int64(patience) {
+			f.carrier.table.Load().SetGeneration(r.Tables.Policy.Generation)
+			strict = true
+		}
 	}
 	f.reviewUntracked(r, &done)
 	f.carrier.table.Load().SetGeneration(r.Tables.Policy.Generation)

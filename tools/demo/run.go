@@ -51,6 +51,7 @@ func steps() []step {
 		{"pod to pod TCP IPv6", between(podToPod, stream(podAddress(1, 6), 64<<20, 50000, 65475))},
 		{"node to pod TCP", between(nodeToPod, stream(podAddress(1, 4), 16<<20, 1000, 65495))},
 		{"pod to host TCP", between(podToRight, stream(wide4, 16<<20, 1000, 1460))},
+		{"pod flow carried", between(podToPod, carriedFlow)},
 		{"pod policy applied", between(podToPod, applyPolicy)},
 		{"pod policy withdrawn", between(podToPod, withdrawPolicy)},
 		{"service by its address", between(podToService, applyService)},
