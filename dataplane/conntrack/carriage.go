@@ -11,18 +11,18 @@ import (
 )
 
 // What the kernel carries of a flow is not seen here. Its record (offload) says how much that was, when the last of it
-// came, and what both ends of a connection have acknowledged last. That is asked when a packet of the flow comes here all
-// the same, or somebody wants to know whether the flow goes on:
+// came, and what both ends of a connection have acknowledged last. That is asked when a packet of the flow comes here
+// all the same, or somebody wants to know whether the flow goes on:
 //
 //   - it lives for as long as the kernel has carried something within its timeout;
-//   - of sequence numbers the bounds are as far as what is acknowledged says. How large a window was offered meanwhile is
-//     not known, so that it may have been the largest that its header can express. An end may have sent anything up to
-//     that, so that it may be acknowledged;
-//   - an acknowledgement that speaks of more than the kernel has carried is somebody else's. The next segment that comes
-//     here says where the connection stands then, as for one in mid-stream;
-//   - a RST ends the connection if its number is what the other end has acknowledged last. Another within the bounds may
-//     be right too, for what is acknowledged late: it passes, all comes here from then on, and if that is nothing the
-//     flow ends as one that is closing does.
+//   - of sequence numbers the bounds are as far as what is acknowledged says. How large a window was offered meanwhile
+//     is not known, so that it may have been the largest that its header can express. An end may have sent anything up
+//     to that, so that it may be acknowledged;
+//   - an acknowledgement that speaks of more than the kernel has carried is somebody else's. The next segment that
+//     comes here says where the connection stands then, as for one in mid-stream;
+//   - a RST ends the connection if its number is what the other end has acknowledged last. Another within the bounds
+//     may be right too, for what is acknowledged late: it passes, all comes here from then on, and if that is nothing
+//     the flow ends as one that is closing does.
 //
 // What is outside of the bounds goes on without effect where the kernel would have carried it, had it not been for its
 // flags. RST does not.
@@ -60,11 +60,13 @@ func init() {
 
 // mayCarry: the kernel may carry a direction of the flow, and does not.
 func (sh *shard) mayCarry(n uint32, d uint8) bool {
-	e := &sh.entries[n-1]
-	if e.flags&(oneWay|revoked) != 0 {
-		return false
+	switch flags := sh.entries[n-1].flags & (offloaded | oneWay | revoked); flags {
+	case 0:
+		return true
+	case offloaded:
+		return sh.carriages[n-1].entered>>(d&1)&1 == 0
 	}
-	return e.flags&offloaded == 0 || sh.carriages[n-1].entered>>(d&1)&1 == 0
+	return false
 }
 
 // plain: the packet is one that hooks would carry, as far as conntrack knows.

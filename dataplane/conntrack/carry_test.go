@@ -432,7 +432,8 @@ func TestClaim(t *testing.T) {
 		r.soundCarried()
 		r.drained()
 		r.soundCarried()
-		if _, outcome := r.send(r.segment("s A 502 ack 102 win 1000")); outcome != "carried" || r.kernel.Stats().Records != 1 {
+		_, outcome := r.send(r.segment("s A 502 ack 102 win 1000"))
+		if outcome != "carried" || r.kernel.Stats().Records != 1 {
 			t.Fatal(outcome)
 		}
 	})
