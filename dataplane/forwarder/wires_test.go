@@ -62,16 +62,16 @@ func (s *site) carriedBy(device string) uint64 {
 	return 0
 }
 
-// stream is UDP from the left to the right: send sends a datagram and returns what of it arrived, and the hop limit.
-type stream struct {
+// wireStream is UDP from the left to the right: send sends a datagram and returns what of it arrived, and the hop limit.
+type wireStream struct {
 	s        *site
 	from, to *net.UDPConn
 	sent     int
 }
 
-func (s *site) stream(to string) *stream {
+func (s *site) stream(to string) *wireStream {
 	s.t.Helper()
-	x := &stream{s: s}
+	x := &wireStream{s: s}
 	s.must(s.right.Do(func() (err error) {
 		x.to, err = net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(netip.MustParseAddr(to), 0)))
 		return err
@@ -85,7 +85,7 @@ func (s *site) stream(to string) *stream {
 }
 
 // send fails unless a datagram of so many bytes arrives as it was sent.
-func (x *stream) send(size int) {
+func (x *wireStream) send(size int) {
 	x.s.t.Helper()
 	x.sent++
 	b := make([]byte, size)
