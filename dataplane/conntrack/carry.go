@@ -33,16 +33,11 @@ type CarriedFlow struct {
 	Used       int64  // when the kernel last carried a packet of it, ns; 0: it has not
 }
 
-<<<<<<< HEAD
 // Kernel is Config.Offload.
 func (t *Table) Kernel() *offload.Table { return t.kernel }
 
-// Carry has the kernel carry what comes in the direction of a packet that was sent on, as Seen.Carry asks, by a way that
-// repeats what became of it. It returns false where the kernel does not.
-=======
 // Carry has the kernel carry what comes in the direction of a packet that was sent on, as Seen.Carry asks, by a way
 // that repeats what became of it. It returns false where the kernel does not.
->>>>>>> b
 func (t *Table) Carry(s *Seen, w *offload.Way) bool {
 	if t.kernel == nil || s.at == 0 || w.Out == 0 {
 		return false

@@ -4,16 +4,10 @@
 // pipeline has decided about it. The table is memory that is shared with the hooks (xdpprog maps it); only userspace
 // writes it, but for counters, so that nothing here is a system call.
 //
-<<<<<<< HEAD
 // Files: offload.go (words), table.go (what others ask of it), pair.go (and of pairs), layout.go (as hooks have it),
 // memory.go (where that is), index.go (how records are found), record.go (how they are written), egress.go (how packets
 // leave), room.go (which record makes way), adopt.go (a table that another process has left), untracked.go (flows that
 // nobody else knows).
-=======
-// Files: offload.go (words), table.go (what others ask of it), layout.go (as hooks have it), memory.go (where that
-// is), index.go (how records are found), record.go (how they are written), egress.go (how packets leave), room.go
-// (which record makes way), adopt.go (a table that another process has left).
->>>>>>> b
 package offload
 
 import (
