@@ -57,15 +57,18 @@ const (
 	lateCounters = 1 << 12
 )
 
-// Busy counts a connection between two addresses, and says whether there have been so many lately that they are worth a
-// pair.
-func (t *Table) Busy(a, b packet.Addr) bool {
+// Busy says whether so many connections between two addresses have been opened lately that they are worth a pair.
+func (t *Table) Busy(a, b packet.Addr) bool { return t.pairs.opened(&t.keys, a, b).Load() >= busyFrom }
+
+// CountOpened counts a connection between two addresses for Busy.
+func (t *Table) CountOpened(a, b packet.Addr) { t.pairs.opened(&t.keys, a, b).Add(1) }
+
+func (x *pairs) opened(keys *Seed, a, b packet.Addr) *atomic.Uint32 {
 	pair := PairOf(a, b)
-	h := t.keys.hash(&key{lo: pair.Lo, hi: pair.Hi})
-	return t.pairs.lately[h%lateCounters].Add(1) >= busyFrom
+	return &x.lately[keys.hash(&key{lo: pair.Lo, hi: pair.Hi})%lateCounters]
 }
 
-// Ease has what was counted by Busy until now be forgotten.
+// Ease has what was counted for Busy until now be forgotten.
 func (t *Table) Ease() {
 	for i := range t.pairs.lately {
 		t.pairs.lately[i].Store(0)
