@@ -19,8 +19,8 @@
 //
 //	Trunk.LoadServices ─► SetNode, SetPods, SetFrontend, SetAddress ─► AttachUplink, AttachCgroup ─► Close or Detach
 //
-// A FlowTable is the kernel's flow table, by which hooks carry flows that userspace has decided about (bpf/carry.h). It is
-// memory that userspace writes, and is loaded before the hooks that use it:
+// A FlowTable is the kernel's flow table, by which hooks carry flows that userspace has decided about (bpf/carry.h). It
+// is memory that userspace writes, and is loaded before the hooks that use it:
 //
 //	LoadFlowTable ─► Memory ─► TrunkOptions.Flows, Options.Flows ─► Close (keeps pins) or Remove
 //
