@@ -4,17 +4,17 @@
 // pipeline has decided about it. The table is memory that is shared with the hooks (xdpprog maps it); only userspace
 // writes it, but for counters, so that nothing here is a system call.
 //
-// Files: offload.go (words), table.go (what others ask of it), pair.go (and of pairs), layout.go (as hooks have it),
-// memory.go (where that is), index.go (how records are found), record.go (how they are written), egress.go (how packets
-// leave), room.go (which record makes way), adopt.go (a table that another process has left).
+// Files: offload.go (words), table.go and pair.go (what others ask of it), layout.go (as hooks have it), memory.go
+// (where that is), index.go (how records are found), record.go (how they are written), egress.go (how packets leave),
+// room.go (which record makes way), adopt.go (a table that another process has left).
 package offload
 
 import (
 	"github.com/viaduct-net/viaduct/dataplane/packet"
 )
 
-// Ref is a record of the table, for as long as it is one flow's; 0: none. Where a record has made way to another flow's,
-// methods take the Ref for none.
+// Ref is a record of the table, for as long as it is one flow's; 0: none. Where a record has made way to another
+// flow's, methods take the Ref for none.
 type Ref uint64
 
 // Flow is what a record is for.
@@ -28,8 +28,8 @@ type Flow struct {
 	Closed     [2]bool // TCP: that end has sent a FIN; as Table.Close was told
 }
 
-// Way is one direction of a flow, and what becomes of its packets: they get the other side's ends, a TTL less by one, and
-// the MAC addresses of the link, and leave.
+// Way is one direction of a flow, and what becomes of its packets: they get the other side's ends, a TTL less by one,
+// and the MAC addresses of the link, and leave.
 type Way struct {
 	In  packet.PortID // by which they come
 	Out packet.PortID // by which they leave; 0: they go to userspace, whatever pair there is
@@ -62,7 +62,8 @@ type Traffic struct{ Packets, Bytes uint64 }
 // Carried is what is known of a record.
 type Carried struct {
 	Traffic [2]Traffic
-	// Used is when a packet was last carried, in either direction, in nanoseconds of Config.Clock; to 17 ms. 0: none was.
+	// Used is when a packet was last carried, in either direction, in nanoseconds of Config.Clock; to 17 ms. 0: none
+	// was.
 	Used int64
 	// Acks are the acknowledgement numbers that TCP's ends sent last, where Acked says that they did.
 	Acks  [2]uint32

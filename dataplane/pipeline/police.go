@@ -207,7 +207,7 @@ func (l *Pipeline) enter(p *packet.Packet) verdict.Reason {
 	if !o.translated {
 		r := l.flows.Open(&l.seen, p, o.in, o.out, l.now, l.t.Policy.Generation, uint32(o.rule))
 		l.way.translated = l.seen.Translated // where another flow has its ends on the way to the other end
-		if p.Proto == packet.ProtoTCP && r == verdict.None {
+		if r == verdict.None && p.OpensTCP() {
 			l.flows.CountOpened(p.Src, p.Dst)
 		}
 		return r
