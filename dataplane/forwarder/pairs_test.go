@@ -354,9 +354,14 @@ func TestIdlePair(t *testing.T) {
 // What policy, or a port, would have each connection be looked at for keeps the kernel from carrying the pair.
 func TestUnpaired(t *testing.T) {
 	for name, edit := range map[string]func(*podNode){
-		"policy by port":  func(n *podNode) { n.policies = onlyPort80 },
-		"a staged policy": func(n *podNode) { n.policies = func(s *api.Snapshot) { onlyPort80(s); s.Policies[0].Staged = true } },
-		"offload is off":  func(n *podNode) { n.offload = false },
+		"policy by port": func(n *podNode) { n.policies = onlyPort80 },
+		"a staged policy": func(n *podNode) {
+			n.policies = func(s *api.Snapshot) {
+				onlyPort80(s)
+				s.Policies[0].Staged = true
+			}
+		},
+		"offload is off": func(n *podNode) { n.offload = false },
 	} {
 		t.Run(name, func(t *testing.T) {
 			n := newPodNode(t, Config{Cleanup: true})
