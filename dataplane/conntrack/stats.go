@@ -78,7 +78,8 @@ type Stats struct {
 
 // Closed is how many flows are no more, for whatever cause.
 func (s *Stats) Closed() uint64 {
-	return s.Expired + s.Reopened + s.Forgotten + s.Withdrawn + s.Paired + s.EvictedDone + s.EvictedHalfOpen + s.EvictedIdle
+	return s.Expired + s.Reopened + s.Forgotten + s.Withdrawn + s.Paired + s.EvictedDone + s.EvictedHalfOpen +
+		s.EvictedIdle
 }
 
 // Entries is how many there are. It does not allocate.

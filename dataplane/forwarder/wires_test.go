@@ -62,7 +62,8 @@ func (s *site) carriedBy(device string) uint64 {
 	return 0
 }
 
-// wireStream is UDP from the left to the right: send sends a datagram and returns what of it arrived, and the hop limit.
+// wireStream is UDP from the left to the right: send sends a datagram and returns what of it arrived, and the hop
+// limit.
 type wireStream struct {
 	s        *site
 	from, to *net.UDPConn
@@ -103,8 +104,8 @@ func (x *wireStream) send(size int) {
 	}
 }
 
-// Flows between two wires go by XDP from their third packet on, of either family, in either driver mode, as large as the
-// MTU lets them be.
+// Flows between two wires go by XDP from their third packet on, of either family, in either driver mode, as large as
+// the MTU lets them be.
 func TestWiresCarry(t *testing.T) {
 	for _, mode := range []string{"native", "generic"} {
 		t.Run(mode, func(t *testing.T) {

@@ -413,8 +413,8 @@ func (w *twins) openOne(all []*talk, i int) {
 	}
 }
 
-// renewed puts a talk in a strayed one's place. Of windows the kernel knows less than the pipeline: what it carried beyond
-// them may have both worlds differ about that connection from then on.
+// renewed puts a talk in a strayed one's place. Of windows the kernel knows less than the pipeline: what it carried
+// beyond them may have both worlds differ about that connection from then on.
 func (w *twins) renewed(all []*talk) {
 	if i := w.strayed; i >= 0 {
 		w.strayed = -1

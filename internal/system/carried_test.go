@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -216,7 +217,7 @@ func TestCarryingOff(t *testing.T) {
 	b := s.bulkTo(s.of("spy"), s.of("web"), netip.AddrPortFrom(s.address("web", 4), 6000), 6000)
 	s.carried("before", b, "spy", "web")
 	pod := podManifest(cast["web"].namespace, "web", "app: "+cast["web"].app)
-	off := bytes.Replace([]byte(pod), []byte("namespace:"), []byte(`annotations: {viaduct.dev/offload: "false"}, namespace:`), 1)
+	off := strings.Replace(pod, "namespace:", `annotations: {viaduct.dev/offload: "false"}, namespace:`, 1)
 	namespace := fmt.Sprintf("apiVersion: v1\nkind: Namespace\nmetadata: {name: %s, "+
 		"annotations: {viaduct.dev/offload: \"false\"}}\n", cast["web"].namespace)
 	for _, way := range []struct {
@@ -224,7 +225,7 @@ func TestCarryingOff(t *testing.T) {
 		off, on func()
 	}{
 		{"the node", func() { s.configure("offload: false") }, func() { s.configure() }},
-		{"a pod", func() { s.write("pod-web.yaml", string(off)) }, func() { s.write("pod-web.yaml", pod) }},
+		{"a pod", func() { s.write("pod-web.yaml", off) }, func() { s.write("pod-web.yaml", pod) }},
 		{"a namespace", func() { s.write("ns.yaml", namespace) }, func() { s.remove("ns.yaml") }},
 	} {
 		s.lossless(all, "carrying was switched off for "+way.what, func() {
