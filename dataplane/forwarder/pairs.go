@@ -45,7 +45,9 @@ type pairs struct {
 	mu       sync.Mutex // one at a time settles or withdraws
 	reviewer pipeline.Reviewer
 	recent   []conntrack.EnteredPair // to be settled
-	since    int64                   // when the last of them came
+	since    int64                   // when the first of them came
+	left     []xdpprog.PairOpening   // of pairs that were withdrawn, to be resumed
+	over     []xdpprog.PairOpening   // of the same, to be forgotten by the kernel
 
 	withdrawn, resumed, denied uint64
 }
@@ -63,6 +65,7 @@ func (f *Forwarder) pairKeeper(stop <-chan struct{}) {
 			return
 		case <-every.C:
 			if flows := f.flows.Load(); flows != nil {
+				f.resumeLeft(flows)
 				f.resumeDropped(flows)
 				f.settlePairs(flows)
 			}
@@ -140,6 +143,10 @@ func (f *Forwarder) withdrawIdle(flows *conntrack.Table) {
 	f.withdrawPairs(f.pairReviewer(), flows, gone)
 }
 
+// resumeFirst is for how long connections are resumed before their pairs are taken out. The others are left to the
+// keeper: none goes on for long that policy denies, and those that it lets are taken up by what comes of them meanwhile.
+const resumeFirst = 20 * time.Millisecond
+
 // withdrawPairs takes pairs out of the kernel's table, and has their connections go on as flows, as far as policy lets
 // them. pairs.mu is held.
 func (f *Forwarder) withdrawPairs(r *pipeline.Reviewer, flows *conntrack.Table,
@@ -157,16 +164,44 @@ func (f *Forwarder) withdrawPairs(r *pipeline.Reviewer, flows *conntrack.Table,
 	for _, c := range flows.Settle(of) {
 		f.resume(r, flows, &c, r.Now)
 	}
-	began := r.Now - monotonic()
-	for _, o := range openings {
-		c := connectionOf(&o)
-		f.resume(r, flows, &c, began+int64(o.Used)<<usedShift)
+	n := 0
+	for ; n < len(openings) && (n%64 != 0 || f.clock()-r.Now < int64(resumeFirst)); n++ {
+		f.resumeOpening(r, flows, &openings[n])
 	}
 	for _, ref := range gone {
 		table.Remove(ref)
 	}
 	p.withdrawn += uint64(len(gone))
-	if err := f.carrier.kernel.ForgetPairOpenings(openings); err != nil {
+	p.left, p.over = append(p.left, openings[n:]...), append(p.over, openings...)
+}
+
+// resumeLeft resumes the connections that were left, a few at a time, for a walk may wait.
+func (f *Forwarder) resumeLeft(flows *conntrack.Table) {
+	p := &f.carrier.pairs
+	for some := -1; some != 0; {
+		p.mu.Lock()
+		r := f.pairReviewer()
+		some = min(len(p.left), 256)
+		for i := range p.left[:some] {
+			f.resumeOpening(r, flows, &p.left[i])
+		}
+		p.left = p.left[some:]
+		p.mu.Unlock()
+	}
+	p.mu.Lock()
+	over := p.over
+	p.over = nil
+	p.mu.Unlock()
+	f.forgetOpenings(over)
+}
+
+func (f *Forwarder) resumeOpening(r *pipeline.Reviewer, flows *conntrack.Table, o *xdpprog.PairOpening) {
+	c := connectionOf(o)
+	f.resume(r, flows, &c, r.Now-monotonic()+int64(o.Used)<<usedShift)
+}
+
+func (f *Forwarder) forgetOpenings(list []xdpprog.PairOpening) {
+	if err := f.carrier.kernel.ForgetPairOpenings(list); err != nil {
 		f.log.Warn("connections of pairs that are gone stay noted", zap.Error(err))
 	}
 }
