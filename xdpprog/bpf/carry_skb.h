@@ -13,7 +13,6 @@
 
 #include "carry.h"
 
-
 #define PACKET_IS_HOSTS 0 // PACKET_HOST of linux/if_packet.h
 
 #define HOP_LIMIT 7 // of the IPv6 header: where it is
@@ -33,8 +32,8 @@ static __always_inline void *end(struct __sk_buff *skb)
 	return (void *)(long)skb->data_end;
 }
 
-// pull has the headers be in the linear part, as far as there are any, and nothing more: where TCP sends the linear part
-// ends with the headers, and to pull what it has kept for sending again has the kernel copy them.
+// pull has the headers be in the linear part, as far as there are any, and nothing more: where TCP sends the linear
+// part ends with the headers, and to pull what it has kept for sending again has the kernel copy them.
 static __always_inline int pull(struct __sk_buff *skb)
 {
 	__u32 size = ETH_HLEN + TCP_HEADER;
