@@ -103,8 +103,8 @@ func (x *stream) send(size int) {
 	}
 }
 
-// Flows between two wires go by XDP from their third packet on, of either family, in either driver mode, as large as the
-// MTU lets them be.
+// Flows between two wires go by XDP from their third packet on, of either family, in either driver mode, as large as
+// the MTU lets them be.
 func TestWiresCarry(t *testing.T) {
 	for _, mode := range []string{"native", "generic"} {
 		t.Run(mode, func(t *testing.T) {
