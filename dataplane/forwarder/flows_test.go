@@ -75,7 +75,7 @@ func TestTranslatedFlow(t *testing.T) {
 func TestNumberOfALinkBecomesAPods(t *testing.T) {
 	const id = packet.PortID(3)
 	f := &Forwarder{clock: func() int64 { return 1e12 }, neighbors: neighbor.NewTable(neighbor.Config{})}
-	defer f.stopCarrier()
+	t.Cleanup(f.stopCarrier)
 	f.tables.Store(&tables.Tables{Backends: service.NewBackends()})
 	f.provideFlows(&api.NodeSettings{Flows: 64, FlowsPerPort: 3})
 	f.shareFlows(&tables.Tables{Ports: []tables.Port{{}, {ID: id}}})
