@@ -3599,7 +3599,9 @@ type ExplainReply struct {
 	// Those that may be chosen, ordered by address and port.
 	Backends []*ExplainedBackend `protobuf:"bytes,9,rep,name=backends,proto3" json:"backends,omitempty"`
 	// Why the kernel would not carry the flow once it is established; empty: it would, or the verdict is deny.
-	Uncarried     string `protobuf:"bytes,10,opt,name=uncarried,proto3" json:"uncarried,omitempty"`
+	Uncarried string `protobuf:"bytes,10,opt,name=uncarried,proto3" json:"uncarried,omitempty"`
+	// Whether it may be carried as one of all TCP connections between the two addresses, without userspace seeing it.
+	Pair          bool `protobuf:"varint,12,opt,name=pair,proto3" json:"pair,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3702,6 +3704,13 @@ func (x *ExplainReply) GetUncarried() string {
 		return x.Uncarried
 	}
 	return ""
+}
+
+func (x *ExplainReply) GetPair() bool {
+	if x != nil {
+		return x.Pair
+	}
+	return false
 }
 
 // ExplainedBackend says what policy says of a flow's way to a backend.
@@ -4731,7 +4740,7 @@ const file_dataplane_api_dataplane_proto_rawDesc = "" +
 	"\x06source\x18\x01 \x01(\tR\x06source\x12 \n" +
 	"\vdestination\x18\x02 \x01(\tR\vdestination\x12\x1a\n" +
 	"\bprotocol\x18\x03 \x01(\tR\bprotocol\x12\x12\n" +
-	"\x04port\x18\x04 \x01(\rR\x04port\"\xc4\x02\n" +
+	"\x04port\x18\x04 \x01(\rR\x04port\"\xd8\x02\n" +
 	"\fExplainReply\x12\x18\n" +
 	"\averdict\x18\x01 \x01(\tR\averdict\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x12\n" +
@@ -4744,7 +4753,8 @@ const file_dataplane_api_dataplane_proto_rawDesc = "" +
 	"\aservice\x18\b \x01(\tR\aservice\x12B\n" +
 	"\bbackends\x18\t \x03(\v2&.viaduct.dataplane.v1.ExplainedBackendR\bbackends\x12\x1c\n" +
 	"\tuncarried\x18\n" +
-	" \x01(\tR\tuncarried\"\x86\x01\n" +
+	" \x01(\tR\tuncarried\x12\x12\n" +
+	"\x04pair\x18\f \x01(\bR\x04pair\"\x86\x01\n" +
 	"\x10ExplainedBackend\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x12\n" +
 	"\x04port\x18\x02 \x01(\rR\x04port\x12\x18\n" +

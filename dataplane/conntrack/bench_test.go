@@ -38,7 +38,8 @@ func benchTable(b testing.TB, proto packet.IPProto, v6 bool, flows int) (*Table,
 	return benchTableBy(b, proto, v6, flows, nil)
 }
 
-func benchTableBy(b testing.TB, proto packet.IPProto, v6 bool, flows int, kernel *offload.Table) (*Table, *packet.Packet) {
+func benchTableBy(b testing.TB, proto packet.IPProto, v6 bool, flows int,
+	kernel *offload.Table) (*Table, *packet.Packet) {
 	t := New(Config{
 		Flows: flows + flows/8 + 64, PerPort: 1 << 30, PerSource: 1 << 30, Seed: &testSeed, Offload: kernel,
 	})

@@ -11,18 +11,18 @@ import (
 )
 
 // What the kernel carries of a flow is not seen here. Its record (offload) says how much that was, when the last of it
-// came, and what both ends of a connection have acknowledged last. That is asked when a packet of the flow comes here all
-// the same, or somebody wants to know whether the flow goes on:
+// came, and what both ends of a connection have acknowledged last. That is asked when a packet of the flow comes here
+// all the same, or somebody wants to know whether the flow goes on:
 //
 //   - it lives for as long as the kernel has carried something within its timeout;
-//   - of sequence numbers the bounds are as far as what is acknowledged says. How large a window was offered meanwhile is
-//     not known, so that it may have been the largest that its header can express. An end may have sent anything up to
-//     that, so that it may be acknowledged;
-//   - an acknowledgement that speaks of more than the kernel has carried is somebody else's. The next segment that comes
-//     here says where the connection stands then, as for one in mid-stream;
-//   - a RST ends the connection if its number is what the other end has acknowledged last. Another within the bounds may
-//     be right too, for what is acknowledged late: it passes, all comes here from then on, and if that is nothing the
-//     flow ends as one that is closing does.
+//   - of sequence numbers the bounds are as far as what is acknowledged says. How large a window was offered meanwhile
+//     is not known, so that it may have been the largest that its header can express. An end may have sent anything up
+//     to that, so that it may be acknowledged;
+//   - an acknowledgement that speaks of more than the kernel has carried is somebody else's. The next segment that
+//     comes here says where the connection stands then, as for one in mid-stream;
+//   - a RST ends the connection if its number is what the other end has acknowledged last. Another within the bounds
+//     may be right too, for what is acknowledged late: it passes, all comes here from then on, and if that is nothing
+//     the flow ends as one that is closing does.
 //
 // What is outside of the bounds goes on without effect where the kernel would have carried it, had it not been for its
 // flags. RST does not.
@@ -35,13 +35,14 @@ type carriage struct {
 	unknown uint8       // nor what was acknowledged last
 	odd     uint8       // what was acknowledged last cannot be
 	fin     uint8       // the end has sent a FIN, whose number may be unknown
+	bytes   [2]uint64   // of each direction, that the record had counted when what is acknowledged of it was known last
 }
 
 // blind are the directions of which it is not known what was acknowledged last.
 func (c *carriage) blind() uint8 { return c.unknown | c.odd }
 
 // know: nothing is left to wonder about.
-func (c *carriage) know() { *c = carriage{ref: c.ref} }
+func (c *carriage) know() { *c = carriage{ref: c.ref, bytes: c.bytes} }
 
 // wonder: nothing is known.
 func (c *carriage) wonder() { c.adrift, c.unknown = 3, 3 }
@@ -60,11 +61,13 @@ func init() {
 
 // mayCarry: the kernel may carry a direction of the flow, and does not.
 func (sh *shard) mayCarry(n uint32, d uint8) bool {
-	e := &sh.entries[n-1]
-	if e.flags&(oneWay|revoked) != 0 {
-		return false
+	switch flags := sh.entries[n-1].flags & (offloaded | oneWay | revoked); flags {
+	case 0:
+		return true
+	case offloaded:
+		return sh.carriages[n-1].entered>>(d&1)&1 == 0
 	}
-	return e.flags&offloaded == 0 || sh.carriages[n-1].entered>>(d&1)&1 == 0
+	return false
 }
 
 // plain: the packet is one that hooks would carry, as far as conntrack knows.
@@ -108,7 +111,7 @@ func (sh *shard) withdraw(n uint32) {
 	default:
 		c.wonder()
 	}
-	c.ref = 0
+	c.ref, c.bytes = 0, [2]uint64{}
 }
 
 // setDown is withdraw for an entry that is about to be free.
@@ -169,7 +172,8 @@ func (sh *shard) learnTCP(n uint32, k *offload.Carried) {
 	}
 }
 
-// acknowledged: an end has acknowledged this last. The kernel has carried so many bytes of the other's.
+// acknowledged: an end has acknowledged this last. The kernel has carried so many bytes of the other's, which tell how
+// far that is: numbers wrap within a second or two of what a fast link carries.
 func (c *carriage) acknowledged(e *entry, d uint8, ack uint32, bytes uint64) {
 	d &= 1
 	o := d ^ 1
@@ -178,20 +182,24 @@ func (c *carriage) acknowledged(e *entry, d uint8, ack uint32, bytes uint64) {
 		c.unknown &^= 1 << d
 		e.ack[d], e.end[o], e.limit[o] = ack, ack, ack
 	}
-	switch more := ack - e.ack[d]; {
-	case int32(more) < 0: // an older one came later
-		ack = e.ack[d]
-	case e.shift[o]&dirFin != 0 && after(ack, e.end[o]), uint64(more) > bytes+uint64(max(int32(e.limit[o]-e.ack[d]), 0)):
+	further := ack - e.ack[d]
+	sent, room := max(int32(e.end[o]-e.ack[d]), 0), max(int32(e.limit[o]-e.ack[d]), 0)
+	switch {
+	case uint64(further) <= bytes-c.bytes[o]+uint64(room) && (e.shift[o]&dirFin == 0 || further <= uint32(sent)):
+	case -further <= max(e.width(d), leastWidth): // one that came here, or later, was newer
+		return
+	default:
 		c.odd |= 1 << d
 		return
 	}
+	c.bytes[o] = bytes
 	e.ack[d] = ack
 	e.shift[d] |= dirAcked
-	if after(ack, e.end[o]) {
+	if further > uint32(sent) {
 		e.end[o] = ack
 	}
-	if limit := ack + e.width(d); after(limit, e.limit[o]) {
-		e.limit[o] = limit
+	if uint64(further)+uint64(e.width(d)) > uint64(room) {
+		e.limit[o] = ack + e.width(d)
 	}
 }
 

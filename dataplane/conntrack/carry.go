@@ -36,8 +36,8 @@ type CarriedFlow struct {
 // Kernel is Config.Offload.
 func (t *Table) Kernel() *offload.Table { return t.kernel }
 
-// Carry has the kernel carry what comes in the direction of a packet that was sent on, as Seen.Carry asks, by a way that
-// repeats what became of it. It returns false where the kernel does not.
+// Carry has the kernel carry what comes in the direction of a packet that was sent on, as Seen.Carry asks, by a way
+// that repeats what became of it. It returns false where the kernel does not.
 func (t *Table) Carry(s *Seen, w *offload.Way) bool {
 	if t.kernel == nil || s.at == 0 || w.Out == 0 {
 		return false
@@ -57,9 +57,10 @@ func (t *Table) Carry(s *Seen, w *offload.Way) bool {
 	return ok
 }
 
-// Claim has the kernel leave the packets of a flow to userspace, in both directions, whatever pair there is, for as long
-// as the flow is remembered; Carry takes precedence. s is of a packet that Open or OpenTranslated has opened a flow for,
-// or of a Known one. It returns false where there is no room for it: then a pair that would carry its packets has to go.
+// Claim has the kernel leave the packets of a flow to userspace, in both directions, whatever pair there is, for as
+// long as the flow is remembered; Carry takes precedence. s is of a packet that Open or OpenTranslated has opened a
+// flow for, or of a Known one. It returns false where there is no room for it: then a pair that would carry its
+// packets has to go.
 func (t *Table) Claim(s *Seen) bool {
 	if t.kernel == nil || s.at == 0 {
 		return false
@@ -199,8 +200,8 @@ func (sh *shard) carriedFlow(n uint32, f *CarriedFlow) bool {
 	return true
 }
 
-// Uncarry has packets of a flow come to userspace, where the next one decides anew. It returns false when the kernel did
-// not carry it any more.
+// Uncarry has packets of a flow come to userspace, where the next one decides anew. It returns false when the kernel
+// did not carry it any more.
 func (t *Table) Uncarry(id FlowID) bool {
 	sh := t.shard(id.hash)
 	sh.lock.Lock()
@@ -217,9 +218,9 @@ func (sh *shard) is(id FlowID) bool {
 	return id.at != 0 && sh.entries[id.at-1].state != free && sh.carriages[id.at-1].ref == id.ref
 }
 
-// Judge says what policy of a generation says of a flow at time now: for None it goes on by a rule, as of Keep; else it is
-// revoked, as of Revoke, and no packet of it is carried from then on. It returns false when the kernel did not carry the
-// flow any more: its next packet will be judged.
+// Judge says what policy of a generation says of a flow at time now: for None it goes on by a rule, as of Keep; else
+// it is revoked, as of Revoke, and no packet of it is carried from then on. It returns false when the kernel did not
+// carry the flow any more: its next packet will be judged.
 func (t *Table) Judge(id FlowID, why verdict.Reason, now int64, generation, rule uint32) bool {
 	sh := t.shard(id.hash)
 	sh.lock.Lock()

@@ -56,7 +56,8 @@ func (c *conversation) say(r *carryRig, d int, flags uint8, payload int) string 
 // talk is what one of the ends does next.
 func (c *conversation) talk(rt *rapid.T, r *carryRig) {
 	d := rapid.IntRange(0, 1).Draw(rt, "end")
-	outcome, what := "", "data"
+	var outcome string
+	what := "data"
 	switch {
 	case c.step < 3:
 		what = []string{"SYN", "SYN-ACK", "ACK"}[c.step]

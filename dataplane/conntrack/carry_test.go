@@ -3,6 +3,8 @@
 package conntrack
 
 import (
+	"encoding/binary"
+	"fmt"
 	"testing"
 	"time"
 
@@ -400,8 +402,8 @@ func TestClaim(t *testing.T) {
 		}
 		s, _ := r.send(one(tcpSYN, 100, 0))
 		if synAck := r.segment("s SA 500 ack 101 win 1000"); true {
-			if _, ok := r.hook.Carry(hooked(synAck, portB)); !ok {
-				t.Fatal("the pair does not carry")
+			if _, ok := r.hook.Carry(hooked(synAck, portB)); ok {
+				t.Fatal("the pair has the answer of a translated flow")
 			}
 			if !r.tab.Claim(&s) {
 				t.Fatal("not claimed")
@@ -432,7 +434,8 @@ func TestClaim(t *testing.T) {
 		r.soundCarried()
 		r.drained()
 		r.soundCarried()
-		if _, outcome := r.send(r.segment("s A 502 ack 102 win 1000")); outcome != "carried" || r.kernel.Stats().Records != 1 {
+		_, outcome := r.send(r.segment("s A 502 ack 102 win 1000"))
+		if outcome != "carried" || r.kernel.Stats().Records != 1 {
 			t.Fatal(outcome)
 		}
 	})
@@ -472,5 +475,75 @@ func TestForgetCarried(t *testing.T) {
 	r.soundCarried()
 	if st := r.kernel.Stats(); st.Records != 0 || r.tab.Entries() != 0 {
 		t.Fatalf("%+v", st)
+	}
+}
+
+// carries has the hook carry what is said, and nobody look.
+func (r *carryRig) carries(lines ...string) {
+	r.t.Helper()
+	for _, say := range lines {
+		if _, outcome := r.send(r.segment(say)); outcome != "carried" {
+			r.t.Fatal(say, outcome)
+		}
+	}
+}
+
+// TestOddLast: where the last that was acknowledged cannot be, the next segment that comes here is believed, and the
+// connection goes on, far from where it was seen last.
+func TestOddLast(t *testing.T) {
+	r := newCarryRig(t, false, Config{Flows: 64}, 8)
+	r.speak(far)
+	seq := 120501
+	for range 20 {
+		r.carries(fmt.Sprintf("s A %d ack 90101 win 500 len 60000", seq))
+		seq += 60000
+		r.carries(fmt.Sprintf("c A 90101 ack %d win 500", seq))
+	}
+	r.carries("c A 90101 ack 4000000000 win 500")
+	for f := range r.tab.Carried() {
+		r.tab.Uncarry(f.ID)
+	}
+	r.idle = true
+	r.speak(fmt.Sprintf(`
+		s A %d ack 90101 win 500 len 10: known established
+		c A 90101 ack %d win 500: known established
+		s FA %d ack 90101 win 500: known fin_wait
+		c FA 90101 ack %d win 500: known last_ack`, seq, seq+10, seq+10, seq+11))
+}
+
+// TestLost: nothing is known of what a record carried whose place was taken without a word.
+func TestLost(t *testing.T) {
+	r := newCarryRig(t, false, Config{Flows: 64}, 8)
+	r.speak(far)
+	for n := range 10 {
+		r.carries(fmt.Sprintf("s A %d ack 90101 win 500 len 60000", 120501+n*60000))
+	}
+	for ref := range r.kernel.All() {
+		r.kernel.Remove(ref)
+	}
+	r.idle = true
+	r.speak(`
+		s R 800000: known established
+		c A 90101 ack 720501 win 500: known established
+		s A 720501 ack 90101 win 500 len 10: known established
+		s A 2000000000 ack 90101 win 500 len 10: tcp_out_of_window established
+		c A 90101 ack 720511 win 500: known established`)
+}
+
+// TestWrapped: numbers have gone round while nobody looked, by how much is told by what was carried.
+func TestWrapped(t *testing.T) {
+	for _, more := range []uint64{1 << 30, 1<<31 + 5, 1<<32 - 100_000, 1 << 32, 1<<32 + 100_000, 5 << 32} {
+		r := newCarryRig(t, false, Config{Flows: 64}, 8)
+		r.speak(far)
+		for ref := range r.kernel.All() {
+			counted := r.mem.Records[192*(uint32(ref)-1)+128+8:]
+			binary.NativeEndian.PutUint64(counted, binary.NativeEndian.Uint64(counted)+more)
+		}
+		seq := 120501 + uint32(more)
+		r.carries(fmt.Sprintf("c A 90101 ack %d win 500", seq))
+		r.speak(fmt.Sprintf(`
+			s FA %d ack 90101 win 500: known fin_wait
+			c FA 90101 ack %d win 500: known last_ack
+			s A %d ack 90102 win 500: known time_wait`, seq, seq+1, seq+1))
 	}
 }

@@ -10,10 +10,10 @@ import (
 )
 
 // A TCP flow that is translated has other ends on the way to its other end, and those may be between the addresses of a
-// pair. The pair must have neither its answers, which would reach the opener as they are, nor what the opener sends from
-// the same port without the service: that is another connection, which needs another port. So as the flow is opened both
-// are claimed for userspace, before its first packet leaves; until they are, as far as the kernel carries the flow, it
-// has records of its own. A pair whose addresses such a flow already has is not entered.
+// pair. The pair must have neither its answers, which would reach the opener as they are, nor what the opener sends
+// from the same port without the service: that is another connection, which needs another port. So as the flow is
+// opened both are claimed for userspace, before its first packet leaves; until they are, as far as the kernel carries
+// the flow, it has records of its own. A pair whose addresses such a flow already has is not entered.
 
 // betweens counts TCP flows that are translated and not over, by the addresses that they have on the way to the other
 // end: a count-min sketch, of which the lower of two counters counts. It may say too much.
@@ -50,8 +50,8 @@ func (e *entry) mayMeetPair() bool {
 	return e.flags&(translated|oneWay) == translated && e.key.proto() == packet.ProtoTCP
 }
 
-// claimEnds claims the ends of a flow that was opened just now, if there is a pair that has them; where there is no room
-// for that, the pair goes.
+// claimEnds claims the ends of a flow that was opened just now, if there is a pair that has them; where there is no
+// room for that, the pair goes.
 func (t *Table) claimEnds(o *opening, far packet.Ends) {
 	if t.kernel == nil || o.proto != packet.ProtoTCP || o.tr.Direct {
 		return
@@ -90,8 +90,13 @@ func (sh *shard) unclaimFar(n uint32) {
 	}
 	_, far := sh.ends(n, 0)
 	ref, d := t.kernel.Find(far, packet.ProtoTCP, packet.PortID(uint32(e.ports)))
-	if f, ways, is := t.kernel.Flow(ref); is && d == 0 && f.Near == f.Far && ways[1].In == 0 && t.kernel.Claimed(ref) {
+	if f, ways, is := t.kernel.Flow(ref); is && d == 0 && t.claimsFar(ref, &f, &ways) {
 		t.kernel.Remove(ref)
 		t.pairs.claims.Add(-1)
 	}
+}
+
+// claimsFar: the record is one of claimFar's.
+func (t *Table) claimsFar(ref offload.Ref, f *offload.Flow, ways *[2]offload.Way) bool {
+	return f.Near == f.Far && ways[1].In == 0 && t.kernel.Claimed(ref)
 }

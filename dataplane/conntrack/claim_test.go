@@ -26,8 +26,8 @@ func (r *pairRig) fromFront(flags uint8, seq uint32) *packet.Packet {
 	return r.from(packet.ProtoTCP, e, tcpSegment{src: 40000, dst: 80, seq: seq, flags: flags, scale: -1}.bytes())
 }
 
-// TestClaims: a translated flow that opens between a pair's addresses has its answers, and what comes as it is translated
-// to, kept from the pair for as long as it is remembered.
+// TestClaims: a translated flow that opens between a pair's addresses has its answers, and what comes as it is
+// translated to, kept from the pair for as long as it is remembered.
 func TestClaims(t *testing.T) {
 	both(t, func(t *testing.T, v6 bool) {
 		r := newPairRig(t, v6, 8, Config{})
@@ -89,8 +89,8 @@ func TestClaimsWithoutRoom(t *testing.T) {
 	}
 }
 
-// TestTranslatedBeforePair: while a translated flow has packets between two addresses there is no pair of them, until it
-// is over.
+// TestTranslatedBeforePair: while a translated flow has packets between two addresses there is no pair of them, until
+// it is over.
 func TestTranslatedBeforePair(t *testing.T) {
 	both(t, func(t *testing.T, v6 bool) {
 		for _, end := range []string{"RST", "drop", "expiry"} {

@@ -13,14 +13,14 @@ import (
 )
 
 // A pair is two addresses, each of a station of this node, of which the kernel carries all TCP that is not translated,
-// whoever opens it and whatever its ports: policy lets all of it. The table has no entries of such connections, and they
-// count for no limit. What of them comes to userspace all the same, as a packet that is too large, is passed on as it is
-// (Seen.Paired).
+// whoever opens it and whatever its ports: policy lets all of it. The table has no entries of such connections, and
+// they count for no limit. What of them comes to userspace all the same, as a packet that is too large, is passed on as
+// it is (Seen.Paired).
 //
-// Two things have to be seen to. A flow that is translated may have the addresses of a pair on the way to its other end,
-// whose answers the pair would take: see claim.go. And once a pair is withdrawn, its connections are to go on, if policy
-// lets them. Those that the kernel remembers are restored as flows; others are taken up in mid-stream from either end,
-// for a minute.
+// Two things have to be seen to. A flow that is translated may have the addresses of a pair on the way to its other
+// end, whose answers the pair would take: see claim.go. And once a pair is withdrawn, its connections are to go on, if
+// policy lets them. Those that the kernel remembers are restored as flows; others are taken up in mid-stream from
+// either end, for a minute.
 const takeUp = time.Minute
 
 // AddressPair is two addresses of one family, in one order whoever speaks.
@@ -57,15 +57,18 @@ const (
 	lateCounters = 1 << 12
 )
 
-// Busy counts a connection between two addresses, and says whether there have been so many lately that they are worth a
-// pair.
-func (t *Table) Busy(a, b packet.Addr) bool {
+// Busy says whether so many connections between two addresses have been opened lately that they are worth a pair.
+func (t *Table) Busy(a, b packet.Addr) bool { return t.pairs.opened(&t.keys, a, b).Load() >= busyFrom }
+
+// CountOpened counts a connection between two addresses for Busy.
+func (t *Table) CountOpened(a, b packet.Addr) { t.pairs.opened(&t.keys, a, b).Add(1) }
+
+func (x *pairs) opened(keys *Seed, a, b packet.Addr) *atomic.Uint32 {
 	pair := PairOf(a, b)
-	h := t.keys.hash(&key{lo: pair.Lo, hi: pair.Hi})
-	return t.pairs.lately[h%lateCounters].Add(1) >= busyFrom
+	return &x.lately[keys.hash(&key{lo: pair.Lo, hi: pair.Hi})%lateCounters]
 }
 
-// Ease has what was counted by Busy until now be forgotten.
+// Ease has what was counted for Busy until now be forgotten.
 func (t *Table) Ease() {
 	for i := range t.pairs.lately {
 		t.pairs.lately[i].Store(0)
@@ -89,8 +92,8 @@ func (t *Table) IsPaired(a, b packet.Addr, in packet.PortID) bool {
 }
 
 // Pair has the kernel carry all TCP between two addresses, of which packets come and leave by the ways, those from a to
-// b first. Policy of a generation lets all of it. It returns false where the kernel does not: for want of room, or while
-// a translated flow that was there before has its packets between the two.
+// b first. Policy of a generation lets all of it. It returns false where the kernel does not: for want of room, or
+// while a translated flow that was there before has its packets between the two.
 func (t *Table) Pair(a, b packet.Addr, ways *[2]offload.Way, generation uint32, now int64) bool {
 	x := &t.pairs
 	if t.kernel == nil || t.pairs.between.some(&t.keys, a, b) {
@@ -141,8 +144,8 @@ func (t *Table) TakeDropped() (list []AddressPair) {
 	return list
 }
 
-// TakeUp has connections between pairs' addresses be taken up in mid-stream for a minute, as Config.Loose has all. It is
-// called before a pair is withdrawn.
+// TakeUp has connections between pairs' addresses be taken up in mid-stream for a minute, as Config.Loose has all. It
+// is called before a pair is withdrawn.
 func (t *Table) TakeUp(list []AddressPair, now int64) {
 	t.pairs.mu.Lock()
 	defer t.pairs.mu.Unlock()
@@ -173,8 +176,8 @@ func (t *Table) loosely(a, b packet.Addr, now int64) bool {
 	return withdrawn != nil && now < (*withdrawn)[PairOf(a, b)]
 }
 
-// paired says whether a segment of no flow is of a connection that the kernel carries by a pair. Where a translated flow
-// has the same ends on the way to its other end, the pair has it not.
+// paired says whether a segment of no flow is of a connection that the kernel carries by a pair. Where a translated
+// flow has the same ends on the way to its other end, the pair has it not.
 func (t *Table) paired(p *packet.Packet, in packet.PortID, s *Seen) bool {
 	return !s.shared && t.IsPaired(p.Src, p.Dst, in)
 }

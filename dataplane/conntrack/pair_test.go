@@ -118,7 +118,7 @@ func TestErrorAboutPaired(t *testing.T) {
 	both(t, func(t *testing.T, v6 bool) {
 		r := newPairRig(t, v6, 8, Config{})
 		sent := tcpSegment{src: 40000, dst: 80, seq: 7, flags: tcpACK, scale: -1}.bytes()
-		kind, proto := byte(3), packet.IPProto(packet.ProtoICMP)
+		kind, proto := byte(3), packet.ProtoICMP
 		if v6 {
 			kind, proto = 1, packet.ProtoICMPv6
 		}
@@ -230,8 +230,8 @@ func TestTakeUp(t *testing.T) {
 	})
 }
 
-// TestRestoreConnection: what a pair has carried goes on as an established flow, wherever its sequence numbers are; or is
-// kept quiet at both ends.
+// TestRestoreConnection: what a pair has carried goes on as an established flow, wherever its sequence numbers are; or
+// is kept quiet at both ends.
 func TestRestoreConnection(t *testing.T) {
 	both(t, func(t *testing.T, v6 bool) {
 		r := newPairRig(t, v6, 8, Config{})
@@ -244,7 +244,8 @@ func TestRestoreConnection(t *testing.T) {
 		}
 		numbers := [2]uint32{1 << 31, 77} // of the server's and of the client's segments
 		for i, from := range []byte("scsc") {
-			if s, reason := r.sent(from, tcpACK, numbers[i%2], numbers[1-i%2]); s.Status != Known || !s.Carry || reason != verdict.None {
+			s, reason := r.sent(from, tcpACK, numbers[i%2], numbers[1-i%2])
+			if s.Status != Known || !s.Carry || reason != verdict.None {
 				t.Errorf("%c: %v, to be carried %t, %v", from, s.Status, s.Carry, reason)
 			}
 		}
@@ -264,8 +265,8 @@ func TestRestoreConnection(t *testing.T) {
 	})
 }
 
-// TestPairRace: however a pair and translated flows between its addresses come about, each such flow has its ends claimed
-// while there is the pair, and nothing is left over.
+// TestPairRace: however a pair and translated flows between its addresses come about, each such flow has its ends
+// claimed while there is the pair, and nothing is left over.
 func TestPairRace(t *testing.T) {
 	r := newPairRig(t, false, 4096, Config{})
 	stood := 0

@@ -27,7 +27,8 @@ type Saved struct {
 	Revoked verdict.Reason
 	// Translated: there is a translation, though it may leave the ends as they are.
 	Translated bool
-	// Backend is the Translation's; 0: none. Numbers are of one process: who restores says what the backend's is there.
+	// Backend is the Translation's; 0: none. Numbers are of one process: who restores says what the backend's is
+	// there.
 	Backend uint32
 	// Direct: Far's destination answers the packets, which keep their ends.
 	Direct        bool
@@ -49,7 +50,7 @@ type SavedTCP struct {
 	Adrift, Unknown, Fin uint8
 }
 
-// Closed: the flow is over, and its backend's no longer. Config.Left is not told of it.
+// Closed says that the flow is over, and its backend's no longer. Config.Left is not told of it.
 func (s *Saved) Closed() bool { return stateOf(s.State).closed() }
 
 func stateOf(name string) state {
@@ -134,7 +135,7 @@ func (sh *shard) saved(n, tick uint32) Saved {
 // TCP is open. It returns false for a pair's, for what a flow claims beside its own, and for one that is not tracked.
 func (t *Table) Recorded(ref offload.Ref, now int64) (Saved, bool) {
 	f, ways, ok := t.kernel.Flow(ref)
-	if !ok || f.Pair || f.Untracked || f.Near == f.Far && ways[1].In == 0 && t.kernel.Claimed(ref) {
+	if !ok || f.Pair || f.Untracked || t.claimsFar(ref, &f, &ways) {
 		return Saved{}, false
 	}
 	s := Saved{
@@ -178,7 +179,8 @@ var (
 )
 
 // Restore puts in a flow at time now, and has its record in the kernel's table be its own. Errors: its ends are
-// another's, there is no room, it has expired, or it makes no sense; a record of the flow is the caller's to remove then.
+// another's, there is no room, it has expired, or it makes no sense; a record of the flow is the caller's to remove
+// then.
 func (t *Table) Restore(s *Saved, now int64) error {
 	o, err := t.restoring(s, now)
 	if err != nil {

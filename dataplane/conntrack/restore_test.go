@@ -78,8 +78,8 @@ func TestHandOver(t *testing.T) {
 	})
 }
 
-// TestHandOverAll: so do flows of all protocols and states, in mid-handshake, translated, revoked, over; and what comes
-// afterwards ends as well.
+// TestHandOverAll: so do flows of all protocols and states, in mid-handshake, translated, revoked, over; and what
+// comes afterwards ends as well.
 func TestHandOverAll(t *testing.T) {
 	both(t, func(t *testing.T, v6 bool) {
 		for name, text := range dialogues {

@@ -16,8 +16,8 @@ type Connection struct {
 }
 
 // Settle frees the entries of connections between pairs' addresses that are not wholly seen: of which the pair carries
-// one direction at least, or did. It returns those that may go on. What the kernel carries in both directions by a record
-// of its own keeps its entry. It looks at all of the table, some milliseconds, and holds each lock in turn.
+// one direction at least, or did. It returns those that may go on. What the kernel carries in both directions by a
+// record of its own keeps its entry. It looks at all of the table, some milliseconds, and holds each lock in turn.
 //
 // It is called once a pair has been entered, lest handshakes that were under way count as unanswered, and connections
 // that have ended stand for a day; and as a pair is withdrawn, lest what is left of them be believed.
@@ -55,15 +55,19 @@ func (sh *shard) settle(of map[AddressPair]bool, list []Connection) []Connection
 // bothWays are the bits of both directions.
 const bothWays = 3
 
-// RestoreConnection puts in a connection that a pair has carried, open for so long and with sequence numbers that nobody
-// knows; or revoked, if why says so. Errors are those of Restore.
+// RestoreConnection puts in a connection that a pair has carried, open for so long and with sequence numbers that
+// nobody knows; or revoked, if why says so. Errors are those of Restore.
 func (t *Table) RestoreConnection(c *Connection, generation, rule uint32, why verdict.Reason, age time.Duration,
 	now int64) error {
 	u := &c.Tuple
 	e := packet.Ends{Src: u.Src, Dst: u.Dst, SrcPort: u.SrcPort, DstPort: u.DstPort}
+	expires := states[tcpEstablished].timeout
+	if why != verdict.None {
+		expires = revokedFor
+	}
 	return t.Restore(&Saved{
 		Near: e, Far: e, Proto: packet.ProtoTCP, In: c.In, Out: c.Out, State: states[tcpEstablished].name,
-		Generation: generation, Rule: rule, Revoked: why, Age: age,
+		Generation: generation, Rule: rule, Revoked: why, Age: age, Expires: expires,
 		TCP: SavedTCP{Unknown: bothWays, Adrift: bothWays, Scales: [2]uint8{unknownScale, unknownScale}},
 	}, now)
 }

@@ -287,7 +287,7 @@ func (sh *shard) track(n uint32, p *packet.Packet, in packet.PortID, d uint8, ti
 	if e.generation != generation {
 		s.Status, s.Tuple, s.tick = Stale, sh.tuple(n), tick
 	} else if e.packets[d&1] >= sh.carriedFrom[e.state&31] {
-		s.Carry = sh.mayCarry(n, d) && !s.Moved && plain(p)
+		s.Carry = !s.Moved && sh.mayCarry(n, d) && plain(p)
 	}
 	if e.flags&translated != 0 {
 		sh.translate(n, p, d, s)

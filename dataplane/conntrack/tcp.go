@@ -36,7 +36,7 @@ func (sh *shard) followTCP(n uint32, p *packet.Packet, in packet.PortID, d uint8
 		e.refresh(tick)
 		return verdict.None
 	}
-	next := tcpEstablished
+	var next state
 	if e.flags&offloaded != 0 {
 		next = sh.closing(n, d)
 	} else {
@@ -49,8 +49,8 @@ func (sh *shard) followTCP(n uint32, p *packet.Packet, in packet.PortID, d uint8
 	return verdict.None
 }
 
-// next is the state after a segment without SYN and RST. Ends of which it is known otherwise that they have sent a FIN are
-// bits of finished.
+// next is the state after a segment without SYN and RST. Ends of which it is known otherwise that they have sent a
+// FIN are bits of finished.
 func (e *entry) next(d, finished uint8) state {
 	switch e.state {
 	case tcpSynSent2: // both SYNs have to be acknowledged
@@ -230,8 +230,8 @@ func (t *Table) unknownTCP(sh *shard, p *packet.Packet, in packet.PortID, from u
 	}
 }
 
-// ephemeral is the first of the ports that ends choose by themselves (Linux' ip_local_port_range; RFC 6056 2.1 asks for
-// 49152 and up): who speaks from one of them to another port has opened the connection, as far as can be told.
+// ephemeral is the first of the ports that ends choose by themselves (Linux' ip_local_port_range; RFC 6056 2.1 asks
+// for 49152 and up): who speaks from one of them to another port has opened the connection, as far as can be told.
 const ephemeral = 32768
 
 // midStream says who has opened the connection of a segment that nobody knows. The answer of an end that was asked

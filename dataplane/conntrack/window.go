@@ -35,8 +35,8 @@ func (e *entry) widenBytes(d uint8, bytes uint32) {
 }
 
 // inWindow judges a segment with ACK and without SYN; most is what the other end has sent at most. Of an end that has
-// not been heard nobody knows what it has sent and offered: II asks for nothing then, and III that it may have sent what
-// is acknowledged.
+// not been heard nobody knows what it has sent and offered: II asks for nothing then, and III that it may have sent
+// what is acknowledged.
 func (e *entry) inWindow(g *segment, d uint8, most uint32) bool {
 	d &= 1
 	o := d ^ 1

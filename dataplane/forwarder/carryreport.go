@@ -58,6 +58,8 @@ func (f *Forwarder) explainOffload(t *tables.Tables, a *explain.Asked, r *api.Ex
 		r.Uncarried = "no port leads to one of its ends"
 	default:
 		r.Uncarried = pipeline.Uncarried(t, in, out, a.Proto, port)
+		r.Pair = r.Uncarried == "" && a.Proto == packet.ProtoTCP && dst == a.Dst &&
+			pipeline.Paired(t, in, out, packet.AddrFrom(a.Src), packet.AddrFrom(dst))
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 	"github.com/viaduct-net/viaduct/control/api"
 	dataplaneapi "github.com/viaduct-net/viaduct/dataplane/api"
 	"github.com/viaduct-net/viaduct/dataplane/conntrack"
+	"github.com/viaduct-net/viaduct/dataplane/neighbor"
 	"github.com/viaduct-net/viaduct/dataplane/packet"
 	"github.com/viaduct-net/viaduct/dataplane/service"
 	"github.com/viaduct-net/viaduct/dataplane/tables"
@@ -73,7 +74,8 @@ func TestTranslatedFlow(t *testing.T) {
 // A pod that gets the number of a port that led to the world is limited as pods are.
 func TestNumberOfALinkBecomesAPods(t *testing.T) {
 	const id = packet.PortID(3)
-	f := &Forwarder{clock: func() int64 { return 1e12 }}
+	f := &Forwarder{clock: func() int64 { return 1e12 }, neighbors: neighbor.NewTable(neighbor.Config{})}
+	defer f.stopCarrier()
 	f.tables.Store(&tables.Tables{Backends: service.NewBackends()})
 	f.provideFlows(&api.NodeSettings{Flows: 64, FlowsPerPort: 3})
 	f.shareFlows(&tables.Tables{Ports: []tables.Port{{}, {ID: id}}})

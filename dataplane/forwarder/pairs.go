@@ -21,8 +21,8 @@ import (
 //
 //   - a moment after a pair was entered, flows that were under way become the kernel's (conntrack.Table.Settle), which
 //     remembers them as it does those that it sees open;
-//   - of a pair that is withdrawn those that the kernel remembers are judged one by one. They become flows that go on, or
-//     that are kept quiet; others are taken up in mid-stream for a minute.
+//   - of a pair that is withdrawn those that the kernel remembers are judged one by one. They become flows that go on,
+//     or that are kept quiet; others are taken up in mid-stream for a minute.
 
 // settleAfter is how long packets may be under way to userspace that were sent before a pair was entered.
 const settleAfter = time.Second

@@ -168,6 +168,10 @@ func TestPairsCarry(t *testing.T) {
 			}
 		})
 	}
+	ask := dataplaneapi.ExplainRequest{Source: "10.244.1.5", Destination: "10.244.1.6", Protocol: "tcp", Port: 80}
+	if r, err := n.f.Explain(&ask); err != nil || !r.Pair {
+		t.Errorf("explained: %v, %v", r, err)
+	}
 	if o := n.f.Status().Offload; o.Pairs != 2 || o.PairsWithdrawn != 0 {
 		t.Errorf("%v", o)
 	}
@@ -350,9 +354,14 @@ func TestIdlePair(t *testing.T) {
 // What policy, or a port, would have each connection be looked at for keeps the kernel from carrying the pair.
 func TestUnpaired(t *testing.T) {
 	for name, edit := range map[string]func(*podNode){
-		"policy by port":  func(n *podNode) { n.policies = onlyPort80 },
-		"a staged policy": func(n *podNode) { n.policies = func(s *api.Snapshot) { onlyPort80(s); s.Policies[0].Staged = true } },
-		"offload is off":  func(n *podNode) { n.offload = false },
+		"policy by port": func(n *podNode) { n.policies = onlyPort80 },
+		"a staged policy": func(n *podNode) {
+			n.policies = func(s *api.Snapshot) {
+				onlyPort80(s)
+				s.Policies[0].Staged = true
+			}
+		},
+		"offload is off": func(n *podNode) { n.offload = false },
 	} {
 		t.Run(name, func(t *testing.T) {
 			n := newPodNode(t, Config{Cleanup: true})

@@ -53,8 +53,8 @@ func (t *Table) adopt() {
 // written: the record is a flow's, and whole. Zeros are nobody's yet.
 func (r *record) written() bool { return r.version&1 == 0 && r.version != 0 }
 
-// adoptSlots empties slots that lead to nothing, or that another one leads to. It returns the directions that are found,
-// by record.
+// adoptSlots empties slots that lead to nothing, or that another one leads to. It returns the directions that are
+// found, by record.
 func (t *Table) adoptSlots() []uint8 {
 	found := make([]uint8, len(t.records))
 	for b := range t.buckets {

@@ -11,9 +11,9 @@ import (
 	"github.com/viaduct-net/viaduct/dataplane/packet"
 )
 
-// egressNumbers are the places of egresses. One that is changed gets another place, for hooks read several words of it.
-// The place before leads nowhere, and is taken again once no record is left that leads there, and others have been taken
-// before: a hook that has read a record may look at its egress a moment later.
+// egressNumbers are the places of egresses. One that is changed gets another place, for hooks read several words of
+// it. The place before leads nowhere, and is taken again once no record is left that leads there, and others have
+// been taken before: a hook that has read a record may look at its egress a moment later.
 type egressNumbers struct {
 	numbers map[packet.PortID]uint32
 	ports   []packet.PortID // by number: those that lead there; 0: none
@@ -81,8 +81,8 @@ func (x *egressNumbers) retire(port packet.PortID) {
 	}
 }
 
-// SetEgress says how a port's packets leave. Of None there is nothing that leads there any more. Records that lead to a
-// port whose egress is changed lead to userspace, until they are entered anew.
+// SetEgress says how a port's packets leave. Of None there is nothing that leads there any more. Records that lead to
+// a port whose egress is changed lead to userspace, until they are entered anew.
 func (t *Table) SetEgress(port packet.PortID, e Egress) error {
 	if port == 0 || e.Kind > Wire || e.Kind != None && (e.IfIndex <= 0 || e.IfIndex > math.MaxInt32) {
 		return errors.New("set egress: out of range")
@@ -106,7 +106,8 @@ func (t *Table) SetEgress(port packet.PortID, e Egress) error {
 	}
 	x := &t.egresses[n]
 	x.lead(None)
-	x.ifindex, x.port, x.mac, x.tags, x.outer, x.inner = want.ifindex, want.port, want.mac, want.tags, want.outer, want.inner
+	x.ifindex, x.port, x.mac, x.tags = want.ifindex, want.port, want.mac, want.tags
+	x.outer, x.inner = want.outer, want.inner
 	x.lead(e.Kind)
 	t.ports.numbers[port], t.ports.ports[n] = n, port
 	return nil

@@ -36,8 +36,8 @@ func lines[T any](n int) []byte {
 	return unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(words))), 8*len(words))
 }
 
-// as reads bytes as an array of T. The bytes are a mapping's, or those of lines, so that they are aligned, and T has no
-// pointers.
+// as reads bytes as an array of T. The bytes are a mapping's, or those of lines, so that they are aligned, and T has
+// no pointers.
 func as[T any](b []byte) ([]T, error) {
 	size := int(unsafe.Sizeof(*new(T)))
 	if len(b) < size || len(b)%size != 0 {

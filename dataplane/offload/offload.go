@@ -14,8 +14,8 @@ import (
 	"github.com/viaduct-net/viaduct/dataplane/packet"
 )
 
-// Ref is a record of the table, for as long as it is one flow's; 0: none. Where a record has made way to another flow's,
-// methods take the Ref for none.
+// Ref is a record of the table, for as long as it is one flow's; 0: none. Where a record has made way to another
+// flow's, methods take the Ref for none.
 type Ref uint64
 
 // Flow is what a record is for.
@@ -30,8 +30,8 @@ type Flow struct {
 	Untracked  bool    // see EnterUntracked
 }
 
-// Way is one direction of a flow, and what becomes of its packets: they get the other side's ends, a TTL less by one, and
-// the MAC addresses of the link, and leave.
+// Way is one direction of a flow, and what becomes of its packets: they get the other side's ends, a TTL less by one,
+// and the MAC addresses of the link, and leave.
 type Way struct {
 	In  packet.PortID // by which they come
 	Out packet.PortID // by which they leave; 0: they go to userspace, whatever pair there is
@@ -64,7 +64,8 @@ type Traffic struct{ Packets, Bytes uint64 }
 // Carried is what is known of a record.
 type Carried struct {
 	Traffic [2]Traffic
-	// Used is when a packet was last carried, in either direction, in nanoseconds of Config.Clock; to 17 ms. 0: none was.
+	// Used is when a packet was last carried, in either direction, in nanoseconds of Config.Clock; to 17 ms. 0: none
+	// was.
 	Used int64
 	// Acks are the acknowledgement numbers that TCP's ends sent last, where Acked says that they did.
 	Acks  [2]uint32

@@ -10,9 +10,10 @@ import (
 )
 
 // A record is written in this order: its version becomes odd, then it is written, then its version is even again and
-// another one; slots lead to it from then on. Before it is another flow's, its slots are emptied and its version is odd.
-// A hook that has found it copies what it needs, counts, and reads the version again: where that has changed the packet
-// is a miss. What it counts or takes back after that would be the next flow's: a record that is free rests for a while.
+// another one; slots lead to it from then on. Before it is another flow's, its slots are emptied and its version is
+// odd. A hook that has found it copies what it needs, counts, and reads the version again: where that has changed the
+// packet is a miss. What it counts or takes back after that would be the next flow's: a record that is free rests for
+// a while.
 
 // Times of records are in ticks of 2^24 ns of CLOCK_MONOTONIC, 17 ms; 32 bits of them are 2.3 years.
 const tickShift = 24

@@ -24,9 +24,9 @@ func TestRoom(t *testing.T) {
 	}
 	r.now += int64(20 * time.Second)
 	r.tab.Beat()
-	for n, ago := range []time.Duration{8, 15, 0, 12} {
+	for n, ago := range []int{8, 15, 0, 12} {
 		w := &r.tab.records[refs[n].number()-1].way[0]
-		atomic.StoreUint32(&w.used, uint32((r.now-int64(ago*time.Second))>>tickShift))
+		atomic.StoreUint32(&w.used, uint32((r.now-int64(ago)*int64(time.Second))>>tickShift))
 		w.packets = uint64(n)
 	}
 	for _, n := range []int{1, 3, 0} {
@@ -98,8 +98,8 @@ func TestUntold(t *testing.T) {
 	}
 }
 
-// TestEgressChanged: what leads to an egress that is changed leads to userspace until it is entered anew, and its place
-// is not another's as long as something leads there.
+// TestEgressChanged: what leads to an egress that is changed leads to userspace until it is entered anew, and its
+// place is not another's as long as something leads there.
 func TestEgressChanged(t *testing.T) {
 	r := newRig(t, 4)
 	ref := r.enter(0, plain(1), 0)

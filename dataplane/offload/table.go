@@ -10,8 +10,8 @@ import (
 	"github.com/viaduct-net/viaduct/dataplane/packet"
 )
 
-// Table is the kernel's flow table. Its methods may be called by anybody at any time. They take no lock but the table's
-// own, and call nobody but the clocks.
+// Table is the kernel's flow table. Its methods may be called by anybody at any time. They take no lock but the
+// table's own, and call nobody but the clocks.
 type Table struct {
 	buckets  []bucket
 	records  []record
@@ -70,10 +70,10 @@ func New(cfg Config) (*Table, error) {
 	return t, nil
 }
 
-// Enter says that the kernel may carry a flow's direction d, 0 the opener's, from now on, or that it carries it another
-// way. ref is the flow's record, or 0 for one that has none; of one that has, f is not looked at. It returns the flow's
-// record, 0 where it has none (any more), and whether the direction was entered: it is not for want of room or of an
-// egress, or because the record has been evicted.
+// Enter says that the kernel may carry a flow's direction d, 0 the opener's, from now on, or that it carries it
+// another way. ref is the flow's record, or 0 for one that has none; of one that has, f is not looked at. It returns
+// the flow's record, 0 where it has none (any more), and whether the direction was entered: it is not for want of
+// room or of an egress, or because the record has been evicted.
 //
 // What was entered last counts: a record of another flow with the same packets is evicted.
 func (t *Table) Enter(ref Ref, f *Flow, d uint8, w *Way) (Ref, bool) {
@@ -104,8 +104,8 @@ func (t *Table) Enter(ref Ref, f *Flow, d uint8, w *Way) (Ref, bool) {
 	return t.ref(n), true
 }
 
-// Remove takes a record out, and returns what is known of it. It knows that of records, too, that were evicted and that
-// TakeEvicted has not told of; of others it returns false.
+// Remove takes a record out, and returns what is known of it. It knows that of records, too, that were evicted and
+// that TakeEvicted has not told of; of others it returns false.
 func (t *Table) Remove(ref Ref) (Carried, bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -115,9 +115,9 @@ func (t *Table) Remove(ref Ref) (Carried, bool) {
 	return t.removed(ref.number()), true
 }
 
-// Withdraw is Remove for a record whose ways are no longer right. Where one of them leads to userspace by intent (Way.Out
-// is 0), the record stays, and all its ways lead there: there may be a pair that would carry the packets. stays says so,
-// and what is known of the record goes on to count. known is as of Remove.
+// Withdraw is Remove for a record whose ways are no longer right. Where one of them leads to userspace by intent
+// (Way.Out is 0), the record stays, and all its ways lead there: there may be a pair that would carry the packets.
+// stays says so, and what is known of the record goes on to count. known is as of Remove.
 func (t *Table) Withdraw(ref Ref) (c Carried, stays, known bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -158,8 +158,8 @@ func (t *Table) Read(ref Ref) (Carried, bool) {
 	return c, t.lives(ref)
 }
 
-// Flow returns what a record is for, and its ways: zero those that are not carried. Of a way to an egress that has been
-// changed since, Out is 0.
+// Flow returns what a record is for, and its ways: zero those that are not carried. Of a way to an egress that has
+// been changed since, Out is 0.
 func (t *Table) Flow(ref Ref) (Flow, [2]Way, bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -192,7 +192,8 @@ func (t *Table) Close(ref Ref, d uint8) {
 	}
 }
 
-// All iterates over the records, in no order. It holds no lock: of records that come and go meanwhile it may tell or not.
+// All iterates over the records, in no order. It holds no lock: of records that come and go meanwhile it may tell or
+// not.
 func (t *Table) All() iter.Seq[Ref] {
 	return func(yield func(Ref) bool) {
 		for i := range t.stamps {

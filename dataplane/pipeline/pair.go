@@ -12,8 +12,8 @@ import (
 )
 
 // Between two pods of this node of which policy lets all TCP nobody has to be asked about a connection. Where there are
-// many the kernel carries the pair of addresses, and connections that are opened later never come here. What policy said
-// is not remembered: a plain pair is asked about once, and one that is not costs each of its connections half a
+// many the kernel carries the pair of addresses, and connections that are opened later never come here. What policy
+// said is not remembered: a plain pair is asked about once, and one that is not costs each of its connections half a
 // microsecond.
 
 // pair has the kernel carry all TCP between the packet's addresses. It returns false where it is to carry the packet's

@@ -207,6 +207,9 @@ func (l *Pipeline) enter(p *packet.Packet) verdict.Reason {
 	if !o.translated {
 		r := l.flows.Open(&l.seen, p, o.in, o.out, l.now, l.t.Policy.Generation, uint32(o.rule))
 		l.way.translated = l.seen.Translated // where another flow has its ends on the way to the other end
+		if r == verdict.None && p.OpensTCP() {
+			l.flows.CountOpened(p.Src, p.Dst)
+		}
 		return r
 	}
 	r := l.flows.OpenTranslated(&l.seen, p, o.in, o.out, l.now, l.t.Policy.Generation, uint32(o.rule), &o.translation)

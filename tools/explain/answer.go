@@ -40,6 +40,8 @@ type Answer struct {
 	// Uncarried is why the kernel would not carry the flow; empty: it would, or the flow is denied, or manifests alone
 	// were asked.
 	Uncarried string `json:"uncarried"`
+	// Pair says that the kernel may carry it as one of all TCP connections between the two addresses, unseen.
+	Pair bool `json:"pair"`
 }
 
 // Backend is one who answers for a service, and what policy says of the flow to it.
@@ -124,6 +126,8 @@ func (a *Answer) text() string {
 	switch {
 	case a.Uncarried != "":
 		line("offload", "none: "+a.Uncarried)
+	case a.Pair:
+		line("offload", "the kernel carries it once it is established, and unseen where there are several between the two")
 	case a.Epoch != 0 && !a.denies():
 		line("offload", "the kernel carries it once it is established")
 	}

@@ -110,6 +110,7 @@ func (q *question) answer(f family, reply *api.ExplainReply) Answer {
 		Family: f.String(), Source: q.from.said(f), Destination: q.to.said(f), Verdict: reply.Verdict, Reason: reply.Reason,
 		Rule: reply.Rule, Steps: []string{}, StagedVerdict: reply.StagedVerdict, StagedRule: reply.StagedRule,
 		Epoch: reply.Epoch, Service: reply.Service, Backends: []Backend{}, Uncarried: reply.Uncarried,
+		Pair: reply.Pair,
 	}
 	for _, b := range reply.Backends {
 		a.Backends = append(a.Backends, Backend{b.Address, b.Port, b.Verdict, b.Reason, b.Rule})

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package offloadtest carries packets as hooks do, by the bytes of a kernel's flow table: for tests that have no kernel.
+// Package offloadtest carries packets as hooks do, by the bytes of a kernel's flow table: for tests that have no
+// kernel.
 package offloadtest
 
 import (
@@ -145,7 +146,7 @@ func (h *Hook) find(e packet.Ends, proto packet.IPProto, in packet.PortID) (reco
 	return nil, 0, false
 }
 
-// is is is_of.
+// is says the same as is_of.
 //
 //go:norace
 func is(r []byte, d uint8, k *key, in packet.PortID) bool {
