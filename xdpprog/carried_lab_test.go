@@ -294,13 +294,13 @@ func (l *carriedLab) expect(t testing.TB, f *carriedFlow, frame, want []byte) {
 	}
 }
 
-const onwardSize = 16 // struct onward
+const onwardSize = 32 // ONWARD_SIZE
 
 // onward is what from_wire_tc reads.
 func (l *carriedLab) onward(e *offload.Egress) []byte {
 	c := l.maps.Memory().Control
 	seal := (binary.LittleEndian.Uint64(c) ^ 0x9e3779b97f4a7c15) * (binary.LittleEndian.Uint64(c[8:]) | 1)
-	b := binary.LittleEndian.AppendUint64(nil, seal^seal>>32)
+	b := binary.LittleEndian.AppendUint64(make([]byte, 16), seal^seal>>32)
 	b = binary.LittleEndian.AppendUint32(b, uint32(e.IfIndex))
 	return binary.LittleEndian.AppendUint32(b, uint32(e.Kind))
 }

@@ -172,9 +172,6 @@ func (f *Forwarder) apply(ctx context.Context, snapshot *api.Snapshot) error {
 	if err != nil {
 		return err
 	}
-	if len(withSockets(snapshot)) > 0 {
-		f.provideCarrier(snapshot.GetNode())
-	}
 	undo, err := f.provideWorkers(ctx, snapshot, next, links)
 	if err != nil {
 		return err

@@ -118,8 +118,8 @@ func (f *Forwarder) sayOffload(subject, why string) {
 // onePage is the MTU, in bytes, up to which frames lie in one page, with the room that XDP and the kernel want.
 const onePage = 3498
 
-// redirects says why the hook of one device cannot redirect frames out of another; empty: it can. Generic hooks hand the
-// kernel's own packets to any device.
+// redirects says why the hook of one device cannot redirect frames out of another; empty: it can. Generic hooks hand
+// the kernel's own packets to any device.
 func redirects(from, to *device) string {
 	if from.mode == xdpprog.Generic.String() {
 		return ""

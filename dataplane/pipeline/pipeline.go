@@ -7,8 +7,8 @@
 // track.go (of which flow it is), fragment.go (the same for fragments), service.go (who answers for a service),
 // route.go (where to), local.go (addressed to us), police.go (may it go there), nat.go (with which addresses),
 // direct.go (to be answered by another node, or for one), carry.go, pair.go and untracked.go (what the kernel does with
-// those that follow), icmp.go (what the sender is told). review.go asks the same of what the kernel carries, when tables
-// change.
+// those that follow), icmp.go (what the sender is told). review.go asks the same of what the kernel carries, when
+// tables change.
 package pipeline
 
 import (

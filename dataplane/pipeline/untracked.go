@@ -9,12 +9,12 @@ import (
 	"github.com/viaduct-net/viaduct/dataplane/tables"
 )
 
-// Where there are neither pods nor services no flow is tracked, and what becomes of a packet follows from its header and
-// the tables. The kernel carries a flow's direction from its second packet on all the same; the first of most flows is
-// the only one.
+// Where there are neither pods nor services no flow is tracked, and what becomes of a packet follows from its header
+// and the tables. The kernel carries a flow's direction from its second packet on all the same; the first of most flows
+// is the only one.
 
-// glimpses remembers what of late was seen once. Each word has 24 bits of a flow's hash, and how many packets of it have
-// come since, by 256.
+// glimpses remembers what of late was seen once. Each word has 24 bits of a flow's hash, and how many packets of it
+// have come since, by 256.
 type glimpses []uint32
 
 const glimpsed = 1 << 16 // words

@@ -182,7 +182,7 @@ static __always_inline int make_room(struct xdp_md *ctx, const struct place *at,
 	int gain = (int)at->link - (ETH_HLEN + (e->tags & 3) * 4);
 
 	if (kind != EGRESS_WIRE) {
-		if (bpf_xdp_adjust_meta(ctx, -(int)sizeof(struct onward)))
+		if (bpf_xdp_adjust_meta(ctx, -ONWARD_SIZE))
 			return 0;
 	} else if (at->pad && bpf_xdp_adjust_tail(ctx, -(int)at->pad)) {
 		return 0;
@@ -190,7 +190,7 @@ static __always_inline int make_room(struct xdp_md *ctx, const struct place *at,
 	if (!gain || !bpf_xdp_adjust_head(ctx, gain))
 		return 1;
 	if (kind != EGRESS_WIRE)
-		bpf_xdp_adjust_meta(ctx, sizeof(struct onward)); // what is there is nothing of ours
+		bpf_xdp_adjust_meta(ctx, ONWARD_SIZE); // what is there is nothing of ours
 	return 0;
 }
 
@@ -323,10 +323,12 @@ static __always_inline int rewrite(struct xdp_md *ctx, const struct carried *p, 
 // pass_on writes before the packet what from_wire_tc reads.
 static __always_inline int pass_on(struct xdp_md *ctx, const struct flow_control *f, const struct egress *e, __u8 kind)
 {
-	struct onward *o = (void *)(long)ctx->data_meta;
+	void *meta = (void *)(long)ctx->data_meta;
+	struct onward *o = meta + ONWARD_AT;
 
-	if ((void *)(o + 1) > (void *)(long)ctx->data)
+	if (meta + ONWARD_SIZE > (void *)(long)ctx->data)
 		return XDP_ABORTED;
+	__builtin_memset(meta, 0, ONWARD_AT);
 	*o = (struct onward){.seal = seal_of(f), .ifindex = e->ifindex, .kind = kind};
 	return XDP_PASS;
 }

@@ -48,6 +48,11 @@ struct onward {
 	__u32 kind;
 };
 
+// Bytes before a packet that from_wire_tc is to lead on, and where struct onward is in them: at their end, so that it
+// can be found too where they are taken to begin, and end, by a link's header later.
+#define ONWARD_SIZE 32
+#define ONWARD_AT   16
+
 enum family {
 	FAMILY_IPV4 = 4,
 	FAMILY_IPV6 = 6,
