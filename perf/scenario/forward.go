@@ -97,7 +97,9 @@ func (f *Forward) Run(ctx context.Context, doc *report.Document) error {
 	} else {
 		doc.Notes = append(doc.Notes, "cpu per packet left out: the generator needs all CPUs")
 	}
-	return f.compare(ctx, doc, f.Name(), f.trial)
+	c := f.Comparison
+	c.napi = true
+	return c.compare(ctx, doc, f.Name(), f.trial)
 }
 
 // trial sends until the subject is warm, lets it drain, then measures: what passes in the middle of a run gives the

@@ -138,7 +138,7 @@ func (p *Pods) Run(ctx context.Context, doc *report.Document) error {
 		}
 		m, of := podMeasures[name], c
 		if name == "table" {
-			of.flows = 2 * p.Tables[len(p.Tables)-1]
+			of.flows = 4 * p.Tables[len(p.Tables)-1]
 		}
 		if err := of.compare(ctx, doc, m.resultName(p), m.of(p, of)); err != nil {
 			return err

@@ -29,6 +29,7 @@ type Comparison struct {
 
 	wired bool         // subjects are those of peer.WiredNames
 	apart bool         // those of peer.ApartNames
+	napi  bool         // the ends' devices have it from the start, and so take what XDP redirects
 	flows int          // that a subject's tables must hold; 0: as they are
 	of    []string     // subjects whose ratios to all others are taken; empty: the first
 	sole  peer.Subject // if not nil, the only subject
@@ -156,6 +157,10 @@ func (c *Comparison) build(s peer.Subject) (*rig.Rig, error) {
 	err = r.ConfigureEnds(s.Transparent())
 	if err == nil && !s.Checksums() {
 		err = completeChecksums(r)
+	}
+	if err == nil && c.napi {
+		gro := map[string]bool{"rx-gro": true}
+		err = errors.Join(r.Generator.SetFeatures(r.Gen.Name, gro), r.Sink.SetFeatures(r.Sunk.Name, gro))
 	}
 	if err != nil {
 		return nil, errors.Join(err, r.Close())
