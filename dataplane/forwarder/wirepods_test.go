@@ -71,7 +71,7 @@ func TestWirePodFlowsAreCarried(t *testing.T) {
 							return
 						}
 						c := n.begun(of.from, of.to, of.address)
-						before, begin := n.flow(c), n.received(a)
+						before, begin := n.flow(c), n.stackReceived(a)
 						c.mustSay(8 << 20)
 						after := n.flow(c)
 						if more := seen(after) - seen(before); more != 0 {
@@ -81,7 +81,7 @@ func TestWirePodFlowsAreCarried(t *testing.T) {
 						if of.from == a {
 							segments = after.ReplyCarriedPackets - before.ReplyCarriedPackets
 						}
-						if got := n.received(a) - begin; got >= segments {
+						if got := n.stackReceived(a) - begin; got >= segments {
 							t.Errorf("of %d segments none was merged: the pod got %d packets", segments, got)
 						}
 					})
@@ -92,8 +92,8 @@ func TestWirePodFlowsAreCarried(t *testing.T) {
 	}
 }
 
-// received is how many IP packets a namespace's stack got, merged ones as one.
-func (n *podNode) received(in *netlab.Namespace) uint64 {
+// stackReceived is how many IP packets a namespace's stack got, merged ones as one.
+func (n *podNode) stackReceived(in *netlab.Namespace) uint64 {
 	n.t.Helper()
 	counters, err := in.Counters()
 	n.must(err)
