@@ -5,7 +5,7 @@ SHELL       := /bin/bash
 
 GO       ?= go
 TOOL     := $(GO) tool -modfile=tools.mod
-FUZZTIME ?= 3s
+FUZZTIME ?= 2s
 BENCH    ?= .
 LDFLAGS  := -s -w
 IMAGE    ?= viaduct-net/viaduct:latest
@@ -23,6 +23,11 @@ PACKAGES := clang:/usr/bin/clang llvm:/usr/bin/llvm-strip clang-format:/usr/bin/
 
 # Packages that hold frames, whose owners viaduct_debug counts.
 RINGS := ./dataplane/xsk/... ./dataplane/worker/... ./dataplane/forwarder/... ./dataplane/daemon/...
+
+# Packages whose tests need neither devices nor a CPU of their own: some of them run beside each other.
+TOGETHER = $(shell $(GO) list ./control/... ./dataplane/... | \
+	grep -vE '/(cmd|control/daemon|dataplane/(daemon|forwarder|handover|host|worker|xsk))(/|$$)')
+ALONE    = $(filter-out $(TOGETHER),$(shell $(GO) list ./...))
 
 # Modules of their own, so that what only they need stays out of everybody's go.mod.
 MODULES := control/source/kubetest tools/image internal/policytest/cyclonus
@@ -73,16 +78,17 @@ vet: ## go vet, with each build tag
 
 test: install-tools vet lint check build fuzz test-go ## everything; the last line counts
 
-# One stream of all passes, for one count. Packages run one at a time: they share the kernel's devices and CPUs.
+# One stream of all passes, for one count. Those that share the kernel's devices run one at a time.
 test-go: ## go test with the race detector, and with viaduct_debug
 	@$(GO) build -o bin/.count ./internal/testenv/cmd/count
 	@{ status=0; \
-	$(GO) test -json -race -timeout 10m -p 1 ./... || status=1; \
+	$(GO) test -json -race -timeout 10m -p 2 $(TOGETHER) || status=1; \
+	$(GO) test -json -race -timeout 10m -p 1 $(ALONE) || status=1; \
 	$(GO) test -json -tags viaduct_debug -timeout 10m -p 1 $(RINGS) || status=1; \
 	for module in $(MODULES); do (cd $$module && $(GO) test -json -timeout 15m ./...) || status=1; done; \
 	exit $$status; } | bin/.count
 
-fuzz: ## each fuzz target for FUZZTIME (3s)
+fuzz: ## each fuzz target for FUZZTIME (2s)
 	@mkdir -p bin; grep -rHo --include='*_test.go' '^func Fuzz[A-Za-z0-9_]*' . | sed -E 's|/[^/]*:func | |' | sort -u | \
 	while read -r dir name; do \
 		echo "fuzz $$dir $$name"; \
