@@ -52,6 +52,9 @@ func (f *Forwarder) importFlows(t *tables.Tables, list []handover.Flow, generati
 	now, lost := f.clock(), 0
 	for i := range list {
 		s := &list[i]
+		if i%4096 == 0 {
+			f.beat() // what comes waits in the sockets
+		}
 		if s.Served {
 			s.Backend = backendOf(t, &s.Saved)
 		}
