@@ -470,6 +470,29 @@ func TestErrorAboutCarried(t *testing.T) {
 	})
 }
 
+// TestErrorAfterRestart: errors are also about what the kernel carried before this process was, of which nothing came
+// here.
+func TestErrorAfterRestart(t *testing.T) {
+	both(t, func(t *testing.T, v6 bool) {
+		r := newCarryRig(t, v6, Config{Flows: 64}, 8)
+		r.speak(far)
+		ask := r.packet('c', packet.ProtoUDP, udpBytes(1000, 53, 20))
+		for _, want := range []string{"new", "known", "carried"} {
+			if _, outcome := r.send(ask); outcome != want {
+				t.Fatal(outcome, want)
+			}
+		}
+		if failed := r.restart(Config{Flows: 64}); failed != nil {
+			t.Fatal(failed)
+		}
+		for _, p := range []*packet.Packet{r.segment("c A 90101 ack 120501 win 500 len 10"), ask} {
+			if s, reason := r.see(r.errorAbout(p, r.a, 0)); s.Status != Related || reason != verdict.None {
+				t.Errorf("%v: %v, %v", p.Proto, s.Status, reason)
+			}
+		}
+	})
+}
+
 // TestForgetCarried: what is forgotten is not carried.
 func TestForgetCarried(t *testing.T) {
 	r := newCarryRig(t, false, Config{Flows: 64}, 8)
