@@ -144,7 +144,7 @@ func (f *Forwarder) withdrawIdle(flows *conntrack.Table) {
 }
 
 // resumeFirst is for how long connections are resumed before their pairs are taken out. The others are left to the
-// keeper: none goes on for long that policy denies, and those that it lets are taken up by what comes of them meanwhile.
+// keeper: none goes on for long that policy denies, and those that it lets are taken up by what comes of them.
 const resumeFirst = 20 * time.Millisecond
 
 // withdrawPairs takes pairs out of the kernel's table, and has their connections go on as flows, as far as policy lets

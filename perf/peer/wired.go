@@ -116,6 +116,14 @@ func (w *wired) PIDs() []int {
 	return pids
 }
 
+// Socket is where viaduct's dataplane answers; of others it is empty.
+func (w *wired) Socket() string {
+	if w.network.daemons == nil {
+		return ""
+	}
+	return w.network.Socket()
+}
+
 func (w *wired) Missing(rig.Options) string { return w.network.Missing() }
 
 // Start wires the generator's and the sink's namespace as pods, and describes their devices in the rig.

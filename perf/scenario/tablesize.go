@@ -12,6 +12,8 @@ import (
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 
+	"github.com/viaduct-net/viaduct/dataplane/api"
+	"github.com/viaduct-net/viaduct/internal/process"
 	"github.com/viaduct-net/viaduct/perf/gen"
 	"github.com/viaduct-net/viaduct/perf/peer"
 	"github.com/viaduct-net/viaduct/perf/rig"
@@ -26,10 +28,12 @@ type tableSize struct {
 	duration time.Duration
 }
 
-// enterRate is at which flows are made known, packets a second, and enterTimes how often each then had one.
+// enterRate is at which flows are made known, packets a second, and enterTimes how many packets each then had at least.
+// Where the kernel carries flows, others are given until enterLimit.
 const (
 	enterRate  = 100_000
 	enterTimes = 3
+	enterLimit = 3 * time.Minute
 )
 
 func (t *tableSize) trial(ctx context.Context, r *rig.Rig, s peer.Subject) ([]Sample, error) {
@@ -58,19 +62,24 @@ func (t *tableSize) with(ctx context.Context, r *rig.Rig, s peer.Subject, flows 
 	f := &Forward{
 		Comparison: t.Comparison, Size: gen.MinSize, Flows: flows, Duration: t.duration, scattered: true,
 	}
-	if err := f.enter(ctx, r); err != nil {
+	if err := f.enter(ctx, r, s); err != nil {
 		return nil, err
 	}
 	samples, err := f.trial(ctx, r, s)
 	if err != nil {
 		return nil, err
 	}
+	if carried, known, err := carriedBy(ctx, s); err != nil {
+		return nil, err
+	} else if known {
+		samples = append(samples, Sample{"carried", "flows", float64(carried)})
+	}
 	hooks, err := f.hookTime(ctx, r)
 	return append(samples, hooks...), err
 }
 
 // enter has each flow have packets in both directions, slowly enough for all to be seen.
-func (f *Forward) enter(ctx context.Context, r *rig.Rig) (errs error) {
+func (f *Forward) enter(ctx context.Context, r *rig.Rig, s peer.Subject) (errs error) {
 	if err := takeRedirected(r); err != nil {
 		return err
 	}
@@ -79,22 +88,27 @@ func (f *Forward) enter(ctx context.Context, r *rig.Rig) (errs error) {
 		device int
 		at     sink.At
 	}{{r.Sink, r.Sunk.Index, sink.Answer}, {r.Generator, r.Gen.Index, sink.TakeAnswers}} {
-		var s *sink.Sink
+		var attached *sink.Sink
 		err := end.in.Do(func() (err error) {
-			s, err = sink.Attach(end.device, end.at, false)
+			attached, err = sink.Attach(end.device, end.at, false)
 			return err
 		})
 		if err != nil {
 			return err
 		}
-		defer func() { errs = errors.Join(errs, s.Close()) }()
+		defer func() { errs = errors.Join(errs, attached.Close()) }()
 	}
 	slow := *f
 	slow.Rate = enterRate
 	return slow.generate(ctx, r, func(g *gen.Generator) error {
-		for {
-			n, err := g.Sent()
-			if err != nil || n >= uint64(enterTimes*f.Flows) {
+		for deadline := time.Now().Add(enterLimit); ; {
+			sent, err := g.Sent()
+			if err != nil {
+				return err
+			}
+			carried, known, err := carriedBy(ctx, s)
+			all := !known || carried >= uint64(f.Flows) || time.Now().After(deadline)
+			if err != nil || sent >= uint64(enterTimes*f.Flows) && all {
 				return err
 			}
 			if err := sleep(ctx, warmUp); err != nil {
@@ -102,6 +116,24 @@ func (f *Forward) enter(ctx context.Context, r *rig.Rig) (errs error) {
 			}
 		}
 	})
+}
+
+// carriedBy is how many flows the kernel carries for a subject, if it does at all.
+func carriedBy(ctx context.Context, s peer.Subject) (flows uint64, known bool, err error) {
+	of, ok := s.(interface{ Socket() string })
+	if !ok || of.Socket() == "" {
+		return 0, false, nil
+	}
+	conn, err := process.Dial(of.Socket())
+	if err != nil {
+		return 0, false, err
+	}
+	defer conn.Close()
+	status, err := api.NewDataplaneClient(conn).Status(ctx, &api.StatusRequest{})
+	if err != nil {
+		return 0, false, fmt.Errorf("ask the dataplane: %w", err)
+	}
+	return status.GetOffload().GetRecords(), status.GetOffload().GetOn(), nil
 }
 
 // hookTime is what eBPF programs that see the packets on their way take for one, by the kernel's own clock

@@ -179,6 +179,8 @@ static __always_inline void copy(const struct flow_record *r, const struct flow_
 {
 	to->translated = r->flags & FLOW_TRANSLATED;
 	copy_mac(to->mac, w->mac);
+	if (!to->translated)
+		return;
 	if (way) {
 		to->src = r->near_dst;
 		to->dst = r->near_src;
