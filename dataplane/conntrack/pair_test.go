@@ -265,8 +265,8 @@ func TestRestoreConnection(t *testing.T) {
 	})
 }
 
-// TestRestoreTurned: a connection that policy denies to who opened it does not go on because its other end, which policy
-// would let open one, has been taken for the opener meanwhile. One that has been judged as it is stays so.
+// TestRestoreTurned: a connection that policy denies to who opened it does not go on because its other end, which
+// policy would let open one, has been taken for the opener meanwhile. One that has been judged as it is stays so.
 func TestRestoreTurned(t *testing.T) {
 	r := newPairRig(t, false, 8, Config{})
 	c := Connection{Tuple{Src: r.a, Dst: r.b, SrcPort: 40000, DstPort: 80, Proto: packet.ProtoTCP}, portA, portB}

@@ -148,8 +148,8 @@ func (f *Forwarder) reviewUntracked(r *pipeline.Reviewer, done *walked) {
 	}
 }
 
-// quiesce waits until no worker judges packets by tables before those in force, which came at a time. Where one does not
-// get on, what was let in by earlier policy is not carried on meanwhile. It returns false when it is to stop.
+// quiesce waits until no worker judges packets by tables before those in force, which came at a time. Where one does
+// not get on, what was let in by earlier policy is not carried on meanwhile. It returns false when it is to stop.
 func (f *Forwarder) quiesce(stop <-chan struct{}, since int64) bool {
 	was := f.progress()
 	strict := false
