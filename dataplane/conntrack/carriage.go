@@ -25,7 +25,8 @@ import (
 //     the flow ends as one that is closing does.
 //
 // What is outside of the bounds goes on without effect where the kernel would have carried it, had it not been for its
-// flags. RST does not.
+// flags, and where bounds may be those of somebody who knows the ends alone: who sends an acknowledgement that the
+// kernel carries, and then a RST, is not to keep the ends from each other. RST does not.
 
 // carriage is what is kept of a flow that the kernel carries, or has carried. Bits are of directions: 1 the opener's.
 type carriage struct {
@@ -35,6 +36,7 @@ type carriage struct {
 	unknown uint8       // nor what was acknowledged last
 	odd     uint8       // what was acknowledged last cannot be
 	fin     uint8       // the end has sent a FIN, whose number may be unknown
+	forged  bool        // somebody may have sent what neither end did, and the bounds be his
 	bytes   [2]uint64   // of each direction, that the record had counted when what is acknowledged of it was known last
 }
 
@@ -203,12 +205,26 @@ func (c *carriage) acknowledged(e *entry, d uint8, ack uint32, bytes uint64) {
 	}
 }
 
-// mostSent is what the end may have sent at most that a segment in direction d is for.
-func (sh *shard) mostSent(n uint32, g *segment, d uint8) uint32 {
-	e, c, o := &sh.entries[n-1], &sh.carriages[n-1], d&1^1
-	if c.blind() != 0 {
-		c.orient(e, g, d)
+// fits is inWindow for an entry that is offloaded. Bounds that are unknown are set by a segment that is within the
+// others.
+func (sh *shard) fits(n uint32, g *segment, d uint8) bool {
+	e, c := &sh.entries[n-1], &sh.carriages[n-1]
+	if c.blind() == 0 {
+		return e.inWindow(g, d, sh.mostSent(n, d))
 	}
+	c.forged = c.forged || c.odd != 0
+	was, knew := *e, *c
+	c.orient(e, g, d)
+	if e.inWindow(g, d, sh.mostSent(n, d)) {
+		return true
+	}
+	*e, *c = was, knew
+	return false
+}
+
+// mostSent is what the end may have sent at most that a segment in direction d is for.
+func (sh *shard) mostSent(n uint32, d uint8) uint32 {
+	e, c, o := &sh.entries[n-1], &sh.carriages[n-1], d&1^1
 	if c.adrift>>o&1 != 0 && e.shift[o]&dirFin == 0 && after(e.limit[o], e.end[o]) {
 		return e.limit[o]
 	}
@@ -233,7 +249,8 @@ func (c *carriage) orient(e *entry, g *segment, d uint8) {
 
 // outOfWindow is what becomes of a segment in direction d that is outside of the bounds.
 func (sh *shard) outOfWindow(n uint32, d uint8) verdict.Reason {
-	if sh.entries[n-1].flags&offloaded != 0 && sh.carriages[n-1].entered>>(d&1)&1 != 0 {
+	c := &sh.carriages[n-1]
+	if sh.entries[n-1].flags&offloaded != 0 && (c.forged || c.entered>>(d&1)&1 != 0) {
 		return verdict.None
 	}
 	return verdict.TCPOutOfWindow
@@ -262,6 +279,7 @@ func (sh *shard) doubt(n uint32, d uint8, tick uint32) {
 	if d &= 1; c.adrift>>d&1 == 0 && c.blind()>>(d^1)&1 == 0 {
 		return
 	}
+	c.forged = true
 	sh.withdraw(n)
 	if e := &sh.entries[n-1]; int32(e.expires-tick-timeouts[tcpFinWait]) > 0 {
 		e.expires = tick + timeouts[tcpFinWait]

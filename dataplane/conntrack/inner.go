@@ -169,8 +169,13 @@ func (t *Table) trackError(p *packet.Packet, port packet.PortID, now int64, gene
 
 // relates: the flow can have had the quoted packet, in direction d.
 func (sh *shard) relates(n uint32, in *inner, d uint8, tick uint32) bool {
+	return !sh.expired(n, tick) && sh.mayBeOf(n, in, d) && sh.hasSent(n, d)
+}
+
+// hasSent: there was something in direction d, or may have been where nobody looked.
+func (sh *shard) hasSent(n uint32, d uint8) bool {
 	e := &sh.entries[n-1]
-	return !sh.expired(n, tick) && sh.mayBeOf(n, in, d) && (e.packets[d&1] != 0 || e.flags&oneWay != 0)
+	return e.packets[d&1] != 0 || e.flags&oneWay != 0 || e.flags&offloaded != 0 && sh.carriages[n-1].adrift>>(d&1)&1 != 0
 }
 
 // related fills in what an error about a flow's packet in direction d is. near says that it quotes the packet as it was

@@ -265,6 +265,31 @@ func TestRestoreConnection(t *testing.T) {
 	})
 }
 
+// TestRestoreTurned: a connection that policy denies to who opened it does not go on because its other end, which
+// policy would let open one, has been taken for the opener meanwhile. One that has been judged as it is stays so.
+func TestRestoreTurned(t *testing.T) {
+	r := newPairRig(t, false, 8, Config{})
+	c := Connection{Tuple{Src: r.a, Dst: r.b, SrcPort: 40000, DstPort: 80, Proto: packet.ProtoTCP}, portA, portB}
+	turned := Connection{Tuple{Src: r.b, Dst: r.a, SrcPort: 80, DstPort: 40000, Proto: packet.ProtoTCP}, portB, portA}
+	if err := r.tab.RestoreConnection(&turned, 1, 42, verdict.None, 0, r.now); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.tab.RestoreConnection(&turned, 1, 42, verdict.IngressDenied, 0, r.now); err == nil {
+		t.Error("it is revoked for its own opener")
+	}
+	if _, reason := r.sent('s', tcpACK, 5, 6); reason != verdict.None {
+		t.Fatal(reason)
+	}
+	if err := r.tab.RestoreConnection(&c, 1, 42, verdict.IngressDenied, 0, r.now); err != nil {
+		t.Error(err)
+	}
+	for _, from := range []byte("sc") {
+		if _, reason := r.sent(from, tcpACK, 5, 6); reason != verdict.IngressDenied {
+			t.Errorf("%c: %v", from, reason)
+		}
+	}
+}
+
 // TestPairRace: however a pair and translated flows between its addresses come about, each such flow has its ends
 // claimed while there is the pair, and nothing is left over.
 func TestPairRace(t *testing.T) {

@@ -48,6 +48,7 @@ type SavedTCP struct {
 	Scales  [2]uint8  // of windows, and flags (see entry.go)
 	// Adrift, Unknown and Fin are bits of directions: see carriage.go.
 	Adrift, Unknown, Fin uint8
+	Forged               bool // as well
 }
 
 // Closed says that the flow is over, and its backend's no longer. Config.Left is not told of it.
@@ -117,6 +118,7 @@ func (sh *shard) saved(n, tick uint32) Saved {
 	}
 	if e.flags&offloaded != 0 {
 		c := &sh.carriages[n-1]
+		s.TCP.Forged = c.forged
 		if s.TCP.Adrift, s.TCP.Unknown, s.TCP.Fin = c.adrift, c.unknown, c.fin; c.ref == 0 {
 			s.TCP.Unknown = c.blind()
 		}
@@ -291,9 +293,11 @@ func (sh *shard) restore(s *Saved, o *opening) (uint32, error) {
 // adopt has the flow's record in the kernel's table be the entry's.
 func (sh *shard) adopt(n uint32, s *Saved) {
 	e, kernel := &sh.entries[n-1], sh.table.kernel
-	if s.TCP.Adrift|s.TCP.Unknown|s.TCP.Fin != 0 {
+	if s.TCP.Adrift|s.TCP.Unknown|s.TCP.Fin != 0 || s.TCP.Forged {
 		e.flags |= offloaded
-		sh.carriages[n-1] = carriage{adrift: s.TCP.Adrift & 3, unknown: s.TCP.Unknown & 3, fin: s.TCP.Fin & 3}
+		sh.carriages[n-1] = carriage{
+			adrift: s.TCP.Adrift & 3, unknown: s.TCP.Unknown & 3, fin: s.TCP.Fin & 3, forged: s.TCP.Forged,
+		}
 	}
 	if kernel == nil {
 		return

@@ -3,6 +3,7 @@
 package conntrack
 
 import (
+	"errors"
 	"time"
 
 	"github.com/viaduct-net/viaduct/dataplane/packet"
@@ -56,7 +57,8 @@ func (sh *shard) settle(of map[AddressPair]bool, list []Connection) []Connection
 const bothWays = 3
 
 // RestoreConnection puts in a connection that a pair has carried, open for so long and with sequence numbers that
-// nobody knows; or revoked, if why says so. Errors are those of Restore.
+// nobody knows; or revoked, if why says so. That is also what becomes of one that has been taken up meanwhile as if its
+// other end had opened it, as ports may have told. Errors are those of Restore.
 func (t *Table) RestoreConnection(c *Connection, generation, rule uint32, why verdict.Reason, age time.Duration,
 	now int64) error {
 	u := &c.Tuple
@@ -65,9 +67,29 @@ func (t *Table) RestoreConnection(c *Connection, generation, rule uint32, why ve
 	if why != verdict.None {
 		expires = revokedFor
 	}
-	return t.Restore(&Saved{
+	err := t.Restore(&Saved{
 		Near: e, Far: e, Proto: packet.ProtoTCP, In: c.In, Out: c.Out, State: states[tcpEstablished].name,
 		Generation: generation, Rule: rule, Revoked: why, Age: age, Expires: expires,
 		TCP: SavedTCP{Unknown: bothWays, Adrift: bothWays, Scales: [2]uint8{unknownScale, unknownScale}},
 	}, now)
+	if errors.Is(err, errTaken) && why != verdict.None && t.revokeTurned(u, generation, why, tickOf(now)) {
+		return nil
+	}
+	return err
+}
+
+// revokeTurned revokes a flow that has the ends of a connection, and another opener.
+func (t *Table) revokeTurned(u *Tuple, generation uint32, why verdict.Reason, tick uint32) bool {
+	var k key
+	from := k.set(u.Src, u.Dst, u.SrcPort, u.DstPort, u.Proto, 0, false)
+	hash := t.keys.hash(&k)
+	sh := t.shard(hash)
+	sh.lock.Lock()
+	defer sh.lock.Unlock()
+	n := sh.find(hash, &k)
+	if n == 0 || sh.entries[n-1].flags&(translated|revoked) != 0 || sh.entries[n-1].opener() == from {
+		return false
+	}
+	sh.revoke(n, generation, why, tick)
+	return true
 }

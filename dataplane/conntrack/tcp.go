@@ -24,11 +24,13 @@ func (sh *shard) followTCP(n uint32, p *packet.Packet, in packet.PortID, d uint8
 	if e.state == tcpSynSent {
 		return e.stray(&g, d)
 	}
-	most := e.end[d&1^1]
+	var fits bool
 	if e.flags&offloaded != 0 {
-		most = sh.mostSent(n, &g, d)
+		fits = sh.fits(n, &g, d)
+	} else {
+		fits = e.inWindow(&g, d, e.end[d&1^1])
 	}
-	if !e.inWindow(&g, d, most) {
+	if !fits {
 		return sh.outOfWindow(n, d)
 	}
 	e.advance(&g, d)

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"time"
 
 	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
@@ -173,8 +174,8 @@ func (h *HandOver) Freeze(ctx context.Context) (*handover.State, []*os.File, err
 func (h *HandOver) stop() {
 	h.heart = h.f.carrier.stop != nil
 	h.f.stopCarrier()
-	h.f.beat()
 	h.thaw, h.frozen = make(chan struct{}), make(chan struct{})
+	go h.beat(h.thaw)
 	stopped := make(chan struct{})
 	go func() {
 		defer close(h.frozen)
@@ -190,6 +191,20 @@ func (h *HandOver) stop() {
 		})
 	}()
 	<-stopped
+}
+
+// beat tells hooks that userspace is alive until the workers thaw: what comes meanwhile waits in the sockets.
+func (h *HandOver) beat(thaw <-chan struct{}) {
+	beat := time.NewTicker(beatEvery)
+	defer beat.Stop()
+	for {
+		h.f.beat()
+		select {
+		case <-thaw:
+			return
+		case <-beat.C:
+		}
+	}
 }
 
 // state is what a successor has to know of a device.

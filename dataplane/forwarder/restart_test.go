@@ -4,6 +4,7 @@ package forwarder
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
@@ -311,6 +312,26 @@ func TestHandOver(t *testing.T) {
 	n.reaches(a, b, "10.244.1.6", "10.244.1.5", 1<<20)
 	n.balanced()
 	n.must(n.frames())
+}
+
+// However long a hand-over takes, hooks do not take userspace for absent.
+func TestHandOverBeats(t *testing.T) {
+	n := pinned(t)
+	n.pod(5, api.Port_ATTACH_TRUNK)
+	n.apply()
+	h := n.f.BeginHandOver()
+	defer h.Abort()
+	_, files, err := h.Offer(n.hello())
+	n.must(err)
+	_ = files[0].Close()
+	_, files, err = h.Freeze(t.Context())
+	n.must(err)
+	handover.CloseFiles(files)
+	heart := func() uint64 { return binary.NativeEndian.Uint64(n.f.carrier.kernel.Memory().Control[16:]) }
+	for range 3 {
+		was := heart()
+		n.eventually("the heart to beat", func() bool { return heart() != was })
+	}
 }
 
 // Who cannot have the sockets is told why, gets the flows, and opens sockets of its own.

@@ -52,6 +52,9 @@ func (f *Forwarder) importFlows(t *tables.Tables, list []handover.Flow, generati
 	now, lost := f.clock(), 0
 	for i := range list {
 		s := &list[i]
+		if i%4096 == 0 {
+			f.beat() // what comes waits in the sockets
+		}
 		if s.Served {
 			s.Backend = backendOf(t, &s.Saved)
 		}
@@ -167,19 +170,28 @@ func (f *Forwarder) carryOver(from *xdpprog.FlowTable, to *offload.Table) error 
 	if err != nil {
 		return err
 	}
-	copied, left := 0, 0
-	for ref := range before.All() {
-		flow, ways, ok := before.Flow(ref)
+	copied, left, err := copyFlows(before, to)
+	if err == nil {
+		f.log.Info("the kernel's table of flows has another size", zap.Int("flows", copied), zap.Int("left", left))
+	}
+	return err
+}
+
+// copyFlows leaves the directions that lead to userspace, be it that their egress is gone or that a pair, which is not
+// copied, was not to have them.
+func copyFlows(from, to *offload.Table) (copied, left int, err error) {
+	for ref := range from.All() {
+		flow, ways, ok := from.Flow(ref)
 		if !ok || flow.Pair {
 			continue
 		}
 		var is offload.Ref
 		for d, w := range ways {
-			if w.In == 0 {
+			if w.In == 0 || w.Out == 0 {
 				continue
 			}
-			if err := to.SetEgress(w.Out, before.Egress(w.Out)); err != nil {
-				return err
+			if err := to.SetEgress(w.Out, from.Egress(w.Out)); err != nil {
+				return copied, left, err
 			}
 			is, _ = to.Enter(is, &flow, uint8(d), &w)
 		}
@@ -189,6 +201,5 @@ func (f *Forwarder) carryOver(from *xdpprog.FlowTable, to *offload.Table) error 
 			copied++
 		}
 	}
-	f.log.Info("the kernel's table of flows has another size", zap.Int("flows", copied), zap.Int("left", left))
-	return nil
+	return copied, left, nil
 }

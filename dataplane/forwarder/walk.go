@@ -93,7 +93,7 @@ func (f *Forwarder) walkOver(stop <-chan struct{}) time.Duration {
 	if since == 0 { // what it was for was walked for already
 		since = f.clock()
 	}
-	if flows == nil || !f.quiesce(stop) {
+	if flows == nil || !f.quiesce(stop, since) {
 		return 0
 	}
 	begin := f.clock()
@@ -148,14 +148,20 @@ func (f *Forwarder) reviewUntracked(r *pipeline.Reviewer, done *walked) {
 	}
 }
 
-// quiesce waits until no worker judges packets by tables before those in force. It returns false when it is to stop.
-func (f *Forwarder) quiesce(stop <-chan struct{}) bool {
+// quiesce waits until no worker judges packets by tables before those in force, which came at a time. Where one does
+// not get on, what was let in by earlier policy is not carried on meanwhile. It returns false when it is to stop.
+func (f *Forwarder) quiesce(stop <-chan struct{}, since int64) bool {
 	was := f.progress()
+	strict := false
 	for i := range was {
 		for {
 			is := f.progress()
 			if len(is) != len(was) || is[i].Since(was[i]) {
 				break
+			}
+			if !strict && f.clock()-since > int64(patience) {
+				f.carrier.table.Load().SetGeneration(f.tables.Load().Policy.Generation)
+				strict = true
 			}
 			select {
 			case <-stop:

@@ -12,16 +12,23 @@ import (
 	"github.com/viaduct-net/viaduct/control/api"
 	"github.com/viaduct-net/viaduct/dataplane/conntrack"
 	"github.com/viaduct-net/viaduct/dataplane/offload"
+	"github.com/viaduct-net/viaduct/dataplane/offload/offloadtest"
 	"github.com/viaduct-net/viaduct/dataplane/packet"
 	"github.com/viaduct-net/viaduct/dataplane/policy/names"
 	"github.com/viaduct-net/viaduct/dataplane/tables"
+	"github.com/viaduct-net/viaduct/dataplane/worker"
 )
 
 // carriedWorld is a forwarder without workers, between whose two pods as many UDP flows are carried.
 func carriedWorld(t testing.TB, flows int) (*Forwarder, *api.Snapshot) {
 	t.Helper()
+	return carriedWorldIn(t, flows, offload.NewMemory(flows))
+}
+
+func carriedWorldIn(t testing.TB, flows int, memory offload.Memory) (*Forwarder, *api.Snapshot) {
+	t.Helper()
 	f := New(Config{Logger: zaptest.NewLogger(t)})
-	table, err := offload.New(offload.Config{Memory: offload.NewMemory(flows), Clock: f.clock, Kernel: monotonic})
+	table, err := offload.New(offload.Config{Memory: memory, Clock: f.clock, Kernel: monotonic})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -117,6 +124,46 @@ func TestWalkOfMany(t *testing.T) {
 	t.Logf("revoked in %v", took)
 }
 
+// While a worker does not get on, so that no walk can begin, nothing is carried that policy of before let in.
+func TestWalkWithoutWorker(t *testing.T) {
+	memory := offload.NewMemory(8)
+	f, s := carriedWorldIn(t, 1, memory)
+	f.working.Store(&[]*worker.Worker{new(worker.Worker)})
+	s.Epoch++
+	denyIngress(6)(s)
+	f.put(t, s)
+	src, _ := podAddr(5)
+	dst, _ := podAddr(6)
+	p := datagram(src, dst, 1, 1)
+	hook := offloadtest.Hook{Memory: memory, Kernel: monotonic}
+	f.carrier.table.Load().SetCarry(true)
+	carried := func() bool {
+		_, ok := hook.Carry(offloadtest.Packet{Ends: p.Ends(), Proto: p.Proto, In: 5, Len: 28})
+		return ok
+	}
+	if !carried() {
+		t.Fatal("the flow is not carried")
+	}
+	stop, over := make(chan struct{}), make(chan struct{})
+	go func() {
+		f.walkOver(stop)
+		close(over)
+	}()
+	deadline := time.After(10 * time.Second)
+	for carried() {
+		select {
+		case <-deadline:
+			t.Fatal("the flow is carried against policy")
+		case <-time.After(time.Millisecond):
+		}
+	}
+	close(stop)
+	<-over
+	if f.carrier.walk.done.walks != 0 {
+		t.Error("there was a walk")
+	}
+}
+
 // BenchmarkWalk is of 100,000 flows: those that policy did not change for, and those that are judged again.
 func BenchmarkWalk(b *testing.B) {
 	f, s := carriedWorld(b, 100000)
@@ -135,4 +182,33 @@ func BenchmarkWalk(b *testing.B) {
 			f.walkOver(nil)
 		}
 	})
+}
+
+// Flows are copied to a table of another size though the egress of one is gone.
+func TestCopyFlows(t *testing.T) {
+	f, _ := carriedWorld(t, 8)
+	from := f.carrier.table.Load()
+	gone := offload.Flow{Near: packet.Ends{Src: packet.Addr{Lo: 1}, Dst: packet.Addr{Lo: 2}}, Proto: packet.ProtoUDP}
+	gone.Far = gone.Near
+	for flow := range f.flows.Load().Carried() {
+		f.flows.Load().Uncarry(flow.ID)
+		break
+	}
+	if err := from.SetEgress(7, offload.Egress{Kind: offload.Pod, IfIndex: 7}); err != nil {
+		t.Fatal(err)
+	}
+	if _, ok := from.Enter(0, &gone, 0, &offload.Way{In: 5, Out: 7, MTU: 1500}); !ok {
+		t.Fatal("there is no room")
+	}
+	if err := from.SetEgress(7, offload.Egress{}); err != nil {
+		t.Fatal(err)
+	}
+	to, err := offload.New(offload.Config{Memory: offload.NewMemory(16), Clock: f.clock, Kernel: monotonic})
+	if err != nil {
+		t.Fatal(err)
+	}
+	copied, left, err := copyFlows(from, to)
+	if err != nil || copied != 7 || left != 1 || to.Stats().Records != 7 {
+		t.Errorf("%d flows copied, %d left, %d there, %v", copied, left, to.Stats().Records, err)
+	}
 }

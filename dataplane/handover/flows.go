@@ -23,6 +23,7 @@ const (
 	flowTranslated
 	flowDirect
 	flowBackend
+	flowForged
 )
 
 // AppendFlow appends a flow to the file.
@@ -35,11 +36,12 @@ func AppendFlow(b []byte, s *conntrack.Saved) []byte {
 		b = binary.BigEndian.AppendUint16(binary.BigEndian.AppendUint16(b, e.SrcPort), e.DstPort)
 	}
 	flags := byte(0)
-	for _, f := range [4]struct {
+	for _, f := range [5]struct {
 		bit byte
 		set bool
 	}{
 		{flowTimestamp, s.Timestamp}, {flowTranslated, s.Translated}, {flowDirect, s.Direct}, {flowBackend, s.Backend != 0},
+		{flowForged, s.TCP.Forged},
 	} {
 		if f.set {
 			flags |= f.bit
@@ -107,6 +109,7 @@ func (f *Flow) read(b []byte) ([]byte, error) {
 	f.Sent.Packets, f.Sent.Bytes, f.Replied.Packets, f.Replied.Bytes = r.uint64(), r.uint64(), r.uint64(), r.uint64()
 	f.Age, f.Expires = time.Duration(r.uint64()), time.Duration(r.uint64())
 	t := &f.TCP
+	t.Forged = flags&flowForged != 0
 	for _, n := range [6]*uint32{&t.Ends[0], &t.Ends[1], &t.Limits[0], &t.Limits[1], &t.Acks[0], &t.Acks[1]} {
 		*n = r.uint32()
 	}

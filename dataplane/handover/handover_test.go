@@ -177,7 +177,7 @@ func someFlow() conntrack.Saved {
 		State: "established", Generation: 11, Rule: 12, Revoked: 13, Translated: true, Direct: true,
 		Sent: conntrack.Traffic{Packets: 14, Bytes: 15}, Replied: conntrack.Traffic{Packets: 16, Bytes: 17},
 		Age: 18, Expires: 19, TCP: conntrack.SavedTCP{Ends: [2]uint32{20, 21}, Limits: [2]uint32{22, 23},
-			Acks: [2]uint32{24, 25}, Windows: [2]uint16{26, 27}, Scales: [2]uint8{28, 29}, Adrift: 1, Unknown: 2},
+			Acks: [2]uint32{24, 25}, Windows: [2]uint16{26, 27}, Scales: [2]uint8{28, 29}, Adrift: 1, Unknown: 2, Forged: true},
 	}
 }
 

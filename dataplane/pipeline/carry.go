@@ -3,6 +3,7 @@
 package pipeline
 
 import (
+	"github.com/viaduct-net/viaduct/dataplane/conntrack"
 	"github.com/viaduct-net/viaduct/dataplane/neighbor"
 	"github.com/viaduct-net/viaduct/dataplane/offload"
 	"github.com/viaduct-net/viaduct/dataplane/packet"
@@ -57,6 +58,12 @@ func (l *Pipeline) mayTellNames(p *packet.Packet) bool {
 	s := &l.seen
 	return p.Proto == packet.ProtoUDP && l.names != nil && l.t.Policy.WantsDNS() &&
 		(p.SrcPort == dns || p.DstPort == dns || s.Translated && (s.Ends.SrcPort == dns || s.Ends.DstPort == dns))
+}
+
+// mayTellNames is the pipeline's, of a flow that is carried.
+func (r *Reviewer) mayTellNames(f *conntrack.CarriedFlow) bool {
+	return f.Tuple.Proto == packet.ProtoUDP && r.Names != nil && r.Tables.Policy.WantsDNS() &&
+		(f.Near.SrcPort == dns || f.Near.DstPort == dns || f.Far.SrcPort == dns || f.Far.DstPort == dns)
 }
 
 // wayOf is the way that packets with these ends, which come by a port and are led to an address, have by the tables,

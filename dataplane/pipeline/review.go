@@ -49,7 +49,7 @@ func (r *Reviewer) Review(f *conntrack.CarriedFlow) (is Review, asked bool, v po
 		}
 	}
 	back := f.Far.Reverse()
-	if !r.sameWay(f, 0, &f.Near, f.Far.Dst) || !r.sameWay(f, 1, &back, f.Near.Src) {
+	if r.mayTellNames(f) || !r.sameWay(f, 0, &f.Near, f.Far.Dst) || !r.sameWay(f, 1, &back, f.Near.Src) {
 		return Anew, asked, v
 	}
 	return Stays, asked, v

@@ -49,24 +49,28 @@ func ways(r *rig) (list []offload.Way) {
 	return list
 }
 
+// toPort has UDP over IPv4 go to another port.
+func toPort(port layers.UDPPort) func([]byte) []byte {
+	return func(data []byte) []byte {
+		at := 14 + 20
+		data[at+2], data[at+3] = byte(port>>8), byte(port)
+		data[at+6], data[at+7] = 0, 0 // no checksum
+		return data
+	}
+}
+
+// domains is policy that speaks of names.
+func domains(s *api.Snapshot) {
+	isolate(s)
+	s.PeerSets = append(s.PeerSets, &api.PeerSet{Id: 2, Domains: []string{"example.com"}})
+	s.Policies[0].Egress = true
+	s.Policies[0].Rules = append(s.Policies[0].Rules, &api.PolicyRule{Name: "spec.egress[0]",
+		Direction: api.PolicyRule_DIRECTION_EGRESS, Action: api.PolicyRule_ACTION_ALLOW, Peers: []uint32{1, 2},
+		AnyPort: true})
+}
+
 // What is carried of a flow whose opener has sent three packets: what became of them.
 func TestWhatIsCarried(t *testing.T) {
-	toPort := func(port layers.UDPPort) func([]byte) []byte {
-		return func(data []byte) []byte {
-			at := 14 + 20
-			data[at+2], data[at+3] = byte(port>>8), byte(port)
-			data[at+6], data[at+7] = 0, 0 // no checksum
-			return data
-		}
-	}
-	domains := func(s *api.Snapshot) {
-		isolate(s)
-		s.PeerSets = append(s.PeerSets, &api.PeerSet{Id: 2, Domains: []string{"example.com"}})
-		s.Policies[0].Egress = true
-		s.Policies[0].Rules = append(s.Policies[0].Rules, &api.PolicyRule{Name: "spec.egress[0]",
-			Direction: api.PolicyRule_DIRECTION_EGRESS, Action: api.PolicyRule_ACTION_ALLOW, Peers: []uint32{1, 2},
-			AnyPort: true})
-	}
 	toB := []offload.Way{{In: podA, Out: podB, MAC: hostMACs[0], MTU: 1500}}
 	for _, row := range []struct {
 		name     string
@@ -186,5 +190,33 @@ func TestReview(t *testing.T) {
 				t.Errorf("%d denials are noted", denied)
 			}
 		})
+	}
+}
+
+// A resolver's flow that was carried before policy spoke of names comes to userspace once it does, whose answers are to
+// be learned from; others stay.
+func TestReviewOfNames(t *testing.T) {
+	for port, want := range map[layers.UDPPort]pipeline.Review{53: pipeline.Anew, 54: pipeline.Stays} {
+		r, _ := carryRig(t, nil)
+		for range 3 {
+			r.inject(1, onTrunk(podA, toPort(port)(udp(t, 1, "10.244.1.7", "10.244.1.8", 100, nil))))
+			r.poll()
+		}
+		r.apply(func(s *api.Snapshot) {
+			podNode(s)
+			s.Node = &api.NodeSettings{Offload: true}
+			domains(s)
+		})
+		reviewer := pipeline.Reviewer{Tables: r.tables.Load(), Names: names.NewStore(4, 4), Now: r.now, Fresh: r.now}
+		flows := 0
+		for f := range r.worker.flows.Carried() {
+			flows++
+			if is, _, _ := reviewer.Review(&f); is != want {
+				t.Errorf("port %d: review %d, want %d", port, is, want)
+			}
+		}
+		if flows != 1 {
+			t.Errorf("%d flows are carried", flows)
+		}
 	}
 }

@@ -12,7 +12,8 @@
 #include "flow_table.h"
 #include "onward.h"
 
-#define GO_ON -1 // TCX_NEXT, linux/bpf.h
+#define GO_ON		-1 // TCX_NEXT, linux/bpf.h
+#define PACKET_IS_HOSTS 0  // PACKET_HOST of linux/if_packet.h
 
 // find is what the XDP hook has written, where it is seen to be; NULL: nothing.
 static __always_inline const struct onward *find(const struct __sk_buff *skb, __u32 at, __u64 seal)
@@ -22,9 +23,15 @@ static __always_inline const struct onward *find(const struct __sk_buff *skb, __
 	return (void *)(o + 1) <= (void *)(long)skb->data && o->seal == seal ? o : NULL;
 }
 
-static __always_inline int lead_on(__u32 ifindex, __u32 kind)
+// lead_on: a packet with the MAC address of a pod is none for this host to the kernel, and before Linux 6.15 what is
+// redirected to a peer keeps its type, by which it would be nobody's there.
+static __always_inline int lead_on(struct __sk_buff *skb, __u32 ifindex, __u32 kind)
 {
-	return kind == EGRESS_POD ? bpf_redirect_peer(ifindex, 0) : bpf_redirect(ifindex, BPF_F_INGRESS);
+	if (kind != EGRESS_POD)
+		return bpf_redirect(ifindex, BPF_F_INGRESS);
+	if (skb->pkt_type != PACKET_IS_HOSTS)
+		bpf_skb_change_type(skb, PACKET_IS_HOSTS);
+	return bpf_redirect_peer(ifindex, 0);
 }
 
 // bare has a packet have its link's header again. The kernel that copied it for a generic XDP hook has forgotten how
@@ -41,7 +48,7 @@ static __always_inline int bare(struct __sk_buff *skb, const struct onward *o)
 	header = *eth;
 	if (bpf_skb_change_head(skb, sizeof(header), 0) || bpf_skb_store_bytes(skb, 0, &header, sizeof(header), 0))
 		return TC_ACT_SHOT;
-	return lead_on(ifindex, kind);
+	return lead_on(skb, ifindex, kind);
 }
 
 SEC("tc")
@@ -56,7 +63,7 @@ int from_wire_tc(struct __sk_buff *skb)
 	seal = seal_of(c);
 	o = find(skb, ONWARD_AT, seal);
 	if (o)
-		return lead_on(o->ifindex, o->kind);
+		return lead_on(skb, o->ifindex, o->kind);
 	o = find(skb, ONWARD_AT - ETH_HLEN, seal);
 	return o ? bare(skb, o) : GO_ON;
 }
