@@ -5,6 +5,7 @@ package conntrack
 import (
 	"errors"
 	"iter"
+	"slices"
 	"time"
 
 	"github.com/viaduct-net/viaduct/dataplane/offload"
@@ -36,8 +37,11 @@ type Saved struct {
 	Age           time.Duration // since it was opened
 	Expires       time.Duration // from now, if no packet keeps it
 	TCP           SavedTCP      // of TCP; of SCTP, Ends are the tags
-	record        offload.Ref   // of Recorded
+	record        offload.Ref   // of Recorded, or that Restore found
 }
+
+// Record is the flow's in the kernel's table, of a flow that Recorded told of or Restore has put in; 0: none.
+func (s *Saved) Record() offload.Ref { return s.record }
 
 // SavedTCP is what is known of both ends of a TCP connection, the opener first. All zero: nothing.
 type SavedTCP struct {
@@ -65,10 +69,21 @@ func stateOf(name string) state {
 
 // Export iterates over the flows at time now, in monotonic nanoseconds. What the kernel carries of them stays carried;
 // Sent and Replied are without that, for Restore finds the records.
-func (t *Table) Export(now int64) iter.Seq[Saved] {
+func (t *Table) Export(now int64) iter.Seq[Saved] { return exported(t.shards, now) }
+
+// ExportParts is Export in n parts or fewer, which may be iterated over at the same time.
+func (t *Table) ExportParts(now int64, n int) []iter.Seq[Saved] {
+	var parts []iter.Seq[Saved]
+	for some := range slices.Chunk(t.shards, (len(t.shards)+n-1)/n) {
+		parts = append(parts, exported(some, now))
+	}
+	return parts
+}
+
+func exported(shards []shard, now int64) iter.Seq[Saved] {
 	return func(yield func(Saved) bool) {
-		for i := range t.shards {
-			if !t.shards[i].export(tickOf(now), yield) {
+		for i := range shards {
+			if !shards[i].export(tickOf(now), yield) {
 				return
 			}
 		}
@@ -317,7 +332,7 @@ func (sh *shard) adopt(n uint32, s *Saved) {
 		sh.carriages[n-1] = carriage{}
 	}
 	c := &sh.carriages[n-1]
-	c.ref = ref
+	c.ref, s.record = ref, ref
 	for d := range ways {
 		if ways[d].Out != 0 {
 			c.entered |= 1 << d

@@ -42,8 +42,9 @@ func (r *carryRig) handOver(cfg Config) {
 	cfg.Left = r.tab.left
 	r.tab = New(cfg)
 	for i := range was {
-		if err := r.tab.Restore(&was[i], r.now); err != nil {
-			r.t.Fatalf("%v: %+v", err, was[i])
+		saved := was[i] // Restore adds the record
+		if err := r.tab.Restore(&saved, r.now); err != nil {
+			r.t.Fatalf("%v: %+v", err, saved)
 		}
 	}
 	is := slices.Collect(r.tab.Export(r.now))

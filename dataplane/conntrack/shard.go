@@ -51,9 +51,6 @@ func (sh *shard) init(t *Table, m memory, i, each, slots int) {
 	sh.syns = m.syns[i*syns : (i+1)*syns]
 	sh.records = m.records[i*each : (i+1)*each]
 	sh.carriedFrom = &never
-	if t.kernel != nil {
-		sh.carriedFrom = &carriedFrom
-	}
 	sh.carriages = m.carriages[i*each : (i+1)*each]
 	sh.aliases.init(m, i, shards)
 	sh.dice, sh.stamps = uint32(i)+1, uint32(i)

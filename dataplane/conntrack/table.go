@@ -95,16 +95,13 @@ func New(cfg Config) *Table {
 	if flows <= 0 {
 		flows = DefaultFlows
 	}
-	t := &Table{loose: cfg.Loose, left: cfg.Left, kernel: cfg.Offload}
+	t := &Table{loose: cfg.Loose, left: cfg.Left}
 	if cfg.Seed != nil {
 		t.keys = *cfg.Seed
 	} else {
 		t.keys = randomSeed()
 	}
 	t.limits.init(cfg, flows, &t.keys)
-	if t.kernel != nil {
-		t.pairs.init(flows, t.kernel)
-	}
 	n := min(floorPower(max(flows/shardFlows, 1)), maxShards)
 	t.shift = uint(64 - bits.TrailingZeros(uint(n)))
 	t.shards = make([]shard, n)
@@ -114,7 +111,20 @@ func New(cfg Config) *Table {
 	for i := range t.shards {
 		t.shards[i].init(t, m, i, each, slots)
 	}
+	if cfg.Offload != nil {
+		t.SetOffload(cfg.Offload)
+	}
 	return t
+}
+
+// SetOffload is Config.Offload for a table that nobody uses yet: to make one takes time, in which the kernel's may be
+// looked for.
+func (t *Table) SetOffload(kernel *offload.Table) {
+	t.kernel = kernel
+	t.pairs.init(len(t.shards)*len(t.shards[0].entries), kernel)
+	for i := range t.shards {
+		t.shards[i].carriedFrom = &carriedFrom
+	}
 }
 
 // floorPower and ceilPower are the next powers of two.

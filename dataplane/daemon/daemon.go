@@ -40,8 +40,9 @@ type daemon struct {
 	tookOver time.Time // zero: it did not
 }
 
-// heapGrowth is for KeepHeap: packets allocate nothing, and an endpoint's change some 100 KB.
-const heapGrowth = 25
+// heapGrowth is for KeepHeap: packets allocate nothing, and an endpoint's change some 100 KB. startGrowth is until
+// packets pass, which the collector is not to delay.
+const heapGrowth, startGrowth = 25, 200
 
 // Run forwards until the context ends. Nothing stays attached when it returns. Errors are *process.SetUpError where
 // something has to be put right before it can run at all.
@@ -52,7 +53,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	if missing := xdpprog.MissingCapabilities(); missing != "" {
 		return &process.SetUpError{Err: fmt.Errorf("missing %s: run as root, or grant these capabilities", missing)}
 	}
-	process.KeepHeap(heapGrowth)
+	process.KeepHeap(startGrowth)
 	d := &daemon{o: o, log: o.Logger}
 	cfg := o.forwarder()
 	cfg.Changed = func() { d.client.Retry() } // a device that was missing may be there
@@ -103,6 +104,7 @@ func (d *daemon) run(ctx context.Context) error {
 			d.file.Save(d.f.InForce())
 			d.inForce("predecessor")
 		}
+		process.KeepHeap(heapGrowth)
 		return d.client.Run(ctx)
 	})
 	err := d.keep(ctx, group.Wait)

@@ -29,14 +29,37 @@ func (f *Forwarder) provideFlows(node *controlapi.NodeSettings) {
 	if f.flows.Load() != nil {
 		return
 	}
+	f.beginFlows(node)
 	f.provideCarrier(node)
 	f.dns = names.NewStore(namesPorts, namesPerPort)
-	f.flows.Store(conntrack.New(conntrack.Config{
+	flows := <-f.making
+	f.making = nil
+	if kernel := f.carrier.table.Load(); kernel != nil {
+		flows.SetOffload(kernel)
+	}
+	f.flows.Store(flows)
+}
+
+// beginFlows begins to make the table of flows, which takes as long as to load the hooks: the kernel has to find the
+// memory, in huge pages, and to clear it.
+func (f *Forwarder) beginFlows(node *controlapi.NodeSettings) {
+	if f.flows.Load() != nil || f.making != nil && f.flowsOf == flowsOf(node) {
+		return
+	}
+	made := make(chan *conntrack.Table, 1)
+	cfg := conntrack.Config{
 		Flows: int(node.GetFlows()), PerPort: int(node.GetFlowsPerPort()), Loose: f.clock() + int64(loose),
-		Left:    f.tables.Load().Backends.Left, // the same ones for the life of the forwarder
-		Offload: f.carrier.table.Load(),
-	}))
-	f.flowsOf = flowsOf(node)
+		Left: f.tables.Load().Backends.Left, // the same ones for the life of the forwarder
+	}
+	go func() { made <- conntrack.New(cfg) }()
+	f.making, f.flowsOf = made, flowsOf(node)
+}
+
+// awaitFlows waits for what was begun.
+func (f *Forwarder) awaitFlows() {
+	made := make(chan *conntrack.Table, 1)
+	made <- <-f.making
+	f.making = made
 }
 
 // flowSettings is what a table of flows was made for.

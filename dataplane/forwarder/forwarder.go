@@ -101,13 +101,14 @@ type Forwarder struct {
 	trunk     trunk
 	carrier   carrier
 	services  serviceHooks
-	flowsOf   flowSettings  // that flows was made for
-	handed    *takeover     // whose flows are to be restored; nil: none
-	restored  bool          // what was before this process is
-	left      bool          // everything is a successor's
-	awaits    bool          // a predecessor has still claimed the directory of the pins
-	dns       *names.Store  // which addresses names have, as answers to stations said; nil until the first worker
-	applied   time.Duration // how long the last change took
+	flowsOf   flowSettings            // that flows is or will be made for
+	making    <-chan *conntrack.Table // gives what flows will be; nil: it is there, or nobody makes it
+	handed    *takeover               // whose flows are to be restored; nil: none
+	restored  bool                    // what was before this process is
+	left      bool                    // everything is a successor's
+	awaits    bool                    // a predecessor has still claimed the directory of the pins
+	dns       *names.Store            // which addresses names have, as answers to stations said; nil until the first worker
+	applied   time.Duration           // how long the last change took
 	metrics   changeMetrics
 
 	refusedAny atomic.Bool  // refused is not nil

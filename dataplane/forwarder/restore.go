@@ -3,7 +3,12 @@
 package forwarder
 
 import (
+	"iter"
 	"os"
+	"runtime"
+	"slices"
+	"sync"
+	"sync/atomic"
 
 	"go.uber.org/zap"
 
@@ -19,17 +24,34 @@ import (
 // Flows outlive the process that opened them: in the kernel's table, from which a dataplane that starts reads what the
 // kernel carries; and in the file that a predecessor hands over, which has all of them.
 
+// inParts has a goroutine do each part of what no packet passes before, and returns how much that was.
+func inParts[T any](parts []T, do func(i int, part T) int) int {
+	var sum atomic.Int64
+	var doing sync.WaitGroup
+	for i, part := range parts {
+		doing.Go(func() { sum.Add(int64(do(i, part))) })
+	}
+	doing.Wait()
+	return int(sum.Load())
+}
+
 // exportFlows writes all flows to a file in memory.
 func (f *Forwarder) exportFlows(s *handover.State) ([]*os.File, error) {
-	var b []byte
+	var written [][]byte
 	if flows := f.flows.Load(); flows != nil {
-		b = make([]byte, 0, flows.Entries()*224)
-		for saved := range flows.Export(f.clock()) {
-			b = handover.AppendFlow(b, &saved)
-			s.Flows++
-		}
+		parts := flows.ExportParts(f.clock(), runtime.NumCPU())
+		written = make([][]byte, len(parts))
+		s.Flows = inParts(parts, func(i int, part iter.Seq[conntrack.Saved]) (count int) {
+			b := make([]byte, 0, (flows.Entries()/len(parts)+1)*224)
+			for saved := range part {
+				b = handover.AppendFlow(b, &saved)
+				count++
+			}
+			written[i] = b
+			return count
+		})
 	}
-	file, err := handover.NewFile(b)
+	file, err := handover.NewFile(written...)
 	if err != nil {
 		return nil, err
 	}
@@ -37,7 +59,7 @@ func (f *Forwarder) exportFlows(s *handover.State) ([]*os.File, error) {
 }
 
 // readFlows reads such a file.
-func readFlows(s *handover.State, file *os.File) ([]handover.Flow, error) {
+func readFlows(s *handover.State, file *os.File) (*handover.Flows, error) {
 	b, err := handover.ReadFile(file)
 	if err != nil {
 		return nil, err
@@ -47,34 +69,43 @@ func readFlows(s *handover.State, file *os.File) ([]handover.Flow, error) {
 
 // importFlows puts in flows that a predecessor judged under a generation of policy of its own, which is the same as
 // that of the tables: what it let in then, these tables let in. Their records in the kernel's table go on.
-func (f *Forwarder) importFlows(t *tables.Tables, list []handover.Flow, generation uint32) {
-	flows, table := f.flows.Load(), f.carrier.table.Load()
-	now, lost := f.clock(), 0
-	for i := range list {
-		s := &list[i]
-		if i%4096 == 0 {
-			f.beat() // what comes waits in the sockets
+func (f *Forwarder) importFlows(t *tables.Tables, list *handover.Flows, generation uint32) {
+	now := f.clock()
+	taken := inParts(list.Parts(runtime.NumCPU()), func(_ int, part iter.Seq[*handover.Flow]) (taken int) {
+		for s := range part {
+			if taken%4096 == 0 {
+				f.beat() // what comes waits in the sockets
+			}
+			if f.importFlow(t, s, generation, now) {
+				taken++
+			}
 		}
-		if s.Served {
-			s.Backend = backendOf(t, &s.Saved)
-		}
-		if s.Generation == generation {
-			s.Generation = t.Policy.Generation
-		}
-		err := flows.Restore(&s.Saved, now)
-		if err != nil {
-			lost++
-		} else {
-			opened(t, &s.Saved)
-		}
-		if ref := recordOf(table, &s.Saved); ref != 0 && err != nil {
-			table.Remove(ref)
-		} else if ref != 0 && s.Generation == t.Policy.Generation {
-			table.Keep(ref, s.Generation)
-		}
+		return taken
+	})
+	removePairs(f.carrier.table.Load())
+	f.log.Info("flows taken over", zap.Int("flows", taken), zap.Int("not taken", list.Len()-taken))
+}
+
+// importFlow says whether it has put the flow in.
+func (f *Forwarder) importFlow(t *tables.Tables, s *handover.Flow, generation uint32, now int64) bool {
+	table := f.carrier.table.Load()
+	if s.Served {
+		s.Backend = backendOf(t, &s.Saved)
 	}
-	removePairs(table)
-	f.log.Info("flows taken over", zap.Int("flows", len(list)-lost), zap.Int("not taken", lost))
+	if s.Generation == generation {
+		s.Generation = t.Policy.Generation
+	}
+	if f.flows.Load().Restore(&s.Saved, now) != nil {
+		if ref := recordOf(table, &s.Saved); ref != 0 {
+			table.Remove(ref)
+		}
+		return false
+	}
+	opened(t, &s.Saved)
+	if ref := s.Record(); ref != 0 && s.Generation == t.Policy.Generation {
+		table.Keep(ref, s.Generation)
+	}
+	return true
 }
 
 // recordOf is the flow's record in the kernel's table; 0: none.
@@ -131,35 +162,44 @@ func (f *Forwarder) restoreFlows(t *tables.Tables) {
 	if table == nil {
 		return
 	}
-	flows, now, taken, lost := f.flows.Load(), f.clock(), 0, 0
-	for ref := range table.All() {
-		s, ok := flows.Recorded(ref, now)
-		if ok && s.Translated {
-			s.Backend = backendOf(t, &s)
-		}
-		if ok && t.Port(s.In) != nil && t.Port(s.Out) != nil && flows.Restore(&s, now) == nil {
-			opened(t, &s)
-			taken++
-			continue
-		}
-		table.Remove(ref)
-		lost++
+	refs, now := slices.Collect(table.All()), f.clock()
+	if len(refs) == 0 {
+		return
 	}
-	if taken+lost > 0 {
-		f.log.Info("flows of the kernel's table go on", zap.Int("flows", taken), zap.Int("removed", lost))
+	parts := slices.Collect(slices.Chunk(refs, len(refs)/runtime.NumCPU()+1))
+	taken := inParts(parts, func(_ int, refs []offload.Ref) (taken int) {
+		for _, ref := range refs {
+			if f.restoreFlow(t, ref, now) {
+				taken++
+			} else {
+				table.Remove(ref)
+			}
+		}
+		return taken
+	})
+	f.log.Info("flows of the kernel's table go on", zap.Int("flows", taken), zap.Int("removed", len(refs)-taken))
+}
+
+// restoreFlow says whether it has put in the flow of a record.
+func (f *Forwarder) restoreFlow(t *tables.Tables, ref offload.Ref, now int64) bool {
+	flows := f.flows.Load()
+	s, ok := flows.Recorded(ref, now)
+	if !ok || t.Port(s.In) == nil || t.Port(s.Out) == nil {
+		return false
 	}
+	if s.Translated {
+		s.Backend = backendOf(t, &s)
+	}
+	if flows.Restore(&s, now) != nil {
+		return false
+	}
+	opened(t, &s)
+	return true
 }
 
 // follows has generations of policy be later than those of the records that an earlier process has left.
 func follows(table *offload.Table) {
-	var newest uint32
-	found := false
-	for ref := range table.All() {
-		if flow, _, ok := table.Flow(ref); ok && (!found || int32(flow.Generation-newest) > 0) {
-			newest, found = flow.Generation, true
-		}
-	}
-	if found {
+	if newest, found := table.NewestGeneration(); found {
 		policy.Resume(newest)
 	}
 }

@@ -41,7 +41,7 @@ type takeover struct {
 	memory   []memory          // of the workers
 	waiting  [][]worker.Packet // by worker
 	devices  []*device
-	flows    []handover.Flow
+	flows    *handover.Flows
 	known    []handover.Neighbor
 }
 
@@ -110,6 +110,7 @@ func (t *takeover) prepare(memory []*os.File) (err error) {
 		handover.CloseFiles(memory)
 		return err
 	}
+	f.beginFlows(t.snapshot.GetNode())
 	f.slots = append([]string(nil), t.offer.Slots...)
 	f.reserveSlots(t.snapshot)
 	if t.next, err = tables.Build(f.tables.Load(), t.snapshot, f.lookup(t.links), f.neighbors); err != nil {
@@ -119,7 +120,11 @@ func (t *takeover) prepare(memory []*os.File) (err error) {
 	if err := t.mapMemory(memory); err != nil {
 		return err
 	}
-	return t.tryHooks()
+	if err := t.tryHooks(); err != nil {
+		return err
+	}
+	f.awaitFlows()
+	return nil
 }
 
 // mapMemory takes the files.

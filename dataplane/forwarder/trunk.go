@@ -75,6 +75,7 @@ func (f *Forwarder) linksFor(snapshot *api.Snapshot) (links, error) {
 	if err != nil || len(list) == 0 || list[len(list)-1].Device != tables.TrunkDevice {
 		return l, err
 	}
+	f.beginFlows(snapshot.GetNode())
 	if err := f.prepareTrunk(snapshot, l); err != nil {
 		f.degrade("trunk", "pods are cut off: "+err.Error())
 		return nil, err

@@ -181,14 +181,16 @@ func decode(files []*os.File, body any) ([]*os.File, error) {
 }
 
 // NewFile is a file in memory.
-func NewFile(content []byte) (*os.File, error) {
+func NewFile(content ...[]byte) (*os.File, error) {
 	fd, err := unix.MemfdCreate("viaduct-hand-over", unix.MFD_CLOEXEC)
 	if err != nil {
 		return nil, fmt.Errorf("memfd_create: %w", err)
 	}
 	f := os.NewFile(uintptr(fd), "viaduct-hand-over")
-	if _, err := f.WriteAt(content, 0); err != nil {
-		return nil, errors.Join(err, f.Close())
+	for _, b := range content {
+		if _, err := f.Write(b); err != nil {
+			return nil, errors.Join(err, f.Close())
+		}
 	}
 	return f, nil
 }

@@ -4,8 +4,8 @@ package handover
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
+	"iter"
 	"time"
 
 	"github.com/viaduct-net/viaduct/dataplane/conntrack"
@@ -64,22 +64,68 @@ func AppendFlow(b []byte, s *conntrack.Saved) []byte {
 	return append(b, t.Scales[0], t.Scales[1], t.Adrift, t.Unknown, t.Fin)
 }
 
-// ReadFlows reads the file.
-func ReadFlows(b []byte, count int) ([]Flow, error) {
+// Flows is the file, of which it is known that it is whole.
+type Flows struct {
+	bytes []byte
+	count int
+}
+
+// ReadFlows says whether the file is as long as so many flows.
+func ReadFlows(b []byte, count int) (*Flows, error) {
 	if count < 0 || count > len(b)/flowSize {
 		return nil, fmt.Errorf("read flows: %d are not in %d bytes", count, len(b))
 	}
-	list := make([]Flow, count)
-	for i := range list {
-		var err error
-		if b, err = list[i].read(b); err != nil {
-			return nil, fmt.Errorf("read flow %d of %d: %w", i, count, err)
+	rest := b
+	for i := range count {
+		n := sizeOf(rest)
+		if len(rest) < n {
+			return nil, fmt.Errorf("read flow %d of %d: it is cut", i, count)
+		}
+		rest = rest[n:]
+	}
+	if len(rest) > 0 {
+		return nil, fmt.Errorf("read flows: %d bytes are left over", len(rest))
+	}
+	return &Flows{b, count}, nil
+}
+
+// sizeOf is how many bytes the first flow has, all there are being some of its.
+func sizeOf(b []byte) int {
+	if len(b) == 0 {
+		return 1
+	}
+	return 1 + int(b[0]) + flowSize
+}
+
+// Len is how many flows there are.
+func (f *Flows) Len() int { return f.count }
+
+// Parts are the flows in n parts or fewer, which may be iterated over at the same time. A Flow is valid until the next
+// one of its part.
+func (f *Flows) Parts(n int) []iter.Seq[*Flow] {
+	var parts []iter.Seq[*Flow]
+	each := (f.count + n - 1) / n
+	for rest, left := f.bytes, f.count; left > 0; {
+		some, size := min(each, left), 0
+		for range some {
+			size += sizeOf(rest[size:])
+		}
+		parts = append(parts, flowsOf(rest[:size]))
+		rest, left = rest[size:], left-some
+	}
+	return parts
+}
+
+func flowsOf(b []byte) iter.Seq[*Flow] {
+	return func(yield func(*Flow) bool) {
+		f := new(Flow)
+		for rest := b; len(rest) > 0; {
+			*f = Flow{Saved: conntrack.Saved{State: f.State}}
+			if rest = f.read(rest); !yield(f) {
+				return
+			}
 		}
 	}
-	if len(b) > 0 {
-		return nil, fmt.Errorf("read flows: %d bytes are left over", len(b))
-	}
-	return list, nil
 }
 
 // Flow is one of the file.
@@ -88,11 +134,12 @@ type Flow struct {
 	Served bool // it has a backend, whose number is not known here
 }
 
-func (f *Flow) read(b []byte) ([]byte, error) {
-	if len(b) < 1 || len(b) < 1+int(b[0])+flowSize {
-		return nil, errors.New("it is cut")
+// read reads the first flow of b, and returns what is behind it. The name of the state is that which is there already
+// where it is the same.
+func (f *Flow) read(b []byte) []byte {
+	if name := b[1 : 1+b[0]]; f.State != string(name) {
+		f.State = string(name)
 	}
-	f.State = string(b[1 : 1+b[0]])
 	r := reader(b[1+b[0]:])
 	for _, e := range [2]*packet.Ends{&f.Near, &f.Far} {
 		for _, a := range [2]*packet.Addr{&e.Src, &e.Dst} {
@@ -115,7 +162,7 @@ func (f *Flow) read(b []byte) ([]byte, error) {
 	}
 	t.Windows[0], t.Windows[1] = r.uint16(), r.uint16()
 	t.Scales[0], t.Scales[1], t.Adrift, t.Unknown, t.Fin = r.byte(), r.byte(), r.byte(), r.byte(), r.byte()
-	return r, nil
+	return r
 }
 
 // reader takes fields off bytes of which there are enough.

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -185,9 +186,10 @@ func TestFlowsFile(t *testing.T) {
 	flow, other := someFlow(), conntrack.Saved{State: "free"}
 	flow.Backend = 5
 	b := AppendFlow(AppendFlow(nil, &flow), &other)
-	list, err := ReadFlows(b, 2)
+	flows, err := ReadFlows(b, 2)
 	must(t, err)
 	flow.Backend = 0
+	list := collect(flows, 2)
 	if !list[0].Served || list[1].Served || !reflect.DeepEqual(list[0].Saved, flow) || list[1].Saved != other {
 		t.Errorf("%+v", list)
 	}
@@ -201,13 +203,27 @@ func TestFlowsFile(t *testing.T) {
 	}
 }
 
+// collect reads them in so many parts.
+func collect(f *Flows, parts int) (list []Flow) {
+	for _, part := range f.Parts(parts) {
+		for flow := range part {
+			list = append(list, *flow)
+		}
+	}
+	return list
+}
+
 func FuzzReadFlows(f *testing.F) {
 	flow := someFlow()
 	f.Add(AppendFlow(nil, &flow), 1)
 	f.Fuzz(func(t *testing.T, b []byte, n int) {
-		list, err := ReadFlows(b, n)
+		flows, err := ReadFlows(b, n)
 		if err != nil {
 			return
+		}
+		list := collect(flows, 1)
+		if !slices.Equal(list, collect(flows, 3)) || len(list) != flows.Len() {
+			t.Fatal("other flows in parts")
 		}
 		var again []byte
 		for i := range list {
@@ -216,8 +232,8 @@ func FuzzReadFlows(f *testing.F) {
 			}
 			again = AppendFlow(again, &list[i].Saved)
 		}
-		if back, err := ReadFlows(again, n); err != nil || len(back) != len(list) {
-			t.Fatalf("%d flows, then %d: %v", len(list), len(back), err)
+		if back, err := ReadFlows(again, n); err != nil || back.Len() != len(list) {
+			t.Fatalf("%d flows, then %d: %v", len(list), flows.Len(), err)
 		}
 	})
 }

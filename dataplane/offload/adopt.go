@@ -3,6 +3,8 @@
 package offload
 
 import (
+	"runtime"
+	"sync"
 	"sync/atomic"
 
 	"github.com/viaduct-net/viaduct/dataplane/packet"
@@ -13,7 +15,7 @@ import (
 // direction is left are free. Hooks may read meanwhile.
 func (t *Table) adopt() {
 	t.adoptEgresses()
-	found := t.adoptSlots()
+	found := t.adoptAllSlots()
 	now := uint32(t.tick.Load())
 	for n := uint32(len(t.records)); n > 0; n-- {
 		r := &t.records[n-1]
@@ -53,26 +55,37 @@ func (t *Table) adopt() {
 // written: the record is a flow's, and whole. Zeros are nobody's yet.
 func (r *record) written() bool { return r.version&1 == 0 && r.version != 0 }
 
-// adoptSlots empties slots that lead to nothing, or that another one leads to. It returns the directions that are
-// found, by record.
-func (t *Table) adoptSlots() []uint8 {
-	found := make([]uint8, len(t.records))
-	for b := range t.buckets {
+// adoptAllSlots empties slots that lead to nothing, or that another one leads to. It returns the directions that are
+// found, by record. Records are where no cache has them, so that all CPUs look for them: no packet passes before.
+func (t *Table) adoptAllSlots() []uint32 {
+	found := make([]uint32, len(t.records))
+	var mended atomic.Uint64
+	var looking sync.WaitGroup
+	each := len(t.buckets)/runtime.NumCPU() + 1
+	for first := 0; first < len(t.buckets); first += each {
+		looking.Go(func() { mended.Add(t.adoptSlots(first, min(first+each, len(t.buckets)), found)) })
+	}
+	looking.Wait()
+	t.stats.Mended += mended.Load()
+	return found
+}
+
+// adoptSlots does so for the buckets from first to before end, and returns how many slots it has emptied.
+func (t *Table) adoptSlots(first, end int, found []uint32) (mended uint64) {
+	for b := first; b < end; b++ {
 		for i := range t.buckets[b] {
 			s := &t.buckets[b][i]
 			if *s == 0 {
 				continue
 			}
-			n, d := uint32(*s), uint8(*s>>32)&1
-			if !t.leads(uint32(b), *s) || found[n-1]&(1<<d) != 0 {
+			n, way := uint32(*s), uint32(1)<<(*s>>32&1)
+			if !t.leads(uint32(b), *s) || atomic.OrUint32(&found[n-1], way)&way != 0 {
 				atomic.StoreUint64(s, 0)
-				t.stats.Mended++
-				continue
+				mended++
 			}
-			found[n-1] |= 1 << d
 		}
 	}
-	return found
+	return mended
 }
 
 // leads: a slot of a bucket is that of a record's direction.

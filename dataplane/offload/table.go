@@ -230,6 +230,19 @@ func (t *Table) SetCarry(on bool) { atomic.StoreUint32(&t.control.carry, word(on
 // SetGeneration says of what generation of policy on records count.
 func (t *Table) SetGeneration(oldest uint32) { atomic.StoreUint32(&t.control.generation, oldest) }
 
+// NewestGeneration is that of the record which policy has judged last; false: there is no record.
+func (t *Table) NewestGeneration() (newest uint32, found bool) {
+	for i := range t.stamps {
+		if t.stamps[i].Load()&1 == 0 {
+			continue
+		}
+		if g := atomic.LoadUint32(&t.records[i].generation); !found || int32(g-newest) > 0 {
+			newest, found = g, true
+		}
+	}
+	return newest, found
+}
+
 // SetOnAbsence says whether packets for userspace pass to the host's own stack once it is silent.
 func (t *Table) SetOnAbsence(pass bool) { atomic.StoreUint32(&t.control.onAbsence, word(pass)) }
 
