@@ -107,7 +107,7 @@ type Forwarder struct {
 	restored  bool                    // what was before this process is
 	left      bool                    // everything is a successor's
 	awaits    bool                    // a predecessor has still claimed the directory of the pins
-	dns       *names.Store            // which addresses names have, as answers to stations said; nil until the first worker
+	dns       *names.Store            // which addresses names have, as stations were answered; nil until the first worker
 	applied   time.Duration           // how long the last change took
 	metrics   changeMetrics
 

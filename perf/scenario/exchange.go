@@ -27,6 +27,9 @@ func (t *TCP) during(ctx context.Context, r *rig.Rig, x exchange, measure func()
 	if t.IPv6 {
 		to = r.Sunk.Addr6.Addr()
 	}
+	if err := uniform(r); err != nil {
+		return err
+	}
 	listener := -1
 	err := r.Sink.Do(func() (err error) {
 		listener, err = listen()
@@ -55,6 +58,17 @@ func (t *TCP) during(ctx context.Context, r *rig.Rig, x exchange, measure func()
 		stop()
 		return errors.Join(ended(err), ended(<-ends))
 	}
+}
+
+// uniform has both ends control congestion in a way that every kernel has, and that does not depend, as BBR does, on
+// how fast a connection's first packets were.
+func uniform(r *rig.Rig) error {
+	for _, in := range []*rig.Namespace{r.Generator, r.Sink} {
+		if err := in.Sysctl("ipv4/tcp_congestion_control", "reno"); err != nil {
+			return fmt.Errorf("set congestion control: %w", err)
+		}
+	}
+	return nil
 }
 
 // ended is the error of an end that was not told to stop.

@@ -167,8 +167,7 @@ func (f *Forward) attach(r *rig.Rig) (receiver *sink.Sink, err error) {
 	return receiver, err
 }
 
-// takeRedirected switches GRO on at the generator's other end, which gives it the NAPI that the generator's frames
-// need.
+// takeRedirected switches GRO on at the generator's other end, which gives it the NAPI that generated frames need.
 func takeRedirected(r *rig.Rig) error {
 	return r.NextToGenerator().SetFeatures(r.Left.Name, map[string]bool{"rx-gro": true})
 }
