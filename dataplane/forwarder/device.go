@@ -250,17 +250,19 @@ func (f *Forwarder) paused(ctx context.Context, workers []*thread, do func() err
 func (f *Forwarder) link(ctx context.Context, d *device) error {
 	for i := range d.sockets {
 		s := &d.sockets[i]
-		w := f.workers[s.worker].worker
-		s.fd = s.xsk.FD() // which is the worker's to close, once it has the link
-		err := w.Call(ctx, func() {
-			w.SetMerging(d.index, d.mode == xdpprog.Generic.String())
-			w.AddLink(d.index, s.xsk, s.xsk.Info().FillSize)
-		})
-		if err != nil {
+		if err := f.workers[s.worker].worker.Call(ctx, func() { f.give(d, s) }); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// give gives a device's socket to its worker, which is not in a pass meanwhile.
+func (f *Forwarder) give(d *device, s *socket) {
+	w := f.workers[s.worker].worker
+	s.fd = s.xsk.FD() // which is the worker's to close, once it has the link
+	w.SetMerging(d.index, d.mode == xdpprog.Generic.String())
+	w.AddLink(d.index, s.xsk, s.xsk.Info().FillSize)
 }
 
 // settleDevices closes the devices that no port of the snapshot in force names, and sets the others' offloads.

@@ -294,9 +294,14 @@ func (t *takeover) goOn(ctx context.Context, from Predecessor) error {
 		return fmt.Errorf("take over: %w", err)
 	}
 	var errs []error
-	for _, d := range t.devices {
-		errs = append(errs, f.link(ctx, d))
-	}
+	errs = append(errs, f.paused(ctx, f.workers, func() error { // packets wait for those devices by which they leave
+		for _, d := range t.devices {
+			for i := range d.sockets {
+				f.give(d, &d.sockets[i])
+			}
+		}
+		return nil
+	}))
 	for i, th := range f.workers {
 		th.worker.Do(func() { th.worker.TakeUp(t.waiting[i]) })
 	}

@@ -20,7 +20,7 @@ import (
 func (n *node) startBeside(pins string, more ...string) {
 	n.t.Helper()
 	c := exec.Command("/proc/self/exe", append([]string{"--run", n.run, "--state", n.state, "--bpf", pins,
-		"--ring", "256"}, more...)...)
+		"--ring", "2048"}, more...)...)
 	c.Env = append(os.Environ(), itself+"=1")
 	n.out = &output{}
 	c.Stdout, c.Stderr = n.out, n.out
@@ -181,7 +181,7 @@ func TestTakeOverGivenUp(t *testing.T) {
 		t.Errorf("the socket's mode is %v", stat.Mode())
 	}
 	const patience = 5 * time.Second
-	hello := handover.Hello{Layout: handover.Layout, Pins: pins, Sockets: "viaduct", Ring: 256}
+	hello := handover.Hello{Layout: handover.Layout, Pins: pins, Sockets: "viaduct", Ring: 2048}
 	for step := range 4 {
 		conn, err := handover.Dial(n.run)
 		n.must(err)
