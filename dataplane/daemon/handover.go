@@ -40,7 +40,7 @@ func (d *daemon) awaitSuccessor(ctx context.Context) error {
 		d.log.Warn("nobody can take over from this dataplane", zap.Error(err))
 		return nil
 	}
-	stop := context.AfterFunc(ctx, func() { _ = l.Close() })
+	stop := context.AfterFunc(ctx, func() { _ = l.Remove() })
 	defer func() {
 		if stop() {
 			_ = l.Close()

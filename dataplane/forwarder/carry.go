@@ -137,15 +137,14 @@ func (f *Forwarder) setEgress(id packet.PortID, to *xdpprog.TrunkPort) {
 	}
 }
 
-// closeCarrier lets go of the table. Flows that it has are carried on until userspace is back; with Cleanup there will
-// be none.
-func (f *Forwarder) closeCarrier() error {
+// closeCarrier lets go of the table. Flows that it has are carried on until userspace is back; unless it is removed.
+func (f *Forwarder) closeCarrier(remove bool) error {
 	c := &f.carrier
 	if c.kernel == nil {
 		return nil
 	}
 	var err error
-	if f.cfg.Cleanup {
+	if remove {
 		c.table.Load().SetCarry(false)
 		err = c.kernel.Unpin()
 	}

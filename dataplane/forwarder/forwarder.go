@@ -96,20 +96,21 @@ type Forwarder struct {
 	base     map[packet.PortID]*ledger.Totals // what ports that had a number before counted
 	refusal  *dataplaneapi.Refusal            // why the last snapshot was refused, nil when it was not
 	// refused is the last snapshot, when it was refused, and refusedOn what its devices were then.
-	refused   *api.Snapshot
-	refusedOn map[string]linkFacts
-	trunk     trunk
-	carrier   carrier
-	services  serviceHooks
-	flowsOf   flowSettings            // that flows is or will be made for
-	making    <-chan *conntrack.Table // gives what flows will be; nil: it is there, or nobody makes it
-	handed    *takeover               // whose flows are to be restored; nil: none
-	restored  bool                    // what was before this process is
-	left      bool                    // everything is a successor's
-	awaits    bool                    // a predecessor has still claimed the directory of the pins
-	dns       *names.Store            // which addresses names have, as stations were answered; nil until the first worker
-	applied   time.Duration           // how long the last change took
-	metrics   changeMetrics
+	refused    *api.Snapshot
+	refusedOn  map[string]linkFacts
+	trunk      trunk
+	carrier    carrier
+	services   serviceHooks
+	flowsOf    flowSettings            // that flows is or will be made for
+	making     <-chan *conntrack.Table // gives what flows will be; nil: it is there, or nobody makes it
+	handed     *takeover               // whose flows are to be restored; nil: none
+	restored   bool                    // what was before this process is
+	unrestored unrestored
+	left       bool          // everything is a successor's
+	awaits     bool          // a predecessor has still claimed the directory of the pins
+	dns        *names.Store  // which addresses names have, as stations were answered; nil until the first worker
+	applied    time.Duration // how long the last change took
+	metrics    changeMetrics
 
 	refusedAny atomic.Bool  // refused is not nil
 	hostInUse  atomic.Bool  // the host's stack is kept
@@ -180,7 +181,8 @@ func (f *Forwarder) Close() error {
 	for name := range f.devices {
 		errs = append(errs, f.closeDevice(context.Background(), name))
 	}
-	errs = append(errs, f.stopWorkers(), f.closeServices(), f.closeTrunk(), f.closeCarrier())
+	errs = append(errs, f.stopWorkers(), f.closeServices(), f.closeTrunk(),
+		f.closeCarrier(f.cfg.Cleanup || len(f.trunk.ports) == 0)) // hooks of other devices are gone
 	f.removePins()
 	return errors.Join(errs...)
 }

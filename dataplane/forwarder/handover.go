@@ -280,7 +280,7 @@ func (h *HandOver) Leave() error {
 	f.workers, f.snapshot = nil, nil
 	f.publishWorkers()
 	f.cfg.Cleanup = false
-	errs = append(errs, f.closeServices(), f.closeTrunk(), f.closeCarrier())
+	errs = append(errs, f.closeServices(), f.closeTrunk(), f.closeCarrier(false))
 	if f.pins != nil {
 		errs = append(errs, f.pins.Close())
 		f.pins = nil

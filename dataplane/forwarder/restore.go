@@ -9,6 +9,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -149,7 +150,11 @@ func opened(t *tables.Tables, s *conntrack.Saved) {
 // restoreFlows puts in, once, what there was before this process: when its table of flows is there, and before packets
 // come. What the kernel carries goes on; policy judges it again, for it may be another than it was judged by.
 func (f *Forwarder) restoreFlows(t *tables.Tables) {
-	if f.restored || f.flows.Load() == nil {
+	switch {
+	case f.flows.Load() == nil:
+		return
+	case f.restored:
+		f.restoreRest(t)
 		return
 	}
 	f.restored = true
@@ -162,39 +167,93 @@ func (f *Forwarder) restoreFlows(t *tables.Tables) {
 	if table == nil {
 		return
 	}
-	refs, now := slices.Collect(table.All()), f.clock()
+	refs := slices.Collect(table.All())
 	if len(refs) == 0 {
 		return
 	}
+	f.unrestored.until = f.clock() + int64(awaitPorts)
+	taken := f.restoreRecords(t, refs)
+	f.log.Info("flows of the kernel's table go on", zap.Int("flows", taken),
+		zap.Int("of ports to come", len(f.unrestored.refs)))
+}
+
+// awaitPorts is for how long records wait for their ports: the snapshot on disk may be older than those.
+const awaitPorts = 10 * time.Second
+
+// unrestored is records of ports that the tables do not have yet. They count for nothing until then: the hooks know
+// neither the ports nor the records' generation.
+type unrestored struct {
+	refs  []offload.Ref
+	until int64
+}
+
+// restoreRest puts in what waits for its ports, or gives it up.
+func (f *Forwarder) restoreRest(t *tables.Tables) {
+	u := &f.unrestored
+	if len(u.refs) == 0 {
+		return
+	}
+	refs := u.refs
+	u.refs = nil
+	f.restoreRecords(t, refs)
+	if f.clock() < u.until {
+		return
+	}
+	for _, ref := range u.refs {
+		f.carrier.table.Load().Remove(ref)
+	}
+	u.refs = nil
+}
+
+// restoreRecords puts in the flows of records, and returns how many.
+func (f *Forwarder) restoreRecords(t *tables.Tables, refs []offload.Ref) int {
+	table, now := f.carrier.table.Load(), f.clock()
 	parts := slices.Collect(slices.Chunk(refs, len(refs)/runtime.NumCPU()+1))
-	taken := inParts(parts, func(_ int, refs []offload.Ref) (taken int) {
+	waiting := make([][]offload.Ref, len(parts))
+	taken := inParts(parts, func(i int, refs []offload.Ref) (taken int) {
 		for _, ref := range refs {
-			if f.restoreFlow(t, ref, now) {
+			switch f.restoreFlow(t, ref, now) {
+			case restored:
 				taken++
-			} else {
+			case awaitsPorts:
+				waiting[i] = append(waiting[i], ref)
+			case lost:
 				table.Remove(ref)
 			}
 		}
 		return taken
 	})
-	f.log.Info("flows of the kernel's table go on", zap.Int("flows", taken), zap.Int("removed", len(refs)-taken))
+	f.unrestored.refs = append(f.unrestored.refs, slices.Concat(waiting...)...)
+	return taken
 }
 
-// restoreFlow says whether it has put in the flow of a record.
-func (f *Forwarder) restoreFlow(t *tables.Tables, ref offload.Ref, now int64) bool {
+// restoration is what became of a record's flow.
+type restoration uint8
+
+const (
+	lost restoration = iota
+	restored
+	awaitsPorts
+)
+
+// restoreFlow puts in the flow of a record.
+func (f *Forwarder) restoreFlow(t *tables.Tables, ref offload.Ref, now int64) restoration {
 	flows := f.flows.Load()
 	s, ok := flows.Recorded(ref, now)
-	if !ok || t.Port(s.In) == nil || t.Port(s.Out) == nil {
-		return false
+	switch {
+	case !ok:
+		return lost
+	case t.Port(s.In) == nil || t.Port(s.Out) == nil:
+		return awaitsPorts
 	}
 	if s.Translated {
 		s.Backend = backendOf(t, &s)
 	}
 	if flows.Restore(&s, now) != nil {
-		return false
+		return lost
 	}
 	opened(t, &s)
-	return true
+	return restored
 }
 
 // follows has generations of policy be later than those of the records that an earlier process has left.

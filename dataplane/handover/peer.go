@@ -63,6 +63,9 @@ func (l *Listener) Accept() (*Conn, process.Peer, error) {
 // Close stops waiting. The socket is the successor's to replace.
 func (l *Listener) Close() error { return l.l.Close() }
 
+// Remove is Close where there is no successor to replace the socket.
+func (l *Listener) Remove() error { return errors.Join(l.Close(), os.Remove(l.path)) }
+
 // Dial asks the dataplane of a run directory. The error is fs.ErrNotExist, wrapped, where none runs.
 func Dial(run string) (*Conn, error) {
 	path := filepath.Join(run, SocketName)

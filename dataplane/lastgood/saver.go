@@ -19,7 +19,7 @@ import (
 
 const (
 	// between is the least time between two writes: what changes meanwhile goes into the second.
-	between = time.Second
+	between = 250 * time.Millisecond
 	// again is how long after a write that failed the next one is tried.
 	again = 5 * time.Second
 )
