@@ -83,18 +83,19 @@ type Forwarder struct {
 	tables    atomic.Pointer[tables.Tables]
 	flows     atomic.Pointer[conntrack.Table] // nil until the first worker
 
-	mu       sync.Mutex // guards what follows; never held by a worker
-	snapshot *api.Snapshot
-	devices  map[string]*device
-	slots    []string // device names by their index in the tables; empty: free
-	workers  []*thread
-	ended    []*ledger.Book    // of workers that ended
-	apart    int               // how many of the CPUs everything else keeps off
-	degraded map[string]string // what is less than asked for, by subject
-	pins     *os.File          // the directory of pins, locked; nil until the first hook
-	names    map[packet.PortID]string
-	base     map[packet.PortID]*ledger.Totals // what ports that had a number before counted
-	refusal  *dataplaneapi.Refusal            // why the last snapshot was refused, nil when it was not
+	mu        sync.Mutex // guards what follows; never held by a worker
+	snapshot  *api.Snapshot
+	devices   map[string]*device
+	slots     []string // device names by their index in the tables; empty: free
+	workers   []*thread
+	ended     []*ledger.Book    // of workers that ended
+	apart     int               // how many of the CPUs everything else keeps off
+	degraded  map[string]string // what is less than asked for, by subject
+	uncarried map[string]string // what keeps flows of devices in userspace, by subject
+	pins      *os.File          // the directory of pins, locked; nil until the first hook
+	names     map[packet.PortID]string
+	base      map[packet.PortID]*ledger.Totals // what ports that had a number before counted
+	refusal   *dataplaneapi.Refusal            // why the last snapshot was refused, nil when it was not
 	// refused is the last snapshot, when it was refused, and refusedOn what its devices were then.
 	refused    *api.Snapshot
 	refusedOn  map[string]linkFacts
@@ -152,6 +153,7 @@ func New(cfg Config) *Forwarder {
 		neighbors: neighbor.NewTable(neighbor.Config{}),
 		devices:   make(map[string]*device),
 		degraded:  make(map[string]string),
+		uncarried: make(map[string]string),
 		names:     make(map[packet.PortID]string),
 		base:      make(map[packet.PortID]*ledger.Totals),
 		changed:   make(chan struct{}, 1),

@@ -7,6 +7,7 @@ import (
 	"context"
 	"fmt"
 	"iter"
+	"maps"
 	"net/netip"
 	"runtime/debug"
 	"slices"
@@ -47,6 +48,9 @@ func (f *Forwarder) Status() *api.StatusReply {
 		s.Features = append(s.Features, &api.Feature{
 			Name: feature.Name, Found: feature.Present, Since: feature.Since, Detail: feature.Detail,
 		})
+	}
+	for _, subject := range slices.Sorted(maps.Keys(f.uncarried)) {
+		s.Features = append(s.Features, &api.Feature{Name: subject, Detail: f.uncarried[subject]})
 	}
 	for subject, why := range f.degraded {
 		s.Degraded = append(s.Degraded, &api.Degradation{Subject: subject, Reason: why})

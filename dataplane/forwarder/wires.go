@@ -76,8 +76,8 @@ func (f *Forwarder) cutWires(name string) {
 			f.setWire(all[i].ID, offload.Egress{})
 		}
 	}
-	delete(f.degraded, offloadFrom+name)
-	delete(f.degraded, offloadTo+name)
+	delete(f.uncarried, offloadFrom+name)
+	delete(f.uncarried, offloadTo+name)
 }
 
 // offloadFrom and offloadTo begin the subjects of what keeps flows that come or leave by a device in userspace.
@@ -109,10 +109,13 @@ func (f *Forwarder) settleWire(d *device, ports []*tables.Port, others []string,
 // sayOffload says what keeps flows in userspace, where they are to be carried at all.
 func (f *Forwarder) sayOffload(subject, why string) {
 	if why == "" || !f.snapshot.GetNode().GetOffload() {
-		delete(f.degraded, subject)
+		delete(f.uncarried, subject)
 		return
 	}
-	f.degrade(subject, why)
+	if f.uncarried[subject] != why {
+		f.log.Info("not carried by the kernel", zap.String("subject", subject), zap.String("why", why))
+	}
+	f.uncarried[subject] = why
 }
 
 // onePage is the MTU, in bytes, up to which frames lie in one page, with the room that XDP and the kernel want.

@@ -187,7 +187,7 @@ func TestWiresWithoutTransmit(t *testing.T) {
 		t.Errorf("%d packets were carried to nobody", n)
 	}
 	s.f.mu.Lock()
-	why := s.f.degraded[offloadTo+"r0"]
+	why := s.f.uncarried[offloadTo+"r0"]
 	s.f.mu.Unlock()
 	if why == "" {
 		t.Error("nobody says why")
