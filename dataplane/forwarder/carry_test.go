@@ -76,18 +76,21 @@ func (c *conversation) mustSay(size int) {
 // port is that of the end that has begun it.
 func (c *conversation) port() uint32 { return uint32(c.c.LocalAddr().(*net.TCPAddr).Port) }
 
-// flow is what the forwarder knows of the conversation.
-func (n *podNode) flow(c *conversation) *dataplaneapi.Flow {
+// flow is what the forwarder knows of the conversation, once it does: one of a pair that was withdrawn follows in the
+// background.
+func (n *podNode) flow(c *conversation) (is *dataplaneapi.Flow) {
 	n.t.Helper()
-	all, err := n.f.Flows(&dataplaneapi.FlowsRequest{Protocol: "tcp"})
-	n.must(err)
-	for flow := range all {
-		if flow.SourcePort == c.port() {
-			return flow
+	n.eventually("the flow to be known", func() bool {
+		all, err := n.f.Flows(&dataplaneapi.FlowsRequest{Protocol: "tcp"})
+		n.must(err)
+		for flow := range all {
+			if flow.SourcePort == c.port() {
+				is = flow
+			}
 		}
-	}
-	n.t.Fatal("the flow is not known")
-	return nil
+		return is != nil
+	})
+	return is
 }
 
 // seen are the packets of it that userspace has seen.
