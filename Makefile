@@ -22,7 +22,7 @@ PACKAGES := clang:/usr/bin/clang llvm:/usr/bin/llvm-strip clang-format:/usr/bin/
 	containerd:/usr/bin/containerd runc:/usr/sbin/runc
 
 # Packages that hold frames, whose owners viaduct_debug counts.
-RINGS := ./dataplane/xsk/... ./dataplane/worker/... ./dataplane/forwarder/... ./dataplane/daemon/...
+RINGS := ./dataplane/xsk/... ./dataplane/worker/... ./dataplane/handover/...
 
 # Packages whose tests need neither devices nor a CPU of their own: some of them run beside each other.
 TOGETHER = $(shell $(GO) list ./control/... ./dataplane/... | \
