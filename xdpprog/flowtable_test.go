@@ -9,13 +9,13 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"github.com/viaduct-net/viaduct/internal/testenv"
 )
 
 func loadFlows(t testing.TB, options FlowTableOptions) *FlowTable {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("needs root")
-	}
+	testenv.Root(t)
 	f, err := LoadFlowTable(options)
 	if err != nil {
 		t.Fatal(err)
