@@ -91,7 +91,8 @@ func (f *Forwarder) updateServices(d *api.Delta) {
 	for _, id := range d.GetRemovedServices() {
 		s.remove(id)
 	}
-	if len(s.dirtyFrontends)+len(s.dirtyAddresses) == 0 {
+	silenced := !f.tables.Load().SameAnnouncements(f.hooked)
+	if len(s.dirtyFrontends)+len(s.dirtyAddresses) == 0 && !silenced {
 		return
 	}
 	err := f.writeServices()

@@ -12,6 +12,8 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/viaduct-net/viaduct/dataplane/host"
+	"github.com/viaduct-net/viaduct/dataplane/packet"
+	"github.com/viaduct-net/viaduct/dataplane/tables"
 )
 
 // egressNotes says which egress addresses pods cannot have.
@@ -21,10 +23,22 @@ func (f *Forwarder) egressNotes() (notes []host.Note) {
 			notes = append(notes, host.Note{Subject: "egress " + a.String(), Reason: fmt.Sprintf("the host itself goes out "+
 				"with it (%s): what pods send with it is not answered; take another one, or have it on the device %s",
 				on.Prefix, spared(a))})
+		} else if !is && f.isUnanswered(a) {
+			notes = append(notes, host.Note{Subject: "egress " + a.String(), Reason: "nobody answers for it on the " +
+				"uplink's link, and there are other nodes: say by the annotation viaduct.dev/egress-node of its namespace " +
+				"which node has it"})
 		}
 	}
 	slices.SortFunc(notes, func(a, b host.Note) int { return cmp.Compare(a.Subject, b.Subject) })
 	return notes
+}
+
+// isUnanswered says whether an address is of the link of an uplink that is the dataplane's, which does not announce it.
+func (f *Forwarder) isUnanswered(a netip.Addr) bool {
+	t, address := f.tables.Load(), packet.AddrFrom(a)
+	return !t.Announces(address) && slices.ContainsFunc(t.Ports, func(p tables.Port) bool {
+		return p.Uplink && p.OnLink(address) && !p.HasAddr(address)
+	})
 }
 
 // spared says how an address may be on a device without the host using it by itself.

@@ -28,6 +28,8 @@ type Table struct {
 	services sparse.Map[*Service] // by id
 	index    index
 	backends *Backends
+
+	announced *announced // nil: none
 }
 
 // Service is one port of a service, of one family.

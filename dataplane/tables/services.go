@@ -24,6 +24,7 @@ type translation struct {
 	hosts         []packet.Addr        // the same, in order
 	unmasqueraded *bart.Lite           // nil: none
 	egress        map[string]egress    // by namespace
+	announced     *Announced           // of egress
 	stations      bool                 // a port has one
 }
 
@@ -198,11 +199,11 @@ func (t *Tables) findTracking(ports bool) {
 	t.Tracking = t.stations || !t.Services.Empty() || len(t.egress) > 0
 }
 
-// masquerades says whether packets that pods send out of a port of a device take the port's address: in mode kernel the
-// host's stack sees to it.
-func (b *build) masquerades(device string) bool {
+// uplink says whether a device is the uplink, and the dataplane's: in mode kernel the host's stack has it, masquerades,
+// and answers on the link.
+func (b *build) uplink(device string) bool {
 	uplink := b.t.Node.GetUplink()
-	return b.t.Node.GetMasquerade() && uplink.GetDevice() == device && uplink.GetMode() != api.Uplink_MODE_KERNEL
+	return uplink.GetDevice() == device && uplink.GetMode() != api.Uplink_MODE_KERNEL
 }
 
 func (b *build) buildTranslation() error {
@@ -238,6 +239,7 @@ func (b *build) buildTranslation() error {
 // buildEgress makes the addresses of all namespaces that have such: they are few.
 func (b *build) buildEgress() error {
 	b.t.egress = make(map[string]egress, len(b.snap.GetEgress()))
+	b.t.announced = new(Announced)
 	for i, cfg := range b.snap.GetEgress() {
 		bad := func(part, reason string, args ...any) error {
 			return b.invalid(cfg.GetOrigin(), fmt.Sprintf("egress[%d].%s", i, part), reason, args...)
@@ -256,6 +258,9 @@ func (b *build) buildEgress() error {
 			return err
 		}
 		b.t.egress[cfg.GetNamespace()] = e
+		if cfg.GetAnnounced() {
+			b.t.announced.add(e.four, e.six)
+		}
 	}
 	return nil
 }
