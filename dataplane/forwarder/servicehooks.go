@@ -68,7 +68,8 @@ func (f *Forwarder) mendServices() {
 		notes = append(notes, host.Note{Subject: "services", Reason: "the hooks do not take all of them: " + err.Error()})
 	}
 	notes = append(append(notes, f.settleUplinks()...), f.settleCgroup()...)
-	f.say("services", append(append(notes, f.egressNotes()...), f.lookForProxy()...))
+	f.say("services", append(append(notes, f.egressNotes()...),
+		append(f.ephemeralNotes(), f.lookForProxy()...)...))
 }
 
 // updateServices is settleServices for what a delta touched.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"go.uber.org/zap"
@@ -31,6 +32,31 @@ func (f *Forwarder) egressNotes() (notes []host.Note) {
 	}
 	slices.SortFunc(notes, func(a, b host.Note) int { return cmp.Compare(a.Subject, b.Subject) })
 	return notes
+}
+
+// ephemeralNotes says which ports of the node lead to the dataplane and may as well be those that the host masquerades
+// to: answers to what it does come by an uplink of the host's, and are taken.
+func (f *Forwarder) ephemeralNotes() []host.Note {
+	if len(f.services.hooks.Uplinks()) == 0 {
+		return nil
+	}
+	first, last, err := host.EphemeralPorts()
+	if err != nil {
+		f.log.Debug("reading the range of ephemeral ports", zap.Error(err))
+		return nil
+	}
+	ports := f.services.nodePortsWithin(first, last)
+	if len(ports) == 0 {
+		return nil
+	}
+	const shown = 5
+	more := ""
+	if len(ports) > shown {
+		ports, more = ports[:shown], fmt.Sprintf(" and %d more", len(ports)-shown)
+	}
+	return []host.Note{{Subject: "ephemeral ports", Reason: fmt.Sprintf("%s%s: host or node ports in "+
+		"net.ipv4.ip_local_port_range (%d to %d): what the host masquerades to one of them is not answered; take others",
+		strings.Join(ports, ", "), more, first, last)}}
 }
 
 // isUnanswered says whether an address is of the link of an uplink that is the dataplane's, which does not announce it.

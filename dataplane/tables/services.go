@@ -20,6 +20,7 @@ import (
 // translation is what the tables know of addresses that packets are translated to and from, services apart.
 type translation struct {
 	devices       []netip.Addr         // addresses of the host's devices
+	answers       bool                 // see HostAnswers
 	node          map[packet.Addr]bool // addresses of the node; true: node ports are there
 	hosts         []packet.Addr        // the same, in order
 	unmasqueraded *bart.Lite           // nil: none
@@ -114,10 +115,24 @@ func (t *Tables) WithDevices(addresses []netip.Addr) *Tables {
 	return &next
 }
 
+// HostAnswers says whether what the host's own processes answer to a client outside that the dataplane has led to them
+// comes back to the dataplane, whatever the host's routes to the client are.
+func (t *Tables) HostAnswers() bool { return t.answers }
+
+// WithHostAnswers makes tables like t where that is so, or not. It is t where it was.
+func (t *Tables) WithHostAnswers(is bool) *Tables {
+	if t.answers == is {
+		return t
+	}
+	next := *t
+	next.answers = is
+	return &next
+}
+
 // buildServices makes the services of a snapshot, and what follows from the settings of translation.
 func (b *build) buildServices() error {
 	if b.prev != nil {
-		b.t.Backends, b.t.devices = b.prev.Backends, b.prev.devices
+		b.t.Backends, b.t.devices, b.t.answers = b.prev.Backends, b.prev.devices, b.prev.answers
 	} else {
 		b.t.Backends = service.NewBackends()
 	}
