@@ -50,6 +50,14 @@ func (f *Forwarder) settleServices() {
 	s.setEgress(f.snapshot.GetEgress())
 	s.setNode(f.snapshot.GetNode())
 	f.mendServices()
+	if !f.anyShared() {
+		return
+	}
+	var notes []host.Note
+	if err := f.setHooks(); err != nil { // which take what comes to these addresses
+		notes = []host.Note{{Subject: "shared uplink", Reason: "what comes to services by it is not all taken: " + err.Error()}}
+	}
+	f.say("shared uplink", notes)
 }
 
 // mendServices brings the hooks to what is known to be in force, with whatever it takes.
