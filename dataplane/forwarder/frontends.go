@@ -211,7 +211,9 @@ func (f *frontends) nodePortsWithin(first, last uint16) (list []string) {
 			found[front] = true
 		}
 	}
-	order := func(a, b xdpprog.Frontend) int { return cmp.Or(cmp.Compare(a.Port, b.Port), cmp.Compare(a.Proto, b.Proto)) }
+	order := func(a, b xdpprog.Frontend) int {
+		return cmp.Or(cmp.Compare(a.Port, b.Port), cmp.Compare(a.Proto, b.Proto))
+	}
 	for _, front := range slices.SortedFunc(maps.Keys(found), order) {
 		list = append(list, fmt.Sprintf("%s %d", explain.Protocol(packet.IPProto(front.Proto)), front.Port))
 	}

@@ -55,7 +55,8 @@ func (f *Forwarder) settleServices() {
 	}
 	var notes []host.Note
 	if err := f.setHooks(); err != nil { // which take what comes to these addresses
-		notes = []host.Note{{Subject: "shared uplink", Reason: "what comes to services by it is not all taken: " + err.Error()}}
+		notes = []host.Note{{Subject: "shared uplink",
+			Reason: "what comes to services by it is not all taken: " + err.Error()}}
 	}
 	f.say("shared uplink", notes)
 }

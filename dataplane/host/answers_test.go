@@ -17,8 +17,8 @@ import (
 // clients are outside, and the host's routes to them are by its uplink; at are addresses of the host.
 var clients, at = []string{"198.51.100.1", "2001:db8:51::1"}, []string{"192.0.2.1", "2001:db8::1"}
 
-// TestAnswersComeBack: what the host's processes answer to a client outside that the dataplane has led to them goes back
-// to the dataplane, and what they answer to one that has come by itself does not.
+// TestAnswersComeBack: what the host's processes answer to a client outside that the dataplane has led to them goes
+// back to the dataplane, and what they answer to one that has come by itself does not.
 func TestAnswersComeBack(t *testing.T) {
 	for _, reversePath := range []string{"0", "1"} {
 		pod, host, outside := world(t, full()) // the pod stands for the dataplane
@@ -84,7 +84,7 @@ func TestAnswersComeBack(t *testing.T) {
 	}
 }
 
-// asks asks a server of serve's from an address, and wants to be seen by it.
+// asks has a server answer that is one of serve's from an address, and wants to be seen by it.
 func asks(n *netlab.Namespace, network, from, server string) error {
 	const patience = 700 * time.Millisecond
 	return n.Do(func() error {

@@ -40,7 +40,8 @@ func (s *Stack) Apply(c Config) ([]Note, error) {
 	s.answers = c.Services && len(c.Pods) > 0 && len(notes) == 0
 	if err := s.applyAnswers(s.answers); err != nil {
 		s.answers = false
-		notes = append(notes, Note{"services", "the host's processes see clients by the dataplane's address: " + oneLine(err)})
+		notes = append(notes, Note{"services",
+			"the host's processes see clients by the dataplane's address: " + oneLine(err)})
 	}
 	routes, err := s.applyRoutes(c.Routes)
 	notes = append(notes, routes...)

@@ -9,8 +9,9 @@ import (
 	"github.com/viaduct-net/viaduct/dataplane/verdict"
 )
 
-// nd learns from neighbour solicitations and advertisements and answers solicitations for the port's addresses,
-// and for those that are announced there (RFC 4861 sections 7.2.3 and 7.2.5). Router messages and redirects are read by nobody: we are the router.
+// nd learns from neighbour solicitations and advertisements and answers solicitations for the port's addresses, and for
+// those that are announced there (RFC 4861 sections 7.2.3 and 7.2.5). Router messages and redirects are read by nobody:
+// we are the router.
 func (l *Pipeline) nd(p *packet.Packet, port *tables.Port) verdict.Reason {
 	m, r := packet.ParseND(p)
 	if r != verdict.None {
