@@ -27,38 +27,61 @@ func keyOf(prefix netip.Prefix) addressKey {
 	return k
 }
 
-// SetAddresses makes these the addresses whose packets, ARP and neighbour discovery a shared port takes. Only what
-// differs is written, additions first, so that an address in both sets is never missing. At most 65536 prefixes.
-// An error may leave some of the changes made; the call can be repeated. ErrNotShared for an owned port.
-func (p *Port) SetAddresses(prefixes []netip.Prefix) error {
+// What a shared port takes of what is addressed to a prefix: the trie's values.
+const (
+	takesAll     uint8 = 1 // packets, ARP and neighbour discovery
+	takesPackets uint8 = 2 // packets alone: somebody else answers for the address on the link
+)
+
+// SetAddresses makes these the addresses whose packets, ARP and neighbour discovery a shared port takes, and silent
+// those whose packets it takes, but for whom somebody else answers on the link. Only what differs is written, additions
+// first, so that an address in both sets is never missing. At most 65536 prefixes. An error may leave some of the
+// changes made; the call can be repeated. ErrNotShared for an owned port.
+func (p *Port) SetAddresses(prefixes []netip.Prefix, silent ...netip.Prefix) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	m := p.maps["addresses"]
 	if m == nil {
 		return fmt.Errorf("set addresses: %w", ErrNotShared)
 	}
-	if err := setPrefixes(m, prefixes); err != nil {
+	values := make(map[netip.Prefix]uint8, len(prefixes)+len(silent))
+	for _, prefix := range silent {
+		values[prefix] = takesPackets
+	}
+	for _, prefix := range prefixes {
+		values[prefix] = takesAll
+	}
+	if err := setPrefixes(m, values); err != nil {
 		return fmt.Errorf("set addresses: %w", err)
 	}
 	return nil
 }
 
-// setPrefixes brings a trie to hold these prefixes.
-func setPrefixes(m *ebpf.Map, prefixes []netip.Prefix) error {
-	want := make(map[addressKey]netip.Prefix, len(prefixes))
-	for _, prefix := range prefixes {
+// prefixValue is an entry of a trie.
+type prefixValue struct {
+	prefix netip.Prefix
+	value  uint8
+}
+
+// setPrefixes brings a trie to hold these prefixes. Of several that have the same bits the least value counts.
+func setPrefixes(m *ebpf.Map, values map[netip.Prefix]uint8) error {
+	want := make(map[addressKey]prefixValue, len(values))
+	for prefix, value := range values {
 		if !prefix.IsValid() || prefix.Addr().Is4In6() {
 			return fmt.Errorf("%q is no IPv4 or IPv6 prefix", prefix)
 		}
-		want[keyOf(prefix)] = prefix
+		key := keyOf(prefix)
+		if was, twice := want[key]; !twice || value < was.value {
+			want[key] = prefixValue{prefix, value}
+		}
 	}
 	stale, err := reconcile(m, want)
 	if err != nil {
 		return err
 	}
-	for key, prefix := range want {
-		if err := m.Put(key, uint8(1)); err != nil {
-			return fmt.Errorf("add address %s: %w", prefix, err)
+	for key, is := range want {
+		if err := m.Put(key, is.value); err != nil {
+			return fmt.Errorf("add address %s: %w", is.prefix, err)
 		}
 	}
 	for _, key := range stale {
@@ -70,16 +93,17 @@ func setPrefixes(m *ebpf.Map, prefixes []netip.Prefix) error {
 }
 
 // reconcile takes out of want what the map has, and returns what the map has beyond it.
-func reconcile(m *ebpf.Map, want map[addressKey]netip.Prefix) ([]addressKey, error) {
+func reconcile(m *ebpf.Map, want map[addressKey]prefixValue) ([]addressKey, error) {
 	var stale []addressKey
 	var key addressKey
 	var value uint8
 	entries := m.Iterate()
 	for entries.Next(&key, &value) {
-		if _, ok := want[key]; ok {
-			delete(want, key)
-		} else {
+		switch is, ok := want[key]; {
+		case !ok:
 			stale = append(stale, key)
+		case is.value == value:
+			delete(want, key)
 		}
 	}
 	if err := entries.Err(); err != nil {

@@ -115,7 +115,11 @@ func (s *Services) Addresses() (map[netip.Addr]Uses, error) {
 
 // SetPods says which prefixes are this node's pods': what pretends to come from there is left to the stack.
 func (s *Services) SetPods(prefixes []netip.Prefix) error {
-	if err := setPrefixes(s.maps["pods"], prefixes); err != nil {
+	values := make(map[netip.Prefix]uint8, len(prefixes))
+	for _, p := range prefixes {
+		values[p] = takesAll
+	}
+	if err := setPrefixes(s.maps["pods"], values); err != nil {
 		return fmt.Errorf("set pods' prefixes: %w", err)
 	}
 	return nil

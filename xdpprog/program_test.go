@@ -253,6 +253,34 @@ func TestAddresses(t *testing.T) {
 	}
 }
 
+// TestSilentAddresses: of addresses for which somebody else answers on the link the hook takes packets alone.
+func TestSilentAddresses(t *testing.T) {
+	p := loaded(t, Options{Mode: Shared}, true)
+	prefix := func(a netip.Addr) netip.Prefix { return netip.PrefixFrom(a, a.BitLen()) }
+	packets, asks := ToUserspace, PassedNotOurs
+	for range 2 {
+		silent, all := []netip.Prefix{prefix(kernels4), prefix(kernels6)}, ourPrefixes
+		if asks == ToUserspace {
+			all = append(silent, ourPrefixes...)
+		}
+		if err := p.SetAddresses(all, silent...); err != nil {
+			t.Fatal(err)
+		}
+		for _, is := range []struct {
+			frame []byte
+			want  Reason
+		}{
+			{goldens()[2].frame, packets}, {goldens()[5].frame, packets},
+			{join(ether(0x0806), arp(1, kernels4)), asks},
+			{join(ether(0x86dd), ip6(group6, 58, 255, ndMessage(135, kernels6))), asks},
+			{join(ether(0x0806), arp(1, ours4)), ToUserspace},
+		} {
+			expect(t, p, is.frame, is.want)
+		}
+		asks = ToUserspace
+	}
+}
+
 func TestSocketOfMissingQueue(t *testing.T) {
 	p := loaded(t, Options{}, false)
 	if err := p.SetSocket(1, xdpSocket(t)); err == nil {

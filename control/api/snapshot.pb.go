@@ -2845,7 +2845,10 @@ type Frontend struct {
 	// others. Where there is none the traffic is dropped.
 	LocalOnly bool `protobuf:"varint,4,opt,name=local_only,json=localOnly,proto3" json:"local_only,omitempty"`
 	// Sources that may come; empty: all. Others are dropped.
-	Sources       []*Prefix `protobuf:"bytes,5,rep,name=sources,proto3" json:"sources,omitempty"`
+	Sources []*Prefix `protobuf:"bytes,5,rep,name=sources,proto3" json:"sources,omitempty"`
+	// Whether the dataplane says on the uplink's link that it has the address: it answers ARP and neighbour discovery.
+	// Only in the uplink's modes MODE_SHARED and MODE_OWNED.
+	Announced     bool `protobuf:"varint,6,opt,name=announced,proto3" json:"announced,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2913,6 +2916,13 @@ func (x *Frontend) GetSources() []*Prefix {
 		return x.Sources
 	}
 	return nil
+}
+
+func (x *Frontend) GetAnnounced() bool {
+	if x != nil {
+		return x.Announced
+	}
+	return false
 }
 
 // Backend is one who answers for a service. One that is neither cluster nor local begins no flow and keeps those that it
@@ -3003,8 +3013,10 @@ type Egress struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	Namespace string                 `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
 	// One of each family at most: 4 or 16 bytes, network byte order, IPv4 first.
-	Addresses     [][]byte `protobuf:"bytes,2,rep,name=addresses,proto3" json:"addresses,omitempty"`
-	Origin        uint32   `protobuf:"varint,3,opt,name=origin,proto3" json:"origin,omitempty"`
+	Addresses [][]byte `protobuf:"bytes,2,rep,name=addresses,proto3" json:"addresses,omitempty"`
+	Origin    uint32   `protobuf:"varint,3,opt,name=origin,proto3" json:"origin,omitempty"`
+	// As in Frontend.
+	Announced     bool `protobuf:"varint,4,opt,name=announced,proto3" json:"announced,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3058,6 +3070,13 @@ func (x *Egress) GetOrigin() uint32 {
 		return x.Origin
 	}
 	return 0
+}
+
+func (x *Egress) GetAnnounced() bool {
+	if x != nil {
+		return x.Announced
+	}
+	return false
 }
 
 // Tunnel leads to another node.
@@ -3597,14 +3616,15 @@ const file_control_api_snapshot_proto_rawDesc = "" +
 	"\x18ALGORITHM_MAGLEV_BOUNDED\x10\b\"/\n" +
 	"\aRemoval\x12\x11\n" +
 	"\rREMOVAL_DRAIN\x10\x00\x12\x11\n" +
-	"\rREMOVAL_RESET\x10\x01\"\xc7\x02\n" +
+	"\rREMOVAL_RESET\x10\x01\"\xe5\x02\n" +
 	"\bFrontend\x125\n" +
 	"\x04kind\x18\x01 \x01(\x0e2!.viaduct.control.v1.Frontend.KindR\x04kind\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\fR\aaddress\x12\x12\n" +
 	"\x04port\x18\x03 \x01(\rR\x04port\x12\x1d\n" +
 	"\n" +
 	"local_only\x18\x04 \x01(\bR\tlocalOnly\x124\n" +
-	"\asources\x18\x05 \x03(\v2\x1a.viaduct.control.v1.PrefixR\asources\"\x80\x01\n" +
+	"\asources\x18\x05 \x03(\v2\x1a.viaduct.control.v1.PrefixR\asources\x12\x1c\n" +
+	"\tannounced\x18\x06 \x01(\bR\tannounced\"\x80\x01\n" +
 	"\x04Kind\x12\r\n" +
 	"\tKIND_NONE\x10\x00\x12\x13\n" +
 	"\x0fKIND_CLUSTER_IP\x10\x01\x12\x14\n" +
@@ -3617,11 +3637,12 @@ const file_control_api_snapshot_proto_rawDesc = "" +
 	"\x04port\x18\x02 \x01(\rR\x04port\x12\x16\n" +
 	"\x06weight\x18\x03 \x01(\rR\x06weight\x12\x18\n" +
 	"\acluster\x18\x04 \x01(\bR\acluster\x12\x14\n" +
-	"\x05local\x18\x05 \x01(\bR\x05local\"\\\n" +
+	"\x05local\x18\x05 \x01(\bR\x05local\"z\n" +
 	"\x06Egress\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x1c\n" +
 	"\taddresses\x18\x02 \x03(\fR\taddresses\x12\x16\n" +
-	"\x06origin\x18\x03 \x01(\rR\x06origin\"\xca\x02\n" +
+	"\x06origin\x18\x03 \x01(\rR\x06origin\x12\x1c\n" +
+	"\tannounced\x18\x04 \x01(\bR\tannounced\"\xca\x02\n" +
 	"\x06Tunnel\x12\x12\n" +
 	"\x04port\x18\x01 \x01(\rR\x04port\x123\n" +
 	"\x04kind\x18\x02 \x01(\x0e2\x1f.viaduct.control.v1.Tunnel.KindR\x04kind\x12\x14\n" +

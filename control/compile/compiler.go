@@ -74,6 +74,7 @@ type Compiler struct {
 	policies   policies
 	services   services
 	egress     map[string]*api.Egress // in force, by namespace
+	wasAlone   bool                   // no other node was known when egress was looked at
 	origins    origins
 
 	addressed  map[netip.Addr]int // how many attachments have it

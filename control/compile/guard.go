@@ -79,6 +79,12 @@ func (g *guard) notPort(a netip.Addr, protocol string, port uint16) (reason stri
 	return ""
 }
 
+// isNode says whether an address is a node's own.
+func (g *guard) isNode(a netip.Addr) bool {
+	_, is := g.nodes[a]
+	return is
+}
+
 // virtual says whether nobody answers at an address by itself: services, of which one is not another's backend, and the
 // dataplane.
 func (g *guard) virtual(a netip.Addr) bool {

@@ -167,6 +167,9 @@ func (n namer) lines(s *api.Snapshot) (lines []string) {
 		for _, a := range e.Addresses {
 			text += " " + address(a)
 		}
+		if e.Announced {
+			text += " announced"
+		}
 		add("%s from %s", text, n.origin(e.Origin))
 	}
 	return lines
@@ -198,6 +201,9 @@ func (n namer) serviceLines(s *api.Service) (lines []string) {
 		}
 		if len(f.Sources) > 0 {
 			text += fmt.Sprint(" sources ", prefixes(f.Sources))
+		}
+		if f.Announced {
+			text += " announced"
 		}
 		lines = append(lines, text)
 	}

@@ -191,6 +191,7 @@ func (c *Compiler) servicesOf(owner model.Key) (list []*service, object *model.O
 	}
 	for _, one := range list {
 		slices.SortFunc(one.said.Frontends, compareFrontends)
+		c.announce(one.said)
 	}
 	c.noteHealth(owner)
 	return list, object

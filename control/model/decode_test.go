@@ -80,7 +80,7 @@ func TestNodeConfig(t *testing.T) {
 		t.Error(diff)
 	}
 	defaults := decodeOne(t, nodeConfig("{uplink: {device: eth0}}")).Spec
-	want = &NodeConfig{Offload: true, OnAbsence: "drop", Masquerade: true, Uplink: &Uplink{"eth0", "kernel"},
+	want = &NodeConfig{Offload: true, OnAbsence: "drop", Masquerade: true, Uplink: &Uplink{Device: "eth0", Mode: "kernel"},
 		FailSafe: FailSafe{failSafeIngress, failSafeEgress}, Algorithm: "random", RemovedBackends: "drain"}
 	if diff := cmp.Diff(want, defaults, compareNetip, compareAddr); diff != "" {
 		t.Errorf("defaults: %s", diff)

@@ -15,15 +15,18 @@ const NamespaceLabel = corev1.LabelMetadataName
 type Namespace struct {
 	// Egress are the addresses of its pods towards what is outside the cluster, one of each family at most, IPv4 first.
 	Egress []netip.Addr
+	// EgressNode is the node that has them: pods of other nodes go out with their node's address. Empty: every node has.
+	EgressNode string
 	// Offload is "true" or "false": whether the kernel may carry the flows of pods that do not say it themselves; empty:
 	// it may.
 	Offload string
 }
 
-// Annotations of namespaces; the second one is of pods as well.
+// Annotations of namespaces; the last one is of pods as well.
 const (
-	egressAnnotation  = annotationPrefix + "egress-addresses"
-	offloadAnnotation = annotationPrefix + "offload"
+	egressAnnotation     = annotationPrefix + "egress-addresses"
+	egressNodeAnnotation = annotationPrefix + "egress-node"
+	offloadAnnotation    = annotationPrefix + "offload"
 )
 
 // offloads are what the annotation may say.
@@ -31,15 +34,20 @@ var offloads = []string{"true", "false"}
 
 func namespaceOf(c *checker, from *corev1.Namespace) *Namespace {
 	n := &Namespace{}
-	c.ours(from.Annotations, n.annotate, egressAnnotation, offloadAnnotation)
+	c.ours(from.Annotations, n.annotate, egressAnnotation, egressNodeAnnotation, offloadAnnotation)
 	return n
 }
 
 // annotate takes in an annotation, or says why it does not.
 func (n *Namespace) annotate(key, value string) (reason string) {
-	if key == egressAnnotation {
+	switch key {
+	case egressAnnotation:
 		n.Egress, reason = egressOf(value)
 		return reason
+	case egressNodeAnnotation:
+		c := &checker{}
+		n.EgressNode = c.name("", value)
+		return c.reason
 	}
 	return take(&n.Offload, value, offloads)
 }

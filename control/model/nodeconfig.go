@@ -41,6 +41,9 @@ type NodeConfig struct {
 type Uplink struct {
 	Device string
 	Mode   string // "kernel" (when not said), "shared" or "owned"
+	// Announce are kinds of services' addresses, of Announceable, that the node says on the link that it has. None in
+	// mode kernel.
+	Announce []string
 }
 
 // Port is a device, or a VLAN of one, that the dataplane owns.
@@ -105,8 +108,9 @@ type nodeConfigSpec struct {
 }
 
 type uplinkSpec struct {
-	Device string `json:"device"`
-	Mode   string `json:"mode"`
+	Device   string   `json:"device"`
+	Mode     string   `json:"mode"`
+	Announce []string `json:"announce"`
 }
 
 type portSpec struct {
@@ -176,8 +180,22 @@ func (s *nodeConfigSpec) flows(c *checker) (all, perPort uint32) {
 	return uint32(s.Flows), uint32(c.between("flowsPerPort", s.FlowsPerPort, 0, most))
 }
 
+// Kinds of services' addresses that an uplink may announce.
+const (
+	AnnounceLoadBalancer = "load-balancer" // those that load balancers gave
+	AnnounceExternalIP   = "external-ip"   // spec.externalIPs
+)
+
 func (s *uplinkSpec) build(c *checker) *Uplink {
-	return &Uplink{Device: c.device("device", s.Device), Mode: c.oneOf("mode", s.Mode, "kernel", "shared", "owned")}
+	u := &Uplink{Device: c.device("device", s.Device), Mode: c.oneOf("mode", s.Mode, "kernel", "shared", "owned")}
+	c.check(len(s.Announce) == 0 || u.Mode != "kernel", "announce",
+		"in mode kernel the host's stack answers on the link: have the addresses on a device of its own")
+	for i, kind := range s.Announce {
+		is := c.oneOf(index("announce", i), kind, AnnounceLoadBalancer, AnnounceExternalIP)
+		c.check(!slices.Contains(u.Announce, is), index("announce", i), "%q is named twice", is)
+		u.Announce = append(u.Announce, is)
+	}
+	return u
 }
 
 func (s *portSpec) build(c *checker) Port {

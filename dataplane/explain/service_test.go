@@ -10,6 +10,7 @@ import (
 	controlapi "github.com/viaduct-net/viaduct/control/api"
 	"github.com/viaduct-net/viaduct/dataplane/api"
 	"github.com/viaduct-net/viaduct/dataplane/packet"
+	"github.com/viaduct-net/viaduct/dataplane/service"
 )
 
 // services are one with frontends of all kinds, one that nobody answers, and a pod's host port.
@@ -36,8 +37,8 @@ func services() *controlapi.Snapshot {
 			{Id: 2, Name: "shop/none", Protocol: tcp, Frontends: []*controlapi.Frontend{
 				{Kind: controlapi.Frontend_KIND_CLUSTER_IP, Address: bytes("10.96.0.11"), Port: 80}}},
 			{Id: 3, Name: "hostport", Protocol: tcp, Frontends: []*controlapi.Frontend{
+				{Kind: controlapi.Frontend_KIND_HOST_PORT, Port: 81}, {Kind: controlapi.Frontend_KIND_HOST_PORT, Port: 30081},
 				{Kind: controlapi.Frontend_KIND_HOST_PORT, Port: 30080, Address: bytes("192.0.2.9")},
-				{Kind: controlapi.Frontend_KIND_HOST_PORT, Port: 30081}, {Kind: controlapi.Frontend_KIND_HOST_PORT, Port: 81},
 			}, Backends: []*controlapi.Backend{
 				{Address: bytes("10.244.1.9"), Port: 80, Weight: 1, Cluster: true, Local: true}}},
 			{Id: 4, Name: "shop/far", Protocol: tcp, Frontends: []*controlapi.Frontend{
@@ -49,6 +50,14 @@ func services() *controlapi.Snapshot {
 
 // A flow to a service is explained for each backend that may be chosen, and may be where one of them may be reached.
 func TestTo(t *testing.T) {
+	snapshot := services()
+	for _, s := range snapshot.Services {
+		s.Algorithm = controlapi.Service_ALGORITHM_RANDOM
+	}
+	table, err := service.Build(nil, snapshot, service.NewBackends())
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, tt := range []struct {
 		to      string
 		port    uint16
@@ -69,7 +78,7 @@ func TestTo(t *testing.T) {
 		{"192.0.2.1", 30080, true, true, "", "shop/web", "allow  [10.244.1.1 allow 10.244.1.2 allow]"},
 		{"192.0.2.1", 30080, false, false, "", "", "allow  []"},
 		{"192.0.2.1", 22, false, true, "", "", "allow  []"},
-		{"192.168.0.1", 30080, false, true, "", "", "allow  []"}, // no node port is at that address
+		{"192.168.0.1", 30080, false, false, "", "", "allow  []"}, // no node port is at that address
 		{"192.0.2.9", 30080, false, true, "", "hostport", "allow  [10.244.1.9 allow]"},
 		{"192.0.2.1", 30081, false, true, "", "hostport", "allow  [10.244.1.9 allow]"},
 		{"203.0.113.2", 81, false, false, "", "", "allow  []"},
@@ -77,9 +86,10 @@ func TestTo(t *testing.T) {
 		{"203.0.113.2", 80, false, false, "", "shop/far", "deny service_no_local []"},
 		{"203.0.113.2", 80, true, false, "", "shop/far", "allow  [10.244.2.1 allow]"},
 	} {
-		asked := &Asked{Src: netip.MustParseAddr("10.244.1.7"), Dst: netip.MustParseAddr(tt.to), Proto: packet.ProtoTCP,
-			Port: tt.port, Inside: tt.inside, ToNode: tt.node}
-		r := To(services(), asked, func(dst netip.Addr, port uint16) *api.ExplainReply {
+		q := &service.Query{Src: packet.AddrFrom(netip.MustParseAddr("10.244.1.7")),
+			Dst: packet.AddrFrom(netip.MustParseAddr(tt.to)), Proto: packet.ProtoTCP, DstPort: tt.port, Inside: tt.inside,
+			ToNode: tt.node}
+		r := To(table, q, func(dst netip.Addr, port uint16) *api.ExplainReply {
 			reply := &api.ExplainReply{Verdict: "allow", Steps: []string{"from", "to " + dst.String()}}
 			if tt.denied == "all" || tt.denied == dst.String() {
 				reply.Verdict, reply.Reason, reply.Rule = "deny", "ingress_denied", "rule"

@@ -4,13 +4,13 @@ package forwarder
 
 import (
 	"cmp"
-	"net/netip"
 
 	"github.com/viaduct-net/viaduct/dataplane/api"
 	"github.com/viaduct-net/viaduct/dataplane/explain"
 	"github.com/viaduct-net/viaduct/dataplane/packet"
 	"github.com/viaduct-net/viaduct/dataplane/pipeline"
 	"github.com/viaduct-net/viaduct/dataplane/route"
+	"github.com/viaduct-net/viaduct/dataplane/service"
 	"github.com/viaduct-net/viaduct/dataplane/tables"
 )
 
@@ -38,28 +38,20 @@ func (f *Forwarder) offloadStatus() *api.Offload {
 }
 
 // explainOffload adds to a reply why the kernel would not carry the flow.
-func (f *Forwarder) explainOffload(t *tables.Tables, a *explain.Asked, r *api.ExplainReply) {
+func (f *Forwarder) explainOffload(t *tables.Tables, q *service.Query, r *api.ExplainReply) {
 	if r.Reason != "" {
 		return
 	}
-	dst, port := a.Dst, a.Port
-	for _, b := range r.Backends {
-		if b.Verdict == r.Verdict {
-			dst, _ = netip.ParseAddr(b.Address)
-			port = uint16(b.Port)
-			break
-		}
-	}
-	in, out := leads(t, packet.AddrFrom(a.Src)), leads(t, packet.AddrFrom(dst))
+	dst, port := explain.LedTo(q, r)
+	in, out := leads(t, q.Src), leads(t, dst)
 	switch {
 	case f.carrier.table.Load() == nil:
 		r.Uncarried = cmp.Or(f.carrier.why, "there is no worker yet")
 	case in == nil || out == nil:
 		r.Uncarried = "no port leads to one of its ends"
 	default:
-		r.Uncarried = pipeline.Uncarried(t, in, out, a.Proto, port)
-		r.Pair = r.Uncarried == "" && a.Proto == packet.ProtoTCP && dst == a.Dst &&
-			pipeline.Paired(t, in, out, packet.AddrFrom(a.Src), packet.AddrFrom(dst))
+		r.Uncarried = pipeline.Uncarried(t, in, out, q.Proto, port)
+		r.Pair = r.Uncarried == "" && q.Proto == packet.ProtoTCP && dst == q.Dst && pipeline.Paired(t, in, out, q.Src, dst)
 	}
 }
 

@@ -83,7 +83,8 @@ type Forwarder struct {
 	tables    atomic.Pointer[tables.Tables]
 	flows     atomic.Pointer[conntrack.Table] // nil until the first worker
 
-	mu        sync.Mutex // guards what follows; never held by a worker
+	mu        sync.Mutex     // guards what follows; never held by a worker
+	hooked    *tables.Tables // by which the hooks were last told what is ours
 	snapshot  *api.Snapshot
 	devices   map[string]*device
 	slots     []string // device names by their index in the tables; empty: free

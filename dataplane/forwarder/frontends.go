@@ -3,6 +3,8 @@
 package forwarder
 
 import (
+	"cmp"
+	"fmt"
 	"maps"
 	"net/netip"
 	"slices"
@@ -10,7 +12,9 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/viaduct-net/viaduct/control/api"
+	"github.com/viaduct-net/viaduct/dataplane/explain"
 	"github.com/viaduct-net/viaduct/dataplane/host"
+	"github.com/viaduct-net/viaduct/dataplane/packet"
 	"github.com/viaduct-net/viaduct/xdpprog"
 )
 
@@ -194,6 +198,26 @@ func (f *frontends) uses(a netip.Addr) (uses xdpprog.Uses) {
 		}
 	}
 	return uses
+}
+
+// nodePortsWithin are the ports in a range, both ends included, at which frontends are at addresses of the host: "tcp
+// 40000", in order.
+func (f *frontends) nodePortsWithin(first, last uint16) (list []string) {
+	found := make(map[xdpprog.Frontend]bool)
+	for front := range f.refs {
+		_, hosts := f.host[front.Addr]
+		if front.Port >= first && front.Port <= last && (hosts || front.Addr.IsUnspecified()) {
+			front.Addr = netip.Addr{}
+			found[front] = true
+		}
+	}
+	order := func(a, b xdpprog.Frontend) int {
+		return cmp.Or(cmp.Compare(a.Port, b.Port), cmp.Compare(a.Proto, b.Proto))
+	}
+	for _, front := range slices.SortedFunc(maps.Keys(found), order) {
+		list = append(list, fmt.Sprintf("%s %d", explain.Protocol(packet.IPProto(front.Proto)), front.Port))
+	}
+	return list
 }
 
 func (f *frontends) hasNodePorts(a netip.Addr) bool {

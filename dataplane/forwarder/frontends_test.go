@@ -175,3 +175,22 @@ func TestSharedAddresses(t *testing.T) {
 	f.setHost(nil)
 	want("10.96.0.1", "192.0.2.1", "192.0.2.9", "203.0.113.1")
 }
+
+// Ports of the node that are in the range of ephemeral ones, whichever address of the node they are at.
+func TestNodePortsWithin(t *testing.T) {
+	f := newFrontends()
+	web := webService(1, false, "10.96.0.1")
+	web.Frontends = append(web.Frontends,
+		&api.Frontend{Kind: api.Frontend_KIND_LOAD_BALANCER, Address: address("203.0.113.1").AsSlice(), Port: 40000},
+		&api.Frontend{Kind: api.Frontend_KIND_NODE_PORT, Port: 30080},
+		&api.Frontend{Kind: api.Frontend_KIND_HOST_PORT, Port: 60999},
+		&api.Frontend{Kind: api.Frontend_KIND_HOST_PORT, Port: 61000},
+		&api.Frontend{Kind: api.Frontend_KIND_HOST_PORT, Address: address("192.0.2.1").AsSlice(), Port: 32768},
+		&api.Frontend{Kind: api.Frontend_KIND_HOST_PORT, Address: address("192.0.2.9").AsSlice(), Port: 32769})
+	f.setAll([]*api.Service{web})
+	f.setHost([]host.Address{{Prefix: netip.MustParsePrefix("192.0.2.1/24")}})
+	want := []string{"tcp 32768", "tcp 60999"}
+	if got := f.nodePortsWithin(32768, 60999); !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+}

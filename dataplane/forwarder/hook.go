@@ -5,8 +5,10 @@ package forwarder
 import (
 	"net/netip"
 	"path/filepath"
+	"slices"
 
 	"github.com/viaduct-net/viaduct/control/api"
+	"github.com/viaduct-net/viaduct/dataplane/packet"
 	"github.com/viaduct-net/viaduct/dataplane/tables"
 	"github.com/viaduct-net/viaduct/xdpprog"
 )
@@ -62,12 +64,14 @@ func (f *Forwarder) anyShared() bool {
 // setHooks tells the open hooks what the snapshot in force asks of them.
 func (f *Forwarder) setHooks() error {
 	node := f.snapshot.GetNode()
+	f.hooked = f.tables.Load()
 	for name, d := range f.devices {
 		if err := d.hook.SetOnAbsence(onAbsence(node, name)); err != nil {
 			return err
 		}
 		if shared(node, name) {
-			if err := d.hook.SetAddresses(f.ours(name)); err != nil {
+			all, silent := f.ours(name)
+			if err := d.hook.SetAddresses(all, silent...); err != nil {
 				return err
 			}
 		}
@@ -76,10 +80,11 @@ func (f *Forwarder) setHooks() error {
 }
 
 // ours is what packets on a shared device have to be addressed to for the dataplane to take them: our addresses there,
-// what is behind our other ports, and addresses of services.
-func (f *Forwarder) ours(device string) []netip.Prefix {
-	var list []netip.Prefix
-	ports := f.tables.Load().Ports
+// what is behind our other ports, and addresses of services. Of these the ones are silent that are not announced there:
+// the host, or somebody beside it, answers for them on the link.
+func (f *Forwarder) ours(device string) (list, silent []netip.Prefix) {
+	t := f.tables.Load()
+	ports := t.Ports
 	for i := range ports {
 		for _, p := range ports[i].Prefixes {
 			if ports[i].Device != device && p.Addr().IsLinkLocalUnicast() {
@@ -100,5 +105,15 @@ func (f *Forwarder) ours(device string) []netip.Prefix {
 			list = append(list, netip.PrefixFrom(a, int(p.Bits)))
 		}
 	}
-	return append(list, f.services.addresses()...)
+	for _, p := range f.services.addresses() {
+		answers := func(o tables.Port) bool {
+			return o.ID != 0 && o.Device == device && t.Answers(&o, packet.AddrFrom(p.Addr()))
+		}
+		if slices.ContainsFunc(ports, answers) {
+			list = append(list, p)
+		} else {
+			silent = append(silent, p)
+		}
+	}
+	return list, silent
 }

@@ -71,6 +71,9 @@ func (f *Forwarder) settleHost() {
 		notes = append(notes, host.Note{Subject: "host", Reason: err.Error()})
 	}
 	f.say("stack", notes)
+	if was := f.tables.Load(); was.WithHostAnswers(f.trunk.stack.Answers()) != was {
+		f.tables.Store(was.WithHostAnswers(f.trunk.stack.Answers()))
+	}
 }
 
 // podsHere are the prefixes of this node's pods: its pod CIDRs, and the addresses of pods that are of none.

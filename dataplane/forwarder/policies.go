@@ -10,8 +10,8 @@ import (
 
 	"github.com/viaduct-net/viaduct/dataplane/api"
 	"github.com/viaduct-net/viaduct/dataplane/explain"
-	"github.com/viaduct-net/viaduct/dataplane/identity"
 	"github.com/viaduct-net/viaduct/dataplane/packet"
+	"github.com/viaduct-net/viaduct/dataplane/service"
 	"github.com/viaduct-net/viaduct/dataplane/tables"
 )
 
@@ -58,15 +58,15 @@ func (f *Forwarder) Explain(r *api.ExplainRequest) (*api.ExplainReply, error) {
 		return nil, fmt.Errorf("port %d is above 65535", r.Port)
 	}
 	opener := behind(t, ends[0])
-	asked := explain.Asked{
-		Src: ends[0].Netip(), Dst: ends[1].Netip(), Proto: proto, Port: uint16(r.Port),
-		Inside: opener.ID != 0 || t.Identities.Of(ends[0]) != identity.World, ToNode: behind(t, ends[1]).Host,
+	q := service.Query{
+		Src: ends[0], Dst: ends[1], Proto: proto, DstPort: uint16(r.Port), Now: f.clock(),
+		Inside: opener.ID != 0 || t.Inside(ends[0]), ToNode: t.IsNode(ends[1]),
 	}
-	reply := explain.To(f.InForce(), &asked, func(to netip.Addr, port uint16) *api.ExplainReply {
+	reply := explain.To(t.Services, &q, func(to netip.Addr, port uint16) *api.ExplainReply {
 		return f.explain(t, opener, ends[0], packet.AddrFrom(to), proto, port)
 	})
 	reply.Epoch = t.Epoch
-	f.explainOffload(t, &asked, reply)
+	f.explainOffload(t, &q, reply)
 	return reply, nil
 }
 

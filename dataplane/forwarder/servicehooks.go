@@ -50,6 +50,15 @@ func (f *Forwarder) settleServices() {
 	s.setEgress(f.snapshot.GetEgress())
 	s.setNode(f.snapshot.GetNode())
 	f.mendServices()
+	if !f.anyShared() {
+		return
+	}
+	var notes []host.Note
+	if err := f.setHooks(); err != nil { // which take what comes to these addresses
+		notes = []host.Note{{Subject: "shared uplink",
+			Reason: "what comes to services by it is not all taken: " + err.Error()}}
+	}
+	f.say("shared uplink", notes)
 }
 
 // mendServices brings the hooks to what is known to be in force, with whatever it takes.
@@ -68,7 +77,8 @@ func (f *Forwarder) mendServices() {
 		notes = append(notes, host.Note{Subject: "services", Reason: "the hooks do not take all of them: " + err.Error()})
 	}
 	notes = append(append(notes, f.settleUplinks()...), f.settleCgroup()...)
-	f.say("services", append(append(notes, f.egressNotes()...), f.lookForProxy()...))
+	f.say("services", append(append(notes, f.egressNotes()...),
+		append(f.ephemeralNotes(), f.lookForProxy()...)...))
 }
 
 // updateServices is settleServices for what a delta touched.
@@ -91,7 +101,8 @@ func (f *Forwarder) updateServices(d *api.Delta) {
 	for _, id := range d.GetRemovedServices() {
 		s.remove(id)
 	}
-	if len(s.dirtyFrontends)+len(s.dirtyAddresses) == 0 {
+	silenced := !f.tables.Load().SameAnnouncements(f.hooked)
+	if len(s.dirtyFrontends)+len(s.dirtyAddresses) == 0 && !silenced {
 		return
 	}
 	err := f.writeServices()

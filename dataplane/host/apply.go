@@ -17,8 +17,8 @@ type Config struct {
 	// leaves by.
 	Masquerade bool
 	Direct     []netip.Prefix
-	// Services has what the dataplane sends outside for services not tracked: see leaveUntracked. Without pods there are
-	// none.
+	// Services has what the dataplane sends outside for services not tracked: see leaveUntracked; and what the host's own
+	// processes answer for services go back to the dataplane: see Answers. Without pods there are none.
 	Services bool
 	// Forward has the host forward packets of each family that has routes here. Not wanted, it is as it was before.
 	Forward bool
@@ -37,6 +37,12 @@ type Route struct {
 // A config that is in force costs a dump of our own routes, some reads of sysctls and one question to nftables.
 func (s *Stack) Apply(c Config) ([]Note, error) {
 	notes := s.applyRules(&c)
+	s.answers = c.Services && len(c.Pods) > 0 && len(notes) == 0
+	if err := s.applyAnswers(s.answers); err != nil {
+		s.answers = false
+		notes = append(notes, Note{"services",
+			"the host's processes see clients by the dataplane's address: " + oneLine(err)})
+	}
 	routes, err := s.applyRoutes(c.Routes)
 	notes = append(notes, routes...)
 	if err != nil {

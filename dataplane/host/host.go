@@ -47,6 +47,7 @@ type Stack struct {
 	links      *netlink.Handle
 	forwarding [2]settings // of IPv4 and of IPv6
 	rules      rules
+	answers    bool // see Answers
 }
 
 // Open returns the stack of the calling thread's network namespace. All its methods must be called in that namespace.
@@ -75,6 +76,7 @@ func (s *Stack) Remove() error {
 	for _, n := range append(notes, s.applyRules(&Config{})...) {
 		errs = append(errs, errors.New(n.String()))
 	}
+	errs = append(errs, s.applyAnswers(false))
 	for _, name := range []string{PairStack, PairHook, TrunkInner, TrunkOuter} {
 		errs = append(errs, s.removeVeth(name))
 	}

@@ -30,6 +30,13 @@ func TestKubeProxy(t *testing.T) {
 			{"nft add table ip nat", "nft delete table ip nat", ""},
 			{"nft add table ip nat ; add chain ip nat KUBE-SERVICES", "nft delete table ip nat",
 				"chain KUBE-SERVICES of table ip nat"},
+			{"iptables-legacy -t nat -N OTHER", "iptables-legacy -t nat -X OTHER", ""},
+			{"iptables-legacy -t nat -N MY-KUBE-SERVICES", "iptables-legacy -t nat -X MY-KUBE-SERVICES", ""},
+			{"iptables-legacy -t nat -N KUBE-SERVICES-2", "iptables-legacy -t nat -X KUBE-SERVICES-2", ""},
+			{"iptables-legacy -t nat -N KUBE-SERVICES", "iptables-legacy -t nat -X KUBE-SERVICES",
+				"chain KUBE-SERVICES of legacy table ip nat"},
+			{"ip6tables-legacy -t nat -N KUBE-SERVICES", "ip6tables-legacy -t nat -X KUBE-SERVICES",
+				"chain KUBE-SERVICES of legacy table ip6 nat"},
 			{"ip link add kube-ipvs0 type veth peer name other", "ip link delete kube-ipvs0", "device kube-ipvs0"},
 		} {
 			run(t, strings.Fields(row.add)...)

@@ -89,7 +89,10 @@ func replaceTable(c *Config) error {
 
 func addChains(conn *nftables.Conn, table *nftables.Table, c *Config) error {
 	prerouting := addPrerouting(conn, table)
-	var postrouting *nftables.Chain
+	var postrouting, answered *nftables.Chain
+	if c.Services {
+		answered = addAnswers(conn, table)
+	}
 	if c.Masquerade {
 		postrouting = addPostrouting(conn, table)
 	}
@@ -105,6 +108,7 @@ func addChains(conn *nftables.Conn, table *nftables.Table, c *Config) error {
 		conn.AddRule(&nftables.Rule{Table: table, Chain: prerouting, Exprs: f.dropForged(pods.set)})
 		if c.Services {
 			conn.AddRule(&nftables.Rule{Table: table, Chain: prerouting, Exprs: f.leaveUntracked(pods.set)})
+			conn.AddRule(&nftables.Rule{Table: table, Chain: answered, Exprs: f.markAnswered(pods.set)})
 		}
 		if !c.Masquerade {
 			continue

@@ -121,6 +121,16 @@ func BuildNA(p *Packet, nd ND, ourMAC MAC) bool {
 	return true
 }
 
+// BuildUnsolicitedNA writes the router's advertisement to all nodes that our MAC has an address (RFC 4861 7.2.6) to
+// frame[start:], without tags, and returns its end, 86 bytes on. A Packet over it takes tags by Parse and SetEthernet.
+func BuildUnsolicitedNA(frame []byte, start int, ourMAC MAC, target Addr) (end int) {
+	p := Packet{Frame: frame, L3: start + ethernetLen, EtherType: EtherTypeIPv6, Src: target,
+		Dst: Addr{allNodesHigh, allNodesLow}}
+	p.SetEthernet(MulticastMAC(p.Dst), ourMAC, VLANs{})
+	p.putND(ICMPv6NeighborAdvertisement, ndFlagRouter|ndFlagOverride, target, ndTargetLink, ourMAC)
+	return p.End
+}
+
 // BuildNS writes a solicitation for the MAC of target to frame[start:], without tags, and returns its end, 86 bytes on.
 // With the zero dstMAC it goes to the target's solicited-node group, else to the target itself, to probe that it is
 // still there. A Packet over it takes tags by Parse and SetEthernet.

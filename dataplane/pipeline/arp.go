@@ -9,29 +9,29 @@ import (
 	"github.com/viaduct-net/viaduct/dataplane/verdict"
 )
 
-// arp learns from an ARP message whose sender is on the port's link, and answers requests for the port's addresses
-// (RFC 826).
+// arp learns from an ARP message whose sender is on the port's link, and answers requests for the port's addresses,
+// and for those that are announced there (RFC 826).
 func (l *Pipeline) arp(p *packet.Packet, port *tables.Port) verdict.Reason {
 	a, r := packet.ParseARP(p)
 	if r != verdict.None {
 		return r
 	}
-	if a.SenderIP.IsUnspecified() || port.HasAddr(a.SenderIP) { // a probe (RFC 5227), or someone who claims to be us
+	if a.SenderIP.IsUnspecified() || l.t.Answers(port, a.SenderIP) { // a probe (RFC 5227), or someone who claims to be us
 		return l.answerARP(p, port, a)
 	}
 	if !port.OnLink(a.SenderIP) {
 		return verdict.MartianSource
 	}
 	if !port.Station.Only() {
-		l.t.Neighbors.Learn(port.ID, a.SenderIP, a.SenderMAC, heard(a, port), l.now)
+		l.t.Neighbors.Learn(port.ID, a.SenderIP, a.SenderMAC, l.heard(a, port), l.now)
 	}
 	return l.answerARP(p, port, a)
 }
 
 // heard says how an ARP message names its sender: asking for us, answering us, or telling everybody.
-func heard(a packet.ARP, port *tables.Port) neighbor.How {
+func (l *Pipeline) heard(a packet.ARP, port *tables.Port) neighbor.How {
 	switch {
-	case !port.HasAddr(a.TargetIP):
+	case !l.t.Answers(port, a.TargetIP):
 		return neighbor.UnsolicitedOverride
 	case a.Op == packet.ARPRequest:
 		return neighbor.RequestSeen
@@ -40,7 +40,7 @@ func heard(a packet.ARP, port *tables.Port) neighbor.How {
 }
 
 func (l *Pipeline) answerARP(p *packet.Packet, port *tables.Port, a packet.ARP) verdict.Reason {
-	if a.Op != packet.ARPRequest || !port.HasAddr(a.TargetIP) {
+	if a.Op != packet.ARPRequest || !l.t.Answers(port, a.TargetIP) {
 		return verdict.ARPConsumed
 	}
 	if !l.limits.reply(port.ID, l.now) {

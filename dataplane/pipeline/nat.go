@@ -45,6 +45,8 @@ func (l *Pipeline) source(p *packet.Packet, in, out *tables.Port) (packet.Addr, 
 		return l.podSource(f, out)
 	case !l.way.chosen:
 		return packet.Addr{}, verdict.None
+	case out.Host && l.t.HostAnswers() && l.t.IsHost(f.Dst) && !l.t.IsHost(f.Src):
+		return packet.Addr{}, verdict.None
 	}
 	return l.outer(out, f.Dst)
 }

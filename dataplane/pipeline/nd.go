@@ -9,8 +9,9 @@ import (
 	"github.com/viaduct-net/viaduct/dataplane/verdict"
 )
 
-// nd learns from neighbour solicitations and advertisements and answers solicitations for the port's addresses
-// (RFC 4861 sections 7.2.3 and 7.2.5). Router messages and redirects are read by nobody: we are the router.
+// nd learns from neighbour solicitations and advertisements and answers solicitations for the port's addresses, and for
+// those that are announced there (RFC 4861 sections 7.2.3 and 7.2.5). Router messages and redirects are read by nobody:
+// we are the router.
 func (l *Pipeline) nd(p *packet.Packet, port *tables.Port) verdict.Reason {
 	m, r := packet.ParseND(p)
 	if r != verdict.None {
@@ -28,7 +29,7 @@ func (l *Pipeline) nd(p *packet.Packet, port *tables.Port) verdict.Reason {
 }
 
 func (l *Pipeline) neighborAdvertisement(port *tables.Port, m packet.ND) {
-	if !port.OnLink(m.Target) || port.HasAddr(m.Target) {
+	if !port.OnLink(m.Target) || l.t.Answers(port, m.Target) {
 		return
 	}
 	var how neighbor.How
@@ -48,7 +49,7 @@ func (l *Pipeline) neighborAdvertisement(port *tables.Port, m packet.ND) {
 }
 
 func (l *Pipeline) neighborSolicitation(p *packet.Packet, port *tables.Port, m packet.ND) verdict.Reason {
-	if !port.HasAddr(m.Target) {
+	if !l.t.Answers(port, m.Target) {
 		return verdict.NDConsumed
 	}
 	if !p.Src.IsUnspecified() { // which is the source of duplicate address detection (RFC 4862 5.4.3)

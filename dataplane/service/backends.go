@@ -71,6 +71,19 @@ type group struct {
 	_                                   [40]byte // two cache lines, that a group shares with no other
 }
 
+// count counts a flow that nobody answers.
+func (g *group) count(o Outcome) {
+	switch o {
+	case SourceDenied:
+		g.denied.Add(1)
+	case NoLocal:
+		g.noLocal.Add(1)
+	case Refused:
+		g.refused.Add(1)
+	case NoService, Chosen, NoSuchPort:
+	}
+}
+
 // backendKey is what a backend is known by.
 type backendKey struct {
 	addr    packet.Addr

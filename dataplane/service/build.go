@@ -18,6 +18,9 @@ type builder struct {
 	services *sparse.Editor[*Service]
 	index    *indexEditor
 	backends *Backends
+
+	announced *announced
+	announces bool // announced is this builder's own
 }
 
 // Build makes the table of a snapshot's services, which are in the contract's order. Of prev, which may be nil, what
@@ -85,7 +88,7 @@ func (t *Table) change(set []numbered, removed []uint32, b *Backends) (*Table, e
 	for _, n := range set {
 		frontends += len(n.cfg.Frontends) + 1
 	}
-	e := &builder{services: t.services.Edit(), index: t.index.edit(frontends), backends: b}
+	e := &builder{services: t.services.Edit(), index: t.index.edit(frontends), backends: b, announced: t.announced}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for i, id := range removed {
@@ -94,6 +97,7 @@ func (t *Table) change(set []numbered, removed []uint32, b *Backends) (*Table, e
 			return nil, invalid(0, fmt.Sprintf("removed_services[%d]", i), "there is no service %d", id)
 		}
 		e.unset(was)
+		e.announce(was, nil)
 		e.services.Delete(id)
 	}
 	for _, n := range set {
@@ -101,7 +105,7 @@ func (t *Table) change(set []numbered, removed []uint32, b *Backends) (*Table, e
 			return nil, err
 		}
 	}
-	return &Table{services: e.services.Map(), index: e.index.index, backends: b}, nil
+	return &Table{services: e.services.Map(), index: e.index.index, backends: b, announced: e.announced}, nil
 }
 
 // set enters a service in the place of the one with its id.
@@ -110,9 +114,11 @@ func (e *builder) set(n numbered) error {
 	if err != nil {
 		return err
 	}
-	if was, there := e.services.Get(s.ID); there {
+	was, there := e.services.Get(s.ID)
+	if there {
 		e.unset(was)
 	}
+	e.announce(was, s)
 	e.services.Set(s.ID, s)
 	for i := range s.frontends {
 		f := &s.frontends[i]

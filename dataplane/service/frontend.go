@@ -88,6 +88,24 @@ func (f *frontend) outside() bool { return f.kind != api.Frontend_KIND_CLUSTER_I
 // external traffic policy for those outside.
 func (f *frontend) onlyLocal(q *Query) bool { return f.local && !(f.outside() && q.Inside) }
 
+// pool is those of whom one answers the flow; nil, with what becomes of it, where nobody does.
+func (f *frontend) pool(q *Query) (*pool, Outcome) {
+	s := f.service
+	p := &s.cluster
+	if f.onlyLocal(q) {
+		p = &s.local
+	}
+	switch {
+	case !f.lets(q.Src):
+		return nil, SourceDenied
+	case len(p.members) > 0:
+		return p, Chosen
+	case len(s.cluster.members) > 0: // somebody answers elsewhere
+		return nil, NoLocal
+	}
+	return nil, Refused
+}
+
 func (f *frontend) lets(src packet.Addr) bool {
 	return f.sources == nil || f.sources.Lookup(src.Netip())
 }

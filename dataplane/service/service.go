@@ -5,7 +5,7 @@
 // A flow goes through the files in this order:
 //
 //	service.go   Choose: what is asked, and what is said
-//	index.go     finds the frontend that the flow was sent to; frontend.go is what one is
+//	index.go     finds the frontend that the flow was sent to; frontend.go is what one is, find.go says it to people
 //	affinity.go  the backend that the client's last flow went to
 //	pool.go      the backends of a service that may be chosen, and which of them are ready
 //	dice.go      what a worker chooses with
@@ -28,6 +28,8 @@ type Table struct {
 	services sparse.Map[*Service] // by id
 	index    index
 	backends *Backends
+
+	announced *announced // nil: none
 }
 
 // Service is one port of a service, of one family.
@@ -105,22 +107,10 @@ func (t *Table) Choose(q *Query, d *Dice, c *Choice) {
 	}
 	s := f.service
 	c.Service, c.Outside = s, f.outside()
-	if !f.lets(q.Src) {
-		c.Outcome = SourceDenied
-		s.group.denied.Add(1)
-		return
-	}
-	p := &s.cluster
-	if f.onlyLocal(q) {
-		p = &s.local
-	}
-	if len(p.members) == 0 {
-		if c.Outcome = Refused; len(s.cluster.members) > 0 { // somebody answers elsewhere
-			c.Outcome = NoLocal
-			s.group.noLocal.Add(1)
-			return
-		}
-		s.group.refused.Add(1)
+	p, outcome := f.pool(q)
+	if outcome != Chosen {
+		c.Outcome = outcome
+		s.group.count(outcome)
 		return
 	}
 	if q.Stray {

@@ -33,6 +33,8 @@ type Port struct {
 
 	Masquerades bool // pods' packets that leave the cluster by it take its address
 
+	Uplink bool // of the uplink, whose link is told which addresses are announced
+
 	Trunk     bool // packets come and go by the trunk
 	Host      bool // what is behind it is the host's own stack
 	Station   Station

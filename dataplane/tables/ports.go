@@ -68,8 +68,9 @@ func (b *build) buildDirect(field string, cfg *api.Port, owner map[netip.Addr]st
 	p := Port{
 		ID: packet.PortID(cfg.Id), Name: cfg.Name, Device: cfg.Device, DeviceIndex: link.Index,
 		VLANs: packet.VLANs{Outer: uint16(cfg.OuterVlan), Inner: uint16(cfg.InnerVlan)},
-		MTU:   int(cfg.Mtu), Present: present, IfIndex: link.IfIndex, Masquerades: b.masquerades(cfg.Device),
+		MTU:   int(cfg.Mtu), Present: present, IfIndex: link.IfIndex, Uplink: b.uplink(cfg.Device),
 	}
+	p.Masquerades = p.Uplink && b.t.Node.GetMasquerade()
 	if present {
 		p.MAC, p.Up, p.MTU = link.MAC, link.Up, usableMTU(&p, link)
 	}

@@ -20,10 +20,12 @@ import (
 // translation is what the tables know of addresses that packets are translated to and from, services apart.
 type translation struct {
 	devices       []netip.Addr         // addresses of the host's devices
+	answers       bool                 // see HostAnswers
 	node          map[packet.Addr]bool // addresses of the node; true: node ports are there
 	hosts         []packet.Addr        // the same, in order
 	unmasqueraded *bart.Lite           // nil: none
 	egress        map[string]egress    // by namespace
+	announced     *Announced           // of egress
 	stations      bool                 // a port has one
 }
 
@@ -113,10 +115,24 @@ func (t *Tables) WithDevices(addresses []netip.Addr) *Tables {
 	return &next
 }
 
+// HostAnswers says whether what the host's own processes answer to a client outside that the dataplane has led to them
+// comes back to the dataplane, whatever the host's routes to the client are.
+func (t *Tables) HostAnswers() bool { return t.answers }
+
+// WithHostAnswers makes tables like t where that is so, or not. It is t where it was.
+func (t *Tables) WithHostAnswers(is bool) *Tables {
+	if t.answers == is {
+		return t
+	}
+	next := *t
+	next.answers = is
+	return &next
+}
+
 // buildServices makes the services of a snapshot, and what follows from the settings of translation.
 func (b *build) buildServices() error {
 	if b.prev != nil {
-		b.t.Backends, b.t.devices = b.prev.Backends, b.prev.devices
+		b.t.Backends, b.t.devices, b.t.answers = b.prev.Backends, b.prev.devices, b.prev.answers
 	} else {
 		b.t.Backends = service.NewBackends()
 	}
@@ -198,11 +214,11 @@ func (t *Tables) findTracking(ports bool) {
 	t.Tracking = t.stations || !t.Services.Empty() || len(t.egress) > 0
 }
 
-// masquerades says whether packets that pods send out of a port of a device take the port's address: in mode kernel the
-// host's stack sees to it.
-func (b *build) masquerades(device string) bool {
+// uplink says whether a device is the uplink, and the dataplane's: in mode kernel the host's stack has it, masquerades,
+// and answers on the link.
+func (b *build) uplink(device string) bool {
 	uplink := b.t.Node.GetUplink()
-	return b.t.Node.GetMasquerade() && uplink.GetDevice() == device && uplink.GetMode() != api.Uplink_MODE_KERNEL
+	return uplink.GetDevice() == device && uplink.GetMode() != api.Uplink_MODE_KERNEL
 }
 
 func (b *build) buildTranslation() error {
@@ -238,6 +254,7 @@ func (b *build) buildTranslation() error {
 // buildEgress makes the addresses of all namespaces that have such: they are few.
 func (b *build) buildEgress() error {
 	b.t.egress = make(map[string]egress, len(b.snap.GetEgress()))
+	b.t.announced = new(Announced)
 	for i, cfg := range b.snap.GetEgress() {
 		bad := func(part, reason string, args ...any) error {
 			return b.invalid(cfg.GetOrigin(), fmt.Sprintf("egress[%d].%s", i, part), reason, args...)
@@ -256,6 +273,9 @@ func (b *build) buildEgress() error {
 			return err
 		}
 		b.t.egress[cfg.GetNamespace()] = e
+		if cfg.GetAnnounced() {
+			b.t.announced.add(e.four, e.six)
+		}
 	}
 	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"github.com/viaduct-net/viaduct/dataplane/ledger"
 	"github.com/viaduct-net/viaduct/dataplane/neighbor"
 	"github.com/viaduct-net/viaduct/dataplane/packet"
+	"github.com/viaduct-net/viaduct/dataplane/tables"
 	"github.com/viaduct-net/viaduct/dataplane/xsk"
 )
 
@@ -32,6 +33,7 @@ func (w *Worker) tick() {
 	w.freeFrames.Store(uint64(w.pool.Free()))
 	if w.timers {
 		w.tables.Neighbors.Advance(w.now, w.probe)
+		w.announce()
 		w.flows.Sweep(w.now, w.swept, sweepParts)
 		w.swept = (w.swept + 1) % sweepParts
 	}
@@ -40,30 +42,40 @@ func (w *Worker) tick() {
 // solicit asks a neighbour for its link-layer address: by unicast to mac, or else by broadcast (ARP, RFC 826) or to
 // its solicited-node group (RFC 4861 7.2.2).
 func (w *Worker) solicit(n *neighbor.Entry, mac packet.MAC, unicast bool) {
-	port, l := w.tables.Port(n.Port), w.linkOf(n.Port)
-	if port == nil || l == nil || !port.Up {
+	port := w.tables.Port(n.Port)
+	if port == nil {
+		return
+	}
+	src := port.Source(n.Addr)
+	w.tell(port, func(frame []byte) (end int) {
+		if !n.Addr.Is4() {
+			return packet.BuildNS(frame, headroom, port.MAC, src, n.Addr, mac)
+		}
+		if !unicast {
+			mac = packet.BroadcastMAC
+		}
+		return packet.BuildARPRequest(frame, headroom, port.MAC, src, mac, n.Addr)
+	})
+}
+
+// tell sends a frame of our own on the port's link, which build writes from headroom on, without tags.
+func (w *Worker) tell(port *tables.Port, build func(frame []byte) (end int)) {
+	l := w.linkOf(port.ID)
+	if l == nil || !port.Up {
 		return
 	}
 	chunk, ok := w.pool.Get()
 	if !ok {
-		w.book.Account(n.Port).Add(ledger.OriginatedLost, 1)
+		w.book.Account(port.ID).Add(ledger.OriginatedLost, 1)
 		return
 	}
 	p := packet.Packet{Frame: w.umem.Frame(chunk), Start: headroom}
-	src := port.Source(n.Addr)
-	if n.Addr.Is4() {
-		if !unicast {
-			mac = packet.BroadcastMAC
-		}
-		p.End = packet.BuildARPRequest(p.Frame, p.Start, port.MAC, src, mac, n.Addr)
-	} else {
-		p.End = packet.BuildNS(p.Frame, p.Start, port.MAC, src, n.Addr, mac)
-	}
+	p.End = build(p.Frame)
 	if port.VLANs != (packet.VLANs{}) {
 		p.Parse()
 		p.SetEthernet(p.DstMAC(), port.MAC, port.VLANs)
 	}
-	w.originate(l, chunk, &p, n.Port)
+	w.originate(l, chunk, &p, port.ID)
 }
 
 // originate stages a packet of our own that fills one fresh frame.

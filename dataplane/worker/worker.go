@@ -99,6 +99,9 @@ type Worker struct {
 	hold     hold
 	pace     pace
 	awaiting awaiting
+
+	announcer announcer
+
 	takenUp  []Packet // that waited in another process
 	left     bool     // links and frames are another process's
 	advanced int64    // when the neighbour timers last ran

@@ -161,6 +161,8 @@ func (w *world) do(line string) bool {
 	case "uplink-shared":
 		w.owned = true
 		w.node.Uplink = &api.Uplink{Device: "dev0", Mode: api.Uplink_MODE_SHARED}
+	case "host-answers":
+		w.tables.Store(w.tables.Load().WithHostAnswers(true))
 	case "masquerade":
 		w.node.Masquerade = true
 	case "unmasqueraded":

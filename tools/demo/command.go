@@ -48,7 +48,7 @@ frames, a traceroute, path MTU discovery, routes that change under load; three p
 directory) wires and takes down, a policy between two of them applied and withdrawn, a service that two of them answer
 for, reached by the third, by the node and from outside, while its backends go; and the ledger at the end.
 
-Needs root. Leaves nothing behind, also when interrupted.
+Needs root. Leaves nothing behind, also when interrupted; what one that was killed has left the next one removes.
 Exit status: 0 every step was right, 1 one was not, 2 it could not start.`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {

@@ -49,6 +49,7 @@ type network struct {
 	pods                []pod
 	inodes              []uint64
 	directory           string
+	lock                *os.File // says that the directory is in use
 	dataplane           *netlab.Process
 	log                 *tail
 	client              *show.Client
@@ -63,8 +64,8 @@ type network struct {
 func build(ctx context.Context, path string) (*network, error) {
 	n := &network{lab: netlab.New(), log: &tail{}, program: path, bin: filepath.Dir(path)}
 	var err error
-	if n.directory, err = os.MkdirTemp("", "viaduct-demo-"); err != nil {
-		return n, fmt.Errorf("make directory: %w", err)
+	if n.directory, n.lock, err = claimDirectory(); err != nil {
+		return n, err
 	}
 	for _, step := range []func() error{n.makeNamespaces, n.makeLinks, n.makeRoutes, n.writeManifests} {
 		if err := step(); err != nil {
@@ -205,6 +206,9 @@ func (n *network) close() error {
 	errs = append(errs, n.lab.Close())
 	if n.directory != "" {
 		errs = append(errs, os.RemoveAll(n.directory))
+	}
+	if n.lock != nil {
+		errs = append(errs, n.lock.Close())
 	}
 	return errors.Join(errs...)
 }

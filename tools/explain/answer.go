@@ -18,6 +18,7 @@ type Report struct {
 	To       string   `json:"to"`
 	Protocol string   `json:"protocol"`
 	Port     uint16   `json:"port"`     // of the destination; 0: the protocol has none
+	Refused  []string `json:"refused"`  // of manifests, what was left out: file, line, document, object, field, why
 	Families []Answer `json:"families"` // IPv4 before IPv6; those that the protocol and both ends have
 }
 
@@ -37,8 +38,7 @@ type Answer struct {
 	Service string `json:"service"`
 	// Backends are those of the service that may be chosen: the flow may be where one of them may be reached.
 	Backends []Backend `json:"backends"`
-	// Uncarried is why the kernel would not carry the flow; empty: it would, or the flow is denied, or manifests alone
-	// were asked.
+	// Uncarried is why the kernel would not carry the flow; empty: it would, or the flow is denied.
 	Uncarried string `json:"uncarried"`
 	// Pair says that the kernel may carry it as one of all TCP connections between the two addresses, unseen.
 	Pair bool `json:"pair"`
@@ -128,7 +128,7 @@ func (a *Answer) text() string {
 		line("offload", "none: "+a.Uncarried)
 	case a.Pair:
 		line("offload", "the kernel carries it once it is established, and unseen where there are several between the two")
-	case a.Epoch != 0 && !a.denies():
+	case !a.denies():
 		line("offload", "the kernel carries it once it is established")
 	}
 	for i, step := range a.Steps {

@@ -32,15 +32,18 @@ it is denied if one of them is.
 The running dataplane is asked, with what it learned from pods' DNS answers, and control where the pods are. With
 --manifests neither has to run: the directory is judged by the same tables. Pods and nodes that have no address there
 are given one that is set aside for tests (198.18.0.0/15 and 2001:2::/48), so that their labels can be judged; of
-ipBlock and networks only prefixes that hold these match them. Addresses have no domain names then.
+ipBlock and networks only prefixes that hold these match them. Addresses have no domain names then. A document that is
+refused is left out, as by a control that starts with the directory, and named on standard error (a line "warning: left
+out: FILE:LINE (document N): KIND NAME: FIELD: REASON"); the exit status is that of what the others say.
 
 An address of a service is one end as well: the flow is explained to each backend that may be chosen, and may be where
 one of them may be reached.
 
 json: {"family", "source", "destination", "verdict": "allow"|"deny", "reason", "rule", "steps", "staged_verdict",
 "staged_rule", "epoch", "service", "backends": [{"address", "port", "verdict", "reason", "rule"}, …], "from", "to",
-"protocol", "port", "families": […]}. "families" has an object with the fields up to "backends" for each family, IPv4
-first; those at the top are of the first that is denied, or else of the first.
+"protocol", "port", "refused": […], "families": […]}. "refused" is what was left out; "families" has an object with
+the fields up to "backends" for each family, IPv4 first; those at the top are of the first that is denied, or else of
+the first.
 
 Exit status: 0 the flow may be, 1 it is denied, 2 nobody could say.`
 
@@ -57,7 +60,7 @@ func Command(f *show.Flags) *cobra.Command {
 		Short: "Explain what policy says of a flow, and which rule decides",
 		Long:  long, Example: examples, Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			return fl.run(c.Context(), c.OutOrStdout(), f)
+			return fl.run(c.Context(), c.OutOrStdout(), c.ErrOrStderr(), f)
 		},
 	}
 	s := c.Flags()
@@ -85,7 +88,7 @@ func (fl *flags) pods(ctx context.Context, run string) (names []string) {
 	if fl.manifests == "" {
 		return portNames(ctx, run)
 	}
-	objects, _ := manifests.Read(fl.manifests) // without them nothing is offered
+	objects, _, _ := manifests.ReadAll(fl.manifests) // without them nothing is offered
 	for _, o := range objects {
 		if o.Key.Kind == "Pod" {
 			names = append(names, o.Key.Namespace+"/"+o.Key.Name)
@@ -115,7 +118,7 @@ func portNames(ctx context.Context, run string) (names []string) {
 	return names
 }
 
-func (fl *flags) run(ctx context.Context, w io.Writer, f *show.Flags) error {
+func (fl *flags) run(ctx context.Context, w, warn io.Writer, f *show.Flags) error {
 	q, err := newQuestion(fl.from, fl.to, fl.protocol, fl.port)
 	if err != nil {
 		return err
@@ -125,9 +128,15 @@ func (fl *flags) run(ctx context.Context, w io.Writer, f *show.Flags) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, show.Timeout)
 	defer cancel()
-	r, err := fl.report(ctx, f.Run, q)
+	r, refused, err := fl.report(ctx, f.Run, q)
+	for _, one := range refused {
+		_, _ = fmt.Fprintf(warn, "warning: left out: %v\n", one)
+	}
 	if err != nil {
 		return err
+	}
+	for _, one := range refused {
+		r.Refused = append(r.Refused, one.Error())
 	}
 	write := r.writeText
 	if f.Output == "json" {
@@ -145,22 +154,24 @@ func (fl *flags) run(ctx context.Context, w io.Writer, f *show.Flags) error {
 	return nil
 }
 
-func (fl *flags) report(ctx context.Context, run string, q *question) (*Report, error) {
+// report asks the manifests, or what runs. refused is what of the manifests does not count.
+func (fl *flags) report(ctx context.Context, run string, q *question) (r *Report, refused []*model.Error, err error) {
+	var judge judge
 	if fl.manifests != "" {
-		judge, err := offline(fl.manifests, fl.node, q)
-		if err != nil {
-			return nil, err
+		if judge, refused, err = offline(fl.manifests, fl.node, q); err != nil {
+			return nil, refused, err
 		}
-		return q.ask(ctx, judge)
+		r, err = q.ask(ctx, judge)
+		return r, refused, err
 	}
 	client, err := show.Connect(run)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer func() { _ = client.Close() }()
-	judge, err := online(ctx, client, q)
-	if err != nil {
-		return nil, err
+	if judge, err = online(ctx, client, q); err != nil {
+		return nil, nil, err
 	}
-	return q.ask(ctx, judge)
+	r, err = q.ask(ctx, judge)
+	return r, nil, err
 }

@@ -78,7 +78,8 @@ func (q *question) carries(f family) bool {
 
 // ask has each family judged that the protocol and both ends have.
 func (q *question) ask(ctx context.Context, judge judge) (*Report, error) {
-	r := &Report{From: q.from.text, To: q.to.text, Protocol: explain.Protocol(q.proto), Port: q.port}
+	r := &Report{From: q.from.text, To: q.to.text, Protocol: explain.Protocol(q.proto), Port: q.port,
+		Refused: []string{}}
 	for f := range families {
 		src, dst := q.from.addresses[f], q.to.addresses[f]
 		if !src.IsValid() || !dst.IsValid() || !q.carries(f) {

@@ -18,17 +18,20 @@ import (
 	"github.com/viaduct-net/viaduct/dataplane/identity"
 	"github.com/viaduct-net/viaduct/dataplane/packet"
 	"github.com/viaduct-net/viaduct/dataplane/policy"
+	"github.com/viaduct-net/viaduct/dataplane/service"
 	"github.com/viaduct-net/viaduct/tools/manifests"
 )
 
 // desired is the state that manifests say.
 type desired struct {
-	dir     string
-	objects map[model.Key]*model.Object
-	places  map[netip.Addr]place // who has an address
-	madeUp  map[model.Key]bool   // objects that were given addresses
-	ids     *identity.Set
-	table   *policy.Table
+	dir      string
+	objects  map[model.Key]*model.Object
+	places   map[netip.Addr]place // who has an address
+	madeUp   map[model.Key]bool   // objects that were given addresses
+	ids      *identity.Set
+	table    *policy.Table
+	refused  []*model.Error // what of the manifests does not count
+	services *service.Table
 	// snapshot is of the node, whose node ports and local backends are known.
 	snapshot *controlapi.Snapshot
 	node     string
@@ -38,30 +41,31 @@ type desired struct {
 type place struct {
 	node string // empty: not known
 	host bool   // it is the node's own
+	pod  model.Key
 }
 
-// offline has manifests judged. node names the NodeConfig, where there are several.
-func offline(dir, node string, q *question) (judge, error) {
-	objects, err := manifests.Read(dir)
+// offline has manifests judged, without what of them is refused. node names the NodeConfig, where there are several.
+func offline(dir, node string, q *question) (judge, []*model.Error, error) {
+	objects, refused, err := manifests.ReadAll(dir)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	d := &desired{dir: dir, objects: map[model.Key]*model.Object{}, places: map[netip.Addr]place{},
+	d := &desired{dir: dir, refused: refused, objects: map[model.Key]*model.Object{}, places: map[netip.Addr]place{},
 		madeUp: map[model.Key]bool{}}
 	for _, o := range objects {
 		d.objects[o.Key] = o
 	}
 	for i, e := range []*end{&q.from, &q.to} {
 		if err := d.locate(e, i); err != nil {
-			return nil, fmt.Errorf("%s: %w", e.flag, err)
+			return nil, d.refused, fmt.Errorf("%s: %w", e.flag, err)
 		}
 	}
 	if err := d.build(node, q); err != nil {
-		return nil, err
+		return nil, d.refused, err
 	}
 	return func(_ context.Context, src, dst netip.Addr) (*api.ExplainReply, error) {
 		return d.judge(q, src, dst), nil
-	}, nil
+	}, d.refused, nil
 }
 
 // locate finds an end's addresses. number tells the ends apart.
@@ -189,17 +193,18 @@ func (d *desired) build(node string, q *question) error {
 	var errs []*model.Error
 	var err error
 	d.snapshot, errs, err = compile.Once(objects, compile.Node{Name: node, Sole: sole})
-	if err == nil {
-		err = manifests.Refused(slices.DeleteFunc(errs, ofService))
-	}
 	if err != nil {
 		return fmt.Errorf("manifests in %s: %w", d.dir, err)
 	}
+	d.refused = append(d.refused, slices.DeleteFunc(errs, ofService)...)
 	if d.ids, err = identity.Build(d.snapshot); err != nil {
 		return fmt.Errorf("build identities: %w", err)
 	}
 	if d.table, err = policy.Build(d.snapshot, d.ids, d.local(q)); err != nil {
 		return fmt.Errorf("build policies: %w", err)
+	}
+	if d.services, err = service.Build(nil, d.snapshot, service.NewBackends()); err != nil {
+		return fmt.Errorf("build services: %w", err)
 	}
 	if q.to.kind == byAddress {
 		for _, a := range q.to.addresses {
@@ -239,7 +244,7 @@ func (d *desired) place(o *model.Object) {
 			return
 		}
 		for _, a := range spec.Addresses {
-			d.places[a] = place{node: spec.Node}
+			d.places[a] = place{node: spec.Node, pod: o.Key}
 		}
 	}
 }
@@ -264,23 +269,32 @@ func (d *desired) local(q *question) []identity.ID {
 // judge asks the policy of each end, as its own node does, and where a service leads the flow.
 func (d *desired) judge(q *question, src, dst netip.Addr) *api.ExplainReply {
 	to := d.places[dst]
-	asked := explain.Asked{
-		Src: src, Dst: dst, Proto: q.proto, Port: q.port,
-		Inside: d.ids.Of(packet.AddrFrom(src)) != identity.World, ToNode: to.host && to.node == d.node,
+	asked := service.Query{
+		Src: packet.AddrFrom(src), Dst: packet.AddrFrom(dst), Proto: q.proto, DstPort: q.port,
+		Inside: d.ids.Of(packet.AddrFrom(src)) != identity.World,
+		ToNode: to.host && to.node == d.node && explain.HasNodePorts(d.snapshot, dst),
 	}
-	return explain.To(d.snapshot, &asked, func(to netip.Addr, port uint16) *api.ExplainReply {
+	r := explain.To(d.services, &asked, func(to netip.Addr, port uint16) *api.ExplainReply {
 		return d.between(q, src, to, port)
 	})
+	d.judgeOffload(&asked, r)
+	return r
 }
 
 // between is judge of a flow that goes where it is addressed.
 func (d *desired) between(q *question, src, dst netip.Addr, port uint16) *api.ExplainReply {
+	out, in := d.queries(q.proto, src, dst, port)
+	return explain.Between(d.table, &out, &in)
+}
+
+// queries are what the two ends' nodes ask policy.
+func (d *desired) queries(proto packet.IPProto, src, dst netip.Addr, port uint16) (out, in policy.Query) {
 	from, to := d.places[src], d.places[dst]
 	same := from.node != "" && from.node == to.node
-	flow := policy.Query{Src: packet.AddrFrom(src), Dst: packet.AddrFrom(dst), Proto: q.proto, DstPort: port,
+	out = policy.Query{Src: packet.AddrFrom(src), Dst: packet.AddrFrom(dst), Proto: proto, DstPort: port,
 		Self: same && from.host && to.host}
-	out, in := flow, flow
+	in = out
 	out.Egress, out.FromNode, out.ToNode = true, from.host, to.host && same
 	in.Ingress, in.FromNode, in.ToNode = true, from.host && same, to.host
-	return explain.Between(d.table, &out, &in)
+	return out, in
 }

@@ -7,7 +7,7 @@
 #include "maps.h"
 #include "parse.h"
 
-// Our addresses and prefixes. The value says nothing: being there is what counts.
+// Our addresses and prefixes. The value is TAKES_PACKETS where somebody else answers for them on the link.
 struct {
 	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
@@ -16,27 +16,32 @@ struct {
 	__uint(max_entries, 65536);
 } addresses SEC(".maps");
 
+#define TAKES_PACKETS 2
+
 // Each parser says TO_USERSPACE for what is ours and one of the PASSED_ reasons for what is not.
 
-static __always_inline int ours(struct address_key *key)
+// ours: asked says that the packet asks on the link whose the address is.
+static __always_inline int ours(struct address_key *key, int asked)
 {
-	return bpf_map_lookup_elem(&addresses, key) ? TO_USERSPACE : PASSED_NOT_OURS;
+	const __u8 *takes = bpf_map_lookup_elem(&addresses, key);
+
+	return takes && !(asked && *takes == TAKES_PACKETS) ? TO_USERSPACE : PASSED_NOT_OURS;
 }
 
-static __always_inline int ours_ipv4(const void *address)
+static __always_inline int ours_ipv4(const void *address, int asked)
 {
 	struct address_key key = {.prefixlen = 32 + 32, .family = FAMILY_IPV4};
 
 	__builtin_memcpy(key.address, address, 4);
-	return ours(&key);
+	return ours(&key, asked);
 }
 
-static __always_inline int ours_ipv6(const void *address)
+static __always_inline int ours_ipv6(const void *address, int asked)
 {
 	struct address_key key = {.prefixlen = 32 + 128, .family = FAMILY_IPV6};
 
 	__builtin_memcpy(key.address, address, 16);
-	return ours(&key);
+	return ours(&key, asked);
 }
 
 // remaining is the number of bytes from the cursor on, those in fragments included.
@@ -54,7 +59,7 @@ static __always_inline int judge_arp(struct cursor *c)
 	if (arp->hardware != bpf_htons(1) || arp->protocol != bpf_htons(ETH_P_IP) || arp->hardware_len != ETH_ALEN ||
 	    arp->protocol_len != 4)
 		return PASSED_MALFORMED;
-	return ours_ipv4(arp->target);
+	return ours_ipv4(arp->target, 1);
 }
 
 static __always_inline int judge_ipv4(struct xdp_md *ctx, struct cursor *c)
@@ -70,7 +75,7 @@ static __always_inline int judge_ipv4(struct xdp_md *ctx, struct cursor *c)
 		return PASSED_MALFORMED;
 	if (len > left)
 		return PASSED_TRUNCATED;
-	return ours_ipv4(&ip->daddr);
+	return ours_ipv4(&ip->daddr, 0);
 }
 
 // judge_nd looks at what a solicitation or advertisement is about: its destination is a multicast group.
@@ -82,7 +87,7 @@ static __always_inline int judge_nd(struct ipv6hdr *ip, struct cursor *c)
 		return PASSED_NOT_OURS;
 	if (nd->code != 0 || ip->hop_limit != ND_HOP_LIMIT || bpf_ntohs(ip->payload_len) < sizeof(*nd))
 		return PASSED_MALFORMED;
-	return ours_ipv6(nd->target);
+	return ours_ipv6(nd->target, 1);
 }
 
 static __always_inline int judge_ipv6(struct xdp_md *ctx, struct cursor *c)
@@ -96,7 +101,7 @@ static __always_inline int judge_ipv6(struct xdp_md *ctx, struct cursor *c)
 		return PASSED_MALFORMED;
 	if (sizeof(*ip) + bpf_ntohs(ip->payload_len) > left)
 		return PASSED_TRUNCATED;
-	if (ours_ipv6(&ip->daddr) == TO_USERSPACE)
+	if (ours_ipv6(&ip->daddr, 0) == TO_USERSPACE)
 		return TO_USERSPACE;
 	return ip->nexthdr == IPPROTO_ICMPV6 ? judge_nd(ip, c) : PASSED_NOT_OURS;
 }
