@@ -92,6 +92,9 @@ func (sh *shard) catchUp(n uint32) offload.Carried {
 		return offload.Carried{}
 	}
 	sh.learn(n, &k)
+	if c.ref == 0 { // the connection is over: what was carried of it is the entry's
+		k.Traffic = [2]offload.Traffic{}
+	}
 	return k
 }
 
@@ -103,17 +106,18 @@ func (sh *shard) withdraw(n uint32) {
 	}
 	k, stays, known := sh.table.kernel.Withdraw(c.ref)
 	c.entered = 0
-	switch {
-	case stays:
+	if stays {
 		sh.learn(n, &k)
 		return
-	case known:
+	}
+	c.ref = 0 // learn may find the connection over
+	if known {
 		sh.learn(n, &k)
 		sh.fold(n, &k)
-	default:
+	} else {
 		c.wonder()
 	}
-	c.ref, c.bytes = 0, [2]uint64{}
+	c.bytes = [2]uint64{}
 }
 
 // setDown is withdraw for an entry that is about to be free.
@@ -159,6 +163,9 @@ func (sh *shard) learn(n uint32, k *offload.Carried) {
 
 func (sh *shard) learnTCP(n uint32, k *offload.Carried) {
 	e, c := &sh.entries[n-1], &sh.carriages[n-1]
+	if k.Young.Is {
+		sh.learnHandshake(n, k)
+	}
 	for d := range uint8(2) {
 		if k.Traffic[d].Packets == 0 {
 			continue
@@ -169,8 +176,28 @@ func (sh *shard) learnTCP(n uint32, k *offload.Carried) {
 			c.acknowledged(e, d, k.Acks[d], k.Traffic[d^1].Bytes)
 		}
 	}
-	if e.state == tcpFinWait || e.state == tcpCloseWait {
+	for d, fin := range k.Fins {
+		if fin != 0 {
+			c.finished(e, uint8(d), fin)
+		}
+	}
+	if c.fin != 0 && e.state >= tcpEstablished && e.state <= tcpLastAck {
 		sh.enter(n, e.next(0, c.fin))
+	}
+}
+
+// finished: an end has sent a FIN with this number behind it, which is to be where the other end may expect it.
+func (c *carriage) finished(e *entry, d uint8, fin uint32) {
+	d &= 1
+	o := d ^ 1
+	switch {
+	case e.shift[d]&dirFin != 0:
+	case c.blind()>>o&1 != 0:
+		c.fin |= 1 << d
+	case !before(fin, e.ack[o]) && !before(fin, e.end[d]) && !after(fin-1, e.limit[d]):
+		e.end[d] = fin
+		e.shift[d] |= dirFin
+		c.fin |= 1 << d
 	}
 }
 
