@@ -11,13 +11,15 @@ import (
 )
 
 // What the kernel carries of a flow is not seen here. Its record (offload) says how much that was, when the last of it
-// came, and what both ends of a connection have acknowledged last. That is asked when a packet of the flow comes here
+// came, what both ends of a connection have acknowledged last, whether the SYN was answered, and which FINs were sent.
+// That is asked when a packet of the flow comes here
 // all the same, or somebody wants to know whether the flow goes on:
 //
 //   - it lives for as long as the kernel has carried something within its timeout;
 //   - of sequence numbers the bounds are as far as what is acknowledged says. How large a window was offered meanwhile
 //     is not known, so that it may have been the largest that its header can express. An end may have sent anything up
 //     to that, so that it may be acknowledged;
+//   - a FIN counts whose number is within the bounds. Another one is not carried by the same record, and so comes here;
 //   - an acknowledgement that speaks of more than the kernel has carried is somebody else's. The next segment that
 //     comes here says where the connection stands then, as for one in mid-stream;
 //   - a RST ends the connection if its number is what the other end has acknowledged last. Another within the bounds

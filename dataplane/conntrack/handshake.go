@@ -89,10 +89,16 @@ func (sh *shard) mayBeginEarly(o *opening) bool {
 
 // mayBegin: a packet in direction d was the SYN-ACK to the flow's SYN.
 func (sh *shard) mayBegin(n uint32, p *packet.Packet, d uint8) bool {
-	e, c := &sh.entries[n-1], &sh.carriages[n-1]
-	return sh.table.kernel != nil && d != 0 && p.Flags&packet.Fragment == 0 && p.L4 != 0 &&
-		p.Frame[p.L4+13]&(tcpSYN|tcpACK) == tcpSYN|tcpACK && (e.shift[0]|e.shift[1]<<1)&(dirSynAck|dirSynAck<<1) == dirSynAck<<1 &&
-		e.flags&(oneWay|revoked) == 0 && (e.flags&offloaded == 0 || c.ref == 0) && e.ack[0] != 0
+	e := &sh.entries[n-1]
+	switch {
+	case sh.table.kernel == nil || d == 0 || p.Flags&packet.Fragment != 0 || p.L4 == 0:
+		return false
+	case e.flags&(oneWay|revoked) != 0 || e.flags&offloaded != 0 && sh.carriages[n-1].ref != 0:
+		return false
+	case e.shift[1]&dirSynAck == 0 || e.shift[0]&dirSynAck != 0: // simultaneous open
+		return false
+	}
+	return p.Frame[p.L4+13]&(tcpSYN|tcpACK) == tcpSYN|tcpACK && e.ack[0] != 0
 }
 
 // learnHandshake takes what the kernel has carried of a handshake into the flow's state. What the SYN-ACK's window was

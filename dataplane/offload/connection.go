@@ -9,8 +9,8 @@ import (
 
 // A connection may be carried from its handshake on. Until userspace knows that it stands its record is young: hooks
 // carry the answer to the SYN, which has to acknowledge just that, and what comes behind it, and have userspace look at
-// the record for each of these packets. Of a SYN that nobody has answered a record is worth little: there are as many of
-// those as a share of the table, and they make way first.
+// the record for each of these packets. Of a SYN that nobody has answered a record is worth little: those have a share
+// of the table, and make way first.
 
 // youngShare is the reciprocal of the share of the table that young records without an answer may have.
 const youngShare = 8

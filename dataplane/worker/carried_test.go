@@ -260,7 +260,9 @@ func (w *twins) same() {
 	w.t.Helper()
 	w.worker.flows.TakeNews()
 	whole := map[conntrack.Tuple]string{}
-	say := func(f *conntrack.Flow) string { return fmt.Sprint(f.State, f.Sent, f.Replied, f.In, f.Out, f.Translated) }
+	say := func(f *conntrack.Flow) string {
+		return fmt.Sprint(f.State, f.Sent, f.Replied, f.In, f.Out, f.Translated)
+	}
 	for f := range w.whole.worker.flows.All(w.whole.now) {
 		if f.Tuple.Proto != packet.ProtoTCP { // how long ago a packet was carried is known to 17 ms
 			continue
