@@ -60,7 +60,7 @@ func (r *carryRig) wantStates(want map[string]int) {
 	}
 }
 
-// TestNews: nobody asks about a connection, and it is what it is once the news of it have been taken: half open, open,
+// TestNews: nobody asks about a connection, and it is what it is once the news of it have been taken: begun, open,
 // ending, over. Its record is given back then, and what it has counted is the flow's.
 func TestNews(t *testing.T) {
 	r := begunRig(t, Config{Flows: 64})

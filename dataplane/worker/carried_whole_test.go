@@ -20,7 +20,7 @@ const (
 )
 
 // TestConnectionsAreJudged: connections that begin and end as they should, over and over between the same ports, come
-// out the same, and in the same states, whether the kernel carries all but their SYNs and RSTs or the pipeline sees all.
+// out the same, and in the same states, whether the kernel carries all but SYNs and RSTs or the pipeline sees all.
 func TestConnectionsAreJudged(t *testing.T) {
 	testenv.Root(t)
 	for name, v6 := range map[string]bool{"IPv4": false, "IPv6": true} {
