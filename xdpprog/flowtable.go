@@ -30,7 +30,7 @@ const (
 )
 
 // flowLayout is FLOW_LAYOUT of bpf/shared.h.
-const flowLayout = 1
+const flowLayout = 2
 
 // FlowTable is the maps of the kernel's flow table (bpf/flow_table.h), mapped into this process. Hooks that were loaded
 // with it keep the maps for as long as they are attached.
@@ -44,7 +44,7 @@ type FlowTable struct {
 }
 
 // FlowMemory is what is in the maps, in the layout of bpf/shared.h. It is valid until Close.
-type FlowMemory struct{ Buckets, Records, Egresses, Control []byte }
+type FlowMemory struct{ Buckets, Records, Egresses, Control, News []byte }
 
 // FlowLayoutError says that a pinned flow table was made by another build and cannot be read.
 type FlowLayoutError struct {
@@ -58,7 +58,7 @@ func (e *FlowLayoutError) Error() string {
 }
 
 // flowMaps are the table's, as bpf/flow_table.h has them.
-var flowMaps = []string{"flow_buckets", "flow_records", "egresses", "flow_control", "pair_openings"}
+var flowMaps = []string{"flow_buckets", "flow_records", "egresses", "flow_control", "flow_news", "pair_openings"}
 
 // LoadFlowTable takes over the table that is pinned in PinDir, as it is: hooks go on with what is in it. In its absence
 // it makes an empty one, and also where the pinned one
@@ -121,6 +121,10 @@ func openFlowTable(pins string, spec *ebpf.CollectionSpec) (*FlowTable, error) {
 
 func (f *FlowTable) open(spec *ebpf.CollectionSpec) error {
 	layout := &FlowLayoutError{PinDir: f.pins, Want: flowLayout}
+	if found := pinnedLayout(f.pins); found != 0 && found != flowLayout {
+		layout.Found = found
+		return layout
+	}
 	for _, name := range flowMaps {
 		m, err := ebpf.LoadPinnedMap(filepath.Join(f.pins, name), nil)
 		if err != nil {
@@ -146,11 +150,26 @@ func (f *FlowTable) open(spec *ebpf.CollectionSpec) error {
 			return errors.Join(layout, err)
 		}
 	}
-	if c.records() != f.maps["flow_records"].MaxEntries() || c.buckets() != f.maps["flow_buckets"].MaxEntries() {
+	if n := c.records(); n != f.maps["flow_records"].MaxEntries() || f.maps["flow_news"].MaxEntries() != (n+63)/64 ||
+		c.buckets() != f.maps["flow_buckets"].MaxEntries() {
 		layout.Found = 0
 		return layout
 	}
 	return nil
+}
+
+// pinnedLayout is what the control page says alone, for other layouts may have other maps; 0: it cannot be read.
+func pinnedLayout(pins string) uint32 {
+	m, err := ebpf.LoadPinnedMap(filepath.Join(pins, "flow_control"), nil)
+	if err != nil {
+		return 0
+	}
+	defer m.Close()
+	page := make([]byte, flowControlSize)
+	if m.ValueSize() != flowControlSize || m.Lookup(uint32(0), page) != nil {
+		return 0
+	}
+	return flowControl(page).layout()
 }
 
 // create makes empty maps. A key has two buckets of eight slots to be in, and a record two keys: half of the slots are
@@ -159,6 +178,7 @@ func (f *FlowTable) create(spec *ebpf.CollectionSpec, records uint32) error {
 	buckets := uint32(1) << bits.Len32((max(records, 2)+1)/2-1)
 	spec.Maps["flow_records"].MaxEntries = records
 	spec.Maps["flow_buckets"].MaxEntries = buckets
+	spec.Maps["flow_news"].MaxEntries = (records + 63) / 64
 	for _, name := range flowMaps {
 		m, err := ebpf.NewMap(spec.Maps[name])
 		if err != nil {
@@ -178,7 +198,7 @@ func (f *FlowTable) create(spec *ebpf.CollectionSpec, records uint32) error {
 func (f *FlowTable) mapMemory() error {
 	for name, to := range map[string]*[]byte{
 		"flow_buckets": &f.memory.Buckets, "flow_records": &f.memory.Records,
-		"egresses": &f.memory.Egresses, "flow_control": &f.memory.Control,
+		"egresses": &f.memory.Egresses, "flow_control": &f.memory.Control, "flow_news": &f.memory.News,
 	} {
 		m := f.maps[name]
 		size := int(m.ValueSize()) * int(m.MaxEntries())
@@ -254,7 +274,8 @@ func (f *FlowTable) Succeed() error {
 // Close lets go of the table, and of the one before. Pins stay. Closing twice is no error.
 func (f *FlowTable) Close() error {
 	var err error
-	for _, b := range []*[]byte{&f.memory.Buckets, &f.memory.Records, &f.memory.Egresses, &f.memory.Control} {
+	m := &f.memory
+	for _, b := range []*[]byte{&m.Buckets, &m.Records, &m.Egresses, &m.Control, &m.News} {
 		if *b != nil {
 			err = errors.Join(err, unix.Munmap(*b))
 			*b = nil

@@ -19,6 +19,7 @@ const (
 	fromPortMapEgresses     = "egresses"
 	fromPortMapFlowBuckets  = "flow_buckets"
 	fromPortMapFlowControl  = "flow_control"
+	fromPortMapFlowNews     = "flow_news"
 	fromPortMapFlowRecords  = "flow_records"
 	fromPortMapPairOpenings = "pair_openings"
 	fromPortMapPortCounters = "port_counters"
@@ -80,6 +81,7 @@ type fromPortMapSpecs struct {
 	Egresses     *ebpf.MapSpec `ebpf:"egresses"`
 	FlowBuckets  *ebpf.MapSpec `ebpf:"flow_buckets"`
 	FlowControl  *ebpf.MapSpec `ebpf:"flow_control"`
+	FlowNews     *ebpf.MapSpec `ebpf:"flow_news"`
 	FlowRecords  *ebpf.MapSpec `ebpf:"flow_records"`
 	PairOpenings *ebpf.MapSpec `ebpf:"pair_openings"`
 	PortCounters *ebpf.MapSpec `ebpf:"port_counters"`
@@ -117,6 +119,7 @@ type fromPortMaps struct {
 	Egresses     *ebpf.Map `ebpf:"egresses"`
 	FlowBuckets  *ebpf.Map `ebpf:"flow_buckets"`
 	FlowControl  *ebpf.Map `ebpf:"flow_control"`
+	FlowNews     *ebpf.Map `ebpf:"flow_news"`
 	FlowRecords  *ebpf.Map `ebpf:"flow_records"`
 	PairOpenings *ebpf.Map `ebpf:"pair_openings"`
 	PortCounters *ebpf.Map `ebpf:"port_counters"`
@@ -130,6 +133,7 @@ func (m *fromPortMaps) Close() error {
 		m.Egresses,
 		m.FlowBuckets,
 		m.FlowControl,
+		m.FlowNews,
 		m.FlowRecords,
 		m.PairOpenings,
 		m.PortCounters,

@@ -19,6 +19,7 @@ const (
 	fromUplinkMapEgresses         = "egresses"
 	fromUplinkMapFlowBuckets      = "flow_buckets"
 	fromUplinkMapFlowControl      = "flow_control"
+	fromUplinkMapFlowNews         = "flow_news"
 	fromUplinkMapFlowRecords      = "flow_records"
 	fromUplinkMapFragments        = "fragments"
 	fromUplinkMapFrontends        = "frontends"
@@ -84,6 +85,7 @@ type fromUplinkMapSpecs struct {
 	Egresses         *ebpf.MapSpec `ebpf:"egresses"`
 	FlowBuckets      *ebpf.MapSpec `ebpf:"flow_buckets"`
 	FlowControl      *ebpf.MapSpec `ebpf:"flow_control"`
+	FlowNews         *ebpf.MapSpec `ebpf:"flow_news"`
 	FlowRecords      *ebpf.MapSpec `ebpf:"flow_records"`
 	Fragments        *ebpf.MapSpec `ebpf:"fragments"`
 	Frontends        *ebpf.MapSpec `ebpf:"frontends"`
@@ -125,6 +127,7 @@ type fromUplinkMaps struct {
 	Egresses         *ebpf.Map `ebpf:"egresses"`
 	FlowBuckets      *ebpf.Map `ebpf:"flow_buckets"`
 	FlowControl      *ebpf.Map `ebpf:"flow_control"`
+	FlowNews         *ebpf.Map `ebpf:"flow_news"`
 	FlowRecords      *ebpf.Map `ebpf:"flow_records"`
 	Fragments        *ebpf.Map `ebpf:"fragments"`
 	Frontends        *ebpf.Map `ebpf:"frontends"`
@@ -142,6 +145,7 @@ func (m *fromUplinkMaps) Close() error {
 		m.Egresses,
 		m.FlowBuckets,
 		m.FlowControl,
+		m.FlowNews,
 		m.FlowRecords,
 		m.Fragments,
 		m.Frontends,

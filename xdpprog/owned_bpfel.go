@@ -21,6 +21,7 @@ const (
 	ownedMapEgresses       = "egresses"
 	ownedMapFlowBuckets    = "flow_buckets"
 	ownedMapFlowControl    = "flow_control"
+	ownedMapFlowNews       = "flow_news"
 	ownedMapFlowRecords    = "flow_records"
 	ownedMapPairOpenings   = "pair_openings"
 	ownedMapSockets        = "sockets"
@@ -83,6 +84,7 @@ type ownedMapSpecs struct {
 	Egresses     *ebpf.MapSpec `ebpf:"egresses"`
 	FlowBuckets  *ebpf.MapSpec `ebpf:"flow_buckets"`
 	FlowControl  *ebpf.MapSpec `ebpf:"flow_control"`
+	FlowNews     *ebpf.MapSpec `ebpf:"flow_news"`
 	FlowRecords  *ebpf.MapSpec `ebpf:"flow_records"`
 	PairOpenings *ebpf.MapSpec `ebpf:"pair_openings"`
 	Sockets      *ebpf.MapSpec `ebpf:"sockets"`
@@ -121,6 +123,7 @@ type ownedMaps struct {
 	Egresses     *ebpf.Map `ebpf:"egresses"`
 	FlowBuckets  *ebpf.Map `ebpf:"flow_buckets"`
 	FlowControl  *ebpf.Map `ebpf:"flow_control"`
+	FlowNews     *ebpf.Map `ebpf:"flow_news"`
 	FlowRecords  *ebpf.Map `ebpf:"flow_records"`
 	PairOpenings *ebpf.Map `ebpf:"pair_openings"`
 	Sockets      *ebpf.Map `ebpf:"sockets"`
@@ -135,6 +138,7 @@ func (m *ownedMaps) Close() error {
 		m.Egresses,
 		m.FlowBuckets,
 		m.FlowControl,
+		m.FlowNews,
 		m.FlowRecords,
 		m.PairOpenings,
 		m.Sockets,

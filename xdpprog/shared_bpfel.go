@@ -22,6 +22,7 @@ const (
 	sharedMapEgresses        = "egresses"
 	sharedMapFlowBuckets     = "flow_buckets"
 	sharedMapFlowControl     = "flow_control"
+	sharedMapFlowNews        = "flow_news"
 	sharedMapFlowRecords     = "flow_records"
 	sharedMapPairOpenings    = "pair_openings"
 	sharedMapSockets         = "sockets"
@@ -85,6 +86,7 @@ type sharedMapSpecs struct {
 	Egresses     *ebpf.MapSpec `ebpf:"egresses"`
 	FlowBuckets  *ebpf.MapSpec `ebpf:"flow_buckets"`
 	FlowControl  *ebpf.MapSpec `ebpf:"flow_control"`
+	FlowNews     *ebpf.MapSpec `ebpf:"flow_news"`
 	FlowRecords  *ebpf.MapSpec `ebpf:"flow_records"`
 	PairOpenings *ebpf.MapSpec `ebpf:"pair_openings"`
 	Sockets      *ebpf.MapSpec `ebpf:"sockets"`
@@ -124,6 +126,7 @@ type sharedMaps struct {
 	Egresses     *ebpf.Map `ebpf:"egresses"`
 	FlowBuckets  *ebpf.Map `ebpf:"flow_buckets"`
 	FlowControl  *ebpf.Map `ebpf:"flow_control"`
+	FlowNews     *ebpf.Map `ebpf:"flow_news"`
 	FlowRecords  *ebpf.Map `ebpf:"flow_records"`
 	PairOpenings *ebpf.Map `ebpf:"pair_openings"`
 	Sockets      *ebpf.Map `ebpf:"sockets"`
@@ -139,6 +142,7 @@ func (m *sharedMaps) Close() error {
 		m.Egresses,
 		m.FlowBuckets,
 		m.FlowControl,
+		m.FlowNews,
 		m.FlowRecords,
 		m.PairOpenings,
 		m.Sockets,

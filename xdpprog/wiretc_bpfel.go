@@ -19,6 +19,7 @@ const (
 	wireTCMapEgresses     = "egresses"
 	wireTCMapFlowBuckets  = "flow_buckets"
 	wireTCMapFlowControl  = "flow_control"
+	wireTCMapFlowNews     = "flow_news"
 	wireTCMapFlowRecords  = "flow_records"
 	wireTCMapPairOpenings = "pair_openings"
 	wireTCProgFromWireTc  = "from_wire_tc"
@@ -76,6 +77,7 @@ type wireTCMapSpecs struct {
 	Egresses     *ebpf.MapSpec `ebpf:"egresses"`
 	FlowBuckets  *ebpf.MapSpec `ebpf:"flow_buckets"`
 	FlowControl  *ebpf.MapSpec `ebpf:"flow_control"`
+	FlowNews     *ebpf.MapSpec `ebpf:"flow_news"`
 	FlowRecords  *ebpf.MapSpec `ebpf:"flow_records"`
 	PairOpenings *ebpf.MapSpec `ebpf:"pair_openings"`
 }
@@ -109,6 +111,7 @@ type wireTCMaps struct {
 	Egresses     *ebpf.Map `ebpf:"egresses"`
 	FlowBuckets  *ebpf.Map `ebpf:"flow_buckets"`
 	FlowControl  *ebpf.Map `ebpf:"flow_control"`
+	FlowNews     *ebpf.Map `ebpf:"flow_news"`
 	FlowRecords  *ebpf.Map `ebpf:"flow_records"`
 	PairOpenings *ebpf.Map `ebpf:"pair_openings"`
 }
@@ -118,6 +121,7 @@ func (m *wireTCMaps) Close() error {
 		m.Egresses,
 		m.FlowBuckets,
 		m.FlowControl,
+		m.FlowNews,
 		m.FlowRecords,
 		m.PairOpenings,
 	)

@@ -11,13 +11,15 @@ import (
 )
 
 // What the kernel carries of a flow is not seen here. Its record (offload) says how much that was, when the last of it
-// came, and what both ends of a connection have acknowledged last. That is asked when a packet of the flow comes here
+// came, what both ends of a connection have acknowledged last, whether the SYN was answered, and which FINs were sent.
+// That is asked when a packet of the flow comes here
 // all the same, or somebody wants to know whether the flow goes on:
 //
 //   - it lives for as long as the kernel has carried something within its timeout;
 //   - of sequence numbers the bounds are as far as what is acknowledged says. How large a window was offered meanwhile
 //     is not known, so that it may have been the largest that its header can express. An end may have sent anything up
 //     to that, so that it may be acknowledged;
+//   - a FIN counts whose number is within the bounds. Another one is not carried by the same record, and so comes here;
 //   - an acknowledgement that speaks of more than the kernel has carried is somebody else's. The next segment that
 //     comes here says where the connection stands then, as for one in mid-stream;
 //   - a RST ends the connection if its number is what the other end has acknowledged last. Another within the bounds
@@ -92,6 +94,9 @@ func (sh *shard) catchUp(n uint32) offload.Carried {
 		return offload.Carried{}
 	}
 	sh.learn(n, &k)
+	if c.ref == 0 { // the connection is over: what was carried of it is the entry's
+		k.Traffic = [2]offload.Traffic{}
+	}
 	return k
 }
 
@@ -103,17 +108,18 @@ func (sh *shard) withdraw(n uint32) {
 	}
 	k, stays, known := sh.table.kernel.Withdraw(c.ref)
 	c.entered = 0
-	switch {
-	case stays:
+	if stays {
 		sh.learn(n, &k)
 		return
-	case known:
+	}
+	c.ref = 0 // learn may find the connection over
+	if known {
 		sh.learn(n, &k)
 		sh.fold(n, &k)
-	default:
+	} else {
 		c.wonder()
 	}
-	c.ref, c.bytes = 0, [2]uint64{}
+	c.bytes = [2]uint64{}
 }
 
 // setDown is withdraw for an entry that is about to be free.
@@ -159,6 +165,9 @@ func (sh *shard) learn(n uint32, k *offload.Carried) {
 
 func (sh *shard) learnTCP(n uint32, k *offload.Carried) {
 	e, c := &sh.entries[n-1], &sh.carriages[n-1]
+	if k.Young.Is {
+		sh.learnHandshake(n, k)
+	}
 	for d := range uint8(2) {
 		if k.Traffic[d].Packets == 0 {
 			continue
@@ -169,8 +178,28 @@ func (sh *shard) learnTCP(n uint32, k *offload.Carried) {
 			c.acknowledged(e, d, k.Acks[d], k.Traffic[d^1].Bytes)
 		}
 	}
-	if e.state == tcpFinWait || e.state == tcpCloseWait {
+	for d, fin := range k.Fins {
+		if fin != 0 {
+			c.finished(e, uint8(d), fin)
+		}
+	}
+	if c.fin != 0 && e.state >= tcpEstablished && e.state <= tcpLastAck {
 		sh.enter(n, e.next(0, c.fin))
+	}
+}
+
+// finished: an end has sent a FIN with this number behind it, which is to be where the other end may expect it.
+func (c *carriage) finished(e *entry, d uint8, fin uint32) {
+	d &= 1
+	o := d ^ 1
+	switch {
+	case e.shift[d]&dirFin != 0:
+	case c.blind()>>o&1 != 0:
+		c.fin |= 1 << d
+	case !before(fin, e.ack[o]) && !before(fin, e.end[d]) && !after(fin-1, e.limit[d]):
+		e.end[d] = fin
+		e.shift[d] |= dirFin
+		c.fin |= 1 << d
 	}
 }
 

@@ -110,7 +110,9 @@ func (sh *shard) put(n uint32, d uint8, w *offload.Way) bool {
 		*c = carriage{}
 		e.flags |= offloaded
 	}
-	f := offload.Flow{Near: near, Far: far, Proto: e.key.proto(), Generation: e.generation}
+	f := offload.Flow{
+		Near: near, Far: far, Proto: e.key.proto(), Generation: e.generation, Whole: e.key.proto() == packet.ProtoTCP,
+	}
 	ref, ok := sh.table.kernel.Enter(c.ref, &f, d, w)
 	if c.ref != 0 && ref == 0 { // it had to make way
 		sh.withdraw(n)
@@ -130,12 +132,8 @@ func (t *Table) hearEvicted() {
 		if ref == 0 {
 			return
 		}
-		var k key
-		k.set(f.Far.Src, f.Far.Dst, f.Far.SrcPort, f.Far.DstPort, f.Proto, 0, false)
-		hash := t.keys.hash(&k)
-		sh := t.shard(hash)
-		sh.lock.Lock()
-		if n := sh.find(hash, &k); n != 0 && sh.carriages[n-1].ref == ref {
+		sh, n := t.holderOf(ref, &f)
+		if n != 0 {
 			sh.withdraw(n)
 		} else {
 			t.kernel.Remove(ref)

@@ -31,22 +31,23 @@ const far = `
 // carriedDialogues begin with far.
 var carriedDialogues = map[string]string{
 	"orderly end": `
-		c FA 90101 ack 120501 win 500: known fin_wait
+		c FA 90101 ack 120501 win 500: carried fin_wait
 		s A 120501 ack 90102 win 500 len 1000: carried close_wait
 		c A 90102 ack 121501 win 500: carried close_wait
-		s FA 121501 ack 90102 win 500: known last_ack
-		c A 90102 ack 121502 win 500: known time_wait
+		s FA 121501 ack 90102 win 500: carried last_ack
+		s FA 121501 ack 90102 win 500: carried last_ack
+		c A 90102 ack 121502 win 500: carried time_wait
 		s FA 121501 ack 90102 win 500: known time_wait`,
 	"the last data with the FIN": `
 		s PA 120501 ack 90101 win 500 len 1000: carried established
-		s FPA 121501 ack 90101 win 500 len 700: known fin_wait
+		s FPA 121501 ack 90101 win 500 len 700: carried fin_wait
 		c A 90101 ack 121501 win 500: carried fin_wait
-		c FA 90101 ack 122202 win 500: known last_ack
-		s A 122202 ack 90102 win 500: known time_wait`,
+		c FA 90101 ack 122202 win 500: carried last_ack
+		s A 122202 ack 90102 win 500: carried time_wait`,
 	"an acknowledgement that the kernel has not seen": `
-		c FA 90101 ack 120501 win 500: known fin_wait
-		s FA 120501 ack 90102 win 500: known last_ack
-		c A 90102 ack 120502 win 500: known time_wait`,
+		c FA 90101 ack 120501 win 500: carried fin_wait
+		s FA 120501 ack 90102 win 500: carried last_ack
+		c A 90102 ack 120502 win 500: carried time_wait`,
 	"RST with the number that is expected": `
 		s R 120501: known closed`,
 	"RST after data that nobody has acknowledged": `
@@ -77,10 +78,13 @@ var carriedDialogues = map[string]string{
 		s A 9000001 ack 7000101 win 1000: known established
 		s A 9000001 ack 7000101 win 1000: carried established`,
 	"FIN of somebody else has no effect": `
-		s FA 2000000000 ack 90101 win 500: known established
+		s FA 2000000000 ack 90101 win 500: carried established
 		c A 90101 ack 120501 win 500: carried established
-		c FA 90101 ack 2000000000 win 500: known established
-		s A 120501 ack 90101 win 500: carried established`,
+		s A 120501 ack 90101 win 500: carried established
+		s FA 120501 ack 90101 win 500: known fin_wait`,
+	"FIN that acknowledges what was never sent": `
+		c FA 90101 ack 2000000000 win 500: carried fin_wait
+		s A 120501 ack 90102 win 500: carried close_wait`,
 	"acknowledgements and RST of somebody who knows the ends alone": `
 		c A 2000000000 ack 4000000000 win 500: carried established
 		c R 130000: known established
@@ -88,12 +92,12 @@ var carriedDialogues = map[string]string{
 		s A 120501 ack 90101 win 500 len 10: known established
 		c A 90101 ack 120511 win 500: carried established
 		s A 120511 ack 90101 win 500 len 10: carried established
-		c FA 90101 ack 120521 win 500: known fin_wait
-		s FA 120521 ack 90102 win 500: known last_ack
-		c A 90102 ack 120522 win 500: known time_wait`,
+		c FA 90101 ack 120521 win 500: carried fin_wait
+		s FA 120521 ack 90102 win 500: carried last_ack
+		c A 90102 ack 120522 win 500: carried time_wait`,
 	"acknowledgement of what was never sent": `
 		c A 90101 ack 2000000000 win 500: carried established
-		s FA 120501 ack 90101 win 500: known fin_wait
+		s FA 120501 ack 90101 win 500: carried fin_wait
 		c A 90101 ack 120502 win 500: carried close_wait`,
 }
 
@@ -575,8 +579,8 @@ func TestWrapped(t *testing.T) {
 		seq := 120501 + uint32(more)
 		r.carries(fmt.Sprintf("c A 90101 ack %d win 500", seq))
 		r.speak(fmt.Sprintf(`
-			s FA %d ack 90101 win 500: known fin_wait
-			c FA 90101 ack %d win 500: known last_ack
-			s A %d ack 90102 win 500: known time_wait`, seq, seq+1, seq+1))
+			s FA %d ack 90101 win 500: carried fin_wait
+			c FA 90101 ack %d win 500: carried last_ack
+			s A %d ack 90102 win 500: carried time_wait`, seq, seq+1, seq+1))
 	}
 }

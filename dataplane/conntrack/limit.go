@@ -80,6 +80,11 @@ func (l *limits) floods(port uint32) bool {
 	return l.ports[port%maxPorts].handshakes.Load() >= l.perFlood
 }
 
+// begins says whether a port has so many handshakes under way that only those that are answered are to be carried.
+func (l *limits) begins(port uint32) bool {
+	return l.ports[port%maxPorts].handshakes.Load() > l.perFlood/earlyShare
+}
+
 // Share says whether behind a port are many, as behind an uplink or the host's: it may have opened any number of flows.
 func (t *Table) Share(port packet.PortID, is bool) { t.limits.ports[port%maxPorts].shared.Store(is) }
 

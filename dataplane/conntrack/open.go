@@ -159,7 +159,11 @@ func (sh *shard) standing(x *aim, o *opening) uint32 {
 
 // gives frees an entry that makes way to a flow between the same ends, which its packet would open in direction d.
 func (sh *shard) gives(n uint32, d uint8, o *opening) bool {
-	switch e := &sh.entries[n-1]; {
+	e := &sh.entries[n-1]
+	if e.flags&offloaded != 0 {
+		sh.catchUp(n)
+	}
+	switch {
 	case sh.expired(n, o.tick):
 		sh.free(n, causeExpired)
 	case e.state.closed() || e.flags&revoked != 0 || o.state == tcpSynSent && e.beginsAnew(d):
@@ -180,6 +184,9 @@ func (sh *shard) start(n uint32, o *opening, scale uint8) {
 		e.guess(&o.g, d)
 	case tcpSynSent:
 		sh.handshake(n, o, scale)
+		if o.s.Begins = sh.mayBeginEarly(o); e.state == tcpSynReceived {
+			o.s.Begins = sh.mayBegin(n, o.p, d)
+		}
 	case sctpCookieWait:
 		c := readChunks(o.p)
 		e.end[1] = c.initiate

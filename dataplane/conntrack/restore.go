@@ -161,6 +161,9 @@ func (t *Table) Recorded(ref offload.Ref, now int64) (Saved, bool) {
 		TCP:    SavedTCP{Unknown: 3, Adrift: 3, Scales: [2]uint8{unknownScale, unknownScale}},
 		record: ref,
 	}
+	if f.Young.Is && f.Proto == packet.ProtoTCP { // what has come of it since the record tells: see adopt
+		s.State, s.TCP = states[tcpSynSent].name, youngTCP(&f.Young)
+	}
 	if s.In == 0 {
 		s.In = ways[1].Out
 	}
@@ -168,7 +171,7 @@ func (t *Table) Recorded(ref offload.Ref, now int64) (Saved, bool) {
 		s.Out = ways[1].In
 	}
 	for d, closed := range f.Closed {
-		if closed {
+		if closed && !f.Young.Is {
 			s.State = states[tcpFinWait].name
 			s.TCP.Fin |= 1 << d
 		}
@@ -185,6 +188,19 @@ func (t *Table) Recorded(ref offload.Ref, now int64) (Saved, bool) {
 		s.Expires -= s.Age
 	}
 	return s, true
+}
+
+// youngTCP is what a young record tells of a connection whose SYN was the last that userspace has seen, or a SYN-ACK.
+// Of the opener's window nothing is known but that it may have been the largest.
+func youngTCP(y *offload.Young) (s SavedTCP) {
+	s.Scales, s.Windows[0] = [2]uint8{unknownScale | dirScaled}, 0xffff
+	if y.Answered {
+		s.Unknown, s.Adrift = bothWays, bothWays
+		s.Scales[1] = unknownScale | dirScaled
+		return s
+	}
+	s.Ends[0], s.Limits[0], s.Acks[1] = y.Expects, y.Expects, y.Expects
+	return s
 }
 
 // What Restore returns.
@@ -338,7 +354,7 @@ func (sh *shard) adopt(n uint32, s *Saved) {
 			c.entered |= 1 << d
 		}
 	}
-	if e.flags&revoked != 0 || e.state.over() {
+	if e.flags&revoked != 0 || e.state.closed() {
 		sh.withdraw(n)
 		return
 	}

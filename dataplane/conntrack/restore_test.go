@@ -182,8 +182,8 @@ func TestKilled(t *testing.T) {
 func TestKilledEarly(t *testing.T) {
 	both(t, func(t *testing.T, v6 bool) {
 		for text, more := range map[string]string{
-			opened: "c FA 101 ack 501 win 10: known fin_wait\ns FA 501 ack 102 win 10: known last_ack",
-			opened + "\ns A 501 ack 101 win 50: known established": "s FA 501 ack 101 win 10: known fin_wait",
+			opened: "c FA 101 ack 501 win 10: carried fin_wait\ns FA 501 ack 102 win 10: known last_ack",
+			opened + "\ns A 501 ack 101 win 50: known established": "s FA 501 ack 101 win 10: carried fin_wait",
 			opened + "\nc A 101 ack 501 win 5: carried established": `
 				s A 501 ack 101 win 10 len 90: known established
 				s A 591 ack 101 win 10 len 90: carried established

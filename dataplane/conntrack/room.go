@@ -68,7 +68,7 @@ func (sh *shard) evict(place room, tick uint32) bool {
 
 // evictHalf evicts the flow that has waited for an answer for longest.
 func (sh *shard) evictHalf(tick uint32) bool {
-	n := sh.lists[classHalf].oldest
+	n := sh.waiting(sh.lists[classHalf].oldest)
 	if n == 0 {
 		return false
 	}
@@ -76,12 +76,31 @@ func (sh *shard) evictHalf(tick uint32) bool {
 	return true
 }
 
+// waiting is n, or the next after it in the list of those that wait for an answer of which the kernel has carried none;
+// 0: none of a few is.
+func (sh *shard) waiting(n uint32) uint32 {
+	for range sampled {
+		if n == 0 {
+			return 0
+		}
+		e, next := &sh.entries[n-1], sh.links[n].newer
+		if e.flags&offloaded != 0 {
+			sh.catchUp(n)
+		}
+		if classes[e.state] == classHalf {
+			return n
+		}
+		n = next
+	}
+	return 0
+}
+
 // evictHalfOf evicts a flow of a source that has as many unanswered ones as it may, and nobody else's: the oldest of
 // them, if it is among the oldest of all, as those of one who floods are.
 func (sh *shard) evictHalfOf(src packet.Addr, tick uint32) bool {
 	n := sh.lists[classHalf].oldest
 	for range sampled {
-		if n == 0 {
+		if n = sh.waiting(n); n == 0 {
 			return false
 		}
 		if sh.source(n) == src {

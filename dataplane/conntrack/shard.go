@@ -125,7 +125,7 @@ func (sh *shard) enter(n uint32, next state) {
 		sh.countEnds(n, -1)
 	}
 	e.state = next
-	if e.flags&offloaded != 0 && next.over() {
+	if e.flags&offloaded != 0 && next.closed() {
 		sh.withdraw(n)
 	}
 	if e.flags&translated != 0 && next.closed() {

@@ -107,9 +107,6 @@ func (s state) handshake() bool { return s == tcpSynSent || s == tcpSynSent2 || 
 // stands: TCP, of which both ends may know.
 func (s state) stands() bool { return s >= tcpPickedUp && s <= tcpLastAck }
 
-// over: TCP, of which both ends have said that they have no more to say.
-func (s state) over() bool { return s >= tcpLastAck && s <= tcpClosed }
-
 // closed: a packet that opens flows opens this one anew.
 func (s state) closed() bool { return s == tcpTimeWait || s == tcpClosed || s == sctpClosed }
 

@@ -15,7 +15,7 @@
 //	syn.go       fingerprints: what is kept of a SYN under a flood, and on what stands
 //	repeat.go    SYNs that have to be repeated, under a flood
 //	revoke.go    what becomes of a flow that policy no longer lets
-//	carriage.go  what becomes of a flow that the kernel carries (carry.go: who has it do so)
+//	carriage.go  what becomes of a flow that the kernel carries (carry.go, handshake.go: who has it do so)
 //	open.go      Open: a new flow, if limits (limit.go) and memory (room.go, memory.go) let it in
 //	translate.go OpenTranslated: one whose packets are to have other ends; source.go finds it a source port
 //	pair.go      what the kernel carries whoever opens it; claim.go, settle.go: what becomes of flows beside that
@@ -196,6 +196,11 @@ type Seen struct {
 	// sent the packet on calls Table.Carry, if nothing else speaks against it.
 	Carry bool
 
+	// Begins: the packet is a SYN by which Open or OpenTranslated has opened a flow, or the SYN-ACK to it, and as far as
+	// the flow goes the kernel may carry all of the connection from here on. Who has sent the packet on calls
+	// Table.CarryBoth, if nothing else speaks against it.
+	Begins bool
+
 	// Paired, of NewFlow: the segment is of a connection that the kernel carries by a pair. Open does nothing.
 	Paired bool
 	shared bool // its ends are those of a translated flow, on the way to the other end
@@ -298,6 +303,8 @@ func (sh *shard) track(n uint32, p *packet.Packet, in packet.PortID, d uint8, ti
 		s.Status, s.Tuple, s.tick = Stale, sh.tuple(n), tick
 	} else if e.packets[d&1] >= sh.carriedFrom[e.state&31] {
 		s.Carry = !s.Moved && sh.mayCarry(n, d) && plain(p)
+	} else if e.state == tcpSynReceived {
+		s.Begins = !s.Moved && sh.mayBegin(n, p, d)
 	}
 	if e.flags&translated != 0 {
 		sh.translate(n, p, d, s)

@@ -112,10 +112,16 @@ func (sh *shard) syn(n uint32, p *packet.Packet, in packet.PortID, g *segment, d
 		if answer {
 			return verdict.TCPOutOfWindow
 		}
+		if e.flags&offloaded != 0 && g.end != e.end[0] {
+			sh.withdraw(n) // which expects another number to be acknowledged
+		}
 		scale, scaled := scaleOf(p)
 		e.begin(g, 0, scale, scaled) // again, or a new attempt
 		e.refresh(tick)
 	case e.state == tcpSynSent && !answer: // simultaneous open (RFC 9293 3.5, figure 7)
+		if e.flags&offloaded != 0 {
+			sh.withdraw(n)
+		}
 		scale, scaled := scaleOf(p)
 		e.begin(g, 1, scale, scaled)
 		e.agree()
@@ -145,6 +151,9 @@ func (sh *shard) synAck(n uint32, p *packet.Packet, g *segment, d uint8, tick ui
 		return verdict.TCPOutOfWindow
 	}
 	if e.state == tcpSynSent {
+		if e.flags&offloaded != 0 {
+			sh.withdraw(n) // it is another answer than the kernel was to carry
+		}
 		scale, scaled := scaleOf(p)
 		e.begin(g, d, scale, scaled)
 		e.agree()

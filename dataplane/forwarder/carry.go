@@ -65,6 +65,7 @@ func (f *Forwarder) startCarrier() {
 	f.beating.Go(func() { f.heart(stop) })
 	f.beating.Go(func() { f.walker(stop) })
 	f.beating.Go(func() { f.pairKeeper(stop) })
+	f.beating.Go(func() { f.newsReader(stop) })
 }
 
 func (f *Forwarder) loadCarrier(node *api.NodeSettings) error {

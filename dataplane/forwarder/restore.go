@@ -284,6 +284,10 @@ func copyFlows(from, to *offload.Table) (copied, left int, err error) {
 		if !ok || flow.Pair {
 			continue
 		}
+		if flow.Young.Is && !flow.Answered { // its opener asks again
+			left++
+			continue
+		}
 		var is offload.Ref
 		for d, w := range ways {
 			if w.In == 0 || w.Out == 0 {

@@ -43,6 +43,10 @@ func (t *Table) adopt() {
 		if r.flags&untracked != 0 {
 			t.stats.Untracked++
 		}
+		if y := r.youth(); y.Is && !y.Answered {
+			t.unborn.Add(1)
+			t.waits[n-1] = true
+		}
 		for d := range r.way {
 			if w := &r.way[d]; w.from != 0 {
 				t.ports.uses(w.to, 1)

@@ -12,7 +12,7 @@ import (
 // little-endian: address turns words round.
 
 // Layout is FLOW_LAYOUT: tables of another one cannot be read.
-const Layout = 1
+const Layout = 2
 
 // address is struct ip_address: network byte order.
 type address [2]uint64
@@ -49,9 +49,9 @@ type way struct {
 	mac            packet.MAC
 	farDstPort     uint16 // network byte order, as the other ports
 	mtu            uint16
-	_              uint16
+	answered       uint16
 	farDst         address4
-	_              uint32
+	fin            uint32
 }
 
 // record is struct flow_record.
@@ -72,6 +72,15 @@ const (
 	closed    // the opener's TCP has sent a FIN
 	closedToo // the other end's has
 	untracked // the record is the table's own, see untracked.go
+	whole     // hooks carry FINs
+	young     // hooks carry nothing of it but what a handshake has in its place, see connection.go
+)
+
+// The SYN-ACK of a way, with its window scale in the lowest bits.
+const (
+	answered      = 0x20
+	answeredScale = 0x10
+	scaleBits     = 0x0f
 )
 
 // egress is struct egress.

@@ -24,7 +24,7 @@ func TestLayout(t *testing.T) {
 		{"flow_bucket", reflect.TypeFor[bucket](), nil},
 		{"flow_way", reflect.TypeFor[way](), map[string]string{
 			"packets": "packets", "bytes": "bytes", "used": "used", "ack": "ack", "from": "from", "to": "to", "mac": "mac",
-			"farDstPort": "far_dst_port", "mtu": "mtu", "farDst": "far_dst",
+			"farDstPort": "far_dst_port", "mtu": "mtu", "farDst": "far_dst", "answered": "answered", "fin": "fin",
 		}},
 		{"flow_record", reflect.TypeFor[record](), map[string]string{
 			"nearSrc": "near_src", "nearDst": "near_dst", "farSrc": "far_src", "nearSrcPort": "near_src_port",

@@ -8,13 +8,14 @@ import (
 	"errors"
 	"fmt"
 	"math/bits"
+	"sync/atomic"
 	"unsafe"
 )
 
 // Memory is the maps of the kernel's flow table, or memory of the same sizes: 64 bytes for each bucket, of which there
-// are a power of two, 192 for each record, 32 for each egress, 64 for control. It stays valid for as long as its table
-// is used, and nobody else writes it but hooks that count.
-type Memory struct{ Buckets, Records, Egresses, Control []byte }
+// are a power of two, 192 for each record, 32 for each egress, 64 for control, 8 for the news of each 64 records. It
+// stays valid for as long as its table is used, and nobody else writes it but hooks that count.
+type Memory struct{ Buckets, Records, Egresses, Control, News []byte }
 
 // maxEgresses is MAX_EGRESSES.
 const maxEgresses = 65536
@@ -26,7 +27,7 @@ func newMemory(records, egresses int) Memory {
 	buckets := 1 << bits.Len(uint((max(records, 2)+1)/2-1))
 	return Memory{
 		Buckets: lines[bucket](buckets), Records: lines[record](records), Egresses: lines[egress](egresses),
-		Control: lines[control](1),
+		Control: lines[control](1), News: lines[uint64]((records + newsOfWord - 1) / newsOfWord),
 	}
 }
 
@@ -62,6 +63,9 @@ func (t *Table) open(m Memory) error {
 	if t.egresses, err = as[egress](m.Egresses); err != nil {
 		return fmt.Errorf("egresses: %w", err)
 	}
+	if t.news, err = as[uint64](m.News); err != nil {
+		return fmt.Errorf("flow news: %w", err)
+	}
 	c, err := as[control](m.Control)
 	if err != nil {
 		return fmt.Errorf("flow control: %w", err)
@@ -80,9 +84,16 @@ func (t *Table) open(m Memory) error {
 	switch c := t.control; {
 	case c.layout != Layout:
 		return fmt.Errorf("flow table of layout %d, this program reads %d", c.layout, Layout)
+	case len(t.news) != (len(t.records)+newsOfWord-1)/newsOfWord:
+		return fmt.Errorf("flow table of %d records has %d words of news", len(t.records), len(t.news))
 	case c.bucketMask != uint32(len(t.buckets)-1) || c.records != uint32(len(t.records)):
 		return fmt.Errorf("flow table of %d records and %d buckets says that it has %d and %d",
 			len(t.records), len(t.buckets), c.records, uint64(c.bucketMask)+1)
 	}
 	return nil
+}
+
+// hasAnswered loads what hooks write beside the MTU, with the word that both are in, which is aligned.
+func (w *way) hasAnswered() uint16 {
+	return uint16(atomic.LoadUint32((*uint32)(unsafe.Pointer(&w.mtu))) >> 16)
 }

@@ -6,8 +6,8 @@
 //
 // Files: offload.go (words), table.go (what others ask of it), pair.go (and of pairs), layout.go (as hooks have it),
 // memory.go (where that is), index.go (how records are found), record.go (how they are written), egress.go (how packets
-// leave), room.go (which record makes way), adopt.go (a table that another process has left), untracked.go (flows that
-// nobody else knows).
+// leave), room.go (which record makes way), connection.go (connections as they begin), news.go (of which userspace is
+// to know), adopt.go (a table that another process has left), untracked.go (flows that nobody else knows).
 package offload
 
 import (
@@ -26,8 +26,11 @@ type Flow struct {
 	Proto      packet.IPProto
 	Generation uint32 // of policy that let it
 	Pair       bool
-	Closed     [2]bool // TCP: that end has sent a FIN; as Table.Close was told
+	Closed     [2]bool // TCP: that end has sent a FIN; as Table.Close was told, or hooks have carried
 	Untracked  bool    // see EnterUntracked
+	Whole      bool    // TCP: FINs are carried too
+	// Young says that TCP's handshake goes on: see Table.EnterYoung.
+	Young
 }
 
 // Way is one direction of a flow, and what becomes of its packets: they get the other side's ends, a TTL less by one,
@@ -70,4 +73,18 @@ type Carried struct {
 	// Acks are the acknowledgement numbers that TCP's ends sent last, where Acked says that they did.
 	Acks  [2]uint32
 	Acked [2]bool
+	// Fins are the sequence numbers behind the FINs that were carried; 0: none was.
+	Fins [2]uint32
+	Young
+}
+
+// Young is what is known of a handshake whose packets the kernel carries.
+type Young struct {
+	Is bool
+	// Expects is the number by which the opener's SYN will be acknowledged; once it is Answered, that by which the answer
+	// will be, until the opener has acknowledged anything (Carried.Acked).
+	Expects  uint32
+	Answered bool  // a SYN-ACK has been seen,
+	Scaled   bool  // with a window scale,
+	Scale    uint8 // which is this.
 }

@@ -62,6 +62,7 @@ func (t *Table) begin(n uint32, f *Flow) {
 			r.flags |= pair
 			t.pairs.Add(1)
 		}
+		r.flags |= endings(f)
 		if f.Untracked {
 			r.flags |= untracked
 			t.stats.Untracked++
@@ -73,6 +74,8 @@ func (t *Table) begin(n uint32, f *Flow) {
 			atomic.StoreUint64(&w.bytes, 0)
 			atomic.StoreUint32(&w.used, 0)
 			atomic.StoreUint32(&w.ack, 0)
+			atomic.StoreUint32(&w.fin, 0)
+			w.answered = 0
 		}
 	})
 	t.stamps[n-1].Add(1)
@@ -155,6 +158,7 @@ func (t *Table) end(n uint32) {
 	if t.records[n-1].flags&untracked != 0 {
 		t.stats.Untracked--
 	}
+	t.grow(n)
 	t.stamps[n-1].Add(1)
 	t.stats.Records--
 	at := &t.resting[t.rest%resting]
@@ -192,7 +196,11 @@ func (r *record) flow() Flow {
 	return Flow{
 		Near: r.near(), Far: r.far(), Proto: r.proto, Generation: atomic.LoadUint32(&r.generation),
 		Pair: r.flags&pair != 0, Untracked: r.flags&untracked != 0,
-		Closed: [2]bool{r.flags&closed != 0, r.flags&closedToo != 0},
+		Whole: r.flags&whole != 0, Young: r.youth(),
+		Closed: [2]bool{
+			r.flags&closed != 0 || atomic.LoadUint32(&r.way[0].fin) != 0,
+			r.flags&closedToo != 0 || atomic.LoadUint32(&r.way[1].fin) != 0,
+		},
 	}
 }
 
@@ -208,6 +216,7 @@ func (t *Table) way(x *way) Way {
 func (t *Table) carried(n uint32) (c Carried) {
 	r := &t.records[n-1]
 	used := int64(0)
+	c.Young = r.youth()
 	for d := range r.way {
 		w := &r.way[d]
 		c.Traffic[d] = Traffic{Packets: counted(&w.packets), Bytes: counted(&w.bytes)}
@@ -216,6 +225,7 @@ func (t *Table) carried(n uint32) (c Carried) {
 		}
 		ack := bits.ReverseBytes32(atomic.LoadUint32(&w.ack))
 		c.Acks[d], c.Acked[d] = ack, ack != 0 && c.Traffic[d].Packets != 0
+		c.Fins[d] = atomic.LoadUint32(&w.fin)
 	}
 	if used != 0 {
 		c.Used = max(used<<tickShift+t.clock()-t.kernel(), 1)

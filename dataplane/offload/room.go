@@ -5,9 +5,10 @@ package offload
 import "time"
 
 // Where all records are taken, the one makes way that has not been used for longest, of a few that a hand comes by as
-// it goes round. None does that was used within the last seconds: a table that is too small for all that goes on
-// carries some of it all the time rather than all of it some of the time. Pairs do not, of which there are half as
-// many as records at most, nor do records that keep packets in userspace: without them a pair would take those.
+// it goes round; before it one that waits for the answer to a SYN in vain (connection.go). None does that was used
+// within the last seconds: a table that is too small for all that goes on carries some of it all the time rather than
+// all of it some of the time. Pairs do not, of which there are half as many as records at most, nor do records that
+// keep packets in userspace: without them a pair would take those.
 //
 // The owner of a record that made way finds out by its Ref, and is told by TakeEvicted. Until he was, what is known of
 // the record is kept; where too many owners have not been told none makes way.
@@ -72,6 +73,9 @@ func (t *Table) leastUsed() (least uint32) {
 		n := t.hand
 		if t.stamps[n-1].Load()&1 == 0 || t.records[n-1].flags&(pair|claimed) != 0 {
 			continue
+		}
+		if t.waitsInVain(n) {
+			return n
 		}
 		if used := t.used(n); used <= oldest {
 			least, oldest = n, used

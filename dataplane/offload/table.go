@@ -16,16 +16,19 @@ type Table struct {
 	buckets  []bucket
 	records  []record
 	egresses []egress
+	news     []uint64 // a bit for each record, which hooks set
 	control  *control
 	clock    func() int64 // monotonic ns, of the dataplane
 	kernel   func() int64 // CLOCK_MONOTONIC
 	tick     atomic.Int64 // of the kernel's clock, about: what records' times of 32 bits are near to
 
 	pairs  atomic.Int32    // records of pairs
+	unborn atomic.Int32    // young records whose SYN nobody is known to have answered
 	stamps []atomic.Uint32 // by record; odd: it is somebody's. Changes whenever the record changes hands
 
 	mu      sync.Mutex
 	entered []uint32        // by record: when, in ticks of the kernel's clock
+	waits   []bool          // by record: it is counted in unborn
 	free    []uint32        // numbers of records, the last is taken first
 	resting [resting]uint32 // those that became free last, a ring: the next goes to place rest
 	rest    uint32
@@ -63,6 +66,7 @@ func New(cfg Config) (*Table, error) {
 	t.tick.Store(t.kernel() >> tickShift)
 	t.stamps = make([]atomic.Uint32, len(t.records))
 	t.entered = make([]uint32, len(t.records))
+	t.waits = make([]bool, len(t.records))
 	t.free = make([]uint32, 0, len(t.records))
 	t.victims = make([]victim, 0, maxVictims)
 	t.stats.Capacity = uint32(len(t.records))

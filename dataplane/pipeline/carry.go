@@ -29,10 +29,54 @@ func (l *Pipeline) carry(p *packet.Packet, in, out *tables.Port, mac packet.MAC,
 	if l.pair(p, in, out) {
 		return
 	}
+	l.flows.Carry(s, wayTo(in, out, mac, mtu))
+}
+
+func wayTo(in, out *tables.Port, mac packet.MAC, mtu int) *offload.Way {
 	if out.Trunk {
 		mac = out.Station.Own
 	}
-	l.flows.Carry(s, &offload.Way{In: in.ID, Out: out.ID, MAC: mac, MTU: mtu})
+	return &offload.Way{In: in.ID, Out: out.ID, MAC: mac, MTU: mtu}
+}
+
+// measured is one of how many connections to backends are not carried before they are answered, so that it is known of
+// all how fast they answer.
+const measured = 16
+
+// carryBoth has the kernel carry the connection that the packet begins, or answers the beginning of, in both
+// directions: this one by what was done to the packet, the other one by the way that an answer would have. It is not
+// carried before somebody is to learn of the answer.
+func (l *Pipeline) carryBoth(p *packet.Packet, in, out *tables.Port, mac packet.MAC, mtu int) {
+	s := &l.seen
+	switch {
+	case isError(s) || l.way.direct || !l.way.backend.IsZero() || in.ID == out.ID || !l.t.Carries(in, out):
+		return
+	case !s.Reply && l.way.chosen && l.awaits():
+		return
+	case l.pair(p, in, out):
+		return
+	}
+	near, far, ok := l.flows.EndsOf(s)
+	if !ok {
+		return
+	}
+	here := wayTo(in, out, mac, mtu)
+	ways := [2]offload.Way{*here, *here}
+	if s.Reply {
+		ways[0], _, ok = wayOf(l.t, out.ID, &near, p.Proto, far.Dst)
+	} else {
+		back := far.Reverse()
+		ways[1], _, ok = wayOf(l.t, out.ID, &back, p.Proto, near.Src)
+	}
+	if ok {
+		l.flows.CarryBoth(s, &ways)
+	}
+}
+
+// awaits says whether the answer of the backend that was chosen is waited for.
+func (l *Pipeline) awaits() bool {
+	l.begun++
+	return l.begun%measured == 0 || l.choice.Service.Awaits()
 }
 
 // Uncarried says why the kernel would not carry an established flow between two ports, of which policy may speak of

@@ -89,6 +89,7 @@ type Pipeline struct {
 
 	kernel   *offload.Table // nil: it carries nothing
 	glimpses glimpses
+	begun    uint32 // connections to backends
 
 	merging   []bool // by device: see SetMerging
 	fragments fragment.Table
@@ -153,7 +154,8 @@ func (l *Pipeline) lookup(to packet.Addr) *route.Group {
 // Judge decides about the packet received by device (an index as Tables.Demux takes). The caller has set Frame,
 // Start, End and Tail; Judge sets In, and Out where something is to be sent. The decision is valid until the next call.
 func (l *Pipeline) Judge(p *packet.Packet, device int) *Decision {
-	l.decision, l.way, l.opening.is, l.seen.Carry = Decision{}, way{}, false, false
+	l.decision, l.way, l.opening.is = Decision{}, way{}, false
+	l.seen.Carry, l.seen.Begins = false, false
 	l.decision.Reason = l.judge(p, device)
 	if l.way.first { // it came to no verdict of police's
 		l.judgeFragments(l.decision.Reason, fragment.Addresses{})

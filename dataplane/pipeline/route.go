@@ -126,6 +126,8 @@ func (l *Pipeline) forward(p *packet.Packet, in *tables.Port, hop *route.Hop, to
 		l.decision.Cut, l.decision.MTU = cut, mtu
 	} else if l.seen.Carry {
 		l.carry(p, in, out, mac, mtu)
+	} else if l.seen.Begins {
+		l.carryBoth(p, in, out, mac, mtu)
 	} else if !l.t.Tracking {
 		l.carryUntracked(p, in, out, mac, mtu)
 	}

@@ -2,6 +2,8 @@
 
 package service
 
+import "github.com/viaduct-net/viaduct/control/api"
+
 // A backend that fails some times in a row is ejected: no flow is sent to it for a while. Then one flow tries it: when
 // it answers the backend is back, and when it fails it is ejected for longer. Envoy calls this outlier detection.
 
@@ -94,6 +96,12 @@ func (g *group) room() bool {
 	}
 	g.ejected.Add(-1)
 	return false
+}
+
+// Awaits says whether who answers a flow of the service, and when, makes a difference to those that follow.
+func (s *Service) Awaits() bool {
+	g := s.group
+	return s.algorithm == api.Service_ALGORITHM_TWO_CHOICES || g.threshold.Load() != 0 || g.ejected.Load() != 0
 }
 
 // succeed counts an answer, and takes the backend back.

@@ -70,17 +70,19 @@ func (w *Worker) Run(thread Thread) {
 	runtime.LockOSThread() // and never unlocked: the thread, with its priority, ends with Run
 	prefer(thread.CPU)
 	last := int64(0) // when packets were last seen
+	var lately rhythm
 	for !w.stopping.Load() {
 		now := w.clock()
 		w.passes.Add(1)
 		if w.Poll(now) > 0 {
 			w.busy.Add(1)
 			last = now
+			lately.saw(now)
 			w.runCommands()
 			continue
 		}
 		w.runCommands()
-		if thread.Spin >= 0 && now-last >= int64(thread.Spin) {
+		if thread.Spin >= 0 && now-last >= lately.spin(int64(thread.Spin)) {
 			w.sleep()
 			last = 0
 		}

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 
 // Which packets hooks carry by the kernel's flow table, and where to: what is the same for all hooks. Packets that
-// userspace has to see, or would drop, are not carried: those that begin or end a connection, those whose TTL ends,
-// fragments, options, what is malformed (dataplane/packet/parse.go), what is larger than its way.
+// userspace has to see, or would drop, are not carried: those that begin a connection or reset it, those whose TTL
+// ends, fragments, options, what is malformed (dataplane/packet/parse.go), what is larger than its way. The answer to
+// a SYN and FINs are carried where the connection's record says so.
 #pragma once
 
 #include <linux/bpf.h>
@@ -21,8 +22,10 @@ struct carried {
 	struct flow_key key;
 	__u32 len;    // of the IP packet, bytes
 	__u32 header; // of network and transport, bytes: what each segment of it has
+	__be32 seq;   // TCP
 	__be32 ack;   // TCP
 	__u8 flags;   // TCP
+	__u8 scale;   // TCP, of a SYN-ACK: ANSWERED_…
 	__u8 ipv6;
 	__u8 partial; // XDP: the checksum is the sum of the pseudo-header alone
 };
@@ -55,6 +58,52 @@ struct carriage {
 	 FLAG_SET(TCP_RST | TCP_ACK) | FLAG_SET(TCP_ACK) | FLAG_SET(TCP_ACK | TCP_URG) | FLAG_SET(TCP_FIN | TCP_ACK) | \
 	 FLAG_SET(TCP_FIN | TCP_ACK | TCP_URG))
 
+#define OPTION_END    0
+#define OPTION_NOP    1
+#define OPTION_WSCALE 3
+#define MAX_OPTIONS   12 // that are read of a SYN-ACK
+#define MAX_SCALE     14 // RFC 7323 section 2.3
+#define UNREAD	      0xff
+
+// read_scale reads the window scale of a SYN-ACK, as scaleOf in dataplane/conntrack/segment.go: options that do not
+// parse end the search. It stays UNREAD where the options are not there, or are many.
+static __always_inline void read_scale(const void *options, const void *end, __u32 len, struct carried *c)
+{
+	__u32 at = 0;
+
+	c->scale = UNREAD;
+	for (int i = 0; i < MAX_OPTIONS; i++) {
+		const __u8 *o = options + (at & 63);
+
+		if (at >= len)
+			goto none;
+		if ((const void *)(o + 1) > end)
+			return;
+		if (o[0] == OPTION_END)
+			goto none;
+		if (o[0] == OPTION_NOP) {
+			at++;
+			continue;
+		}
+		if (at + 2 > len)
+			goto none;
+		if ((const void *)(o + 2) > end)
+			return;
+		if (o[1] < 2 || at + o[1] > len)
+			goto none;
+		if (o[0] == OPTION_WSCALE && o[1] == 3) {
+			if ((const void *)(o + 3) > end)
+				return;
+			c->scale = ANSWERED_SCALE | (o[2] > MAX_SCALE ? MAX_SCALE : o[2]);
+			return;
+		}
+		at += o[1];
+	}
+	return;
+none:
+	c->scale = 0;
+}
+
 // Readers of headers, which say whether the packet may be carried. They read what lies before end.
 
 static __always_inline int read_tcp(const struct tcphdr *tcp, const void *end, __u32 len, struct carried *c)
@@ -69,8 +118,11 @@ static __always_inline int read_tcp(const struct tcphdr *tcp, const void *end, _
 	c->key.src_port = tcp->source;
 	c->key.dst_port = tcp->dest;
 	c->header += header;
+	c->seq = tcp->seq;
 	c->ack = tcp->ack_seq;
 	c->flags = ((const __u8 *)tcp)[13];
+	if ((c->flags & (TCP_SYN | TCP_ACK)) == (TCP_SYN | TCP_ACK))
+		read_scale((const void *)tcp + TCP_HEADER, end, header - TCP_HEADER, c);
 	return FLAG_SETS >> (c->flags & (TCP_FIN | TCP_SYN | TCP_RST | TCP_ACK | TCP_URG)) & 1;
 }
 
@@ -145,10 +197,12 @@ static __always_inline int read_ipv6(const struct ipv6hdr *ip, const void *end, 
 	return read_ports(ip + 1, end, ip->nexthdr, c);
 }
 
+#define TCP_CONTROL (TCP_FIN | TCP_SYN | TCP_RST)
+
 // is_plain says whether the packet neither opens nor ends a connection.
 static __always_inline int is_plain(const struct carried *c)
 {
-	return c->key.proto != IPPROTO_TCP || !(c->flags & (TCP_FIN | TCP_SYN | TCP_RST));
+	return c->key.proto != IPPROTO_TCP || !(c->flags & TCP_CONTROL);
 }
 
 static __always_inline int is_older(__u32 generation, __u32 than)
@@ -215,18 +269,74 @@ static __always_inline int leads(const struct flow_control *c, const struct flow
 	return e && may_leave(p, e);
 }
 
+// behind is the sequence number behind a segment with FIN.
+static __always_inline __u32 behind(const struct carried *p)
+{
+	return bpf_ntohl(p->seq) + p->len - p->header + 1;
+}
+
+// is_answer says whether the packet is the SYN-ACK to the SYN by which a young record was entered, without data.
+static __always_inline int is_answer(const struct flow_way *w, const struct carried *p)
+{
+	__u8 flags = p->flags & (TCP_CONTROL | TCP_ACK | TCP_URG);
+
+	return flags == (TCP_SYN | TCP_ACK) && p->scale != UNREAD && p->ack == w->ack && p->len == p->header;
+}
+
+// may_go says whether a record of a connection's own carries a segment, as far as the connection goes: nothing before
+// the SYN has been answered but the answer, then of the opener's what acknowledges that, and of FINs those of one
+// number. What else there is is somebody else's, or
+// has userspace find out.
+static __always_inline int may_go(const struct flow_record *r, __u32 way, const struct carried *p)
+{
+	const struct flow_way *w = &r->way[way & 1];
+	__u8 control = p->flags & TCP_CONTROL;
+	__u32 end;
+
+	if (r->flags & FLOW_YOUNG && !r->way[1].answered)
+		return way && is_answer(w, p);
+	if (r->flags & FLOW_YOUNG && !way && bpf_ntohl(p->ack) - bpf_ntohl(w->ack) > r->way[1].bytes)
+		return 0;
+	if (!control)
+		return 1;
+	if (control != TCP_FIN || !(r->flags & FLOW_WHOLE))
+		return 0;
+	end = behind(p);
+	return end && (!w->fin || w->fin == end);
+}
+
+// note_progress writes down how far a connection is, and has userspace look at it where it begins or ends: the ends of
+// one that ends have little more to say. Of a SYN-ACK it is known what is to acknowledge it.
+static __always_inline void note_progress(struct found *f, const struct carried *p)
+{
+	struct flow_record *r = f->record;
+	struct flow_way *w = &r->way[f->way & 1];
+
+	if (p->flags & TCP_SYN) {
+		r->way[0].ack = bpf_htonl(bpf_ntohl(p->seq) + 1);
+		*(volatile __u16 *)&w->answered = ANSWERED | p->scale;
+	}
+	if (p->flags & TCP_FIN)
+		*(volatile __u32 *)&w->fin = behind(p);
+	if (w->fin || r->flags & FLOW_YOUNG)
+		tell(f->number);
+}
+
 // repeat says what becomes of a packet by the record that was found for its key, and counts it. It returns 0 where
 // userspace is to see the packet, also when it has changed the record in between.
-static __always_inline int repeat(const struct flow_control *c, const struct found *f, const struct flow_key *k,
+static __always_inline int repeat(const struct flow_control *c, struct found *f, const struct flow_key *k,
 				  const struct carried *p, __u32 largest, struct carriage *to)
 {
 	struct flow_record *r = f->record;
+	int connection = p->key.proto == IPPROTO_TCP && k->src_port | k->dst_port;
 	__u32 way = f->way & 1, version;
 	struct flow_way *w = &r->way[way];
 
 	version = *(volatile __u32 *)&r->version;
 	add(&w->packets, 1);
 	if (version & 1 || !is_of(r, way, k) || !leads(c, r, w, p, largest, to))
+		goto not_carried;
+	if (connection && !may_go(r, way, p))
 		goto not_carried;
 	copy(r, w, way, to);
 	add(&w->bytes, p->len);
@@ -237,6 +347,8 @@ static __always_inline int repeat(const struct flow_control *c, const struct fou
 	w->used = bpf_ktime_get_coarse_ns() >> 24;
 	if (p->key.proto == IPPROTO_TCP)
 		w->ack = p->ack;
+	if (connection)
+		note_progress(f, p);
 	return 1;
 not_carried:
 	add(&w->packets, -1ULL);
@@ -301,7 +413,7 @@ __noinline int find_carriage(const struct carried *p, __u32 largest, struct carr
 		return 0;
 	if (!find_flow(c, &p->key, &f))
 		return by_pair(c, p, largest, to);
-	return is_plain(p) && repeat(c, &f, &p->key, p, largest, to);
+	return repeat(c, &f, &p->key, p, largest, to);
 }
 
 static __always_inline int may_carry(void)

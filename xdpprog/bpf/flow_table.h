@@ -49,6 +49,15 @@ struct {
 	__uint(max_entries, 1);
 } flow_control SEC(".maps");
 
+// A bit for each record, of which userspace is to look soon. It takes the bits.
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__type(key, __u32);
+	__type(value, __u64);
+	__uint(max_entries, 1);
+} flow_news SEC(".maps");
+
 // What a record is found by: where a packet came in, and its ends. Those of a pair have no ports.
 struct flow_key {
 	struct ip_address src;
@@ -106,6 +115,7 @@ static __always_inline int same_address(const struct ip_address *a, const struct
 // A direction of a record.
 struct found {
 	struct flow_record *record; // NULL: none
+	__u32 number;		    // the record's, from 0 on
 	__u32 way;
 };
 
@@ -142,6 +152,7 @@ static __always_inline int find_in(__u32 bucket, __u64 hash, const struct flow_k
 		if (!r || !is_of(r, slot >> 32, k))
 			continue;
 		f->record = r;
+		f->number = n;
 		f->way = slot >> 32 & 1;
 		return 1;
 	}
@@ -156,6 +167,16 @@ static __always_inline int find_flow(const struct flow_control *c, const struct 
 	__u32 first = hash & c->bucket_mask, other = (first ^ (hash >> 33 | 1)) & c->bucket_mask;
 
 	return find_in(first, hash, k, f) || find_in(other, hash, k, f);
+}
+
+// tell has userspace look at a record. What was noted in it before is seen then: the addition of the bit is a barrier.
+static __always_inline void tell(__u32 number)
+{
+	__u32 word = number / 64;
+	__u64 *news = bpf_map_lookup_elem(&flow_news, &word);
+
+	if (news)
+		__sync_fetch_and_or(news, 1ULL << (number & 63));
 }
 
 static __always_inline struct flow_control *the_control(void)

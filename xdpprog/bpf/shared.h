@@ -190,7 +190,7 @@ struct asked {
 };
 
 // The kernel's flow table: flow_table.h. Go has the same layout in dataplane/offload.
-#define FLOW_LAYOUT  1	   // changes with any of these
+#define FLOW_LAYOUT  2	   // changes with any of these
 #define FLOW_SLOTS   8	   // of a bucket
 #define MAX_EGRESSES 65536 // ports that a record may lead to, less the first, which is none
 
@@ -203,16 +203,20 @@ struct flow_way {
 	__u64 packets;
 	__u64 bytes; // of IP packets
 	__u32 used;  // when last, in 2^24 ns of CLOCK_MONOTONIC
-	__be32 ack;  // TCP: the acknowledgement number that was sent last
+	__be32 ack;  // TCP: the acknowledgement number that was sent last, or of a young record, what is expected first
 	__u32 from;  // PortID by which packets come; 0: this direction is not carried, nor found
 	__u32 to;    // number of the egress; 0: packets go to userspace, none by a pair
 	__u8 mac[6]; // destination on the egress' link
 	__be16 far_dst_port;
-	__u16 mtu; // of the largest IP packet, bytes
-	__u16 reserved;
+	__u16 mtu;		   // of the largest IP packet, bytes
+	__u16 answered;		   // TCP, of the other end: not 0: its SYN-ACK has been seen; see ANSWERED_…
 	struct ip_address far_dst; // the same in both directions
-	__u32 reserved_too;
+	__u32 fin;		   // TCP: the sequence number behind its FIN; 0: it has sent none
 };
+
+// The SYN-ACK of struct flow_way, and the window scale in it, in the lowest four bits.
+#define ANSWERED       0x20
+#define ANSWERED_SCALE 0x10 // it had one
 
 // Both directions of a flow, three cache lines. Near are the ends of what its opener sends, far of what the other end
 // gets; they differ where the flow is translated. A pair (of addresses: all TCP between them) has no ports.
@@ -232,6 +236,8 @@ struct flow_record {
 
 #define FLOW_TRANSLATED 1
 #define FLOW_PAIR	2
+#define FLOW_WHOLE	64  // FINs are carried too
+#define FLOW_YOUNG	128 // TCP: as far as userspace knows its handshake goes on
 
 enum egress_kind {
 	EGRESS_NONE, // packets go to userspace

@@ -25,9 +25,14 @@ type Packet struct {
 	Ends  packet.Ends
 	Proto packet.IPProto
 	In    packet.PortID
-	Flags uint8  // TCP
-	Ack   uint32 // TCP
-	Len   int    // of the IP packet, bytes
+	Len   int // of the IP packet, bytes
+
+	// Of TCP.
+	Flags    uint8
+	Seq, Ack uint32
+	Payload  int // bytes
+	Scaled   bool
+	Scale    uint8 // of windows, of a SYN-ACK, if it is Scaled
 }
 
 // Carried is what becomes of it.
@@ -39,7 +44,11 @@ type Carried struct {
 }
 
 const (
-	finSynRst = 1 | 2 | 4
+	fin, syn, rst, ack, urg = 1, 2, 4, 16, 32
+
+	finSynRst = fin | syn | rst
+	whole     = 64  // flags of records
+	young     = 128 // see may_go
 
 	bucketSize, recordSize, waySize, egressSize = 64, 192, 64, 32
 	slots                                       = bucketSize / 8
@@ -51,10 +60,7 @@ func (h *Hook) Carry(p Packet) (Carried, bool) {
 		return Carried{}, false
 	}
 	if r, d, ok := h.find(p.Ends, p.Proto, p.In); ok {
-		if p.Proto == packet.ProtoTCP && p.Flags&finSynRst != 0 {
-			return Carried{}, false
-		}
-		return h.repeat(r, d, p.Ends, &p)
+		return h.repeat(r, d, p.Ends, &p, p.Proto == packet.ProtoTCP)
 	}
 	if p.Proto != packet.ProtoTCP {
 		return Carried{}, false
@@ -65,7 +71,7 @@ func (h *Hook) Carry(p Packet) (Carried, bool) {
 	if !ok {
 		return Carried{}, false
 	}
-	c, ok := h.repeat(r, d, e, &p)
+	c, ok := h.repeat(r, d, e, &p, false)
 	c.Pair = ok
 	if ok {
 		c.Ends.SrcPort, c.Ends.DstPort = p.Ends.SrcPort, p.Ends.DstPort
@@ -167,14 +173,15 @@ func way(r []byte, d uint8) []byte { return r[waySize*(1+int(d)) : waySize*(2+in
 // repeat is repeat, with leads and copy.
 //
 //go:norace
-func (h *Hook) repeat(r []byte, d uint8, e packet.Ends, p *Packet) (c Carried, ok bool) {
+func (h *Hook) repeat(r []byte, d uint8, e packet.Ends, p *Packet, connection bool) (c Carried, ok bool) {
 	w, k := way(r, d), keyOf(e, p.Proto)
 	version := word(r, 60)
 	to, generation := plain(w, 28), plain(r, 56)
 	packets, all := long(w, 0), long(w, 8)
 	atomic.AddUint64(packets, 1)
 	if version&1 != 0 || !is(r, d, &k, p.In) || to == 0 || p.Len > int(binary.LittleEndian.Uint16(w[40:])) ||
-		int32(generation-word(h.Control, 36)) < 0 || h.Egresses[to*egressSize+14] == 0 {
+		int32(generation-word(h.Control, 36)) < 0 || h.Egresses[to*egressSize+14] == 0 ||
+		connection && !mayGo(r, d, p) {
 		atomic.AddUint64(packets, ^uint64(0))
 		return c, false
 	}
@@ -192,7 +199,58 @@ func (h *Hook) repeat(r []byte, d uint8, e packet.Ends, p *Packet) (c Carried, o
 	if p.Proto == packet.ProtoTCP {
 		atomic.StoreUint32((*uint32)(unsafe.Pointer(&w[20])), bits.ReverseBytes32(p.Ack))
 	}
+	if connection {
+		h.note(r, d, p)
+	}
 	return c, true
+}
+
+func behind(p *Packet) uint32 { return p.Seq + uint32(p.Payload) + 1 }
+
+// mayGo is may_go.
+//
+//go:norace
+func mayGo(r []byte, d uint8, p *Packet) bool {
+	w := way(r, d)
+	if r[55]&young != 0 && word(way(r, 1), 40)>>16 == 0 {
+		return d != 0 && p.Flags&(finSynRst|ack|urg) == syn|ack && p.Payload == 0 &&
+			bits.ReverseBytes32(p.Ack) == word(w, 20)
+	}
+	if r[55]&young != 0 && d == 0 && uint64(p.Ack-bits.ReverseBytes32(word(w, 20))) > *long(way(r, 1), 8) {
+		return false
+	}
+	switch p.Flags & finSynRst {
+	case 0:
+		return true
+	case fin:
+		end, was := behind(p), word(w, 60)
+		return r[55]&whole != 0 && end != 0 && (was == 0 || was == end)
+	}
+	return false
+}
+
+// note is note_progress, with tell.
+//
+//go:norace
+func (h *Hook) note(r []byte, d uint8, p *Packet) {
+	w := way(r, d)
+	store := func(b []byte, at int, x uint32) { atomic.StoreUint32((*uint32)(unsafe.Pointer(&b[at])), x) }
+	if p.Flags&syn != 0 {
+		answered := uint32(0x20)
+		if p.Scaled {
+			answered |= 0x10 | uint32(p.Scale)
+		}
+		store(way(r, 0), 20, bits.ReverseBytes32(p.Seq+1))
+		store(w, 40, word(w, 40)&0xffff|answered<<16)
+	}
+	if p.Flags&fin != 0 {
+		store(w, 60, behind(p))
+	}
+	if word(w, 60) != 0 || r[55]&young != 0 {
+		n := uintptr(unsafe.Pointer(&r[0])) - uintptr(unsafe.Pointer(&h.Records[0]))
+		number := int(n / recordSize)
+		atomic.OrUint64(long(h.News, number/64*8), 1<<(number%64))
+	}
 }
 
 // other are the ends that packets in direction d get.
