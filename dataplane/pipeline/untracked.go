@@ -13,9 +13,9 @@ import (
 // and the tables. The kernel carries a flow's direction from its second packet on all the same; the first of most flows
 // is the only one.
 
-// glimpses remembers what of late was seen once, in sets of four words, a quarter of a cache line. Each word has 24 bits
-// of a flow's hash, and how many packets of it have come since, by 256. Which word gives way is left to chance: flows
-// that share a set and take turns would else keep each other from being seen twice.
+// glimpses remembers what of late was seen once, in sets of four words, a quarter of a cache line. Each word has 24
+// bits of a flow's hash, and how many packets of it have come since, by 256. Which word gives way is left to chance:
+// flows that share a set and take turns would else keep each other from being seen twice.
 type glimpses struct {
 	sets [][4]uint32
 	dice uint32
