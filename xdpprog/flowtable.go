@@ -151,7 +151,7 @@ func (f *FlowTable) open(spec *ebpf.CollectionSpec) error {
 		}
 	}
 	if n := c.records(); n != f.maps["flow_records"].MaxEntries() || f.maps["flow_news"].MaxEntries() != (n+63)/64 ||
-		c.buckets() != f.maps["flow_buckets"].MaxEntries() {
+		!c.uses(f.maps["flow_buckets"].MaxEntries()) {
 		layout.Found = 0
 		return layout
 	}
@@ -325,13 +325,21 @@ const flowControlSize = 64
 func (f *FlowTable) control() flowControl { return f.memory.Control }
 
 func (c flowControl) layout() uint32  { return binary.NativeEndian.Uint32(c[24:]) }
-func (c flowControl) buckets() uint32 { return binary.NativeEndian.Uint32(c[28:]) + 1 }
 func (c flowControl) records() uint32 { return binary.NativeEndian.Uint32(c[32:]) }
+
+// uses says whether the index can be one of so many buckets, of which as many are in use as userspace needs.
+func (c flowControl) uses(buckets uint32) bool {
+	mask := binary.NativeEndian.Uint32(c[28:])
+	return mask < buckets && mask&(mask+1) == 0
+}
+
+// bucketsAtFirst are in use of an empty index, where there are so many: leastBuckets of dataplane/offload.
+const bucketsAtFirst = 1024
 
 // begin is of a table that carries nothing until userspace says so.
 func (c flowControl) begin(seed [16]byte, buckets, records uint32) {
 	copy(c, seed[:])
 	binary.NativeEndian.PutUint32(c[24:], flowLayout)
-	binary.NativeEndian.PutUint32(c[28:], buckets-1)
+	binary.NativeEndian.PutUint32(c[28:], min(buckets, bucketsAtFirst)-1)
 	binary.NativeEndian.PutUint32(c[32:], records)
 }

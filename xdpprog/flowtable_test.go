@@ -121,8 +121,12 @@ func TestFlowTableRefused(t *testing.T) {
 			binary.NativeEndian.PutUint32(f.Memory().Control[32:], 99)
 			return nil
 		},
-		"other buckets than said": func(f *FlowTable) error {
-			binary.NativeEndian.PutUint32(f.Memory().Control[28:], 1)
+		"more buckets than there are": func(f *FlowTable) error {
+			binary.NativeEndian.PutUint32(f.Memory().Control[28:], 2*uint32(len(f.Memory().Buckets)/64)-1)
+			return nil
+		},
+		"buckets that are no power of two": func(f *FlowTable) error {
+			binary.NativeEndian.PutUint32(f.Memory().Control[28:], 4)
 			return nil
 		},
 		"a map is missing":     func(f *FlowTable) error { return os.Remove(filepath.Join(f.pins, "egresses")) },

@@ -16,17 +16,18 @@ import (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	fromPortMapEgresses     = "egresses"
-	fromPortMapFlowBuckets  = "flow_buckets"
-	fromPortMapFlowControl  = "flow_control"
-	fromPortMapFlowNews     = "flow_news"
-	fromPortMapFlowRecords  = "flow_records"
-	fromPortMapPairOpenings = "pair_openings"
-	fromPortMapPortCounters = "port_counters"
-	fromPortMapPorts        = "ports"
-	fromPortMapStations     = "stations"
-	fromPortMapTrunk        = "trunk"
-	fromPortProgFromPort    = "from_port"
+	fromPortMapCarriedCounters = "carried_counters"
+	fromPortMapEgresses        = "egresses"
+	fromPortMapFlowBuckets     = "flow_buckets"
+	fromPortMapFlowControl     = "flow_control"
+	fromPortMapFlowNews        = "flow_news"
+	fromPortMapFlowRecords     = "flow_records"
+	fromPortMapPairOpenings    = "pair_openings"
+	fromPortMapPortCounters    = "port_counters"
+	fromPortMapPorts           = "ports"
+	fromPortMapStations        = "stations"
+	fromPortMapTrunk           = "trunk"
+	fromPortProgFromPort       = "from_port"
 )
 
 // loadFromPort returns the embedded CollectionSpec for fromPort.
@@ -78,16 +79,17 @@ type fromPortProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type fromPortMapSpecs struct {
-	Egresses     *ebpf.MapSpec `ebpf:"egresses"`
-	FlowBuckets  *ebpf.MapSpec `ebpf:"flow_buckets"`
-	FlowControl  *ebpf.MapSpec `ebpf:"flow_control"`
-	FlowNews     *ebpf.MapSpec `ebpf:"flow_news"`
-	FlowRecords  *ebpf.MapSpec `ebpf:"flow_records"`
-	PairOpenings *ebpf.MapSpec `ebpf:"pair_openings"`
-	PortCounters *ebpf.MapSpec `ebpf:"port_counters"`
-	Ports        *ebpf.MapSpec `ebpf:"ports"`
-	Stations     *ebpf.MapSpec `ebpf:"stations"`
-	Trunk        *ebpf.MapSpec `ebpf:"trunk"`
+	CarriedCounters *ebpf.MapSpec `ebpf:"carried_counters"`
+	Egresses        *ebpf.MapSpec `ebpf:"egresses"`
+	FlowBuckets     *ebpf.MapSpec `ebpf:"flow_buckets"`
+	FlowControl     *ebpf.MapSpec `ebpf:"flow_control"`
+	FlowNews        *ebpf.MapSpec `ebpf:"flow_news"`
+	FlowRecords     *ebpf.MapSpec `ebpf:"flow_records"`
+	PairOpenings    *ebpf.MapSpec `ebpf:"pair_openings"`
+	PortCounters    *ebpf.MapSpec `ebpf:"port_counters"`
+	Ports           *ebpf.MapSpec `ebpf:"ports"`
+	Stations        *ebpf.MapSpec `ebpf:"stations"`
+	Trunk           *ebpf.MapSpec `ebpf:"trunk"`
 }
 
 // fromPortVariableSpecs contains global variables before they are loaded into the kernel.
@@ -116,20 +118,22 @@ func (o *fromPortObjects) Close() error {
 //
 // It can be passed to loadFromPortObjects or ebpf.CollectionSpec.LoadAndAssign.
 type fromPortMaps struct {
-	Egresses     *ebpf.Map `ebpf:"egresses"`
-	FlowBuckets  *ebpf.Map `ebpf:"flow_buckets"`
-	FlowControl  *ebpf.Map `ebpf:"flow_control"`
-	FlowNews     *ebpf.Map `ebpf:"flow_news"`
-	FlowRecords  *ebpf.Map `ebpf:"flow_records"`
-	PairOpenings *ebpf.Map `ebpf:"pair_openings"`
-	PortCounters *ebpf.Map `ebpf:"port_counters"`
-	Ports        *ebpf.Map `ebpf:"ports"`
-	Stations     *ebpf.Map `ebpf:"stations"`
-	Trunk        *ebpf.Map `ebpf:"trunk"`
+	CarriedCounters *ebpf.Map `ebpf:"carried_counters"`
+	Egresses        *ebpf.Map `ebpf:"egresses"`
+	FlowBuckets     *ebpf.Map `ebpf:"flow_buckets"`
+	FlowControl     *ebpf.Map `ebpf:"flow_control"`
+	FlowNews        *ebpf.Map `ebpf:"flow_news"`
+	FlowRecords     *ebpf.Map `ebpf:"flow_records"`
+	PairOpenings    *ebpf.Map `ebpf:"pair_openings"`
+	PortCounters    *ebpf.Map `ebpf:"port_counters"`
+	Ports           *ebpf.Map `ebpf:"ports"`
+	Stations        *ebpf.Map `ebpf:"stations"`
+	Trunk           *ebpf.Map `ebpf:"trunk"`
 }
 
 func (m *fromPortMaps) Close() error {
 	return _FromPortClose(
+		m.CarriedCounters,
 		m.Egresses,
 		m.FlowBuckets,
 		m.FlowControl,

@@ -16,6 +16,7 @@ import (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	fromUplinkMapCarriedCounters  = "carried_counters"
 	fromUplinkMapEgresses         = "egresses"
 	fromUplinkMapFlowBuckets      = "flow_buckets"
 	fromUplinkMapFlowControl      = "flow_control"
@@ -82,6 +83,7 @@ type fromUplinkProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type fromUplinkMapSpecs struct {
+	CarriedCounters  *ebpf.MapSpec `ebpf:"carried_counters"`
 	Egresses         *ebpf.MapSpec `ebpf:"egresses"`
 	FlowBuckets      *ebpf.MapSpec `ebpf:"flow_buckets"`
 	FlowControl      *ebpf.MapSpec `ebpf:"flow_control"`
@@ -124,6 +126,7 @@ func (o *fromUplinkObjects) Close() error {
 //
 // It can be passed to loadFromUplinkObjects or ebpf.CollectionSpec.LoadAndAssign.
 type fromUplinkMaps struct {
+	CarriedCounters  *ebpf.Map `ebpf:"carried_counters"`
 	Egresses         *ebpf.Map `ebpf:"egresses"`
 	FlowBuckets      *ebpf.Map `ebpf:"flow_buckets"`
 	FlowControl      *ebpf.Map `ebpf:"flow_control"`
@@ -142,6 +145,7 @@ type fromUplinkMaps struct {
 
 func (m *fromUplinkMaps) Close() error {
 	return _FromUplinkClose(
+		m.CarriedCounters,
 		m.Egresses,
 		m.FlowBuckets,
 		m.FlowControl,

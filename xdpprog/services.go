@@ -51,7 +51,7 @@ func (t *Trunk) LoadServices(pinDir string) (*Services, error) {
 }
 
 // trunksMaps are those of from_uplink that the trunk's hooks have, and pin.
-var trunksMaps = []string{"trunk", "port_counters"}
+var trunksMaps = []string{"trunk", "port_counters", "carried_counters"}
 
 func (s *Services) load(t *Trunk) error {
 	spec, err := loadFromUplink()

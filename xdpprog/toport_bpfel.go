@@ -16,11 +16,12 @@ import (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	toPortMapPortCounters = "port_counters"
-	toPortMapPorts        = "ports"
-	toPortMapStations     = "stations"
-	toPortMapTrunk        = "trunk"
-	toPortProgToPort      = "to_port"
+	toPortMapCarriedCounters = "carried_counters"
+	toPortMapPortCounters    = "port_counters"
+	toPortMapPorts           = "ports"
+	toPortMapStations        = "stations"
+	toPortMapTrunk           = "trunk"
+	toPortProgToPort         = "to_port"
 )
 
 // loadToPort returns the embedded CollectionSpec for toPort.
@@ -72,10 +73,11 @@ type toPortProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type toPortMapSpecs struct {
-	PortCounters *ebpf.MapSpec `ebpf:"port_counters"`
-	Ports        *ebpf.MapSpec `ebpf:"ports"`
-	Stations     *ebpf.MapSpec `ebpf:"stations"`
-	Trunk        *ebpf.MapSpec `ebpf:"trunk"`
+	CarriedCounters *ebpf.MapSpec `ebpf:"carried_counters"`
+	PortCounters    *ebpf.MapSpec `ebpf:"port_counters"`
+	Ports           *ebpf.MapSpec `ebpf:"ports"`
+	Stations        *ebpf.MapSpec `ebpf:"stations"`
+	Trunk           *ebpf.MapSpec `ebpf:"trunk"`
 }
 
 // toPortVariableSpecs contains global variables before they are loaded into the kernel.
@@ -104,14 +106,16 @@ func (o *toPortObjects) Close() error {
 //
 // It can be passed to loadToPortObjects or ebpf.CollectionSpec.LoadAndAssign.
 type toPortMaps struct {
-	PortCounters *ebpf.Map `ebpf:"port_counters"`
-	Ports        *ebpf.Map `ebpf:"ports"`
-	Stations     *ebpf.Map `ebpf:"stations"`
-	Trunk        *ebpf.Map `ebpf:"trunk"`
+	CarriedCounters *ebpf.Map `ebpf:"carried_counters"`
+	PortCounters    *ebpf.Map `ebpf:"port_counters"`
+	Ports           *ebpf.Map `ebpf:"ports"`
+	Stations        *ebpf.Map `ebpf:"stations"`
+	Trunk           *ebpf.Map `ebpf:"trunk"`
 }
 
 func (m *toPortMaps) Close() error {
 	return _ToPortClose(
+		m.CarriedCounters,
 		m.PortCounters,
 		m.Ports,
 		m.Stations,

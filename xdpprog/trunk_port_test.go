@@ -162,3 +162,31 @@ func TestManyPorts(t *testing.T) {
 	}
 	l.bare(t)
 }
+
+// Counters of a number that another port had begin anew, those of what was carried, too.
+func TestCountersBeginAnew(t *testing.T) {
+	l := newTrunkLab(t, 1, TrunkOptions{})
+	cpus, err := ebpf.PossibleCPU()
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.port.ID = 5
+	setPort(t, l.trunk, l.port)
+	carried := make([]carriedCounters, cpus)
+	carried[0] = carriedCounters{From: counterValue{1, 60}, To: counterValue{2, 120}}
+	carried[cpus-1].To.Packets += 7
+	if err := l.trunk.maps["carried_counters"].Put(uint32(5), carried); err != nil {
+		t.Fatal(err)
+	}
+	setPort(t, l.trunk, l.port) // replaced: they go on
+	for _, want := range [][2]uint64{{1, 9}, {0, 0}} {
+		is := countersOf(t, l.trunk, 5)
+		if from, to := is[Carried-FromPort].Packets, is[CarriedTo-FromPort].Packets; from != want[0] || to != want[1] {
+			t.Errorf("carried %d packets, and %d to it, want %v", from, to, want)
+		}
+		if err := l.trunk.RemovePort(5); err != nil {
+			t.Fatal(err)
+		}
+		setPort(t, l.trunk, l.port)
+	}
+}

@@ -65,13 +65,25 @@ var trunkReasonNames = [numTrunkReasons]string{
 // trunkCounters is struct trunk_counters of bpf/shared.h.
 type trunkCounters [numTrunkReasons]counterValue
 
+// carriedCounters is struct carried_counters of bpf/shared.h.
+type carriedCounters struct{ From, To counterValue }
+
+// maxCarriedCounters is MAX_CARRIED_COUNTERS of bpf/port_counters.h.
+const maxCarriedCounters = 4096
+
 // addCounters gives a port counters, unless it has some.
 func (t *Trunk) addCounters(id uint32) error {
 	cpus, err := ebpf.PossibleCPU()
 	if err == nil {
 		err = t.maps["port_counters"].Update(id, make([]trunkCounters, cpus), ebpf.UpdateNoExist)
 	}
-	if err != nil && !errors.Is(err, ebpf.ErrKeyExist) {
+	if errors.Is(err, ebpf.ErrKeyExist) {
+		return nil
+	}
+	if err == nil && id < maxCarriedCounters {
+		err = t.maps["carried_counters"].Put(id, make([]carriedCounters, cpus))
+	}
+	if err != nil {
 		return fmt.Errorf("add counters: %w", err)
 	}
 	return nil
@@ -83,7 +95,12 @@ func (t *Trunk) Counters(id uint32) ([]Counter, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	var perCPU []trunkCounters
-	if err := t.maps["port_counters"].Lookup(id, &perCPU); err != nil {
+	var carried []carriedCounters
+	err := t.maps["port_counters"].Lookup(id, &perCPU)
+	if err == nil && id < maxCarriedCounters {
+		err = t.maps["carried_counters"].Lookup(id, &carried)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("read counters of port %d: %w", id, err)
 	}
 	counters := make([]Counter, numTrunkReasons)
@@ -92,9 +109,17 @@ func (t *Trunk) Counters(id uint32) ([]Counter, error) {
 		c.Reason = FromPort + Reason(i)
 		c.Name = c.Reason.String()
 		for _, values := range perCPU {
-			c.Packets += values[i].Packets
-			c.Bytes += values[i].Bytes
+			c.add(values[i])
 		}
 	}
+	for _, c := range carried {
+		counters[Carried-FromPort].add(c.From)
+		counters[CarriedTo-FromPort].add(c.To)
+	}
 	return counters, nil
+}
+
+func (c *Counter) add(v counterValue) {
+	c.Packets += v.Packets
+	c.Bytes += v.Bytes
 }

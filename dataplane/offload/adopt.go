@@ -3,6 +3,7 @@
 package offload
 
 import (
+	"math/bits"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -20,6 +21,7 @@ func (t *Table) adopt() {
 	for n := uint32(len(t.records)); n > 0; n-- {
 		r := &t.records[n-1]
 		t.entered[n-1] = now
+		t.slots += bits.OnesCount32(found[n-1])
 		if r.written() {
 			for d := range r.way {
 				if w := &r.way[d]; w.from != 0 && found[n-1]&(1<<d) == 0 {
@@ -80,6 +82,10 @@ func (t *Table) adoptSlots(first, end int, found []uint32) (mended uint64) {
 		for i := range t.buckets[b] {
 			s := &t.buckets[b][i]
 			if *s == 0 {
+				continue
+			}
+			if uint32(b) > t.control.bucketMask { // of an index that was about to grow
+				atomic.StoreUint64(s, 0)
 				continue
 			}
 			n, way := uint32(*s), uint32(1)<<(*s>>32&1)

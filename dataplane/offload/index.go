@@ -4,7 +4,6 @@ package offload
 
 import (
 	"math/bits"
-	"sync/atomic"
 
 	"github.com/viaduct-net/viaduct/dataplane/packet"
 )
@@ -28,45 +27,75 @@ func (c *control) hash(e *packet.Ends, proto packet.IPProto, in packet.PortID) u
 }
 
 // places are the buckets that a hash may be in.
-func (c *control) places(hash uint64) [2]uint32 {
-	first := uint32(hash) & c.bucketMask
-	return [2]uint32{first, (first ^ (uint32(hash>>33) | 1)) & c.bucketMask}
+func (c *control) places(hash uint64) [2]uint32 { return placesOf(hash, c.bucketMask) }
+
+func placesOf(hash uint64, mask uint32) [2]uint32 {
+	first := uint32(hash) & mask
+	return [2]uint32{first, other(first, hash, mask)}
 }
+
+// other is the bucket, beside b, that a hash may be in, or a slot of that hash.
+func other(b uint32, slot uint64, mask uint32) uint32 { return (b ^ (uint32(slot>>33) | 1)) & mask }
 
 // slotOf is what is in the bucket of a record's direction.
 func slotOf(hash uint64, d uint8, n uint32) uint64 {
 	return hash>>33<<33 | uint64(d&1)<<32 | uint64(n)
 }
 
-// insert puts a slot into the bucket that has more room, the first one of equals; false: both are full.
+// insert puts a slot into the first bucket of its hash, where hooks look first, or into the other one; false: both are
+// full, and none of the first one's slots can be elsewhere.
 func (t *Table) insert(hash, slot uint64) bool {
-	var place *uint64
-	most := 0
-	for _, b := range t.control.places(hash) {
-		room := 0
-		var free *uint64
-		for i := range t.buckets[b] {
-			if s := &t.buckets[b][i]; *s == 0 {
-				room++
-				free = s
-			}
-		}
-		if room > most {
-			place, most = free, room
-		}
+	t.growIndex()
+	places := t.control.places(hash)
+	b, i := places[0], freeIn(&t.buckets[places[0]])
+	if i < 0 {
+		b, i = places[1], freeIn(&t.buckets[places[1]])
 	}
-	if place == nil {
+	if i < 0 {
+		b, i = places[0], t.makeRoom(places[0])
+	}
+	if i < 0 {
 		return false
 	}
-	atomic.StoreUint64(place, slot)
+	t.fill(b, i, hash, slot)
+	t.slots++
 	return true
+}
+
+// freeIn is an empty slot's place in a bucket; -1: there is none.
+func freeIn(b *bucket) int {
+	for i := range b {
+		if b[i] == 0 {
+			return i
+		}
+	}
+	return -1
+}
+
+// makeRoom moves one of a full bucket's slots to the other bucket that it may be in, and returns its place; -1: none
+// can be moved.
+func (t *Table) makeRoom(b uint32) int {
+	for i, s := range t.buckets[b] {
+		if t.isLeftOver(b, i) {
+			t.empty(b, i)
+			return i
+		}
+		to := other(b, s, t.control.bucketMask)
+		if at := freeIn(&t.buckets[to]); at >= 0 {
+			t.fill(to, at, t.hashOf(s), s)
+			t.empty(b, i)
+			return i
+		}
+	}
+	return -1
 }
 
 func (t *Table) remove(hash, slot uint64) {
 	for _, b := range t.control.places(hash) {
-		for i := range t.buckets[b] {
-			if s := &t.buckets[b][i]; *s == slot {
-				atomic.StoreUint64(s, 0)
+		for i, s := range t.buckets[b] {
+			if s == slot {
+				t.empty(b, i)
+				t.slots--
 				return
 			}
 		}

@@ -78,7 +78,7 @@ func (t *Table) open(m Memory) error {
 		var seed [16]byte
 		rand.Read(seed[:]) // never fails: it ends the program
 		t.control.seed = [2]uint64{binary.LittleEndian.Uint64(seed[:]), binary.LittleEndian.Uint64(seed[8:])}
-		t.control.bucketMask, t.control.records = uint32(len(t.buckets)-1), uint32(len(t.records))
+		t.control.bucketMask, t.control.records = uint32(bucketsAtFirst(len(t.buckets))-1), uint32(len(t.records))
 		t.control.layout = Layout
 	}
 	switch c := t.control; {
@@ -86,8 +86,8 @@ func (t *Table) open(m Memory) error {
 		return fmt.Errorf("flow table of layout %d, this program reads %d", c.layout, Layout)
 	case len(t.news) != (len(t.records)+newsOfWord-1)/newsOfWord:
 		return fmt.Errorf("flow table of %d records has %d words of news", len(t.records), len(t.news))
-	case c.bucketMask != uint32(len(t.buckets)-1) || c.records != uint32(len(t.records)):
-		return fmt.Errorf("flow table of %d records and %d buckets says that it has %d and %d",
+	case c.bucketMask&(c.bucketMask+1) != 0 || int(c.bucketMask) >= len(t.buckets) || c.records != uint32(len(t.records)):
+		return fmt.Errorf("flow table of %d records and %d buckets says that it has %d, and uses %d",
 			len(t.records), len(t.buckets), c.records, uint64(c.bucketMask)+1)
 	}
 	return nil

@@ -95,14 +95,14 @@ func (r *rig) sound() {
 	r.t.Helper()
 	t := r.tab
 	found := make(map[[2]uint32]int)
-	for b := range t.buckets {
-		for _, s := range t.buckets[b] {
-			if s == 0 {
+	for b := range t.control.bucketMask + 1 {
+		for i, s := range t.buckets[b] {
+			if s == 0 || t.isLeftOver(b, i) {
 				continue
 			}
 			n, d := uint32(s), uint32(s>>32)&1
 			found[[2]uint32{n, d}]++
-			if !t.leads(uint32(b), s) || t.stamps[n-1].Load()&1 == 0 {
+			if !t.leads(b, s) || t.stamps[n-1].Load()&1 == 0 {
 				r.t.Fatalf("slot %x of bucket %d leads to nothing", s, b)
 			}
 		}
@@ -142,6 +142,9 @@ func (r *rig) sound() {
 		free[n] = true
 	}
 	delete(free, 0)
+	if t.slots != len(found) {
+		r.t.Fatalf("%d slots are taken, counted %d", len(found), t.slots)
+	}
 	if st := t.Stats(); st.Records != records || st.Pairs != pairs || len(found) != ways ||
 		len(free)+int(records) != len(t.records) {
 		r.t.Fatalf("%+v: %d records, %d pairs, %d ways, %d slots, %d free", st, records, pairs, ways, len(found), len(free))

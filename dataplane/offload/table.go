@@ -36,6 +36,8 @@ type Table struct {
 	victims []victim
 	waiting atomic.Int32 // victims
 	ports   egressNumbers
+	slots   int // of the index that are taken
+	growth  growth
 	stats   Stats
 }
 

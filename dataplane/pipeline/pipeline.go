@@ -105,7 +105,7 @@ type Pipeline struct {
 func (l *Pipeline) Init(flows *conntrack.Table, names *names.Store) {
 	l.flows, l.names, l.kernel = flows, names, flows.Kernel()
 	if l.kernel != nil {
-		l.glimpses = make(glimpses, glimpsed)
+		l.glimpses.sets = make([][4]uint32, glimpsed)
 	}
 }
 

@@ -13,23 +13,30 @@ import (
 // and the tables. The kernel carries a flow's direction from its second packet on all the same; the first of most flows
 // is the only one.
 
-// glimpses remembers what of late was seen once. Each word has 24 bits of a flow's hash, and how many packets of it
-// have come since, by 256.
-type glimpses []uint32
+// glimpses remembers what of late was seen once, in sets of four words, a quarter of a cache line. Each word has 24
+// bits of a flow's hash, and how many packets of it have come since, by 256. Which word gives way is left to chance:
+// flows that share a set and take turns would else keep each other from being seen twice.
+type glimpses struct {
+	sets [][4]uint32
+	dice uint32
+}
 
-const glimpsed = 1 << 16 // words
+const glimpsed = 1 << 14 // sets
 
 // again says whether it is time to have the kernel carry a flow: with its second packet, and, as that may have been in
 // vain or have been undone since, with each 256th from there.
-func (g glimpses) again(hash uint32) bool {
+func (g *glimpses) again(hash uint32) bool {
 	const count = 0xff
-	w := &g[hash&(glimpsed-1)]
-	if (*w^hash)&^count != 0 {
-		*w = hash &^ count
-		return false
+	set := &g.sets[hash&(glimpsed-1)]
+	for i := range set {
+		if w := &set[i]; (*w^hash)&^count == 0 {
+			*w = *w&^count | (*w+1)&count
+			return *w&count == 1
+		}
 	}
-	*w = *w&^count | (*w+1)&count
-	return *w&count == 1
+	g.dice = g.dice*1664525 + 1013904223 // Numerical Recipes, section 7.1: the upper bits are the random ones
+	set[g.dice>>30] = hash &^ count
+	return false
 }
 
 // carryUntracked is carry for a packet that nothing was asked about.

@@ -123,29 +123,33 @@ struct found {
 static __always_inline int is_of(const struct flow_record *r, __u32 way, const struct flow_key *k)
 {
 	const struct flow_way *w = &r->way[way & 1];
+	const struct ip_address *src = &r->near_src, *dst = &r->near_dst;
+	__u32 ports = r->near_src_port | (__u32)r->near_dst_port << 16;
 
-	if (w->from != k->port || r->proto != k->proto)
-		return 0;
-	if (way & 1)
-		return k->src_port == w->far_dst_port && k->dst_port == r->far_src_port &&
-		       same_address(&k->src, &w->far_dst) && same_address(&k->dst, &r->far_src);
-	return k->src_port == r->near_src_port && k->dst_port == r->near_dst_port &&
-	       same_address(&k->src, &r->near_src) && same_address(&k->dst, &r->near_dst);
+	if (way & 1) {
+		src = &w->far_dst;
+		dst = &r->far_src;
+		ports = w->far_dst_port | (__u32)r->far_src_port << 16;
+	}
+	return w->from == k->port && r->proto == k->proto && ports == (k->src_port | (__u32)k->dst_port << 16) &&
+	       same_address(&k->src, src) && same_address(&k->dst, dst);
 }
 
+// find_in is a loop, and so is find_flow: code that is run once a packet is mostly in no cache, and a record is one
+// comparison away from its slot.
 static __always_inline int find_in(__u32 bucket, __u64 hash, const struct flow_key *k, struct found *f)
 {
 	const struct flow_bucket *b = bpf_map_lookup_elem(&flow_buckets, &bucket);
 	struct flow_record *r;
+	__u64 slot;
 	__u32 n;
 
 	if (!b)
 		return 0;
-#pragma unroll
+#pragma clang loop unroll(disable)
 	for (int i = 0; i < FLOW_SLOTS; i++) {
-		__u64 slot = b->slot[i];
-
-		if (slot >> 33 != hash >> 33 || !slot)
+		slot = b->slot[i];
+		if ((slot ^ hash) >> 33 || !slot)
 			continue;
 		n = (__u32)slot - 1;
 		r = bpf_map_lookup_elem(&flow_records, &n);
@@ -161,12 +165,19 @@ static __always_inline int find_in(__u32 bucket, __u64 hash, const struct flow_k
 
 // find_flow finds the record of a key, and the direction in it, and says whether there is one. Userspace may be about
 // to give the record to another flow: what is read of it counts if it is the key's between two looks at its version.
-static __always_inline int find_flow(const struct flow_control *c, const struct flow_key *k, struct found *f)
+static __noinline __attribute__((unused)) int find_flow(const struct flow_control *c, const struct flow_key *k,
+							struct found *f)
 {
 	__u64 hash = key_hash(c, k);
-	__u32 first = hash & c->bucket_mask, other = (first ^ (hash >> 33 | 1)) & c->bucket_mask;
+	__u32 bucket = hash & c->bucket_mask, other = hash >> 33 | 1;
 
-	return find_in(first, hash, k, f) || find_in(other, hash, k, f);
+#pragma clang loop unroll(disable)
+	for (int i = 0; i < 2; i++) {
+		if (find_in(bucket, hash, k, f))
+			return 1;
+		bucket = (bucket ^ other) & c->bucket_mask;
+	}
+	return 0;
 }
 
 // tell has userspace look at a record. What was noted in it before is seen then: the addition of the bit is a barrier.

@@ -146,19 +146,6 @@ static __always_inline void read_flow(struct __sk_buff *skb, struct flow *f)
 	}
 }
 
-// to_userspace marks the packet and sends it by the trunk.
-static __always_inline int to_userspace(struct __sk_buff *skb, __u32 port, const struct flow *f)
-{
-	struct port_mac mac = mac_of(port);
-	const struct trunk *t = the_trunk();
-
-	if (!t)
-		return drop(skb, port, NO_TRUNK_DROPPED);
-	if (bpf_skb_store_bytes(skb, ETH_ALEN, &mac, sizeof(mac), 0))
-		return drop(skb, port, CUT_ETHERNET_DROPPED);
-	return count(skb, port, FROM_PORT, into_trunk(skb, t, f, port));
-}
-
 // is_hosts: behind the port is the host's own stack. What it sends cannot be given back to it: it would send that
 // again.
 static __always_inline int is_hosts(__u32 port)
@@ -178,34 +165,45 @@ static __always_inline int absent(struct __sk_buff *skb, __u32 port, const struc
 	return count(skb, port, ABSENT_PASSED, TC_ACT_OK);
 }
 
+// to_userspace marks the packet and sends it by the trunk, unless nobody is there to take it. It is a function of its
+// own so that a packet that is carried runs through as little code as can be, most of which is in no cache.
+static __noinline int to_userspace(struct __sk_buff *skb, __u32 port)
+{
+	const struct flow_control *c = the_control();
+	struct port_mac mac = mac_of(port);
+	const struct trunk *t = the_trunk();
+	struct flow f = {};
+
+	if (c && is_silent(c))
+		return absent(skb, port, c);
+	read_flow(skb, &f);
+	if (!t)
+		return drop(skb, port, NO_TRUNK_DROPPED);
+	if (bpf_skb_store_bytes(skb, ETH_ALEN, &mac, sizeof(mac), 0))
+		return drop(skb, port, CUT_ETHERNET_DROPPED);
+	return count(skb, port, FROM_PORT, into_trunk(skb, t, &f, port));
+}
+
 SEC("tc")
 int from_port(struct __sk_buff *skb)
 {
 	__u32 ifindex = skb->ifindex, len = skb->len, egress = 0;
-	struct station *s = bpf_map_lookup_elem(&stations, &ifindex);
-	int reason, action, to_router = 0;
-	const struct flow_control *c;
-	struct flow f = {};
+	const struct station *s = bpf_map_lookup_elem(&stations, &ifindex);
+	__u32 port = s ? s->port : NO_PORT;
+	int reason = UNKNOWN_DEVICE_DROPPED, action = TC_ACT_UNSPEC, to_router = 0;
 
-	if (!s)
-		return drop(skb, NO_PORT, UNKNOWN_DEVICE_DROPPED);
-	reason = judge(skb, s, &to_router);
+	if (s)
+		reason = judge(skb, s, &to_router);
+	if (reason == FROM_PORT && to_router)
+		action = carry(skb, port, &egress);
+	if (action == TC_ACT_SHOT)
+		reason = UNWRITABLE_DROPPED;
 	if (reason != FROM_PORT)
-		return drop(skb, s->port, reason);
-	if (to_router) {
-		action = carry(skb, s->port, &egress);
-		if (action == TC_ACT_SHOT)
-			return drop(skb, s->port, UNWRITABLE_DROPPED);
-		if (action != TC_ACT_UNSPEC) {
-			note(s->port, CARRIED, len);
-			return count(skb, port_of_egress(egress), CARRIED_TO, action);
-		}
-	}
-	c = the_control();
-	if (c && is_silent(c))
-		return absent(skb, s->port, c);
-	read_flow(skb, &f);
-	return to_userspace(skb, s->port, &f);
+		return drop(skb, port, reason);
+	if (action == TC_ACT_UNSPEC)
+		return to_userspace(skb, port);
+	note_carried(port, len, port_of_egress(egress), skb->len);
+	return action;
 }
 
 char _license[] SEC("license") = "Dual BSD/GPL";

@@ -363,8 +363,7 @@ static __always_inline int carried_on(struct __sk_buff *skb, __u32 host_port)
 		return action;
 	if (action == TC_ACT_SHOT)
 		return count(skb, UNWRITABLE_UPLINK_DROPPED, action);
-	note(host_port, CARRIED, len);
-	note(port_of_egress(to), CARRIED_TO, skb->len);
+	note_carried(host_port, len, port_of_egress(to), skb->len);
 	return count(skb, UPLINK_CARRIED, action);
 }
 

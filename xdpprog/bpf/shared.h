@@ -95,6 +95,12 @@ struct trunk_counters {
 	struct counter of[NUM_TRUNK_REASONS];
 };
 
+// What hooks carried of one port's, on one CPU, beside its other counters.
+struct carried_counters {
+	struct counter from; // CARRIED
+	struct counter to;   // CARRIED_TO
+};
+
 // Addresses of one family that a station may have.
 #define MAX_ADDRESSES 4
 
@@ -290,6 +296,7 @@ _Static_assert(sizeof(struct node) == 48, "nodeValue in Go");
 _Static_assert(NUM_UPLINK_REASONS == 15, "numUplinkReasons in Go");
 _Static_assert(sizeof(struct counter) == 16, "counterValue in Go");
 _Static_assert(sizeof(struct trunk_counters) == 19 * 16, "trunkCounters in Go");
+_Static_assert(sizeof(struct carried_counters) == 2 * 16, "carriedCounters in Go");
 _Static_assert(sizeof(struct station) == 96, "stationValue in Go");
 _Static_assert(sizeof(struct port) == 16, "portValue in Go");
 _Static_assert(sizeof(struct trunk) == 8, "trunkValue in Go");
