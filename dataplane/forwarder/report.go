@@ -108,6 +108,7 @@ func (f *Forwarder) port(p *tables.Port) *api.Port {
 	a := &api.Port{
 		Id: uint32(p.ID), Name: p.Name, Device: p.Device, Mac: p.MAC.String(), Mtu: uint32(p.MTU),
 		OuterVlan: uint32(p.VLANs.Outer), InnerVlan: uint32(p.VLANs.Inner), Sockets: f.cfg.Sockets,
+		Offload: f.portOffload(p.ID),
 	}
 	for _, prefix := range p.Prefixes {
 		a.Addresses = append(a.Addresses, prefix.String())

@@ -6,8 +6,8 @@
 //
 // Files: offload.go (words), table.go (what others ask of it), pair.go (and of pairs), layout.go (as hooks have it),
 // memory.go (where that is), index.go (how records are found), record.go (how they are written), egress.go (how packets
-// leave), room.go (which record makes way), adopt.go (a table that another process has left), untracked.go (flows that
-// nobody else knows).
+// leave), room.go (which record makes way), share.go (what a port has), adopt.go (a table that another process has
+// left), untracked.go (flows that nobody else knows).
 package offload
 
 import (
