@@ -12,7 +12,7 @@ import (
 // little-endian: address turns words round.
 
 // Layout is FLOW_LAYOUT: tables of another one cannot be read.
-const Layout = 1
+const Layout = 2
 
 // address is struct ip_address: network byte order.
 type address [2]uint64

@@ -190,7 +190,7 @@ struct asked {
 };
 
 // The kernel's flow table: flow_table.h. Go has the same layout in dataplane/offload.
-#define FLOW_LAYOUT  1	   // changes with any of these
+#define FLOW_LAYOUT  2	   // changes with any of these
 #define FLOW_SLOTS   8	   // of a bucket
 #define MAX_EGRESSES 65536 // ports that a record may lead to, less the first, which is none
 
