@@ -598,7 +598,11 @@ func TestAbsence(t *testing.T) {
 	expect(tcRedirect, FromPort, marked)
 	l.control.heart = monotonic(t) + 60e9
 	expect(tcRedirect, FromPort, marked)
-	l.control.heart = monotonic(t) - 900e6
+	l.control.hung = 1 << 1
+	expect(tcRedirect, FromPort, marked) // it is not of that queue
+	l.control.hung = 1 << 0
+	expect(tcShot, AbsentDropped, other)
+	l.control.hung, l.control.heart = 0, monotonic(t)-900e6
 	expect(tcShot, AbsentDropped, other)
 	l.control.onAbsence = 1
 	expect(tcOK, AbsentPassed, other)

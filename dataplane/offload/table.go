@@ -73,6 +73,7 @@ func New(cfg Config) (*Table, error) {
 	t.victims = make([]victim, 0, maxVictims)
 	t.stats.Capacity = uint32(len(t.records))
 	t.adopt()
+	t.Hang(0)
 	return t, nil
 }
 
@@ -252,6 +253,13 @@ func (t *Table) NewestGeneration() (newest uint32, found bool) {
 
 // SetOnAbsence says whether packets for userspace pass to the host's own stack once it is silent.
 func (t *Table) SetOnAbsence(pass bool) { atomic.StoreUint32(&t.control.onAbsence, word(pass)) }
+
+// Hang says which queues' packets are not taken though userspace is alive, by QueueBit: they are treated as if it were
+// not. New takes all for taken.
+func (t *Table) Hang(queues uint64) { atomic.StoreUint64(&t.control.hung, queues) }
+
+// QueueBit stands for a queue, and for those whose numbers are equal to its modulo 64.
+func QueueBit(queue int) uint64 { return 1 << (queue & 63) }
 
 // Beat says that userspace is alive. It is to be called every 100 ms.
 func (t *Table) Beat() {

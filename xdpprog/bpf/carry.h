@@ -313,8 +313,9 @@ static __always_inline int may_carry(void)
 	return c && c->carry;
 }
 
-// is_silent says whether userspace has stopped to say that it is alive.
-static __always_inline int is_silent(const struct flow_control *c)
+// is_silent says whether userspace has stopped to say that it is alive, or says so of all but who takes a queue's
+// packets.
+static __always_inline int is_silent(const struct flow_control *c, __u32 queue)
 {
-	return c->heart && (__s64)(bpf_ktime_get_coarse_ns() - c->heart) > HEART_STOPS;
+	return c->hung & QUEUE_BIT(queue) || (c->heart && (__s64)(bpf_ktime_get_coarse_ns() - c->heart) > HEART_STOPS);
 }

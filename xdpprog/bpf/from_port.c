@@ -147,16 +147,15 @@ static __always_inline void read_flow(struct __sk_buff *skb, struct flow *f)
 }
 
 // to_userspace marks the packet and sends it by the trunk.
-static __always_inline int to_userspace(struct __sk_buff *skb, __u32 port, const struct flow *f)
+static __always_inline int to_userspace(struct __sk_buff *skb, __u32 port, const struct trunk *t, __u32 queue)
 {
 	struct port_mac mac = mac_of(port);
-	const struct trunk *t = the_trunk();
 
 	if (!t)
 		return drop(skb, port, NO_TRUNK_DROPPED);
 	if (bpf_skb_store_bytes(skb, ETH_ALEN, &mac, sizeof(mac), 0))
 		return drop(skb, port, CUT_ETHERNET_DROPPED);
-	return count(skb, port, FROM_PORT, into_trunk(skb, t, f, port));
+	return count(skb, port, FROM_PORT, into_trunk(skb, t, queue));
 }
 
 // is_hosts: behind the port is the host's own stack. What it sends cannot be given back to it: it would send that
@@ -184,8 +183,10 @@ int from_port(struct __sk_buff *skb)
 	__u32 ifindex = skb->ifindex, len = skb->len, egress = 0;
 	struct station *s = bpf_map_lookup_elem(&stations, &ifindex);
 	int reason, action, to_router = 0;
+	const struct trunk *t = the_trunk();
 	const struct flow_control *c;
 	struct flow f = {};
+	__u32 queue;
 
 	if (!s)
 		return drop(skb, NO_PORT, UNKNOWN_DEVICE_DROPPED);
@@ -201,11 +202,12 @@ int from_port(struct __sk_buff *skb)
 			return count(skb, port_of_egress(egress), CARRIED_TO, action);
 		}
 	}
-	c = the_control();
-	if (c && is_silent(c))
-		return absent(skb, s->port, c);
 	read_flow(skb, &f);
-	return to_userspace(skb, s->port, &f);
+	c = the_control();
+	queue = queue_of(c, t, &f, s->port);
+	if (c && is_silent(c, queue))
+		return absent(skb, s->port, c);
+	return to_userspace(skb, s->port, t, queue);
 }
 
 char _license[] SEC("license") = "Dual BSD/GPL";
