@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"math/bits"
 	"unsafe"
+
+	"github.com/viaduct-net/viaduct/dataplane/cacheline"
 )
 
 // Memory is the maps of the kernel's flow table, or memory of the same sizes: 64 bytes for each bucket, of which there
@@ -85,4 +87,15 @@ func (t *Table) open(m Memory) error {
 			len(t.records), len(t.buckets), c.records, uint64(c.bucketMask)+1)
 	}
 	return nil
+}
+
+// Fetch has the CPU fetch a record that is going to be read.
+func (t *Table) Fetch(ref Ref) {
+	if n := ref.number(); n != 0 && int(n) <= len(t.records) {
+		r := &t.records[n-1]
+		cacheline.Fetch(unsafe.Pointer(r))
+		cacheline.Fetch(unsafe.Pointer(&r.way[0]))
+		cacheline.Fetch(unsafe.Pointer(&r.way[1]))
+		cacheline.Fetch(unsafe.Pointer(&t.stamps[n-1]))
+	}
 }
