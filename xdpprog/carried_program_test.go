@@ -348,6 +348,10 @@ func TestWireAbsence(t *testing.T) {
 		l.clock = 0
 		l.table.Beat()
 		is(ToUserspace, xdpRedirect)
+		l.table.Hang(offload.QueueBit(0))
+		is(WireAbsentPassed, xdpPass)
+		l.table.Hang(^offload.QueueBit(0))
+		is(ToUserspace, xdpRedirect)
 	}
 }
 

@@ -487,6 +487,52 @@ func (l *carryLab) expectOpenings(t *testing.T, want ...PairOpening) {
 	}
 }
 
+// However many connections are opened from one port, those of others are remembered, and of its own the latest.
+func TestCarryPairFlood(t *testing.T) {
+	l := newCarryLab(t)
+	f := plain(ap(peer4, 0), ap(ours4, 0), tcpProto)
+	f.flags = testPair
+	l.enter(t, f)
+	var others []PairOpening
+	for i := range 200 {
+		others = append(others, PairOpening{Src: peer4, Dst: ours4, SrcPort: uint16(i + 1), DstPort: 80,
+			Port: otherPort + uint32(i%2), Used: 1})
+	}
+	if err := l.flows.NotePairOpenings(others); err != nil {
+		t.Fatal(err)
+	}
+	const flood = 80000 // more than there is room for in all
+	syn := func(i int) PairOpening {
+		return PairOpening{Src: peer4, Dst: ours4, SrcPort: uint16(i), DstPort: uint16(i>>16 + 1), Port: portID}
+	}
+	for i := range flood {
+		o := syn(i)
+		b := with(segment(ap(o.Src, o.SrcPort), ap(o.Dst, o.DstPort), tcpProto, nil), 14+20+13, 0x02)
+		if action, reason, _ := l.run(t, b, 0); reason != Carried {
+			t.Fatalf("SYN %d: action %d, %s", i, action, reason)
+		}
+	}
+	list, err := l.flows.PairOpenings()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[PairOpening]bool{}
+	for _, o := range list {
+		if o.Port == portID {
+			o.Used = 0
+		}
+		got[o] = true
+	}
+	for _, o := range others {
+		if !got[o] {
+			t.Errorf("%v is forgotten", o)
+		}
+	}
+	if n := len(got) - len(others); n > maxOpenings || n < maxOpenings/2 || !got[syn(flood-1)] {
+		t.Errorf("of the flood %d are remembered, the last one: %t", n, got[syn(flood-1)])
+	}
+}
+
 // Connections of a pair are remembered until both ends have sent a FIN, or one a RST, whoever has opened them.
 func TestCarryPairEnds(t *testing.T) {
 	const opener, other = 1, 2
@@ -514,7 +560,7 @@ func TestCarryPairEnds(t *testing.T) {
 			theirs := PairOpening{Src: dst.Addr(), Dst: src.Addr(), SrcPort: 80, DstPort: 1234, Port: otherPort, Used: 1}
 			another := PairOpening{Src: src.Addr(), Dst: dst.Addr(), SrcPort: 1235, DstPort: 80, Port: 1 << 20, Used: 1}
 			for o, ended := range map[*PairOpening]uint32{&ours: c.ours, &theirs: c.theirs, &another: 0} {
-				if err := l.flows.maps["pair_openings"].Put(keyOfOpening(o), [2]uint32{o.Used, ended}); err != nil {
+				if err := l.flows.openings[o.Port%openers].Put(keyOfOpening(o), [2]uint32{o.Used, ended}); err != nil {
 					t.Fatal(err)
 				}
 				o.Used = 0
@@ -552,7 +598,11 @@ func TestAbsence(t *testing.T) {
 	expect(tcRedirect, FromPort, marked)
 	l.control.heart = monotonic(t) + 60e9
 	expect(tcRedirect, FromPort, marked)
-	l.control.heart = monotonic(t) - 900e6
+	l.control.hung = 1 << 1
+	expect(tcRedirect, FromPort, marked) // it is not of that queue
+	l.control.hung = 1 << 0
+	expect(tcShot, AbsentDropped, other)
+	l.control.hung, l.control.heart = 0, monotonic(t)-900e6
 	expect(tcShot, AbsentDropped, other)
 	l.control.onAbsence = 1
 	expect(tcOK, AbsentPassed, other)

@@ -42,10 +42,10 @@ type testEgress struct {
 }
 
 type testControl struct {
-	seed                                                      [2]uint64
-	heart                                                     uint64
-	layout, mask, records, generation, carry, onAbsence, _, _ uint32
-	_                                                         uint64
+	seed                                                [2]uint64
+	heart                                               uint64
+	layout, mask, records, generation, carry, onAbsence uint32
+	hung, _                                             uint64
 }
 
 const (

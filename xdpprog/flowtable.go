@@ -35,12 +35,13 @@ const flowLayout = 2
 // FlowTable is the maps of the kernel's flow table (bpf/flow_table.h), mapped into this process. Hooks that were loaded
 // with it keep the maps for as long as they are attached.
 type FlowTable struct {
-	maps    map[string]*ebpf.Map
-	memory  FlowMemory
-	pins    string // empty: not pinned
-	before  *FlowTable
-	refused error
-	adopted bool
+	maps     map[string]*ebpf.Map
+	openings []*ebpf.Map // of pair_openings
+	memory   FlowMemory
+	pins     string // empty: not pinned
+	before   *FlowTable
+	refused  error
+	adopted  bool
 }
 
 // FlowMemory is what is in the maps, in the layout of bpf/shared.h. It is valid until Close.
@@ -155,7 +156,7 @@ func (f *FlowTable) open(spec *ebpf.CollectionSpec) error {
 		layout.Found = 0
 		return layout
 	}
-	return nil
+	return f.openOpenings()
 }
 
 // pinnedLayout is what the control page says alone, for other layouts may have other maps; 0: it cannot be read.
@@ -185,6 +186,9 @@ func (f *FlowTable) create(spec *ebpf.CollectionSpec, records uint32) error {
 			return fmt.Errorf("make map %s: %w", name, explainLoad(err))
 		}
 		f.maps[name] = m
+	}
+	if err := f.makeOpenings(spec.Maps["pair_openings"].InnerMap); err != nil {
+		return err
 	}
 	if err := f.mapMemory(); err != nil {
 		return err
@@ -285,6 +289,10 @@ func (f *FlowTable) Close() error {
 		err = errors.Join(err, m.Close())
 		delete(f.maps, name)
 	}
+	for _, m := range f.openings {
+		err = errors.Join(err, m.Close())
+	}
+	f.openings = nil
 	if f.before != nil {
 		err = errors.Join(err, f.before.Close())
 		f.before = nil

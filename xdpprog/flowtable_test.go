@@ -164,10 +164,15 @@ func TestFlowTableLayout(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, size := range map[string]uint32{
-		"flow_buckets": 64, "flow_records": 192, "egresses": 32, "flow_control": flowControlSize, "pair_openings": 8,
+		"flow_buckets": 64, "flow_records": 192, "egresses": 32, "flow_control": flowControlSize, "pair_openings": 4,
 	} {
 		if m := spec.Maps[name]; m == nil || m.ValueSize != size {
 			t.Errorf("%s: %d bytes in Go, %v in C", name, size, m)
 		}
+	}
+	of := spec.Maps["pair_openings"]
+	if in := of.InnerMap; of.MaxEntries != openers || in.KeySize != flowKeySize || in.ValueSize != openingSize ||
+		in.MaxEntries != maxOpenings {
+		t.Errorf("openings: %d of %+v", of.MaxEntries, in)
 	}
 }

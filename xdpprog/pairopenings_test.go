@@ -4,20 +4,23 @@ package xdpprog
 
 import (
 	"net/netip"
+	"path/filepath"
 	"slices"
 	"testing"
 )
 
-// TestPairOpenings: what is noted is read, more of it than a batch has, and what is forgotten is not there any more.
+// TestPairOpenings: what is noted is read, of several ports, and what is forgotten is not there any more; the next
+// process finds it too.
 func TestPairOpenings(t *testing.T) {
-	f := loadFlows(t, FlowTableOptions{Records: 16})
+	dir := filepath.Join(bpffs(t), "flows")
+	f := loadFlows(t, FlowTableOptions{Records: 16, PinDir: dir})
 	if list, err := f.PairOpenings(); len(list) != 0 || err != nil {
 		t.Fatalf("of an empty table: %v, %v", list, err)
 	}
 	if err := f.NotePairOpenings(nil); err != nil {
 		t.Fatal(err)
 	}
-	const many = 3*openingsOfBatch + 1
+	const many = 4000
 	want := map[PairOpening]bool{}
 	var list []PairOpening
 	for i := range many {
@@ -44,6 +47,14 @@ func TestPairOpenings(t *testing.T) {
 		t.Fatal(err)
 	}
 	expectOpenings(t, f, want)
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	f = loadFlows(t, FlowTableOptions{Records: 16, PinDir: dir})
+	expectOpenings(t, f, want)
+	if err := f.Remove(); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func expectOpenings(t *testing.T, f *FlowTable, want map[PairOpening]bool) {

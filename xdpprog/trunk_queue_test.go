@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"github.com/cilium/ebpf"
@@ -129,6 +130,45 @@ func (k flowKind) packet(e ends, reply bool) []byte {
 	copy(ip[8:], e.src)
 	copy(ip[24:], e.dst)
 	return join([]byte{0x86, 0xdd}, ip)
+}
+
+// While a worker hangs what is for its queue ends at the hook, of others nothing does, and neighbour discovery goes to
+// another one.
+func TestHungQueue(t *testing.T) {
+	const queues, flows, hung = 3, 60, portID % 3 // ARP's
+	table := loadFlows(t, FlowTableOptions{Records: 16})
+	l := newTrunkLab(t, queues, TrunkOptions{Flows: table})
+	l.port.Router = true
+	setPort(t, l.trunk, l.port)
+	from, recorder := l.sender(t), newQueueRecorder(t, l.wire.peer)
+	random := rand.New(rand.NewPCG(5, 7))
+	var packets, discovery [][]byte
+	for i := range flows {
+		packets = append(packets, flowKind{proto: []byte{6, 17, 132}[i%3]}.packet(randomEnds(random, 4+i%2*12), false))
+		solicitation := flowKind{proto: 58}.packet(randomEnds(random, 16), false)
+		solicitation[2+40] = 135
+		discovery = append(discovery, solicitation)
+	}
+	discovery = append(discovery, join([]byte{8, 6}, arpFrom(stationMAC[5], ours4)))
+	queue, asked := recorder.queues(t, from, packets), recorder.queues(t, from, discovery)
+	if !slices.Contains(queue, hung) || !slices.Contains(asked[:flows], hung) || asked[flows] != hung {
+		t.Fatalf("packets in queues %v, discovery in %v", queue, asked)
+	}
+	controlOf(table).hung = 1 << hung
+	for i, p := range packets {
+		if queue[i] == hung {
+			if r := l.judged(t, from, join([]byte{2, 0, 0, 0, 0, 1}, stationMAC[:], p)); r != AbsentDropped {
+				t.Fatalf("for the queue of the worker that hangs: %s", r)
+			}
+		} else if q := recorder.queues(t, from, [][]byte{p}); q[0] != queue[i] {
+			t.Fatalf("for queue %d, in %d", queue[i], q[0])
+		}
+	}
+	for i, q := range recorder.queues(t, from, discovery) {
+		if want := asked[i]; q != want && (want != hung || q != (hung+1)%queues) || q == hung {
+			t.Fatalf("discovery for queue %d, in %d", want, q)
+		}
+	}
 }
 
 func TestQueues(t *testing.T) {

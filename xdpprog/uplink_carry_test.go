@@ -86,16 +86,20 @@ func TestUplinkAbsence(t *testing.T) {
 	frame := l.fromClient(x)
 	for _, row := range []struct {
 		heart     uint64
+		hung      uint64
 		onAbsence uint32
 		action    uint32
 		reason    Reason
 	}{
-		{0, 0, tcRedirect, ServiceTaken},
-		{monotonic(t) + 60e9, 0, tcRedirect, ServiceTaken},
-		{monotonic(t) - 900e6, 0, tcShot, AbsentUplinkDropped},
-		{monotonic(t) - 900e6, 1, tcxNext, AbsentLeft},
+		{0, 0, 0, tcRedirect, ServiceTaken},
+		{monotonic(t) + 60e9, 0, 0, tcRedirect, ServiceTaken},
+		{monotonic(t) - 900e6, 0, 0, tcShot, AbsentUplinkDropped},
+		{monotonic(t) - 900e6, 0, 1, tcxNext, AbsentLeft},
+		{monotonic(t) + 60e9, 2, 0, tcRedirect, ServiceTaken},
+		{monotonic(t) + 60e9, 1, 0, tcShot, AbsentUplinkDropped},
+		{monotonic(t) + 60e9, 1, 1, tcxNext, AbsentLeft},
 	} {
-		l.control.heart, l.control.onAbsence = row.heart, row.onAbsence
+		l.control.heart, l.control.hung, l.control.onAbsence = row.heart, row.hung, row.onAbsence
 		if action, reason, _ := l.uplinkLab.run(t, frame); action != row.action || reason != row.reason {
 			t.Errorf("action %d, %s, want %+v", int32(action), reason, row)
 		}

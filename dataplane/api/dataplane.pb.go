@@ -361,8 +361,13 @@ type Offload struct {
 	PairsWithdrawn     uint64 `protobuf:"varint,20,opt,name=pairs_withdrawn,json=pairsWithdrawn,proto3" json:"pairs_withdrawn,omitempty"`
 	ConnectionsResumed uint64 `protobuf:"varint,21,opt,name=connections_resumed,json=connectionsResumed,proto3" json:"connections_resumed,omitempty"`
 	ConnectionsDenied  uint64 `protobuf:"varint,22,opt,name=connections_denied,json=connectionsDenied,proto3" json:"connections_denied,omitempty"`
-	unknownFields      protoimpl.UnknownFields
-	sizeCache          protoimpl.SizeCache
+	// Of refused and evicted those for which it was the port's share of the table: see PortOffload.
+	RefusedPort uint64 `protobuf:"varint,40,opt,name=refused_port,json=refusedPort,proto3" json:"refused_port,omitempty"`
+	EvictedPort uint64 `protobuf:"varint,41,opt,name=evicted_port,json=evictedPort,proto3" json:"evicted_port,omitempty"`
+	// Of records those of flows that nobody tracks, between wires.
+	Untracked     uint64 `protobuf:"varint,42,opt,name=untracked,proto3" json:"untracked,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Offload) Reset() {
@@ -524,6 +529,27 @@ func (x *Offload) GetConnectionsResumed() uint64 {
 func (x *Offload) GetConnectionsDenied() uint64 {
 	if x != nil {
 		return x.ConnectionsDenied
+	}
+	return 0
+}
+
+func (x *Offload) GetRefusedPort() uint64 {
+	if x != nil {
+		return x.RefusedPort
+	}
+	return 0
+}
+
+func (x *Offload) GetEvictedPort() uint64 {
+	if x != nil {
+		return x.EvictedPort
+	}
+	return 0
+}
+
+func (x *Offload) GetUntracked() uint64 {
+	if x != nil {
+		return x.Untracked
 	}
 	return 0
 }
@@ -934,7 +960,9 @@ type Worker struct {
 	BusyPasses uint64 `protobuf:"varint,9,opt,name=busy_passes,json=busyPasses,proto3" json:"busy_passes,omitempty"`
 	Sleeps     uint64 `protobuf:"varint,10,opt,name=sleeps,proto3" json:"sleeps,omitempty"`
 	// Packets received, over all queues.
-	Packets       uint64 `protobuf:"varint,11,opt,name=packets,proto3" json:"packets,omitempty"`
+	Packets uint64 `protobuf:"varint,11,opt,name=packets,proto3" json:"packets,omitempty"`
+	// Whether it does not get on: hooks keep from it what is for its queues.
+	Silent        bool `protobuf:"varint,12,opt,name=silent,proto3" json:"silent,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1044,6 +1072,13 @@ func (x *Worker) GetPackets() uint64 {
 		return x.Packets
 	}
 	return 0
+}
+
+func (x *Worker) GetSilent() bool {
+	if x != nil {
+		return x.Silent
+	}
+	return false
 }
 
 // WorkerQueue is a queue of a device that a worker serves.
@@ -1228,7 +1263,9 @@ type Port struct {
 	// Whether its packets come and go by the trunk, and not by sockets of the device's own.
 	Trunk bool `protobuf:"varint,18,opt,name=trunk,proto3" json:"trunk,omitempty"`
 	// Addresses of the only one behind it, a pod or the host: "10.244.1.7".
-	Station       []string `protobuf:"bytes,19,rep,name=station,proto3" json:"station,omitempty"`
+	Station []string `protobuf:"bytes,19,rep,name=station,proto3" json:"station,omitempty"`
+	// Absent where the kernel has no table of flows.
+	Offload       *PortOffload `protobuf:"bytes,20,opt,name=offload,proto3" json:"offload,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1396,6 +1433,79 @@ func (x *Port) GetStation() []string {
 	return nil
 }
 
+func (x *Port) GetOffload() *PortOffload {
+	if x != nil {
+		return x.Offload
+	}
+	return nil
+}
+
+// PortOffload is what a port has of the kernel's table of flows: those that were opened from there. What counts events
+// counts since the process started, or the port came.
+type PortOffload struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Flows and pairs that are in the table.
+	Records uint64 `protobuf:"varint,1,opt,name=records,proto3" json:"records,omitempty"`
+	// Not entered, since the port had as many as it may.
+	Refused uint64 `protobuf:"varint,2,opt,name=refused,proto3" json:"refused,omitempty"`
+	// Pushed out for another one of the port's own, when it had as many as it may; or for another port's, when this one
+	// had more than twice as many.
+	Evicted       uint64 `protobuf:"varint,3,opt,name=evicted,proto3" json:"evicted,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PortOffload) Reset() {
+	*x = PortOffload{}
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PortOffload) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PortOffload) ProtoMessage() {}
+
+func (x *PortOffload) ProtoReflect() protoreflect.Message {
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PortOffload.ProtoReflect.Descriptor instead.
+func (*PortOffload) Descriptor() ([]byte, []int) {
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *PortOffload) GetRecords() uint64 {
+	if x != nil {
+		return x.Records
+	}
+	return 0
+}
+
+func (x *PortOffload) GetRefused() uint64 {
+	if x != nil {
+		return x.Refused
+	}
+	return 0
+}
+
+func (x *PortOffload) GetEvicted() uint64 {
+	if x != nil {
+		return x.Evicted
+	}
+	return 0
+}
+
 // PortQueue is one socket.
 type PortQueue struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1416,7 +1526,7 @@ type PortQueue struct {
 
 func (x *PortQueue) Reset() {
 	*x = PortQueue{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[12]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1428,7 +1538,7 @@ func (x *PortQueue) String() string {
 func (*PortQueue) ProtoMessage() {}
 
 func (x *PortQueue) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[12]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1441,7 +1551,7 @@ func (x *PortQueue) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortQueue.ProtoReflect.Descriptor instead.
 func (*PortQueue) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{12}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *PortQueue) GetQueue() uint32 {
@@ -1523,7 +1633,7 @@ type Feature struct {
 
 func (x *Feature) Reset() {
 	*x = Feature{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[13]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1535,7 +1645,7 @@ func (x *Feature) String() string {
 func (*Feature) ProtoMessage() {}
 
 func (x *Feature) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[13]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1548,7 +1658,7 @@ func (x *Feature) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Feature.ProtoReflect.Descriptor instead.
 func (*Feature) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{13}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Feature) GetName() string {
@@ -1591,7 +1701,7 @@ type Degradation struct {
 
 func (x *Degradation) Reset() {
 	*x = Degradation{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[14]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1603,7 +1713,7 @@ func (x *Degradation) String() string {
 func (*Degradation) ProtoMessage() {}
 
 func (x *Degradation) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[14]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1616,7 +1726,7 @@ func (x *Degradation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Degradation.ProtoReflect.Descriptor instead.
 func (*Degradation) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{14}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Degradation) GetSubject() string {
@@ -1645,7 +1755,7 @@ type RoutesRequest struct {
 
 func (x *RoutesRequest) Reset() {
 	*x = RoutesRequest{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[15]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1657,7 +1767,7 @@ func (x *RoutesRequest) String() string {
 func (*RoutesRequest) ProtoMessage() {}
 
 func (x *RoutesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[15]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1670,7 +1780,7 @@ func (x *RoutesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RoutesRequest.ProtoReflect.Descriptor instead.
 func (*RoutesRequest) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{15}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *RoutesRequest) GetPrefix() string {
@@ -1698,7 +1808,7 @@ type RoutesReply struct {
 
 func (x *RoutesReply) Reset() {
 	*x = RoutesReply{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[16]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1710,7 +1820,7 @@ func (x *RoutesReply) String() string {
 func (*RoutesReply) ProtoMessage() {}
 
 func (x *RoutesReply) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[16]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1723,7 +1833,7 @@ func (x *RoutesReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RoutesReply.ProtoReflect.Descriptor instead.
 func (*RoutesReply) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{16}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *RoutesReply) GetEpoch() uint64 {
@@ -1754,7 +1864,7 @@ type Route struct {
 
 func (x *Route) Reset() {
 	*x = Route{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[17]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1766,7 +1876,7 @@ func (x *Route) String() string {
 func (*Route) ProtoMessage() {}
 
 func (x *Route) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[17]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1779,7 +1889,7 @@ func (x *Route) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Route.ProtoReflect.Descriptor instead.
 func (*Route) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{17}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Route) GetDestination() string {
@@ -1825,7 +1935,7 @@ type NextHop struct {
 
 func (x *NextHop) Reset() {
 	*x = NextHop{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[18]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1837,7 +1947,7 @@ func (x *NextHop) String() string {
 func (*NextHop) ProtoMessage() {}
 
 func (x *NextHop) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[18]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1850,7 +1960,7 @@ func (x *NextHop) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NextHop.ProtoReflect.Descriptor instead.
 func (*NextHop) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{18}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *NextHop) GetPort() string {
@@ -1893,7 +2003,7 @@ type IdentitiesRequest struct {
 
 func (x *IdentitiesRequest) Reset() {
 	*x = IdentitiesRequest{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[19]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1905,7 +2015,7 @@ func (x *IdentitiesRequest) String() string {
 func (*IdentitiesRequest) ProtoMessage() {}
 
 func (x *IdentitiesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[19]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1918,7 +2028,7 @@ func (x *IdentitiesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IdentitiesRequest.ProtoReflect.Descriptor instead.
 func (*IdentitiesRequest) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{19}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *IdentitiesRequest) GetAddress() string {
@@ -1946,7 +2056,7 @@ type IdentitiesReply struct {
 
 func (x *IdentitiesReply) Reset() {
 	*x = IdentitiesReply{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[20]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1958,7 +2068,7 @@ func (x *IdentitiesReply) String() string {
 func (*IdentitiesReply) ProtoMessage() {}
 
 func (x *IdentitiesReply) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[20]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1971,7 +2081,7 @@ func (x *IdentitiesReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IdentitiesReply.ProtoReflect.Descriptor instead.
 func (*IdentitiesReply) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{20}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *IdentitiesReply) GetEpoch() uint64 {
@@ -2006,7 +2116,7 @@ type Identity struct {
 
 func (x *Identity) Reset() {
 	*x = Identity{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[21]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2018,7 +2128,7 @@ func (x *Identity) String() string {
 func (*Identity) ProtoMessage() {}
 
 func (x *Identity) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[21]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2031,7 +2141,7 @@ func (x *Identity) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Identity.ProtoReflect.Descriptor instead.
 func (*Identity) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{21}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Identity) GetId() uint32 {
@@ -2088,7 +2198,7 @@ type IdentityPrefix struct {
 
 func (x *IdentityPrefix) Reset() {
 	*x = IdentityPrefix{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[22]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2100,7 +2210,7 @@ func (x *IdentityPrefix) String() string {
 func (*IdentityPrefix) ProtoMessage() {}
 
 func (x *IdentityPrefix) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[22]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2113,7 +2223,7 @@ func (x *IdentityPrefix) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IdentityPrefix.ProtoReflect.Descriptor instead.
 func (*IdentityPrefix) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{22}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *IdentityPrefix) GetPrefix() string {
@@ -2142,7 +2252,7 @@ type PoliciesRequest struct {
 
 func (x *PoliciesRequest) Reset() {
 	*x = PoliciesRequest{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[23]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2154,7 +2264,7 @@ func (x *PoliciesRequest) String() string {
 func (*PoliciesRequest) ProtoMessage() {}
 
 func (x *PoliciesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[23]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2167,7 +2277,7 @@ func (x *PoliciesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PoliciesRequest.ProtoReflect.Descriptor instead.
 func (*PoliciesRequest) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{23}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *PoliciesRequest) GetName() string {
@@ -2195,7 +2305,7 @@ type PoliciesReply struct {
 
 func (x *PoliciesReply) Reset() {
 	*x = PoliciesReply{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[24]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2207,7 +2317,7 @@ func (x *PoliciesReply) String() string {
 func (*PoliciesReply) ProtoMessage() {}
 
 func (x *PoliciesReply) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[24]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2220,7 +2330,7 @@ func (x *PoliciesReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PoliciesReply.ProtoReflect.Descriptor instead.
 func (*PoliciesReply) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{24}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *PoliciesReply) GetEpoch() uint64 {
@@ -2259,7 +2369,7 @@ type Policy struct {
 
 func (x *Policy) Reset() {
 	*x = Policy{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[25]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2271,7 +2381,7 @@ func (x *Policy) String() string {
 func (*Policy) ProtoMessage() {}
 
 func (x *Policy) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[25]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2284,7 +2394,7 @@ func (x *Policy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Policy.ProtoReflect.Descriptor instead.
 func (*Policy) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{25}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Policy) GetName() string {
@@ -2362,7 +2472,7 @@ type PolicyRule struct {
 
 func (x *PolicyRule) Reset() {
 	*x = PolicyRule{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[26]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2374,7 +2484,7 @@ func (x *PolicyRule) String() string {
 func (*PolicyRule) ProtoMessage() {}
 
 func (x *PolicyRule) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[26]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2387,7 +2497,7 @@ func (x *PolicyRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PolicyRule.ProtoReflect.Descriptor instead.
 func (*PolicyRule) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{26}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *PolicyRule) GetName() string {
@@ -2441,7 +2551,7 @@ type FlowsRequest struct {
 
 func (x *FlowsRequest) Reset() {
 	*x = FlowsRequest{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[27]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2453,7 +2563,7 @@ func (x *FlowsRequest) String() string {
 func (*FlowsRequest) ProtoMessage() {}
 
 func (x *FlowsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[27]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2466,7 +2576,7 @@ func (x *FlowsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FlowsRequest.ProtoReflect.Descriptor instead.
 func (*FlowsRequest) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{27}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *FlowsRequest) GetAddress() string {
@@ -2507,7 +2617,7 @@ type FlowsReply struct {
 
 func (x *FlowsReply) Reset() {
 	*x = FlowsReply{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[28]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2519,7 +2629,7 @@ func (x *FlowsReply) String() string {
 func (*FlowsReply) ProtoMessage() {}
 
 func (x *FlowsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[28]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2532,7 +2642,7 @@ func (x *FlowsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FlowsReply.ProtoReflect.Descriptor instead.
 func (*FlowsReply) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{28}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *FlowsReply) GetFlows() []*Flow {
@@ -2578,14 +2688,16 @@ type Flow struct {
 	ReplyCarriedBytes   uint64 `protobuf:"varint,22,opt,name=reply_carried_bytes,json=replyCarriedBytes,proto3" json:"reply_carried_bytes,omitempty"`
 	// All TCP between two addresses, whoever opens it, which the kernel carries: there are no ports, the state is "pair",
 	// and the counters are of all of it.
-	Pair          bool `protobuf:"varint,24,opt,name=pair,proto3" json:"pair,omitempty"`
+	Pair bool `protobuf:"varint,24,opt,name=pair,proto3" json:"pair,omitempty"`
+	// Between two wires: the kernel carries it and nobody tracks it. The state is "untracked".
+	Untracked     bool `protobuf:"varint,26,opt,name=untracked,proto3" json:"untracked,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Flow) Reset() {
 	*x = Flow{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[29]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2597,7 +2709,7 @@ func (x *Flow) String() string {
 func (*Flow) ProtoMessage() {}
 
 func (x *Flow) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[29]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2610,7 +2722,7 @@ func (x *Flow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Flow.ProtoReflect.Descriptor instead.
 func (*Flow) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{29}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Flow) GetProtocol() string {
@@ -2767,6 +2879,13 @@ func (x *Flow) GetPair() bool {
 	return false
 }
 
+func (x *Flow) GetUntracked() bool {
+	if x != nil {
+		return x.Untracked
+	}
+	return false
+}
+
 // Translation is the ends of a flow as the one who is asked sees them.
 type Translation struct {
 	state           protoimpl.MessageState `protogen:"open.v1"`
@@ -2782,7 +2901,7 @@ type Translation struct {
 
 func (x *Translation) Reset() {
 	*x = Translation{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[30]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2794,7 +2913,7 @@ func (x *Translation) String() string {
 func (*Translation) ProtoMessage() {}
 
 func (x *Translation) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[30]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2807,7 +2926,7 @@ func (x *Translation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Translation.ProtoReflect.Descriptor instead.
 func (*Translation) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{30}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Translation) GetSource() string {
@@ -2857,7 +2976,7 @@ type ServicesRequest struct {
 
 func (x *ServicesRequest) Reset() {
 	*x = ServicesRequest{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[31]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2869,7 +2988,7 @@ func (x *ServicesRequest) String() string {
 func (*ServicesRequest) ProtoMessage() {}
 
 func (x *ServicesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[31]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2882,7 +3001,7 @@ func (x *ServicesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServicesRequest.ProtoReflect.Descriptor instead.
 func (*ServicesRequest) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{31}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ServicesRequest) GetName() string {
@@ -2909,7 +3028,7 @@ type ServicesReply struct {
 
 func (x *ServicesReply) Reset() {
 	*x = ServicesReply{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[32]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2921,7 +3040,7 @@ func (x *ServicesReply) String() string {
 func (*ServicesReply) ProtoMessage() {}
 
 func (x *ServicesReply) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[32]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2934,7 +3053,7 @@ func (x *ServicesReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServicesReply.ProtoReflect.Descriptor instead.
 func (*ServicesReply) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{32}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ServicesReply) GetServices() []*Service {
@@ -2969,7 +3088,7 @@ type Service struct {
 
 func (x *Service) Reset() {
 	*x = Service{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[33]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2981,7 +3100,7 @@ func (x *Service) String() string {
 func (*Service) ProtoMessage() {}
 
 func (x *Service) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[33]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2994,7 +3113,7 @@ func (x *Service) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Service.ProtoReflect.Descriptor instead.
 func (*Service) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{33}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Service) GetName() string {
@@ -3085,7 +3204,7 @@ type Frontend struct {
 
 func (x *Frontend) Reset() {
 	*x = Frontend{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[34]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3097,7 +3216,7 @@ func (x *Frontend) String() string {
 func (*Frontend) ProtoMessage() {}
 
 func (x *Frontend) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[34]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3110,7 +3229,7 @@ func (x *Frontend) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Frontend.ProtoReflect.Descriptor instead.
 func (*Frontend) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{34}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Frontend) GetKind() string {
@@ -3172,7 +3291,7 @@ type Backend struct {
 
 func (x *Backend) Reset() {
 	*x = Backend{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[35]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3184,7 +3303,7 @@ func (x *Backend) String() string {
 func (*Backend) ProtoMessage() {}
 
 func (x *Backend) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[35]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3197,7 +3316,7 @@ func (x *Backend) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Backend.ProtoReflect.Descriptor instead.
 func (*Backend) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{35}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Backend) GetAddress() string {
@@ -3275,7 +3394,7 @@ type DenialsRequest struct {
 
 func (x *DenialsRequest) Reset() {
 	*x = DenialsRequest{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[36]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3287,7 +3406,7 @@ func (x *DenialsRequest) String() string {
 func (*DenialsRequest) ProtoMessage() {}
 
 func (x *DenialsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[36]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3300,7 +3419,7 @@ func (x *DenialsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DenialsRequest.ProtoReflect.Descriptor instead.
 func (*DenialsRequest) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{36}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *DenialsRequest) GetAddress() string {
@@ -3327,7 +3446,7 @@ type DenialsReply struct {
 
 func (x *DenialsReply) Reset() {
 	*x = DenialsReply{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[37]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3339,7 +3458,7 @@ func (x *DenialsReply) String() string {
 func (*DenialsReply) ProtoMessage() {}
 
 func (x *DenialsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[37]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3352,7 +3471,7 @@ func (x *DenialsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DenialsReply.ProtoReflect.Descriptor instead.
 func (*DenialsReply) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{37}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *DenialsReply) GetDenials() []*Denial {
@@ -3389,7 +3508,7 @@ type Denial struct {
 
 func (x *Denial) Reset() {
 	*x = Denial{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[38]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3401,7 +3520,7 @@ func (x *Denial) String() string {
 func (*Denial) ProtoMessage() {}
 
 func (x *Denial) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[38]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3414,7 +3533,7 @@ func (x *Denial) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Denial.ProtoReflect.Descriptor instead.
 func (*Denial) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{38}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Denial) GetProtocol() string {
@@ -3522,7 +3641,7 @@ type ExplainRequest struct {
 
 func (x *ExplainRequest) Reset() {
 	*x = ExplainRequest{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[39]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3534,7 +3653,7 @@ func (x *ExplainRequest) String() string {
 func (*ExplainRequest) ProtoMessage() {}
 
 func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[39]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3547,7 +3666,7 @@ func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainRequest.ProtoReflect.Descriptor instead.
 func (*ExplainRequest) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{39}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *ExplainRequest) GetSource() string {
@@ -3608,7 +3727,7 @@ type ExplainReply struct {
 
 func (x *ExplainReply) Reset() {
 	*x = ExplainReply{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[40]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3620,7 +3739,7 @@ func (x *ExplainReply) String() string {
 func (*ExplainReply) ProtoMessage() {}
 
 func (x *ExplainReply) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[40]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3633,7 +3752,7 @@ func (x *ExplainReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainReply.ProtoReflect.Descriptor instead.
 func (*ExplainReply) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{40}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *ExplainReply) GetVerdict() string {
@@ -3728,7 +3847,7 @@ type ExplainedBackend struct {
 
 func (x *ExplainedBackend) Reset() {
 	*x = ExplainedBackend{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[41]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3740,7 +3859,7 @@ func (x *ExplainedBackend) String() string {
 func (*ExplainedBackend) ProtoMessage() {}
 
 func (x *ExplainedBackend) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[41]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3753,7 +3872,7 @@ func (x *ExplainedBackend) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainedBackend.ProtoReflect.Descriptor instead.
 func (*ExplainedBackend) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{41}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *ExplainedBackend) GetAddress() string {
@@ -3801,7 +3920,7 @@ type NeighborsRequest struct {
 
 func (x *NeighborsRequest) Reset() {
 	*x = NeighborsRequest{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[42]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3813,7 +3932,7 @@ func (x *NeighborsRequest) String() string {
 func (*NeighborsRequest) ProtoMessage() {}
 
 func (x *NeighborsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[42]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3826,7 +3945,7 @@ func (x *NeighborsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NeighborsRequest.ProtoReflect.Descriptor instead.
 func (*NeighborsRequest) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{42}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *NeighborsRequest) GetPort() string {
@@ -3845,7 +3964,7 @@ type NeighborsReply struct {
 
 func (x *NeighborsReply) Reset() {
 	*x = NeighborsReply{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[43]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3857,7 +3976,7 @@ func (x *NeighborsReply) String() string {
 func (*NeighborsReply) ProtoMessage() {}
 
 func (x *NeighborsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[43]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3870,7 +3989,7 @@ func (x *NeighborsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NeighborsReply.ProtoReflect.Descriptor instead.
 func (*NeighborsReply) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{43}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *NeighborsReply) GetNeighbors() []*Neighbor {
@@ -3899,7 +4018,7 @@ type Neighbor struct {
 
 func (x *Neighbor) Reset() {
 	*x = Neighbor{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[44]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3911,7 +4030,7 @@ func (x *Neighbor) String() string {
 func (*Neighbor) ProtoMessage() {}
 
 func (x *Neighbor) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[44]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3924,7 +4043,7 @@ func (x *Neighbor) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Neighbor.ProtoReflect.Descriptor instead.
 func (*Neighbor) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{44}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *Neighbor) GetPort() string {
@@ -3979,7 +4098,7 @@ type LedgerRequest struct {
 
 func (x *LedgerRequest) Reset() {
 	*x = LedgerRequest{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[45]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3991,7 +4110,7 @@ func (x *LedgerRequest) String() string {
 func (*LedgerRequest) ProtoMessage() {}
 
 func (x *LedgerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[45]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4004,7 +4123,7 @@ func (x *LedgerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LedgerRequest.ProtoReflect.Descriptor instead.
 func (*LedgerRequest) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{45}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *LedgerRequest) GetPort() string {
@@ -4031,7 +4150,7 @@ type LedgerReply struct {
 
 func (x *LedgerReply) Reset() {
 	*x = LedgerReply{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[46]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4043,7 +4162,7 @@ func (x *LedgerReply) String() string {
 func (*LedgerReply) ProtoMessage() {}
 
 func (x *LedgerReply) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[46]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4056,7 +4175,7 @@ func (x *LedgerReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LedgerReply.ProtoReflect.Descriptor instead.
 func (*LedgerReply) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{46}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *LedgerReply) GetEpoch() uint64 {
@@ -4129,7 +4248,7 @@ type PortLedger struct {
 
 func (x *PortLedger) Reset() {
 	*x = PortLedger{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[47]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4141,7 +4260,7 @@ func (x *PortLedger) String() string {
 func (*PortLedger) ProtoMessage() {}
 
 func (x *PortLedger) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[47]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4154,7 +4273,7 @@ func (x *PortLedger) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortLedger.ProtoReflect.Descriptor instead.
 func (*PortLedger) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{47}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *PortLedger) GetId() uint32 {
@@ -4285,7 +4404,7 @@ type ReasonCount struct {
 
 func (x *ReasonCount) Reset() {
 	*x = ReasonCount{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[48]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4297,7 +4416,7 @@ func (x *ReasonCount) String() string {
 func (*ReasonCount) ProtoMessage() {}
 
 func (x *ReasonCount) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[48]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4310,7 +4429,7 @@ func (x *ReasonCount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReasonCount.ProtoReflect.Descriptor instead.
 func (*ReasonCount) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{48}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *ReasonCount) GetReason() string {
@@ -4357,7 +4476,7 @@ type SocketStatistics struct {
 
 func (x *SocketStatistics) Reset() {
 	*x = SocketStatistics{}
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[49]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4369,7 +4488,7 @@ func (x *SocketStatistics) String() string {
 func (*SocketStatistics) ProtoMessage() {}
 
 func (x *SocketStatistics) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_api_dataplane_proto_msgTypes[49]
+	mi := &file_dataplane_api_dataplane_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4382,7 +4501,7 @@ func (x *SocketStatistics) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SocketStatistics.ProtoReflect.Descriptor instead.
 func (*SocketStatistics) Descriptor() ([]byte, []int) {
-	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{49}
+	return file_dataplane_api_dataplane_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *SocketStatistics) GetRxDropped() uint64 {
@@ -4460,7 +4579,7 @@ const file_dataplane_api_dataplane_proto_rawDesc = "" +
 	"\bpolicies\x18\x13 \x01(\x04R\bpolicies\x12>\n" +
 	"\n" +
 	"flow_table\x18\x14 \x01(\v2\x1f.viaduct.dataplane.v1.FlowTableR\tflowTable\x127\n" +
-	"\aoffload\x18\x15 \x01(\v2\x1d.viaduct.dataplane.v1.OffloadR\aoffload\"\x8a\x05\n" +
+	"\aoffload\x18\x15 \x01(\v2\x1d.viaduct.dataplane.v1.OffloadR\aoffload\"\xee\x05\n" +
 	"\aOffload\x12\x0e\n" +
 	"\x02on\x18\x01 \x01(\bR\x02on\x12\x10\n" +
 	"\x03why\x18\x02 \x01(\tR\x03why\x12\x18\n" +
@@ -4482,7 +4601,10 @@ const file_dataplane_api_dataplane_proto_rawDesc = "" +
 	"\twalk_anew\x18\x10 \x01(\x04R\bwalkAnew\x12'\n" +
 	"\x0fpairs_withdrawn\x18\x14 \x01(\x04R\x0epairsWithdrawn\x12/\n" +
 	"\x13connections_resumed\x18\x15 \x01(\x04R\x12connectionsResumed\x12-\n" +
-	"\x12connections_denied\x18\x16 \x01(\x04R\x11connectionsDenied\"\x8c\x03\n" +
+	"\x12connections_denied\x18\x16 \x01(\x04R\x11connectionsDenied\x12!\n" +
+	"\frefused_port\x18( \x01(\x04R\vrefusedPort\x12!\n" +
+	"\fevicted_port\x18) \x01(\x04R\vevictedPort\x12\x1c\n" +
+	"\tuntracked\x18* \x01(\x04R\tuntracked\"\x8c\x03\n" +
 	"\tFlowTable\x12\x14\n" +
 	"\x05flows\x18\x01 \x01(\x04R\x05flows\x12\x1a\n" +
 	"\bcapacity\x18\x02 \x01(\x04R\bcapacity\x12\x1b\n" +
@@ -4517,7 +4639,7 @@ const file_dataplane_api_dataplane_proto_rawDesc = "" +
 	"\x06object\x18\x02 \x01(\tR\x06object\x12\x14\n" +
 	"\x05field\x18\x03 \x01(\tR\x05field\x12\x16\n" +
 	"\x06reason\x18\x04 \x01(\tR\x06reason\x12)\n" +
-	"\x10unix_nanoseconds\x18\x05 \x01(\x03R\x0funixNanoseconds\"\xc6\x02\n" +
+	"\x10unix_nanoseconds\x18\x05 \x01(\x03R\x0funixNanoseconds\"\xde\x02\n" +
 	"\x06Worker\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\rR\x02id\x12\x10\n" +
 	"\x03cpu\x18\x02 \x01(\x05R\x03cpu\x129\n" +
@@ -4533,7 +4655,8 @@ const file_dataplane_api_dataplane_proto_rawDesc = "" +
 	"busyPasses\x12\x16\n" +
 	"\x06sleeps\x18\n" +
 	" \x01(\x04R\x06sleeps\x12\x18\n" +
-	"\apackets\x18\v \x01(\x04R\apackets\";\n" +
+	"\apackets\x18\v \x01(\x04R\apackets\x12\x16\n" +
+	"\x06silent\x18\f \x01(\bR\x06silent\";\n" +
 	"\vWorkerQueue\x12\x16\n" +
 	"\x06device\x18\x01 \x01(\tR\x06device\x12\x14\n" +
 	"\x05queue\x18\x02 \x01(\rR\x05queue\"\"\n" +
@@ -4542,7 +4665,7 @@ const file_dataplane_api_dataplane_proto_rawDesc = "" +
 	"\n" +
 	"PortsReply\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\x120\n" +
-	"\x05ports\x18\x02 \x03(\v2\x1a.viaduct.dataplane.v1.PortR\x05ports\"\xaf\x04\n" +
+	"\x05ports\x18\x02 \x03(\v2\x1a.viaduct.dataplane.v1.PortR\x05ports\"\xec\x04\n" +
 	"\x04Port\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\rR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x16\n" +
@@ -4565,7 +4688,12 @@ const file_dataplane_api_dataplane_proto_rawDesc = "" +
 	"\asockets\x18\x10 \x01(\tR\asockets\x12\x16\n" +
 	"\x06origin\x18\x11 \x01(\tR\x06origin\x12\x14\n" +
 	"\x05trunk\x18\x12 \x01(\bR\x05trunk\x12\x18\n" +
-	"\astation\x18\x13 \x03(\tR\astation\"\x8c\x02\n" +
+	"\astation\x18\x13 \x03(\tR\astation\x12;\n" +
+	"\aoffload\x18\x14 \x01(\v2!.viaduct.dataplane.v1.PortOffloadR\aoffload\"[\n" +
+	"\vPortOffload\x12\x18\n" +
+	"\arecords\x18\x01 \x01(\x04R\arecords\x12\x18\n" +
+	"\arefused\x18\x02 \x01(\x04R\arefused\x12\x18\n" +
+	"\aevicted\x18\x03 \x01(\x04R\aevicted\"\x8c\x02\n" +
 	"\tPortQueue\x12\x14\n" +
 	"\x05queue\x18\x01 \x01(\rR\x05queue\x12\x16\n" +
 	"\x06worker\x18\x02 \x01(\rR\x06worker\x12\x1b\n" +
@@ -4648,7 +4776,7 @@ const file_dataplane_api_dataplane_proto_rawDesc = "" +
 	"\x05limit\x18\x04 \x01(\rR\x05limit\">\n" +
 	"\n" +
 	"FlowsReply\x120\n" +
-	"\x05flows\x18\x01 \x03(\v2\x1a.viaduct.dataplane.v1.FlowR\x05flows\"\xfd\x05\n" +
+	"\x05flows\x18\x01 \x03(\v2\x1a.viaduct.dataplane.v1.FlowR\x05flows\"\x9b\x06\n" +
 	"\x04Flow\x12\x1a\n" +
 	"\bprotocol\x18\x01 \x01(\tR\bprotocol\x12\x14\n" +
 	"\x05state\x18\x02 \x01(\tR\x05state\x12\x16\n" +
@@ -4674,7 +4802,8 @@ const file_dataplane_api_dataplane_proto_rawDesc = "" +
 	"\rcarried_bytes\x18\x14 \x01(\x04R\fcarriedBytes\x122\n" +
 	"\x15reply_carried_packets\x18\x15 \x01(\x04R\x13replyCarriedPackets\x12.\n" +
 	"\x13reply_carried_bytes\x18\x16 \x01(\x04R\x11replyCarriedBytes\x12\x12\n" +
-	"\x04pair\x18\x18 \x01(\bR\x04pair\"\xad\x01\n" +
+	"\x04pair\x18\x18 \x01(\bR\x04pair\x12\x1c\n" +
+	"\tuntracked\x18\x1a \x01(\bR\tuntracked\"\xad\x01\n" +
 	"\vTranslation\x12\x16\n" +
 	"\x06source\x18\x01 \x01(\tR\x06source\x12\x1f\n" +
 	"\vsource_port\x18\x02 \x01(\rR\n" +
@@ -4851,7 +4980,7 @@ func file_dataplane_api_dataplane_proto_rawDescGZIP() []byte {
 }
 
 var file_dataplane_api_dataplane_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_dataplane_api_dataplane_proto_msgTypes = make([]protoimpl.MessageInfo, 51)
+var file_dataplane_api_dataplane_proto_msgTypes = make([]protoimpl.MessageInfo, 52)
 var file_dataplane_api_dataplane_proto_goTypes = []any{
 	(PortState)(0),            // 0: viaduct.dataplane.v1.PortState
 	(*StatusRequest)(nil),     // 1: viaduct.dataplane.v1.StatusRequest
@@ -4866,52 +4995,53 @@ var file_dataplane_api_dataplane_proto_goTypes = []any{
 	(*PortsRequest)(nil),      // 10: viaduct.dataplane.v1.PortsRequest
 	(*PortsReply)(nil),        // 11: viaduct.dataplane.v1.PortsReply
 	(*Port)(nil),              // 12: viaduct.dataplane.v1.Port
-	(*PortQueue)(nil),         // 13: viaduct.dataplane.v1.PortQueue
-	(*Feature)(nil),           // 14: viaduct.dataplane.v1.Feature
-	(*Degradation)(nil),       // 15: viaduct.dataplane.v1.Degradation
-	(*RoutesRequest)(nil),     // 16: viaduct.dataplane.v1.RoutesRequest
-	(*RoutesReply)(nil),       // 17: viaduct.dataplane.v1.RoutesReply
-	(*Route)(nil),             // 18: viaduct.dataplane.v1.Route
-	(*NextHop)(nil),           // 19: viaduct.dataplane.v1.NextHop
-	(*IdentitiesRequest)(nil), // 20: viaduct.dataplane.v1.IdentitiesRequest
-	(*IdentitiesReply)(nil),   // 21: viaduct.dataplane.v1.IdentitiesReply
-	(*Identity)(nil),          // 22: viaduct.dataplane.v1.Identity
-	(*IdentityPrefix)(nil),    // 23: viaduct.dataplane.v1.IdentityPrefix
-	(*PoliciesRequest)(nil),   // 24: viaduct.dataplane.v1.PoliciesRequest
-	(*PoliciesReply)(nil),     // 25: viaduct.dataplane.v1.PoliciesReply
-	(*Policy)(nil),            // 26: viaduct.dataplane.v1.Policy
-	(*PolicyRule)(nil),        // 27: viaduct.dataplane.v1.PolicyRule
-	(*FlowsRequest)(nil),      // 28: viaduct.dataplane.v1.FlowsRequest
-	(*FlowsReply)(nil),        // 29: viaduct.dataplane.v1.FlowsReply
-	(*Flow)(nil),              // 30: viaduct.dataplane.v1.Flow
-	(*Translation)(nil),       // 31: viaduct.dataplane.v1.Translation
-	(*ServicesRequest)(nil),   // 32: viaduct.dataplane.v1.ServicesRequest
-	(*ServicesReply)(nil),     // 33: viaduct.dataplane.v1.ServicesReply
-	(*Service)(nil),           // 34: viaduct.dataplane.v1.Service
-	(*Frontend)(nil),          // 35: viaduct.dataplane.v1.Frontend
-	(*Backend)(nil),           // 36: viaduct.dataplane.v1.Backend
-	(*DenialsRequest)(nil),    // 37: viaduct.dataplane.v1.DenialsRequest
-	(*DenialsReply)(nil),      // 38: viaduct.dataplane.v1.DenialsReply
-	(*Denial)(nil),            // 39: viaduct.dataplane.v1.Denial
-	(*ExplainRequest)(nil),    // 40: viaduct.dataplane.v1.ExplainRequest
-	(*ExplainReply)(nil),      // 41: viaduct.dataplane.v1.ExplainReply
-	(*ExplainedBackend)(nil),  // 42: viaduct.dataplane.v1.ExplainedBackend
-	(*NeighborsRequest)(nil),  // 43: viaduct.dataplane.v1.NeighborsRequest
-	(*NeighborsReply)(nil),    // 44: viaduct.dataplane.v1.NeighborsReply
-	(*Neighbor)(nil),          // 45: viaduct.dataplane.v1.Neighbor
-	(*LedgerRequest)(nil),     // 46: viaduct.dataplane.v1.LedgerRequest
-	(*LedgerReply)(nil),       // 47: viaduct.dataplane.v1.LedgerReply
-	(*PortLedger)(nil),        // 48: viaduct.dataplane.v1.PortLedger
-	(*ReasonCount)(nil),       // 49: viaduct.dataplane.v1.ReasonCount
-	(*SocketStatistics)(nil),  // 50: viaduct.dataplane.v1.SocketStatistics
-	nil,                       // 51: viaduct.dataplane.v1.PortLedger.HookEntry
+	(*PortOffload)(nil),       // 13: viaduct.dataplane.v1.PortOffload
+	(*PortQueue)(nil),         // 14: viaduct.dataplane.v1.PortQueue
+	(*Feature)(nil),           // 15: viaduct.dataplane.v1.Feature
+	(*Degradation)(nil),       // 16: viaduct.dataplane.v1.Degradation
+	(*RoutesRequest)(nil),     // 17: viaduct.dataplane.v1.RoutesRequest
+	(*RoutesReply)(nil),       // 18: viaduct.dataplane.v1.RoutesReply
+	(*Route)(nil),             // 19: viaduct.dataplane.v1.Route
+	(*NextHop)(nil),           // 20: viaduct.dataplane.v1.NextHop
+	(*IdentitiesRequest)(nil), // 21: viaduct.dataplane.v1.IdentitiesRequest
+	(*IdentitiesReply)(nil),   // 22: viaduct.dataplane.v1.IdentitiesReply
+	(*Identity)(nil),          // 23: viaduct.dataplane.v1.Identity
+	(*IdentityPrefix)(nil),    // 24: viaduct.dataplane.v1.IdentityPrefix
+	(*PoliciesRequest)(nil),   // 25: viaduct.dataplane.v1.PoliciesRequest
+	(*PoliciesReply)(nil),     // 26: viaduct.dataplane.v1.PoliciesReply
+	(*Policy)(nil),            // 27: viaduct.dataplane.v1.Policy
+	(*PolicyRule)(nil),        // 28: viaduct.dataplane.v1.PolicyRule
+	(*FlowsRequest)(nil),      // 29: viaduct.dataplane.v1.FlowsRequest
+	(*FlowsReply)(nil),        // 30: viaduct.dataplane.v1.FlowsReply
+	(*Flow)(nil),              // 31: viaduct.dataplane.v1.Flow
+	(*Translation)(nil),       // 32: viaduct.dataplane.v1.Translation
+	(*ServicesRequest)(nil),   // 33: viaduct.dataplane.v1.ServicesRequest
+	(*ServicesReply)(nil),     // 34: viaduct.dataplane.v1.ServicesReply
+	(*Service)(nil),           // 35: viaduct.dataplane.v1.Service
+	(*Frontend)(nil),          // 36: viaduct.dataplane.v1.Frontend
+	(*Backend)(nil),           // 37: viaduct.dataplane.v1.Backend
+	(*DenialsRequest)(nil),    // 38: viaduct.dataplane.v1.DenialsRequest
+	(*DenialsReply)(nil),      // 39: viaduct.dataplane.v1.DenialsReply
+	(*Denial)(nil),            // 40: viaduct.dataplane.v1.Denial
+	(*ExplainRequest)(nil),    // 41: viaduct.dataplane.v1.ExplainRequest
+	(*ExplainReply)(nil),      // 42: viaduct.dataplane.v1.ExplainReply
+	(*ExplainedBackend)(nil),  // 43: viaduct.dataplane.v1.ExplainedBackend
+	(*NeighborsRequest)(nil),  // 44: viaduct.dataplane.v1.NeighborsRequest
+	(*NeighborsReply)(nil),    // 45: viaduct.dataplane.v1.NeighborsReply
+	(*Neighbor)(nil),          // 46: viaduct.dataplane.v1.Neighbor
+	(*LedgerRequest)(nil),     // 47: viaduct.dataplane.v1.LedgerRequest
+	(*LedgerReply)(nil),       // 48: viaduct.dataplane.v1.LedgerReply
+	(*PortLedger)(nil),        // 49: viaduct.dataplane.v1.PortLedger
+	(*ReasonCount)(nil),       // 50: viaduct.dataplane.v1.ReasonCount
+	(*SocketStatistics)(nil),  // 51: viaduct.dataplane.v1.SocketStatistics
+	nil,                       // 52: viaduct.dataplane.v1.PortLedger.HookEntry
 }
 var file_dataplane_api_dataplane_proto_depIdxs = []int32{
 	7,  // 0: viaduct.dataplane.v1.StatusReply.last_nack:type_name -> viaduct.dataplane.v1.Refusal
 	8,  // 1: viaduct.dataplane.v1.StatusReply.workers:type_name -> viaduct.dataplane.v1.Worker
 	12, // 2: viaduct.dataplane.v1.StatusReply.ports:type_name -> viaduct.dataplane.v1.Port
-	14, // 3: viaduct.dataplane.v1.StatusReply.features:type_name -> viaduct.dataplane.v1.Feature
-	15, // 4: viaduct.dataplane.v1.StatusReply.degraded:type_name -> viaduct.dataplane.v1.Degradation
+	15, // 3: viaduct.dataplane.v1.StatusReply.features:type_name -> viaduct.dataplane.v1.Feature
+	16, // 4: viaduct.dataplane.v1.StatusReply.degraded:type_name -> viaduct.dataplane.v1.Degradation
 	5,  // 5: viaduct.dataplane.v1.StatusReply.control_link:type_name -> viaduct.dataplane.v1.ControlLink
 	6,  // 6: viaduct.dataplane.v1.StatusReply.state_file:type_name -> viaduct.dataplane.v1.StateFile
 	4,  // 7: viaduct.dataplane.v1.StatusReply.flow_table:type_name -> viaduct.dataplane.v1.FlowTable
@@ -4919,53 +5049,54 @@ var file_dataplane_api_dataplane_proto_depIdxs = []int32{
 	9,  // 9: viaduct.dataplane.v1.Worker.queues:type_name -> viaduct.dataplane.v1.WorkerQueue
 	12, // 10: viaduct.dataplane.v1.PortsReply.ports:type_name -> viaduct.dataplane.v1.Port
 	0,  // 11: viaduct.dataplane.v1.Port.state:type_name -> viaduct.dataplane.v1.PortState
-	13, // 12: viaduct.dataplane.v1.Port.queues:type_name -> viaduct.dataplane.v1.PortQueue
-	18, // 13: viaduct.dataplane.v1.RoutesReply.routes:type_name -> viaduct.dataplane.v1.Route
-	19, // 14: viaduct.dataplane.v1.Route.hops:type_name -> viaduct.dataplane.v1.NextHop
-	22, // 15: viaduct.dataplane.v1.IdentitiesReply.identities:type_name -> viaduct.dataplane.v1.Identity
-	23, // 16: viaduct.dataplane.v1.Identity.prefixes:type_name -> viaduct.dataplane.v1.IdentityPrefix
-	26, // 17: viaduct.dataplane.v1.PoliciesReply.policies:type_name -> viaduct.dataplane.v1.Policy
-	27, // 18: viaduct.dataplane.v1.Policy.rules:type_name -> viaduct.dataplane.v1.PolicyRule
-	30, // 19: viaduct.dataplane.v1.FlowsReply.flows:type_name -> viaduct.dataplane.v1.Flow
-	31, // 20: viaduct.dataplane.v1.Flow.translation:type_name -> viaduct.dataplane.v1.Translation
-	34, // 21: viaduct.dataplane.v1.ServicesReply.services:type_name -> viaduct.dataplane.v1.Service
-	35, // 22: viaduct.dataplane.v1.Service.frontends:type_name -> viaduct.dataplane.v1.Frontend
-	36, // 23: viaduct.dataplane.v1.Service.backends:type_name -> viaduct.dataplane.v1.Backend
-	39, // 24: viaduct.dataplane.v1.DenialsReply.denials:type_name -> viaduct.dataplane.v1.Denial
-	42, // 25: viaduct.dataplane.v1.ExplainReply.backends:type_name -> viaduct.dataplane.v1.ExplainedBackend
-	45, // 26: viaduct.dataplane.v1.NeighborsReply.neighbors:type_name -> viaduct.dataplane.v1.Neighbor
-	48, // 27: viaduct.dataplane.v1.LedgerReply.ports:type_name -> viaduct.dataplane.v1.PortLedger
-	48, // 28: viaduct.dataplane.v1.LedgerReply.total:type_name -> viaduct.dataplane.v1.PortLedger
-	49, // 29: viaduct.dataplane.v1.PortLedger.reasons:type_name -> viaduct.dataplane.v1.ReasonCount
-	50, // 30: viaduct.dataplane.v1.PortLedger.sockets:type_name -> viaduct.dataplane.v1.SocketStatistics
-	51, // 31: viaduct.dataplane.v1.PortLedger.hook:type_name -> viaduct.dataplane.v1.PortLedger.HookEntry
-	1,  // 32: viaduct.dataplane.v1.Dataplane.Status:input_type -> viaduct.dataplane.v1.StatusRequest
-	10, // 33: viaduct.dataplane.v1.Dataplane.Ports:input_type -> viaduct.dataplane.v1.PortsRequest
-	16, // 34: viaduct.dataplane.v1.Dataplane.Routes:input_type -> viaduct.dataplane.v1.RoutesRequest
-	43, // 35: viaduct.dataplane.v1.Dataplane.Neighbors:input_type -> viaduct.dataplane.v1.NeighborsRequest
-	20, // 36: viaduct.dataplane.v1.Dataplane.Identities:input_type -> viaduct.dataplane.v1.IdentitiesRequest
-	24, // 37: viaduct.dataplane.v1.Dataplane.Policies:input_type -> viaduct.dataplane.v1.PoliciesRequest
-	32, // 38: viaduct.dataplane.v1.Dataplane.Services:input_type -> viaduct.dataplane.v1.ServicesRequest
-	28, // 39: viaduct.dataplane.v1.Dataplane.Flows:input_type -> viaduct.dataplane.v1.FlowsRequest
-	40, // 40: viaduct.dataplane.v1.Dataplane.Explain:input_type -> viaduct.dataplane.v1.ExplainRequest
-	37, // 41: viaduct.dataplane.v1.Dataplane.Denials:input_type -> viaduct.dataplane.v1.DenialsRequest
-	46, // 42: viaduct.dataplane.v1.Dataplane.Ledger:input_type -> viaduct.dataplane.v1.LedgerRequest
-	2,  // 43: viaduct.dataplane.v1.Dataplane.Status:output_type -> viaduct.dataplane.v1.StatusReply
-	11, // 44: viaduct.dataplane.v1.Dataplane.Ports:output_type -> viaduct.dataplane.v1.PortsReply
-	17, // 45: viaduct.dataplane.v1.Dataplane.Routes:output_type -> viaduct.dataplane.v1.RoutesReply
-	44, // 46: viaduct.dataplane.v1.Dataplane.Neighbors:output_type -> viaduct.dataplane.v1.NeighborsReply
-	21, // 47: viaduct.dataplane.v1.Dataplane.Identities:output_type -> viaduct.dataplane.v1.IdentitiesReply
-	25, // 48: viaduct.dataplane.v1.Dataplane.Policies:output_type -> viaduct.dataplane.v1.PoliciesReply
-	33, // 49: viaduct.dataplane.v1.Dataplane.Services:output_type -> viaduct.dataplane.v1.ServicesReply
-	29, // 50: viaduct.dataplane.v1.Dataplane.Flows:output_type -> viaduct.dataplane.v1.FlowsReply
-	41, // 51: viaduct.dataplane.v1.Dataplane.Explain:output_type -> viaduct.dataplane.v1.ExplainReply
-	38, // 52: viaduct.dataplane.v1.Dataplane.Denials:output_type -> viaduct.dataplane.v1.DenialsReply
-	47, // 53: viaduct.dataplane.v1.Dataplane.Ledger:output_type -> viaduct.dataplane.v1.LedgerReply
-	43, // [43:54] is the sub-list for method output_type
-	32, // [32:43] is the sub-list for method input_type
-	32, // [32:32] is the sub-list for extension type_name
-	32, // [32:32] is the sub-list for extension extendee
-	0,  // [0:32] is the sub-list for field type_name
+	14, // 12: viaduct.dataplane.v1.Port.queues:type_name -> viaduct.dataplane.v1.PortQueue
+	13, // 13: viaduct.dataplane.v1.Port.offload:type_name -> viaduct.dataplane.v1.PortOffload
+	19, // 14: viaduct.dataplane.v1.RoutesReply.routes:type_name -> viaduct.dataplane.v1.Route
+	20, // 15: viaduct.dataplane.v1.Route.hops:type_name -> viaduct.dataplane.v1.NextHop
+	23, // 16: viaduct.dataplane.v1.IdentitiesReply.identities:type_name -> viaduct.dataplane.v1.Identity
+	24, // 17: viaduct.dataplane.v1.Identity.prefixes:type_name -> viaduct.dataplane.v1.IdentityPrefix
+	27, // 18: viaduct.dataplane.v1.PoliciesReply.policies:type_name -> viaduct.dataplane.v1.Policy
+	28, // 19: viaduct.dataplane.v1.Policy.rules:type_name -> viaduct.dataplane.v1.PolicyRule
+	31, // 20: viaduct.dataplane.v1.FlowsReply.flows:type_name -> viaduct.dataplane.v1.Flow
+	32, // 21: viaduct.dataplane.v1.Flow.translation:type_name -> viaduct.dataplane.v1.Translation
+	35, // 22: viaduct.dataplane.v1.ServicesReply.services:type_name -> viaduct.dataplane.v1.Service
+	36, // 23: viaduct.dataplane.v1.Service.frontends:type_name -> viaduct.dataplane.v1.Frontend
+	37, // 24: viaduct.dataplane.v1.Service.backends:type_name -> viaduct.dataplane.v1.Backend
+	40, // 25: viaduct.dataplane.v1.DenialsReply.denials:type_name -> viaduct.dataplane.v1.Denial
+	43, // 26: viaduct.dataplane.v1.ExplainReply.backends:type_name -> viaduct.dataplane.v1.ExplainedBackend
+	46, // 27: viaduct.dataplane.v1.NeighborsReply.neighbors:type_name -> viaduct.dataplane.v1.Neighbor
+	49, // 28: viaduct.dataplane.v1.LedgerReply.ports:type_name -> viaduct.dataplane.v1.PortLedger
+	49, // 29: viaduct.dataplane.v1.LedgerReply.total:type_name -> viaduct.dataplane.v1.PortLedger
+	50, // 30: viaduct.dataplane.v1.PortLedger.reasons:type_name -> viaduct.dataplane.v1.ReasonCount
+	51, // 31: viaduct.dataplane.v1.PortLedger.sockets:type_name -> viaduct.dataplane.v1.SocketStatistics
+	52, // 32: viaduct.dataplane.v1.PortLedger.hook:type_name -> viaduct.dataplane.v1.PortLedger.HookEntry
+	1,  // 33: viaduct.dataplane.v1.Dataplane.Status:input_type -> viaduct.dataplane.v1.StatusRequest
+	10, // 34: viaduct.dataplane.v1.Dataplane.Ports:input_type -> viaduct.dataplane.v1.PortsRequest
+	17, // 35: viaduct.dataplane.v1.Dataplane.Routes:input_type -> viaduct.dataplane.v1.RoutesRequest
+	44, // 36: viaduct.dataplane.v1.Dataplane.Neighbors:input_type -> viaduct.dataplane.v1.NeighborsRequest
+	21, // 37: viaduct.dataplane.v1.Dataplane.Identities:input_type -> viaduct.dataplane.v1.IdentitiesRequest
+	25, // 38: viaduct.dataplane.v1.Dataplane.Policies:input_type -> viaduct.dataplane.v1.PoliciesRequest
+	33, // 39: viaduct.dataplane.v1.Dataplane.Services:input_type -> viaduct.dataplane.v1.ServicesRequest
+	29, // 40: viaduct.dataplane.v1.Dataplane.Flows:input_type -> viaduct.dataplane.v1.FlowsRequest
+	41, // 41: viaduct.dataplane.v1.Dataplane.Explain:input_type -> viaduct.dataplane.v1.ExplainRequest
+	38, // 42: viaduct.dataplane.v1.Dataplane.Denials:input_type -> viaduct.dataplane.v1.DenialsRequest
+	47, // 43: viaduct.dataplane.v1.Dataplane.Ledger:input_type -> viaduct.dataplane.v1.LedgerRequest
+	2,  // 44: viaduct.dataplane.v1.Dataplane.Status:output_type -> viaduct.dataplane.v1.StatusReply
+	11, // 45: viaduct.dataplane.v1.Dataplane.Ports:output_type -> viaduct.dataplane.v1.PortsReply
+	18, // 46: viaduct.dataplane.v1.Dataplane.Routes:output_type -> viaduct.dataplane.v1.RoutesReply
+	45, // 47: viaduct.dataplane.v1.Dataplane.Neighbors:output_type -> viaduct.dataplane.v1.NeighborsReply
+	22, // 48: viaduct.dataplane.v1.Dataplane.Identities:output_type -> viaduct.dataplane.v1.IdentitiesReply
+	26, // 49: viaduct.dataplane.v1.Dataplane.Policies:output_type -> viaduct.dataplane.v1.PoliciesReply
+	34, // 50: viaduct.dataplane.v1.Dataplane.Services:output_type -> viaduct.dataplane.v1.ServicesReply
+	30, // 51: viaduct.dataplane.v1.Dataplane.Flows:output_type -> viaduct.dataplane.v1.FlowsReply
+	42, // 52: viaduct.dataplane.v1.Dataplane.Explain:output_type -> viaduct.dataplane.v1.ExplainReply
+	39, // 53: viaduct.dataplane.v1.Dataplane.Denials:output_type -> viaduct.dataplane.v1.DenialsReply
+	48, // 54: viaduct.dataplane.v1.Dataplane.Ledger:output_type -> viaduct.dataplane.v1.LedgerReply
+	44, // [44:55] is the sub-list for method output_type
+	33, // [33:44] is the sub-list for method input_type
+	33, // [33:33] is the sub-list for extension type_name
+	33, // [33:33] is the sub-list for extension extendee
+	0,  // [0:33] is the sub-list for field type_name
 }
 
 func init() { file_dataplane_api_dataplane_proto_init() }
@@ -4979,7 +5110,7 @@ func file_dataplane_api_dataplane_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_dataplane_api_dataplane_proto_rawDesc), len(file_dataplane_api_dataplane_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   51,
+			NumMessages:   52,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -57,7 +57,7 @@ type DataplaneClient interface {
 	Policies(ctx context.Context, in *PoliciesRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[PoliciesReply], error)
 	// Services streams the services in force, ordered by name and family.
 	Services(ctx context.Context, in *ServicesRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ServicesReply], error)
-	// Flows streams the flows that are tracked, in no order.
+	// Flows streams the flows that are tracked, and others that the kernel carries, in no order.
 	Flows(ctx context.Context, in *FlowsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[FlowsReply], error)
 	// Explain says what the policies in force say of a flow that would begin, and why.
 	Explain(ctx context.Context, in *ExplainRequest, opts ...grpc.CallOption) (*ExplainReply, error)
@@ -250,7 +250,7 @@ type DataplaneServer interface {
 	Policies(*PoliciesRequest, grpc.ServerStreamingServer[PoliciesReply]) error
 	// Services streams the services in force, ordered by name and family.
 	Services(*ServicesRequest, grpc.ServerStreamingServer[ServicesReply]) error
-	// Flows streams the flows that are tracked, in no order.
+	// Flows streams the flows that are tracked, and others that the kernel carries, in no order.
 	Flows(*FlowsRequest, grpc.ServerStreamingServer[FlowsReply]) error
 	// Explain says what the policies in force say of a flow that would begin, and why.
 	Explain(context.Context, *ExplainRequest) (*ExplainReply, error)

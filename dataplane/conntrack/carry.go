@@ -162,6 +162,7 @@ func (sh *shard) carried(yield func(CarriedFlow) bool) bool {
 	for at := 0; at < len(sh.carriages); {
 		copied, end := 0, min(at+looked, len(sh.carriages))
 		sh.lock.Lock()
+		sh.foreseeCarried(at, end, len(some))
 		for ; at < end && copied < len(some); at++ {
 			if sh.carriages[at].entered != 0 && sh.carriedFlow(uint32(at+1), &some[copied]) {
 				copied++

@@ -175,3 +175,14 @@ func (sh *shard) fetch(n uint32, translated bool) {
 		cacheline.Fetch(unsafe.Pointer(&sh.records[n-1]))
 	}
 }
+
+// foreseeCarried has the CPU fetch the entries and records of so many flows, which are where no cache has them.
+func (sh *shard) foreseeCarried(at, end, some int) {
+	for ; at < end && some > 0; at++ {
+		if sh.carriages[at].entered != 0 {
+			cacheline.Fetch(unsafe.Pointer(&sh.entries[at]))
+			sh.table.kernel.Fetch(sh.carriages[at].ref)
+			some--
+		}
+	}
+}

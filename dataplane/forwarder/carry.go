@@ -117,6 +117,7 @@ func (f *Forwarder) settleCarrier() {
 	node := f.snapshot.GetNode()
 	table.SetOnAbsence(node.GetOnAbsence() == api.OnAbsence_ON_ABSENCE_PASS)
 	table.SetCarry(node.GetOffload())
+	table.Limit(node.GetFlowsPerPort())
 }
 
 // setEgress says how flows that the kernel carries leave by a port, whose hook is as it is to be; nil: they do not.

@@ -28,6 +28,7 @@ func (f *Forwarder) offloadStatus() *api.Offload {
 	o := &api.Offload{
 		On: f.snapshot.GetNode().GetOffload(), Records: uint64(s.Records), Capacity: uint64(s.Capacity),
 		Pairs: uint64(s.Pairs), Entered: s.Entered, Removed: s.Removed, Refused: s.Refused, Evicted: s.Evicted,
+		RefusedPort: s.RefusedShare, EvictedPort: s.EvictedShare, Untracked: uint64(s.Untracked),
 	}
 	if !o.On {
 		o.Why = tables.NodeOff.Of(nil)
@@ -35,6 +36,16 @@ func (f *Forwarder) offloadStatus() *api.Offload {
 	c.walk.describe(o)
 	c.pairs.describe(o)
 	return o
+}
+
+// portOffload is what a port has of the table; nil: there is none.
+func (f *Forwarder) portOffload(id packet.PortID) *api.PortOffload {
+	table := f.carrier.table.Load()
+	if table == nil {
+		return nil
+	}
+	s := table.Share(id)
+	return &api.PortOffload{Records: uint64(s.Records), Refused: s.Refused, Evicted: s.Evicted}
 }
 
 // explainOffload adds to a reply why the kernel would not carry the flow.

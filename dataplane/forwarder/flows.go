@@ -72,7 +72,7 @@ func flowsOf(node *controlapi.NodeSettings) flowSettings {
 // forget forgets the flows of ports that are gone, and what their stations learned: number and addresses may be
 // others' next.
 func (f *Forwarder) forget(ports []packet.PortID) {
-	flows := f.flows.Load()
+	flows, kernel := f.flows.Load(), f.carrier.table.Load()
 	if flows == nil || len(ports) == 0 {
 		return
 	}
@@ -83,17 +83,25 @@ func (f *Forwarder) forget(ports []packet.PortID) {
 		flows.Share(id, false)
 	}
 	flows.Forget(gone)
+	if kernel != nil {
+		for _, id := range ports {
+			kernel.Depart(id)
+		}
+	}
 }
 
 // shareFlows lets ports behind which there may be the whole world, those of the host and of links, open as many flows
 // as there is room for. A delta brings pods alone.
 func (f *Forwarder) shareFlows(t *tables.Tables) {
-	flows := f.flows.Load()
+	flows, kernel := f.flows.Load(), f.carrier.table.Load()
 	if flows == nil {
 		return
 	}
 	for i := range t.Ports {
 		flows.Share(t.Ports[i].ID, t.Ports[i].Shared())
+		if kernel != nil {
+			kernel.Frontier(t.Ports[i].ID, t.Ports[i].Shared())
+		}
 	}
 }
 
@@ -134,7 +142,7 @@ func (f *Forwarder) Flows(r *api.FlowsRequest) (iter.Seq[*api.Flow], error) {
 			return
 		}
 		n, now := uint32(0), f.clock()
-		for _, all := range []iter.Seq[conntrack.Flow]{flows.All(now), f.pairFlows(now)} {
+		for _, all := range []iter.Seq[conntrack.Flow]{flows.All(now), f.pairFlows(now), f.untrackedFlows(now)} {
 			for flow := range all {
 				if !wanted(&flow) {
 					continue
@@ -197,7 +205,7 @@ func describeFlow(t *tables.Tables, flow *conntrack.Flow) *api.Flow {
 		ReplyPackets: flow.Replied.Packets, ReplyBytes: flow.Replied.Bytes,
 		IdleNanoseconds: uint64(flow.Idle), ExpiresNanoseconds: uint64(flow.Expires),
 		Rule: explain.Rule(t.Policy, policy.RuleID(flow.Rule)), Translation: describeTranslation(t, flow),
-		Carried: flow.Carried, Pair: flow.State == pairState,
+		Carried: flow.Carried, Pair: flow.State == pairState, Untracked: flow.State == untrackedState,
 		CarriedPackets: flow.Kernel[0].Packets, CarriedBytes: flow.Kernel[0].Bytes,
 		ReplyCarriedPackets: flow.Kernel[1].Packets, ReplyCarriedBytes: flow.Kernel[1].Bytes,
 	}

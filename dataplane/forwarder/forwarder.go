@@ -123,6 +123,7 @@ type Forwarder struct {
 	bare   map[int]bool // devices, by ifindex, that may have lost a pod's hook since
 
 	working atomic.Pointer[[]*worker.Worker] // the workers, for heart and walker
+	hung    atomic.Pointer[[]int]            // those that hang, as far as the heart knows
 
 	changed chan struct{} // the devices are to be looked at
 	running sync.WaitGroup

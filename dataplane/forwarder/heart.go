@@ -6,6 +6,8 @@ import (
 	"slices"
 	"time"
 
+	"go.uber.org/zap"
+
 	"github.com/viaduct-net/viaduct/dataplane/worker"
 )
 
@@ -17,13 +19,17 @@ const beatEvery = 100 * time.Millisecond
 // are forgotten; and whether flows are carried rightly, whatever may have been missed.
 const freshenEvery = 10 * time.Second
 
-// heart beats for as long as the workers get on with their work, and looks after what changes without a snapshot.
+// hungAfter is for how many beats a worker does not get on that hangs: hooks would take userspace for absent.
+const hungAfter = 8
+
+// heart beats for as long as a worker gets on with its work, says which do not, and looks after what changes without a
+// snapshot.
 func (f *Forwarder) heart(stop <-chan struct{}) {
 	beat := time.NewTicker(beatEvery)
 	defer beat.Stop()
 	fresh := time.NewTicker(freshenEvery)
 	defer fresh.Stop()
-	var was []worker.Progress
+	var p pulse
 	neighbors := f.neighbors.Generation()
 	for {
 		select {
@@ -33,11 +39,10 @@ func (f *Forwarder) heart(stop <-chan struct{}) {
 			f.carrier.walk.freshen.Store(true)
 			f.review()
 		case <-beat.C:
-			is := f.progress()
-			if gotOn(was, is) {
+			alive := p.take(f.progress())
+			if f.hang(p.hung()); alive {
 				f.carrier.table.Load().Beat()
 			}
-			was = is
 			if g := f.neighbors.Generation(); g != neighbors {
 				neighbors = g
 				f.review()
@@ -63,17 +68,62 @@ func (f *Forwarder) progress() (list []worker.Progress) {
 	return list
 }
 
-// gotOn says whether there are workers and each of them has made a pass since it was looked at last, or sleeps.
-func gotOn(was, is []worker.Progress) bool {
-	if len(is) == 0 || len(was) != len(is) {
+// pulse is which workers get on.
+type pulse struct {
+	was    []worker.Progress
+	missed []int // by worker: beats since it was seen to get on
+}
+
+// take looks how far the workers are, and says whether one of them has made a pass since it was looked at last, or
+// sleeps.
+func (p *pulse) take(is []worker.Progress) (some bool) {
+	if len(p.was) != len(is) {
+		p.was, p.missed = is, make([]int, len(is))
 		return len(is) > 0
 	}
 	for i := range is {
-		if !is[i].Since(was[i]) {
-			return false
+		if p.missed[i]++; is[i].Since(p.was[i]) {
+			p.missed[i], some = 0, true
 		}
 	}
-	return true
+	p.was = is
+	return some
+}
+
+// hung are the workers that hang.
+func (p *pulse) hung() (list []int) {
+	for i, n := range p.missed {
+		if n >= hungAfter {
+			list = append(list, i)
+		}
+	}
+	return list
+}
+
+// hang has hooks keep from workers that hang what is for their queues; where a queue of that number is another worker's
+// on another device, what is for that too.
+func (f *Forwarder) hang(workers []int) {
+	var queues uint64
+	if all := f.working.Load(); all != nil {
+		for _, i := range workers {
+			if i < len(*all) {
+				queues |= (*all)[i].Queues()
+			}
+		}
+	}
+	f.carrier.table.Load().Hang(queues)
+	before := f.hung.Swap(&workers)
+	if before == nil || !slices.Equal(*before, workers) {
+		if len(workers) > 0 {
+			f.log.Error("workers hang, and hooks keep from them what is for their queues", zap.Ints("workers", workers))
+		}
+	}
+}
+
+// hangs says whether a worker does.
+func (f *Forwarder) hangs(i int) bool {
+	list := f.hung.Load()
+	return list != nil && slices.Contains(*list, i)
 }
 
 // publishWorkers lets heart and walker know the workers.

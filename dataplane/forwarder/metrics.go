@@ -51,10 +51,13 @@ var (
 	offloadDesc    = describe("offload_flows", "Flows that the kernel carries, by kind of record.", "kind")
 	offloadRoom    = describe("offload_flows_capacity", "Flows that the kernel may carry.")
 	offloadEvents  = describe("offload_events_total", "What became of flows that the kernel carries.", "event")
-	walksDesc      = describe("offload_walks_total", "Walks over the carried flows after changes.")
-	walkDesc       = describe("offload_walk_seconds", "How long the last walk over the carried flows took.")
-	settleDesc     = describe("offload_settle_seconds", "From the last change until nothing was carried against it.")
-	balanceDesc    = describe("ledger_difference", "Received less forwarded, consumed, dropped and held: 0 is right.")
+	portCarried    = describe("offload_port_flows", "Flows that the kernel carries, by the port that opened them.", "port")
+	portShare      = describe("offload_port_events_total", "Flows kept out by the port's share of the table.", "port",
+		"event")
+	walksDesc   = describe("offload_walks_total", "Walks over the carried flows after changes.")
+	walkDesc    = describe("offload_walk_seconds", "How long the last walk over the carried flows took.")
+	settleDesc  = describe("offload_settle_seconds", "From the last change until nothing was carried against it.")
+	balanceDesc = describe("ledger_difference", "Received less forwarded, consumed, dropped and held: 0 is right.")
 )
 
 // changeMetrics count what became of snapshots and deltas.
@@ -92,6 +95,7 @@ func (c *Collector) Describe(ch chan<- *prometheus.Desc) {
 		evictionsDesc,
 		receivedDesc, rxBytesDesc, sentDesc, txBytesDesc, heldDesc,
 		packetsDesc, dropsDesc, hookDesc, framesDesc, balanceDesc, offloadDesc, offloadRoom, offloadEvents, walksDesc,
+		portCarried, portShare,
 		walkDesc, settleDesc,
 	} {
 		ch <- d
@@ -119,7 +123,7 @@ func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 		collectFlows(ch, s.FlowTable)
 	}
 	if s.Offload.GetCapacity() > 0 {
-		collectOffload(ch, s.Offload)
+		collectOffload(ch, s.Offload, s.Ports)
 	}
 	c.f.collectServices(ch)
 	for _, w := range s.Workers {
@@ -152,15 +156,17 @@ func collectFlows(ch chan<- prometheus.Metric, t *api.FlowTable) {
 	}
 }
 
-func collectOffload(ch chan<- prometheus.Metric, o *api.Offload) {
-	for kind, n := range map[string]uint64{"flow": o.Records - o.Pairs, "pair": o.Pairs} {
+func collectOffload(ch chan<- prometheus.Metric, o *api.Offload, ports []*api.Port) {
+	for kind, n := range map[string]uint64{
+		"flow": o.Records - o.Pairs - o.Untracked, "pair": o.Pairs, "untracked": o.Untracked,
+	} {
 		ch <- prometheus.MustNewConstMetric(offloadDesc, prometheus.GaugeValue, float64(n), kind)
 	}
 	for event, n := range map[string]uint64{
 		"entered": o.Entered, "removed": o.Removed, "refused": o.Refused, "evicted": o.Evicted,
 		"denied_by_walk": o.WalkDenied, "withdrawn_by_walk": o.WalkAnew,
 		"pair_withdrawn": o.PairsWithdrawn, "resumed_from_pair": o.ConnectionsResumed,
-		"denied_from_pair": o.ConnectionsDenied,
+		"denied_from_pair": o.ConnectionsDenied, "refused_port": o.RefusedPort, "evicted_port": o.EvictedPort,
 	} {
 		ch <- prometheus.MustNewConstMetric(offloadEvents, prometheus.CounterValue, float64(n), event)
 	}
@@ -169,6 +175,13 @@ func collectOffload(ch chan<- prometheus.Metric, o *api.Offload) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, float64(n)/1e9)
 	}
 	ch <- prometheus.MustNewConstMetric(offloadRoom, prometheus.GaugeValue, float64(o.Capacity))
+	for _, p := range ports {
+		has := p.Offload
+		ch <- prometheus.MustNewConstMetric(portCarried, prometheus.GaugeValue, float64(has.GetRecords()), p.Name)
+		for event, n := range map[string]uint64{"refused": has.GetRefused(), "evicted": has.GetEvicted()} {
+			ch <- prometheus.MustNewConstMetric(portShare, prometheus.CounterValue, float64(n), p.Name, event)
+		}
+	}
 }
 
 // collectServices gives sums over all services: there may be thousands.

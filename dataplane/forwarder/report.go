@@ -43,6 +43,11 @@ func (f *Forwarder) Status() *api.StatusReply {
 	}
 	for i, w := range f.workers {
 		s.Workers = append(s.Workers, f.workerStatus(i, w))
+		if f.hangs(i) {
+			s.Degraded = append(s.Degraded, &api.Degradation{
+				Subject: fmt.Sprint("worker ", i), Reason: "it hangs; hooks keep from it what is for its queues",
+			})
+		}
 	}
 	for _, feature := range xdpprog.Features(f.cfg.Pins) {
 		s.Features = append(s.Features, &api.Feature{
@@ -65,6 +70,7 @@ func (f *Forwarder) workerStatus(i int, t *thread) *api.Worker {
 		Id: uint32(i), Cpu: int32(f.cpuOf(i)), Frames: uint64(t.umem.Chunks()), FramesFree: activity.Free,
 		FrameSize: uint32(t.umem.ChunkSize()),
 		Hugepages: t.umem.HugePages(), Passes: activity.Passes, BusyPasses: activity.Busy, Sleeps: activity.Sleeps,
+		Silent: f.hangs(i),
 	}
 	for _, name := range f.slots {
 		for _, s := range f.socketsOf(name) {
@@ -108,6 +114,7 @@ func (f *Forwarder) port(p *tables.Port) *api.Port {
 	a := &api.Port{
 		Id: uint32(p.ID), Name: p.Name, Device: p.Device, Mac: p.MAC.String(), Mtu: uint32(p.MTU),
 		OuterVlan: uint32(p.VLANs.Outer), InnerVlan: uint32(p.VLANs.Inner), Sockets: f.cfg.Sockets,
+		Offload: f.portOffload(p.ID),
 	}
 	for _, prefix := range p.Prefixes {
 		a.Addresses = append(a.Addresses, prefix.String())
@@ -337,11 +344,28 @@ func (f *Forwarder) addDevice(l *api.PortLedger, p *tables.Port) {
 	}
 }
 
-// statistics reads a socket's counters where they may be read: on its worker's thread.
-func (f *Forwarder) statistics(s socket) (st xsk.Statistics) {
-	w := f.workers[s.worker].worker
-	_ = w.Call(context.Background(), func() { st, _ = s.xsk.Statistics() }) // of a socket that is gone: zeros
-	return st
+// statisticsWait is for how long statistics waits for a worker: as long as it takes to know that it hangs.
+const statisticsWait = hungAfter * beatEvery
+
+// statistics reads a socket's counters where they may be read: on its worker's thread. It returns zeros of a socket that
+// is gone, or whose worker hangs.
+func (f *Forwarder) statistics(s socket) xsk.Statistics {
+	if f.hangs(s.worker) {
+		return xsk.Statistics{}
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), statisticsWait)
+	defer cancel()
+	read := make(chan xsk.Statistics, 1)
+	_ = f.workers[s.worker].worker.Call(ctx, func() {
+		st, _ := s.xsk.Statistics()
+		read <- st
+	})
+	select {
+	case st := <-read:
+		return st
+	default:
+		return xsk.Statistics{}
+	}
 }
 
 func (f *Forwarder) speaksFor(p *tables.Port) bool {

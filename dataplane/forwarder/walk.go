@@ -108,7 +108,7 @@ func (f *Forwarder) walkOver(stop <-chan struct{}) time.Duration {
 	for flow := range flows.Carried() {
 		done.flows++
 		reviewFlow(r, flows, &flow, &done)
-		if !strict && done.flows%1024 == 0 && f.clock()-since > int64(patience) {
+		if done.flows%1024 == 0 && f.clock()-since > int64(patience) && !strict {
 			f.carrier.table.Load().SetGeneration(r.Tables.Policy.Generation)
 			strict = true
 		}

@@ -164,6 +164,63 @@ func TestWalkWithoutWorker(t *testing.T) {
 	}
 }
 
+// However long a walk takes: once the patience with it is over, nothing is carried that policy denies by now, whether
+// the walk has come by or not; and what it has come by is not carried before that.
+func TestSlowWalk(t *testing.T) {
+	const flows = 8000
+	memory := offload.NewMemory(flows)
+	f, s := carriedWorldIn(t, flows, memory)
+	table := f.carrier.table.Load()
+	table.SetCarry(true)
+	hook := offloadtest.Hook{Memory: memory, Kernel: monotonic}
+	src, _ := podAddr(5)
+	dst, _ := podAddr(6)
+	carried := func() (n int) {
+		for i := range flows {
+			e := datagram(src, dst, uint16(1+i), 1).Ends()
+			if _, ok := hook.Carry(offloadtest.Packet{Ends: e, Proto: packet.ProtoUDP, In: 5, Len: 28}); ok {
+				n++
+			}
+		}
+		return n
+	}
+	if n := carried(); n != flows {
+		t.Fatalf("%d flows are carried", n)
+	}
+	// The walk looks at the clock as it goes, which shows how far it is.
+	type sample struct {
+		since      time.Duration // the change
+		left, goes int           // flows that the walk has not come by, those that are carried
+	}
+	var samples []sample
+	began := f.clock()
+	now := began
+	f.clock = func() int64 {
+		samples = append(samples, sample{time.Duration(now - began), int(table.Stats().Records), carried()})
+		now += int64(15 * time.Millisecond)
+		return now - int64(15*time.Millisecond)
+	}
+	s.Epoch++
+	denyIngress(6)(s)
+	f.put(t, s)
+	f.review()
+	f.walkOver(nil)
+	late := 0
+	for i, x := range samples {
+		switch strict := i > 0 && samples[i-1].since > patience; {
+		case strict && x.goes != 0:
+			t.Errorf("%v after the change %d flows are carried against policy", x.since, x.goes)
+		case strict && x.left > 0:
+			late++
+		case x.goes > x.left:
+			t.Errorf("%v after the change %d flows are carried, of %d that are left", x.since, x.goes, x.left)
+		}
+	}
+	if late == 0 || samples[1].goes == 0 || carried() != 0 {
+		t.Errorf("the walk was not slow: %+v", samples)
+	}
+}
+
 // BenchmarkWalk is of 100,000 flows: those that policy did not change for, and those that are judged again.
 func BenchmarkWalk(b *testing.B) {
 	f, s := carriedWorld(b, 100000)

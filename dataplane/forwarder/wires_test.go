@@ -12,6 +12,7 @@ import (
 	"github.com/safchain/ethtool"
 
 	"github.com/viaduct-net/viaduct/control/api"
+	dataplaneapi "github.com/viaduct-net/viaduct/dataplane/api"
 	"github.com/viaduct-net/viaduct/internal/netlab"
 )
 
@@ -104,6 +105,28 @@ func (x *wireStream) send(size int) {
 	}
 }
 
+// listed wants a stream among the flows, with the packets that were carried at least.
+func (s *site) listed(x *wireStream, carried uint64) {
+	s.t.Helper()
+	to := x.to.LocalAddr().(*net.UDPAddr).AddrPort()
+	all, err := s.f.Flows(&dataplaneapi.FlowsRequest{Protocol: "udp", Address: to.Addr().String(), Port: "right"})
+	s.must(err)
+	n := 0
+	for flow := range all {
+		if flow.DestinationPort != uint32(to.Port()) {
+			continue
+		}
+		if n++; !flow.Untracked || !flow.Carried || flow.State != "untracked" || flow.CarriedPackets < carried ||
+			flow.Packets != flow.CarriedPackets || flow.Bytes == 0 || flow.InPort != "left" || flow.OutPort != "right" ||
+			flow.ExpiresNanoseconds == 0 || flow.SourcePort == 0 {
+			s.t.Errorf("listed as %v", flow)
+		}
+	}
+	if o := s.f.Status().Offload; n != 1 || o.Untracked == 0 || o.Untracked > o.Records {
+		s.t.Errorf("listed %d times, %v", n, o)
+	}
+}
+
 // Flows between two wires go by XDP from their third packet on, of either family, in either driver mode, as large as
 // the MTU lets them be.
 func TestWiresCarry(t *testing.T) {
@@ -124,6 +147,7 @@ func TestWiresCarry(t *testing.T) {
 				if n := s.carriedBy("l0") - before; n < 50 {
 					t.Errorf("to %s %d of 50 were carried", to, n)
 				}
+				s.listed(x, 50)
 				if err := s.echo(netip.AddrPortFrom(netip.MustParseAddr(to), 7000).String(), 4<<20); err != nil {
 					t.Errorf("tcp to %s: %v", to, err)
 				}

@@ -38,6 +38,7 @@ func (t *Table) adopt() {
 			continue
 		}
 		t.stamps[n-1].Store(1)
+		t.own(n, t.opener(r))
 		t.stats.Records++
 		if r.flags&pair != 0 {
 			t.pairs.Add(1)

@@ -37,12 +37,13 @@ func (t *Table) EnterYoung(f *Flow, ways *[2]Way) Ref {
 			return 0
 		}
 	}
-	n := t.take(false)
+	opener := openerOf(0, &ways[0])
+	n := t.take(opener, false)
 	if n == 0 {
 		t.stats.Refused++
 		return 0
 	}
-	t.begin(n, f)
+	t.begin(n, f, opener)
 	t.beYoung(n, &f.Young)
 	for d := range ways {
 		if !t.enterWay(n, uint8(d), to[d], &ways[d]) {

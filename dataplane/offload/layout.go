@@ -102,5 +102,6 @@ type control struct {
 	generation uint32
 	carry      uint32
 	onAbsence  uint32
-	_          [2]uint64
+	hung       uint64
+	_          uint64
 }

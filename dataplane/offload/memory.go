@@ -10,6 +10,8 @@ import (
 	"math/bits"
 	"sync/atomic"
 	"unsafe"
+
+	"github.com/viaduct-net/viaduct/dataplane/cacheline"
 )
 
 // Memory is the maps of the kernel's flow table, or memory of the same sizes: 64 bytes for each bucket, of which there
@@ -96,4 +98,15 @@ func (t *Table) open(m Memory) error {
 // hasAnswered loads what hooks write beside the MTU, with the word that both are in, which is aligned.
 func (w *way) hasAnswered() uint16 {
 	return uint16(atomic.LoadUint32((*uint32)(unsafe.Pointer(&w.mtu))) >> 16)
+}
+
+// Fetch has the CPU fetch a record that is going to be read.
+func (t *Table) Fetch(ref Ref) {
+	if n := ref.number(); n != 0 && int(n) <= len(t.records) {
+		r := &t.records[n-1]
+		cacheline.Fetch(unsafe.Pointer(r))
+		cacheline.Fetch(unsafe.Pointer(&r.way[0]))
+		cacheline.Fetch(unsafe.Pointer(&r.way[1]))
+		cacheline.Fetch(unsafe.Pointer(&t.stamps[n-1]))
+	}
 }

@@ -46,8 +46,8 @@ func (r *record) write(f func()) {
 	atomic.StoreUint32(&r.version, r.version+1)
 }
 
-// begin writes a flow into a free record, without ways.
-func (t *Table) begin(n uint32, f *Flow) {
+// begin writes a flow, which a port opened, into a free record, without ways.
+func (t *Table) begin(n uint32, f *Flow, opener packet.PortID) {
 	r := &t.records[n-1]
 	r.write(func() {
 		r.nearSrc, r.nearDst, r.farSrc = addressOf(f.Near.Src), addressOf(f.Near.Dst), addressOf(f.Far.Src)
@@ -80,6 +80,7 @@ func (t *Table) begin(n uint32, f *Flow) {
 	})
 	t.stamps[n-1].Add(1)
 	t.entered[n-1] = uint32(t.tick.Load())
+	t.own(n, opener)
 	t.stats.Records++
 }
 
@@ -160,6 +161,7 @@ func (t *Table) end(n uint32) {
 	}
 	t.grow(n)
 	t.stamps[n-1].Add(1)
+	t.disown(n)
 	t.stats.Records--
 	at := &t.resting[t.rest%resting]
 	if *at != 0 {

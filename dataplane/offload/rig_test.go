@@ -150,6 +150,40 @@ func (r *rig) sound() {
 		r.t.Fatalf("%+v: %d records, %d pairs, %d ways, %d slots, %d free", st, records, pairs, ways, len(found), len(free))
 	}
 	r.soundEgresses(used)
+	r.soundShares()
+}
+
+// soundShares: each record is in the ring of the port of its opener.
+func (r *rig) soundShares() {
+	r.t.Helper()
+	t := r.tab
+	want := make(map[uint16]uint32)
+	for i := range t.records {
+		if t.stamps[i].Load()&1 == 0 {
+			continue
+		}
+		want[t.places[i].owner]++
+		if x := &t.records[i]; x.way[0].from != 0 && t.places[i].owner != uint16(x.way[0].from%maxPorts) {
+			r.t.Fatalf("record %d, which port %d opened, counts for %d", i+1, x.way[0].from, t.places[i].owner)
+		}
+	}
+	for i := range t.shares {
+		s, owner := &t.shares[i], uint16(i)
+		if s.Records != want[owner] || (s.hand == 0) != (s.Records == 0) {
+			r.t.Fatalf("port %d has %d records, counted %+v", i, want[owner], s)
+		}
+		n := s.hand
+		for range s.Records {
+			p := &t.places[n-1]
+			if t.stamps[n-1].Load()&1 == 0 || p.owner != owner || t.places[p.next-1].previous != n {
+				r.t.Fatalf("record %d in the ring of port %d: %+v", n, i, p)
+			}
+			n = p.next
+		}
+		if n != s.hand {
+			r.t.Fatalf("the ring of port %d is no ring of %d", i, s.Records)
+		}
+	}
 }
 
 func (r *rig) soundEgresses(used []uint32) {

@@ -2,13 +2,18 @@
 
 package offload
 
-import "time"
+import (
+	"math"
+	"time"
+
+	"github.com/viaduct-net/viaduct/dataplane/packet"
+)
 
 // Where all records are taken, the one makes way that has not been used for longest, of a few that a hand comes by as
 // it goes round; before it one that waits for the answer to a SYN in vain (connection.go). None does that was used
-// within the last seconds: a table that is too small for all that goes on carries some of it all the time rather than
-// all of it some of the time. Pairs do not, of which there are half as many as records at most, nor do records that
-// keep packets in userspace: without them a pair would take those.
+// within the last seconds, but for a port that has much less of the table (share.go): a table that is too small for all
+// that goes on carries some of it all the time rather than all of it some of the time. Pairs do not, of which there are
+// half as many as records at most, nor do records that keep packets in userspace: without them a pair would take those.
 //
 // The owner of a record that made way finds out by its Ref, and is told by TakeEvicted. Until he was, what is known of
 // the record is kept; where too many owners have not been told none makes way.
@@ -26,19 +31,41 @@ type victim struct {
 	carried Carried
 }
 
-// take returns a free record's number, 0 when there is none and none makes way.
-func (t *Table) take(pair bool) uint32 {
+// take returns the number of a free record for a flow that a port opened, 0 when there is none and none makes way.
+func (t *Table) take(opener packet.PortID, pair bool) uint32 {
 	if pair && uint32(t.pairs.Load()) >= t.stats.Capacity/2 {
 		return 0
+	}
+	s := t.shareOf(opener)
+	if t.full(s) {
+		n := t.leastUsedOf(s)
+		if n == 0 {
+			s.Refused++
+			t.stats.RefusedShare++
+			return 0
+		}
+		t.yields(n)
 	}
 	if n := t.takeFree(); n != 0 {
 		return n
 	}
-	if n := t.leastUsed(); n != 0 {
+	n, poor := t.leastUsed(s)
+	switch {
+	case n == 0:
+		return 0
+	case poor:
+		t.yields(n)
+	default:
 		t.evict(n)
-		return t.takeFree()
 	}
-	return 0
+	return t.takeFree()
+}
+
+// yields evicts a record since its port has too many.
+func (t *Table) yields(n uint32) {
+	t.shares[t.places[n-1].owner].Evicted++
+	t.stats.EvictedShare++
+	t.evict(n)
 }
 
 // takeFree is a free record: the last that has rested, or the one that has rested for longest; 0: there is none.
@@ -60,28 +87,41 @@ func (t *Table) takeFree() (n uint32) {
 	return 0
 }
 
-// leastUsed is the record that makes way, 0 when none does.
-func (t *Table) leastUsed() (least uint32) {
-	if len(t.victims) == cap(t.victims) {
-		return 0
-	}
-	oldest := t.kernel()>>tickShift - int64(minUnused)>>tickShift
+// oldest is when a record that makes way was used last, at the latest, in ticks.
+func (t *Table) oldest() int64 { return t.kernel()>>tickShift - int64(minUnused)>>tickShift }
+
+// movable: the record may make way.
+func (t *Table) movable(n uint32) bool {
+	return t.stamps[n-1].Load()&1 != 0 && t.records[n-1].flags&(pair|claimed) == 0 && len(t.victims) < cap(t.victims)
+}
+
+// leastUsed is the record that makes way for another port's, 0 when none does; used: it is in use, and that port has
+// much less.
+func (t *Table) leastUsed(of *share) (least uint32, used bool) {
+	oldest, latest := t.oldest(), int64(math.MaxInt64)
+	var rich uint32
 	for range min(looked, len(t.records)) {
 		if t.hand++; int(t.hand) > len(t.records) {
 			t.hand = 1
 		}
 		n := t.hand
-		if t.stamps[n-1].Load()&1 == 0 || t.records[n-1].flags&(pair|claimed) != 0 {
+		if !t.movable(n) {
 			continue
 		}
 		if t.waitsInVain(n) {
-			return n
+			return n, false
 		}
-		if used := t.used(n); used <= oldest {
+		switch used := t.used(n); {
+		case used <= oldest:
 			least, oldest = n, used
+		case used < latest && t.richer(n, of):
+			rich, latest = n, used
 		}
 	}
-	return least
+	if least == 0 {
+		return rich, rich != 0
+	}
+	return least, false
 }
 
 // evict removes a record, for whose owner what is known of it is kept, if there is room for that.

@@ -33,6 +33,9 @@ type Table struct {
 	resting [resting]uint32 // those that became free last, a ring: the next goes to place rest
 	rest    uint32
 	hand    uint32 // see room.go
+	limit   uint32 // of records a port; 0: none
+	shares  []share
+	places  []place // by record
 	victims []victim
 	waiting atomic.Int32 // victims
 	ports   egressNumbers
@@ -54,6 +57,8 @@ type Stats struct {
 	Untracked                uint32 // records of flows that nobody else knows
 	Entered, Removed         uint64 // records, since New
 	Refused, Evicted         uint64 // for want of room
+	RefusedShare             uint64 // of those, since the port had as many as it may
+	EvictedShare             uint64 // of those, since the port had too many
 	Displaced                uint64 // for another flow had come to have the same packets
 	Unreachable              uint64 // directions that led to ports of no egress
 	Mended                   uint64 // what New found half written: records and slots
@@ -70,9 +75,11 @@ func New(cfg Config) (*Table, error) {
 	t.entered = make([]uint32, len(t.records))
 	t.waits = make([]bool, len(t.records))
 	t.free = make([]uint32, 0, len(t.records))
+	t.shares, t.places = make([]share, maxPorts), make([]place, len(t.records))
 	t.victims = make([]victim, 0, maxVictims)
 	t.stats.Capacity = uint32(len(t.records))
 	t.adopt()
+	t.Hang(0)
 	return t, nil
 }
 
@@ -96,12 +103,13 @@ func (t *Table) Enter(ref Ref, f *Flow, d uint8, w *Way) (Ref, bool) {
 		}
 		return ref, ref != 0 && ok
 	}
-	n := t.take(f.Pair)
+	opener := openerOf(d, w)
+	n := t.take(opener, f.Pair)
 	if n == 0 {
 		t.stats.Refused++
 		return 0, false
 	}
-	t.begin(n, f)
+	t.begin(n, f, opener)
 	if !t.enterWay(n, d, to, w) {
 		t.end(n)
 		return 0, false
@@ -251,6 +259,13 @@ func (t *Table) NewestGeneration() (newest uint32, found bool) {
 
 // SetOnAbsence says whether packets for userspace pass to the host's own stack once it is silent.
 func (t *Table) SetOnAbsence(pass bool) { atomic.StoreUint32(&t.control.onAbsence, word(pass)) }
+
+// Hang says which queues' packets are not taken though userspace is alive, by QueueBit: they are treated as if it were
+// not. New takes all for taken.
+func (t *Table) Hang(queues uint64) { atomic.StoreUint64(&t.control.hung, queues) }
+
+// QueueBit stands for a queue, and for those whose numbers are equal to its modulo 64.
+func QueueBit(queue int) uint64 { return 1 << (queue & 63) }
 
 // Beat says that userspace is alive. It is to be called every 100 ms.
 func (t *Table) Beat() {

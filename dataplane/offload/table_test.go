@@ -31,6 +31,7 @@ type modelRecord struct {
 	last     int64 // as Carried.Used
 	carried  [2]offload.Traffic
 	acks     [2]uint32
+	opener   packet.PortID
 }
 
 func (r *modelRecord) key(d int) key {
@@ -68,6 +69,24 @@ func (m *model) out(r *modelRecord, d int) packet.PortID {
 	return r.ways[d].Out
 }
 
+// opened is how many records count for a port.
+func (m *model) opened(port packet.PortID) (n int) {
+	for _, r := range m.records {
+		if r.opener == port {
+			n++
+		}
+	}
+	return n
+}
+
+// openerOf is the port behind which the opener is of a flow that goes by a way.
+func openerOf(d int, in, out packet.PortID) packet.PortID {
+	if d == 0 {
+		return in
+	}
+	return out
+}
+
 // run is a table, a hook and the model.
 type run struct {
 	rt   *rapid.T
@@ -76,6 +95,8 @@ type run struct {
 	hook offloadtest.Hook
 	m    model
 	now  int64
+
+	limit int // of records a port; 0: none
 }
 
 func (r *run) restart() {
@@ -85,7 +106,9 @@ func (r *run) restart() {
 	if err != nil {
 		r.rt.Fatal(err)
 	}
-	r.tab = tab
+	if r.tab = tab; r.limit != 0 {
+		r.tab.Limit(uint32(r.limit))
+	}
 }
 
 var addresses = func() (a []packet.Addr) {
@@ -142,7 +165,7 @@ func (r *run) enter() {
 	if rapid.Bool().Draw(r.rt, "more") {
 		ref = r.drawRef()
 	}
-	x := &modelRecord{flow: f, used: r.now}
+	x := &modelRecord{flow: f, used: r.now, opener: openerOf(int(d), w.In, w.Out)}
 	if ref != 0 {
 		x = r.m.records[ref]
 	}
@@ -150,14 +173,15 @@ func (r *run) enter() {
 	got, ok := r.tab.Enter(ref, &f, d, &w)
 	if !ok {
 		st := r.tab.Stats()
-		full := ref == 0 && (before == int(st.Capacity) || f.Pair && st.Pairs >= st.Capacity/2)
+		full := ref == 0 && (before == int(st.Capacity) || f.Pair && st.Pairs >= st.Capacity/2 ||
+			r.limit != 0 && r.m.opened(x.opener) >= r.limit)
 		if w.Out != 0 && r.m.egresses[w.Out]&1 == 0 || full {
-			r.evicted()
+			r.evicted(x.opener)
 			return
 		}
 		r.rt.Fatalf("not entered %+v", r.tab.Stats())
 	}
-	r.evicted()
+	r.evicted(x.opener)
 	if ref != 0 && got != ref {
 		r.rt.Fatal("another record")
 	}
@@ -169,8 +193,8 @@ func (r *run) enter() {
 	r.displaced(got, int(d))
 }
 
-// evicted has the model follow records that made way, and says whether they might.
-func (r *run) evicted() {
+// evicted has the model follow records that made way for one of a port's, and says whether they might.
+func (r *run) evicted(by packet.PortID) {
 	for {
 		ref, f := r.tab.NextEvicted()
 		if ref == 0 {
@@ -187,7 +211,8 @@ func (r *run) evicted() {
 		if _, ok := r.tab.Remove(ref); ok {
 			r.rt.Fatal("told twice")
 		}
-		if (x.claimed || x.flow.Pair || r.now-x.used < int64(5*time.Second)) && !r.twin(ref) {
+		rich := r.m.opened(x.opener)/2 > r.m.opened(by)
+		if (x.claimed || x.flow.Pair || r.now-x.used < int64(5*time.Second) && !rich) && !r.twin(ref) {
 			r.rt.Fatalf("%+v has made way", x)
 		}
 		delete(r.m.records, ref)
@@ -354,6 +379,11 @@ func (r *run) compare() {
 			}
 		}
 	}
+	for port := range packet.PortID(5) {
+		if is, want := r.tab.Share(port).Records, r.m.opened(port); int(is) != want {
+			r.rt.Fatalf("%d records count for port %d, want %d", is, port, want)
+		}
+	}
 	if st := r.tab.Stats(); n != len(r.m.records) || int(st.Records) != n || int(st.Pairs) != pairs {
 		r.rt.Fatalf("%d records, %d pairs, %+v, the model has %d", n, pairs, st, len(r.m.records))
 	}
@@ -370,6 +400,9 @@ func (r *run) takeOver() {
 			if f == x.flow && ways[0].In == x.ways[0].In && ways[1].In == x.ways[1].In {
 				r.m.records[ref] = x
 				x.used = r.now // entered anew, as far as it is known
+				if x.opener = x.ways[0].In; x.opener == 0 {
+					x.opener = r.m.out(x, 1)
+				}
 				delete(was, before)
 				break
 			}
@@ -389,6 +422,7 @@ func (r *run) takeOver() {
 func TestModel(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		r := &run{rt: rt, mem: offload.NewMemory(rapid.IntRange(2, 12).Draw(rt, "records")), now: int64(10 * time.Hour)}
+		r.limit = rapid.IntRange(0, 4).Draw(rt, "limit")
 		r.restart()
 		r.tab.SetCarry(true)
 		r.hook = offloadtest.Hook{Memory: r.mem, Kernel: func() int64 { return r.now }}

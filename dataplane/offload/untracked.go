@@ -13,8 +13,8 @@ import (
 // header alone. Their records are the table's own. They end when they have not been used for a while, when there is no
 // room, and when the walk over them finds that they are led elsewhere.
 
-// untrackedFor is how long a record of a flow that is not tracked stays without use.
-const untrackedFor = time.Minute
+// UntrackedFor is how long a record of a flow that is not tracked stays without use.
+const UntrackedFor = time.Minute
 
 // Untracked is a flow that the kernel carries and nobody tracks.
 type Untracked struct {
@@ -43,12 +43,12 @@ func (t *Table) EnterUntracked(e *packet.Ends, proto packet.IPProto, generation 
 		t.records[n-1].flags&untracked != 0 {
 		return t.enterWay(n, d^1, to, w)
 	}
-	n := t.take(false)
+	n := t.take(w.In, false)
 	if n == 0 {
 		t.stats.Refused++
 		return false
 	}
-	t.begin(n, &Flow{Near: *e, Far: *e, Proto: proto, Generation: generation, Untracked: true})
+	t.begin(n, &Flow{Near: *e, Far: *e, Proto: proto, Generation: generation, Untracked: true}, w.In)
 	if !t.enterWay(n, 0, to, w) {
 		t.end(n)
 		return false
@@ -64,7 +64,7 @@ func (t *Table) Untracked() iter.Seq[Untracked] {
 		if t.Stats().Untracked == 0 {
 			return
 		}
-		oldest := t.kernel()>>tickShift - int64(untrackedFor)>>tickShift
+		oldest := t.kernel()>>tickShift - int64(UntrackedFor)>>tickShift
 		for ref := range t.All() {
 			flow, ways, ok := t.Flow(ref)
 			if !ok || !flow.Untracked {

@@ -6,6 +6,7 @@ import (
 	"errors"
 
 	"github.com/viaduct-net/viaduct/dataplane/ledger"
+	"github.com/viaduct-net/viaduct/dataplane/offload"
 	"github.com/viaduct-net/viaduct/dataplane/packet"
 	"github.com/viaduct-net/viaduct/dataplane/verdict"
 	"github.com/viaduct-net/viaduct/dataplane/xsk"
@@ -54,6 +55,7 @@ func (w *Worker) AddLink(device int, q xsk.Queue, fill int) {
 	l := &link{device: device, queue: q, checksum: q.Info().TxChecksum, most: q.Info().MaxFrames, fill: fill,
 		staged: make([]xsk.Desc, 0, stageSize+maxFrames), packets: make([]stagedPacket, 0, stageSize+maxFrames)}
 	w.links = append(w.links, l)
+	w.queues.Or(offload.QueueBit(q.Info().QueueID))
 	for len(w.byDevice) <= device {
 		w.byDevice = append(w.byDevice, nil)
 	}

@@ -42,10 +42,16 @@ type Progress struct {
 	asleep bool
 }
 
+// Asleep is that of a worker that sleeps.
+var Asleep = Progress{asleep: true}
+
 // Progress may be asked for by any goroutine.
 func (w *Worker) Progress() Progress {
 	return Progress{passes: w.passes.Load(), asleep: w.asleep.Load()}
 }
+
+// Queues are those that the worker serves, or has served, of any device, by offload.QueueBit. Any goroutine may ask.
+func (w *Worker) Queues() uint64 { return w.queues.Load() }
 
 // Since says whether the pass that the worker may have been in is over: tables that were in force at an earlier
 // Progress are in use no more, unless they are in force still.

@@ -114,6 +114,7 @@ type Worker struct {
 	passes   atomic.Uint64
 	sleeps   atomic.Uint64
 	asleep   atomic.Bool
+	queues   atomic.Uint64 // by offload.QueueBit
 
 	freeFrames atomic.Uint64
 }

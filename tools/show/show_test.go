@@ -38,7 +38,10 @@ func (fake) Status(context.Context, *api.StatusRequest) (*api.StatusReply, error
 		FlowTable: &api.FlowTable{Flows: 30, Capacity: 1000, HalfOpen: 7, Evicted: 4, RefusedTable: 1, RefusedPort: 2,
 			RefusedSource: 3},
 		Offload: &api.Offload{On: true, Records: 20, Capacity: 500, Pairs: 2, Entered: 90, Removed: 70, Evicted: 4,
-			Refused: 5, Walks: 3, LastWalkFlows: 19, LastWalkNanoseconds: 1234567},
+			Refused: 5, RefusedPort: 4, EvictedPort: 3, Walks: 3, LastWalkFlows: 19, LastWalkNanoseconds: 1234567},
+		Ports: []*api.Port{{Name: "a", Offload: &api.PortOffload{Records: 9}},
+			{Name: "b", Offload: &api.PortOffload{Records: 8, Evicted: 1}},
+			{Name: "c", Offload: &api.PortOffload{Records: 7, Evicted: 2, Refused: 4}}},
 		StartedUnixNanoseconds: time.Now().Add(-time.Minute).UnixNano(),
 		TablesFrom:             "state file",
 		StateFile:              &api.StateFile{Path: "/s/snapshot.pb", Trouble: "torn"},
@@ -287,9 +290,10 @@ version  v1
 kernel   6.18
 up       1m0s
 epoch    7, applied in 1.5ms
-tables   0 ports, 3 routes, 0 next-hop groups, 0 neighbors, 0 identities, 2 policies
+tables   3 ports, 3 routes, 0 next-hop groups, 0 neighbors, 0 identities, 2 policies
 flows    30 of 1000, 7 not answered; 4 evicted, 6 refused
 offload  20 of 500 flows, 2 of them pairs; 90 entered, 70 removed, 4 evicted, 5 refused; last walk 19 flows in 1.235ms
+shares   c has 7, 2 evicted, 4 refused; b has 8, 1 evicted, 0 refused
 from     state file
 source   dir:/lab
 objects  1 NodeConfig, 2 Route

@@ -3,11 +3,13 @@
 package show
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"math"
+	"slices"
 	"strings"
 	"time"
 
@@ -173,6 +175,9 @@ func dataplanePairs(pairs *table, s *api.StatusReply) {
 	}
 	if o := s.Offload; o != nil {
 		pairs.add("offload", offloadText(o))
+		if o.RefusedPort+o.EvictedPort > 0 {
+			pairs.add("shares", sharesText(s.Ports))
+		}
 	}
 	pairs.add("from", s.TablesFrom)
 }
@@ -189,6 +194,23 @@ func offloadText(o *api.Offload) string {
 			time.Duration(o.LastWalkNanoseconds).Round(time.Microsecond))
 	}
 	return text
+}
+
+// sharesText names the ports whose flows are kept from the kernel's table by what a port may have of it, the worst first.
+func sharesText(ports []*api.Port) string {
+	const most = 5
+	kept := func(p *api.Port) uint64 { return p.Offload.GetRefused() + p.Offload.GetEvicted() }
+	bound := slices.DeleteFunc(slices.Clone(ports), func(p *api.Port) bool { return kept(p) == 0 })
+	slices.SortStableFunc(bound, func(a, b *api.Port) int { return cmp.Compare(kept(b), kept(a)) })
+	words := make([]string, 0, most)
+	for _, p := range bound[:min(len(bound), most)] {
+		words = append(words, fmt.Sprintf("%s has %d, %d evicted, %d refused", p.Name, p.Offload.Records, p.Offload.Evicted,
+			p.Offload.Refused))
+	}
+	if len(bound) > most {
+		words = append(words, fmt.Sprintf("and %d others", len(bound)-most))
+	}
+	return cmp.Or(strings.Join(words, "; "), "of ports that are gone")
 }
 
 func controlPairs(t *table, c *controlapi.StatusReply) {

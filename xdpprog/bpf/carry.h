@@ -358,10 +358,11 @@ not_carried:
 // note_end: an end of a connection has sent a FIN, or a RST, upon which nothing is left to take up.
 static __always_inline void note_end(const struct flow_key *opener, __u32 end, int reset)
 {
-	struct opening *o = bpf_map_lookup_elem(&pair_openings, opener);
+	void *openings = openings_of(opener->port);
+	struct opening *o = openings ? bpf_map_lookup_elem(openings, opener) : NULL;
 
 	if (o && (reset || (__sync_fetch_and_or(&o->ended, end) | end) == (ENDED_OPENER | ENDED_OTHER)))
-		bpf_map_delete_elem(&pair_openings, opener);
+		bpf_map_delete_elem(openings, opener);
 }
 
 // note_connection tells userspace of a connection that it does not see. The other end's packets come in by other_port;
@@ -369,9 +370,10 @@ static __always_inline void note_end(const struct flow_key *opener, __u32 end, i
 static __always_inline void note_connection(const struct carried *p, __u32 other_port, struct flow_key *other)
 {
 	struct opening o = {.used = bpf_ktime_get_coarse_ns() >> 24};
+	void *openings;
 
-	if ((p->flags & (TCP_SYN | TCP_ACK)) == TCP_SYN)
-		bpf_map_update_elem(&pair_openings, &p->key, &o, BPF_ANY);
+	if ((p->flags & (TCP_SYN | TCP_ACK)) == TCP_SYN && (openings = openings_of(p->key.port)))
+		bpf_map_update_elem(openings, &p->key, &o, BPF_ANY);
 	if (!(p->flags & (TCP_FIN | TCP_RST)))
 		return;
 	other->src = p->key.dst;
@@ -423,8 +425,9 @@ static __always_inline int may_carry(void)
 	return c && c->carry;
 }
 
-// is_silent says whether userspace has stopped to say that it is alive.
-static __always_inline int is_silent(const struct flow_control *c)
+// is_silent says whether userspace has stopped to say that it is alive, or says so of all but who takes a queue's
+// packets.
+static __always_inline int is_silent(const struct flow_control *c, __u32 queue)
 {
-	return c->heart && (__s64)(bpf_ktime_get_coarse_ns() - c->heart) > HEART_STOPS;
+	return c->hung & QUEUE_BIT(queue) || (c->heart && (__s64)(bpf_ktime_get_coarse_ns() - c->heart) > HEART_STOPS);
 }

@@ -78,12 +78,32 @@ struct opening {
 #define ENDED_OPENER 1
 #define ENDED_OTHER  2
 
-struct {
+// Those that are opened from one port, of which the latest are remembered. The loader fills the array: a flood of one
+// port's has nothing of another's be forgotten, unless they share a place.
+#define OPENERS	 128
+#define OPENINGS 1024
+
+struct openings {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__type(key, struct flow_key);
-	__type(value, struct opening);
-	__uint(max_entries, 65536);
+	__uint(key_size, sizeof(struct flow_key)); // clang leaves out types that an inner map alone names
+	__uint(value_size, sizeof(struct opening));
+	__uint(max_entries, OPENINGS);
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__type(key, __u32);
+	__uint(max_entries, OPENERS);
+	__array(values, struct openings);
 } pair_openings SEC(".maps");
+
+// openings_of is where the connections of an opener's port are; NULL: nobody remembers them.
+static __always_inline void *openings_of(__u32 port)
+{
+	__u32 place = port % OPENERS;
+
+	return bpf_map_lookup_elem(&pair_openings, &place);
+}
 
 static __always_inline __u64 mix(__u64 h, __u64 word)
 {

@@ -173,15 +173,17 @@ static __noinline int to_userspace(struct __sk_buff *skb, __u32 port)
 	struct port_mac mac = mac_of(port);
 	const struct trunk *t = the_trunk();
 	struct flow f = {};
+	__u32 queue;
 
-	if (c && is_silent(c))
-		return absent(skb, port, c);
 	read_flow(skb, &f);
+	queue = queue_of(c, t, &f, port);
+	if (c && is_silent(c, queue))
+		return absent(skb, port, c);
 	if (!t)
 		return drop(skb, port, NO_TRUNK_DROPPED);
 	if (bpf_skb_store_bytes(skb, ETH_ALEN, &mac, sizeof(mac), 0))
 		return drop(skb, port, CUT_ETHERNET_DROPPED);
-	return count(skb, port, FROM_PORT, into_trunk(skb, t, &f, port));
+	return count(skb, port, FROM_PORT, into_trunk(skb, t, queue));
 }
 
 SEC("tc")

@@ -339,9 +339,9 @@ static __noinline int judge(struct __sk_buff *skb, struct parsed *p)
 }
 
 // to_userspace sends the packet as one that the host's port sends to its router, the dataplane.
-static __always_inline int to_userspace(struct __sk_buff *skb, const struct flow *f, const struct node *n, __u32 reason)
+static __always_inline int to_userspace(struct __sk_buff *skb, const struct trunk *t, __u32 queue, const struct node *n,
+					__u32 reason)
 {
-	const struct trunk *t = the_trunk();
 	struct port_mac macs[2];
 
 	if (!t)
@@ -350,7 +350,7 @@ static __always_inline int to_userspace(struct __sk_buff *skb, const struct flow
 	macs[1] = mac_of(n->host_port);
 	if (bpf_skb_store_bytes(skb, 0, macs, sizeof(macs), 0))
 		return count(skb, UNREADABLE_LEFT, LEFT);
-	return count(skb, reason, into_trunk(skb, t, f, n->host_port));
+	return count(skb, reason, into_trunk(skb, t, queue));
 }
 
 // carried_on carries a packet of a service's flow and returns the action; TC_ACT_UNSPEC: it is not carried.
@@ -379,8 +379,10 @@ int from_uplink(struct __sk_buff *skb)
 {
 	const struct flow_control *c = the_control();
 	const struct node *n = the_node();
+	const struct trunk *t = the_trunk();
 	struct parsed p = {};
 	int reason = judge(skb, &p), action = TC_ACT_UNSPEC;
+	__u32 queue;
 
 	if (reason > EGRESS_TAKEN)
 		return count(skb, reason, LEFT);
@@ -390,9 +392,10 @@ int from_uplink(struct __sk_buff *skb)
 		action = carried_on(skb, n->host_port);
 	if (action != TC_ACT_UNSPEC)
 		return action;
-	if (c && is_silent(c))
+	queue = queue_of(c, t, &p.flow, n->host_port);
+	if (c && is_silent(c, queue))
 		return absent(skb, c);
-	return to_userspace(skb, &p.flow, n, reason);
+	return to_userspace(skb, t, queue, n, reason);
 }
 
 char _license[] SEC("license") = "Dual BSD/GPL";

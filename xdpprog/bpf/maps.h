@@ -64,7 +64,7 @@ static __always_inline int to_userspace(struct xdp_md *ctx, const struct config 
 	const struct flow_control *f = the_control();
 	int action;
 
-	if (f && is_silent(f)) // its sockets may be there
+	if (f && is_silent(f, ctx->rx_queue_index)) // its sockets may be there
 		return count(ctx, absent == XDP_PASS ? WIRE_ABSENT_PASSED : WIRE_ABSENT_DROPPED, absent);
 	action = bpf_redirect_map(&sockets, ctx->rx_queue_index, absent);
 	if (action == XDP_REDIRECT)

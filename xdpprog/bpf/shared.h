@@ -280,8 +280,11 @@ struct flow_control {
 	__u32 generation; // the oldest of policy whose records count (by difference: it wraps)
 	__u32 carry;	  // 0: nothing is carried
 	__u32 on_absence; // enum absence: what is for userspace, once that is silent
-	__u64 reserved[2];
+	__u64 hung;	  // queues whose workers do not get on, by QUEUE_BIT, while others do
+	__u64 reserved;
 };
+
+#define QUEUE_BIT(queue) (1ULL << ((queue)&63))
 
 #define HEART_STOPS 800000000 // ns after which userspace counts as silent; it is to beat every 100 ms
 

@@ -49,15 +49,33 @@ static __always_inline const struct trunk *the_trunk(void)
 	return t && t->ifindex && t->queues ? t : NULL;
 }
 
-// into_trunk sends a marked packet to userspace and returns the action. The queue that is recorded as the one of
-// reception is the one that it is sent in (net/core/dev.c, skb_tx_hash), unless the socket that it comes from remembers
-// another one (netdev_pick_tx): a connected UDP socket, which sends elsewhere too, keeps the queue of its first packet.
-static __always_inline int into_trunk(struct __sk_buff *skb, const struct trunk *t, const struct flow *f, __u32 port)
+// is_discovery: without an answer to it a port would be lost that has nothing else to do with a worker. ARP has no
+// flow; of ICMPv6 echoes alone have ports.
+static __always_inline int is_discovery(const struct flow *f)
+{
+	return !(f->src[0] | f->src[1]) || (f->proto == IPPROTO_ICMPV6 && !f->src_port);
+}
+
+// queue_of is the queue of a flow's packets, any where there is no trunk. What has no flow is spread by port, so that
+// not all of it meets one worker; another one takes neighbour discovery while that hangs.
+static __always_inline __u32 queue_of(const struct flow_control *c, const struct trunk *t, const struct flow *f,
+				      __u32 port)
 {
 	__u32 queue;
 
-	// ARP has no flow and is spread by port, so that not all of it meets one worker.
+	if (!t)
+		return 0;
 	queue = f->src[0] | f->src[1] ? (__u64)flow_hash(f) * t->queues >> 32 : port % t->queues;
+	if (c && c->hung & QUEUE_BIT(queue) && is_discovery(f))
+		queue = (queue + 1) % t->queues;
+	return queue;
+}
+
+// into_trunk sends a marked packet to userspace and returns the action. The queue that is recorded as the one of
+// reception is the one that it is sent in (net/core/dev.c, skb_tx_hash), unless the socket that it comes from remembers
+// another one (netdev_pick_tx): a connected UDP socket, which sends elsewhere too, keeps the queue of its first packet.
+static __always_inline int into_trunk(struct __sk_buff *skb, const struct trunk *t, __u32 queue)
+{
 	skb->queue_mapping = queue + 1;
 	return bpf_redirect(t->ifindex, 0);
 }
