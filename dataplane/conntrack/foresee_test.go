@@ -39,7 +39,7 @@ func TestForesee(t *testing.T) {
 			}
 		}
 		s := r.tab.seen(stranger, portA, r.now, 1)
-		r.tab.ForeseeOpen(&s, stranger, r.b, 8080)
+		r.tab.ForeseeThis(&s, stranger, r.b, 8080)
 		if s, reason := r.see(stranger); reason != verdict.None || !s.Translated {
 			t.Errorf("%+v: %s", s, reason)
 		}

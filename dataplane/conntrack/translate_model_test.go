@@ -262,7 +262,7 @@ func TestTranslatingWorkers(t *testing.T) {
 							if i%4 == 3 {
 								continue
 							}
-							r.tab.ForeseeOpen(&s, p, r.b, 53)
+							r.tab.ForeseeThis(&s, p, r.b, 53)
 							tr := Translation{Dst: r.b, DstPort: 53, Src: r.snat, Backend: w<<20 | i + 1}
 							if r.tab.OpenTranslated(&s, p, 1, 2, now, i/3000, 1, &tr) == verdict.None {
 								lock.Lock()

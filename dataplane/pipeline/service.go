@@ -36,7 +36,9 @@ func (l *Pipeline) serve(p *packet.Packet, in *tables.Port) (to packet.Addr, _ v
 	case c.Outcome != service.Chosen || l.t.Services.Alone(c.Backend): // services do not answer for services
 		return to, l.refuse(p, in)
 	}
-	l.flows.ForeseeOpen(s, p, c.Backend, c.Port)
+	if !l.foreseen.opens {
+		l.flows.ForeseeThis(s, p, c.Backend, c.Port)
+	}
 	s.Tuple.Dst, s.Tuple.DstPort = c.Backend, c.Port
 	l.way.chosen = true
 	return c.Backend, verdict.None
