@@ -255,7 +255,10 @@ func TestTranslatingWorkers(t *testing.T) {
 						if i%4 == 3 { // an answer, or somebody's who is none
 							p = parse(t, ipPacket(r.b, r.snat, packet.ProtoUDP, udpBytes(53, uint16(1+i%17), 1)))
 						}
-						r.tab.Foresee([]Guess{r.tab.Guess(p.Data())})
+						guesses := []Guess{r.tab.Guess(p.Data())}
+						r.tab.Foresee(guesses)
+						r.tab.GuessOpen(&guesses[0], p.Data(), r.b, 53)
+						r.tab.ForeseeOpen(guesses)
 						s := r.tab.seen(p, 1, now, i/3000)
 						switch s.Status {
 						case NewFlow:
