@@ -5,6 +5,7 @@ package conntrack
 import (
 	"sync/atomic"
 
+	"github.com/viaduct-net/viaduct/dataplane/cacheline"
 	"github.com/viaduct-net/viaduct/dataplane/packet"
 )
 
@@ -22,9 +23,11 @@ type alias struct {
 
 // aliases is the aliases of a shard and their index. Numbers are 1 and up.
 type aliases struct {
+	// What who opens a flow needs comes first, and fills a line of the cache.
 	used   uint32 // how many there are
 	top    uint32 // how many there ever were; the memory behind has not been touched
 	unused uint32 // the first of the chain
+	likely uint32 // what next said last; published for foresee.go
 	slots  index
 	all    []alias
 
@@ -60,28 +63,36 @@ func (a *aliases) find(hash uint64, k *key) uint32 {
 
 // add returns false when there is no room.
 func (a *aliases) add(x *aim, to *aim, n, stamp uint32) bool {
-	at := a.unused
+	at := a.next()
 	switch {
-	case at != 0:
-		a.unused = a.all[at-1].next
-	case int(a.top) == len(a.all):
+	case at == 0:
 		return false
+	case at == a.unused:
+		a.unused = a.all[at-1].next
 	default:
-		a.top++
-		at = a.top
+		a.top = at
 	}
 	l := &a.all[at-1]
 	l.key, l.stamp, l.next, l.from = x.k, stamp, 0, x.from
 	l.lead(to.hash, n)
 	a.slots.insert(x.hash, at)
 	a.used++
+	cacheline.Publish32(&a.likely, a.next())
 	return true
 }
 
-// lead has an alias lead to an entry. It writes atomically what foresee.go reads without the lock.
+// next is the number of the alias that is used next; 0: there is no room.
+func (a *aliases) next() uint32 {
+	if a.unused == 0 && int(a.top) < len(a.all) {
+		return a.top + 1
+	}
+	return a.unused
+}
+
+// lead has an alias lead to an entry. It publishes what foresee.go reads without the lock.
 func (a *alias) lead(hash uint64, n uint32) {
-	atomic.StoreUint64(&a.hash, hash)
-	atomic.StoreUint32(&a.n, n)
+	cacheline.Publish64(&a.hash, hash)
+	cacheline.Publish32(&a.n, n)
 }
 
 // remove removes the alias of a stamp, if it is there still.
@@ -95,6 +106,7 @@ func (a *aliases) remove(hash uint64, k *key, stamp uint32) {
 	a.all[n-1].lead(0, 0)
 	a.unused = n
 	a.used--
+	cacheline.Publish32(&a.likely, n)
 }
 
 // holds: the alias is of this shard's entry of its number.

@@ -4,7 +4,6 @@ package conntrack
 
 import (
 	"encoding/binary"
-	"sync"
 	"sync/atomic"
 	"unsafe"
 
@@ -23,11 +22,15 @@ type Guess struct {
 	Proto   packet.IPProto
 
 	hash  uint64
+	open  uint64 // the hash that the flow would have which the packet opens; 0: nothing is foreseen of it
 	alias *alias
 }
 
 // Unknown says that, to judge by what Foresee has seen, no flow is known that the packet is of.
 func (g *Guess) Unknown() bool { return g.hash != 0 }
+
+// Opens says that what it needs to open a flow has been foreseen.
+func (g *Guess) Opens() bool { return g.open != 0 }
 
 // Guess hashes the flow of an untagged TCP, UDP or SCTP packet without options, an Ethernet frame, without checking
 // anything. Of others nothing is foreseen.
@@ -123,45 +126,70 @@ func (t *Table) foreseeAliases(guesses []Guess) {
 	}
 }
 
-// ForeseeOpen has fetched what OpenTranslated will write for a packet that Track has found to be of a NewFlow, if the
-// flow's source remains: it is called once the destination is known, for policy to be asked meanwhile.
-func (t *Table) ForeseeOpen(s *Seen, p *packet.Packet, dst packet.Addr, port uint16) {
+// GuessOpen begins to foresee the flow that a packet which Guess has read would open, if its source remained: it goes
+// to dst and port.
+func (t *Table) GuessOpen(g *Guess, b []byte, dst packet.Addr, port uint16) {
+	x, proto := peekEnds(b)
+	if proto == 0 {
+		return
+	}
+	x.Dst, x.DstPort = dst, port
+	g.open = t.guess(&x, proto)
+	t.shard(g.open).fetchHead()
+	one, other := t.limits.source(x.Src)
+	cacheline.Fetch(unsafe.Pointer(one))
+	cacheline.Fetch(unsafe.Pointer(other))
+}
+
+// ForeseeOpen has fetched what Open, or OpenTranslated, will write for those that GuessOpen was called for.
+func (t *Table) ForeseeOpen(guesses []Guess) {
+	for i := range guesses {
+		g := &guesses[i]
+		if g.open == 0 {
+			continue
+		}
+		t.shard(g.open).foreseeFill(g.open)
+		if g.open != g.hash {
+			t.shard(g.hash).aliases.foreseeAdd()
+		}
+	}
+}
+
+// ForeseeThis is GuessOpen and ForeseeOpen for a packet that Track has found to be of a NewFlow: it is called once the
+// destination is known, for policy to be asked meanwhile.
+func (t *Table) ForeseeThis(s *Seen, p *packet.Packet, dst packet.Addr, port uint16) {
 	var k key
 	k.set(p.Src, dst, p.SrcPort, port, p.Proto, s.kind, false)
 	h := t.keys.hash(&k)
 	t.shard(h).foreseeFill(h)
-	t.shard(s.hash).aliases.foreseeAdd(&t.shard(s.hash).lock)
+	t.shard(s.hash).aliases.foreseeAdd()
 }
 
-// foreseeFill has an entry fetched that a flow with a hash would take, and its place.
+// fetchHead has the lines fetched that who opens a flow needs of a shard.
+func (sh *shard) fetchHead() {
+	cacheline.Fetch(unsafe.Pointer(&sh.lock))
+	cacheline.Fetch(unsafe.Pointer(&sh.lists))
+	cacheline.Fetch(unsafe.Pointer(&sh.records))
+	cacheline.Fetch(unsafe.Pointer(&sh.counts))
+	cacheline.Fetch(unsafe.Pointer(&sh.aliases))
+}
+
+// foreseeFill has an entry fetched that a flow with a hash is likely to take, and its place.
 func (sh *shard) foreseeFill(hash uint64) {
 	sh.slots.fetch(hash)
-	sh.aliases.slots.fetch(hash)
-	if !sh.lock.TryLock() {
-		return
+	translated := sh.table.aliases.Load()
+	if translated {
+		sh.aliases.slots.fetch(hash)
 	}
-	n := sh.lists[listFree].newest
-	if n == 0 {
-		n = sh.lists[classDone].oldest
-	}
-	sh.lock.Unlock()
-	if n != 0 {
-		sh.fetch(n, true)
+	if n := atomic.LoadUint32(&sh.likely); n != 0 {
+		sh.fetch(n, translated)
 		cacheline.Fetch(unsafe.Pointer(&sh.links[n]))
 	}
 }
 
-// foreseeAdd has an alias fetched that a flow would take.
-func (a *aliases) foreseeAdd(lock *sync.Mutex) {
-	if !lock.TryLock() {
-		return
-	}
-	n := a.unused
-	if n == 0 && int(a.top) < len(a.all) {
-		n = a.top + 1
-	}
-	lock.Unlock()
-	if n != 0 {
+// foreseeAdd has an alias fetched that a flow is likely to take.
+func (a *aliases) foreseeAdd() {
+	if n := atomic.LoadUint32(&a.likely); n != 0 {
 		cacheline.Fetch(unsafe.Pointer(&a.all[n-1]))
 	}
 }

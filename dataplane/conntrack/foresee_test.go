@@ -38,8 +38,15 @@ func TestForesee(t *testing.T) {
 				t.Errorf("%d: %+v", i, guesses[i])
 			}
 		}
+		r.tab.GuessOpen(&guesses[4], stranger.Data(), r.b, 8080)
+		for i := range guesses {
+			if guesses[i].Opens() != (i == 4) {
+				t.Errorf("%d opens: %v", i, guesses[i].Opens())
+			}
+		}
+		r.tab.ForeseeOpen(guesses)
 		s := r.tab.seen(stranger, portA, r.now, 1)
-		r.tab.ForeseeOpen(&s, stranger, r.b, 8080)
+		r.tab.ForeseeThis(&s, stranger, r.b, 8080)
 		if s, reason := r.see(stranger); reason != verdict.None || !s.Translated {
 			t.Errorf("%+v: %s", s, reason)
 		}

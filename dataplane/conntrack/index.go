@@ -11,7 +11,7 @@ import (
 
 // index says where something with a hash lies: open addressing with linear probing, little more than half full at most.
 // A slot holds 32 bits of the hash above a number from 1 on, so that neither a search nor a deletion has to look at
-// what others are numbered; 0 is empty. Slots are written atomically, for foresee.go reads without the lock.
+// what others are numbered; 0 is empty. Slots are published, for foresee.go reads without the lock.
 type index []uint64
 
 func (x index) insert(hash uint64, n uint32) {
@@ -23,7 +23,7 @@ func (x index) insert(hash uint64, n uint32) {
 	x.put(i, hash<<32|uint64(n))
 }
 
-func (x index) put(i uint32, v uint64) { atomic.StoreUint64(&x[i], v) }
+func (x index) put(i uint32, v uint64) { cacheline.Publish64(&x[i], v) }
 
 // remove empties the slot of a number and moves up those behind it that would not be found any more (Knuth, The Art of
 // Computer Programming 3, 6.4, algorithm R).

@@ -3,8 +3,6 @@
 package conntrack
 
 import (
-	"sync/atomic"
-
 	"github.com/viaduct-net/viaduct/dataplane/packet"
 	"github.com/viaduct-net/viaduct/dataplane/verdict"
 )
@@ -36,6 +34,7 @@ type opening struct {
 	ends  packet.Ends  // as the opener sends
 	sent  aim          // what they are found by
 	stamp uint32       // the record's
+	bound bool         // an alias leads to the entry
 }
 
 // Open enters the flow of a NewFlow packet that policy let in by a rule and that is really sent on, from port in to
@@ -244,12 +243,11 @@ func (sh *shard) mark(t *Table, o *opening) verdict.Reason {
 	return verdict.None
 }
 
-// fill writes the entry. It writes word by word what foresee.go reads without the lock.
+// fill writes the entry.
 func (sh *shard) fill(n uint32, o *opening) {
 	e := &sh.entries[n-1]
-	e.key.lo, e.key.hi = o.k.lo, o.k.hi
-	atomic.StoreUint64(&e.key.word, o.k.word)
-	atomic.StoreUint64(&e.ports, uint64(o.port)|uint64(o.other)<<32)
+	e.key = o.k
+	e.ports = uint64(o.port) | uint64(o.other)<<32
 	e.opened, e.generation, e.rule, e.flags = o.tick, o.generation, o.rule, o.from
 	e.shift, e.window = [2]uint8{}, [2]uint16{}
 	e.end, e.limit, e.ack = [2]uint32{}, [2]uint32{}, [2]uint32{}

@@ -5,6 +5,7 @@ package conntrack
 import (
 	"time"
 
+	"github.com/viaduct-net/viaduct/dataplane/cacheline"
 	"github.com/viaduct-net/viaduct/dataplane/packet"
 )
 
@@ -45,7 +46,20 @@ func (sh *shard) take(place room, tick uint32) uint32 {
 	}
 	n := sh.lists[listFree].newest // what it was is likely to be in the cache still
 	sh.unlink(listFree, n)
+	sh.foretell()
 	return n
+}
+
+// foretell publishes, for foresee.go, the entry that take is likely to return next.
+func (sh *shard) foretell() {
+	n := sh.lists[listFree].newest
+	if n == 0 {
+		n = sh.lists[classDone].oldest
+	}
+	if n == 0 {
+		n = sh.lists[classHalf].oldest
+	}
+	cacheline.Publish32(&sh.likely, n)
 }
 
 func (sh *shard) evict(place room, tick uint32) bool {

@@ -7,31 +7,37 @@ import "sync"
 // shard is a part of the table behind one lock. Numbers of entries are 1 and up everywhere, 0 being none.
 //
 // Who holds a shard's lock takes another's by TryLock alone.
+//
+// There are so many shards that the near caches do not hold them: fields are in the order of the cache's lines, and who
+// opens a flow needs five of them, each of which foresee.go has fetched.
 type shard struct {
 	lock    sync.Mutex // held inside calls only; a spin lock was measured and is no faster
+	likely  uint32     // see foretell
+	dice    uint32     // of evictions
 	slots   index      // of the entries
 	entries []entry
-	links   []link // by number; number 0 unused
-	marks   []uint64
-	syns    []uint32 // see repeat.go
-	limits  *limits
-	table   *Table
-	// carriedFrom is, by state, how many packets of a direction there are to be before the kernel carries it.
-	carriedFrom *[32]uint64
-	held        *mapping // that the arrays are of
 
 	lists  [numClasses]list // classHalf and classDone by age; the free entries in classOpen's place
-	cursor uint32           // of Sweep
-	dice   uint32           // of evictions
-	counts [numStates]uint32
-	count  counters
+	links  []link           // by number; number 0 unused
+	limits *limits
+	table  *Table
 
-	records    []record   // by number, and 1: of the entries that are translated
-	carriages  []carriage // by number, and 1: of the entries that are offloaded
-	aliases    aliases
+	records    []record // by number, and 1: of the entries that are translated
 	translated uint32   // entries
 	stamps     uint32   // the last that a translated entry was given
-	_          [64]byte // keeps the next shard's lock off this one's last line
+	// carriedFrom is, by state, how many packets of a direction there are to be before the kernel carries it.
+	carriedFrom *[32]uint64
+	cursor      uint32   // of Sweep
+	held        *mapping // that the arrays are of
+
+	count     counters
+	counts    [numStates]uint32
+	carriages []carriage // by number, and 1: of the entries that are offloaded
+
+	aliases aliases
+
+	marks []uint64
+	syns  []uint32 // see repeat.go
 }
 
 // link is an entry's neighbours in its list.
@@ -58,6 +64,8 @@ func (sh *shard) init(t *Table, m memory, i, each, slots int) {
 		sh.push(listFree, uint32(n))
 	}
 	sh.counts[free] = uint32(each)
+	sh.foretell()
+	sh.aliases.likely = sh.aliases.next()
 }
 
 // listFree is the list of free entries, which have no class.
@@ -173,5 +181,6 @@ func (sh *shard) free(n uint32, why cause) {
 	sh.counts[free]++
 	e.state = free
 	sh.push(listFree, n)
+	sh.foretell()
 	sh.count.closed[why]++
 }

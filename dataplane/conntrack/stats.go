@@ -21,13 +21,13 @@ const (
 
 // counters of a shard, kept under its lock.
 type counters struct {
-	opened     uint64
 	marked     uint64
 	recalled   uint64
 	unrepeated uint64
 	revoked    uint64
 	closed     [numCauses]uint64
 	refused    [5]uint64 // FlowTableFull, FlowLimit, SourceLimit, NATPortsExhausted, NATCollision
+	opened     uint64    // last, on one line with the shard's counts
 }
 
 func (c *counters) refuse(r verdict.Reason) {

@@ -173,8 +173,30 @@ func (t *Table) place(o *opening, ends packet.Ends) (uint32, verdict.Reason) {
 		sh.fill(n, o)
 		sh.start(n, o, unknownScale)
 		o.stamp = sh.records[n-1].stamp
+		if !same {
+			t.join(sh, o, n)
+		}
 	}
 	return n, r
+}
+
+// join is link for a flow that was placed in a shard just now, if the alias's is not busy and nobody there has its ends:
+// nobody has seen the flow without it.
+func (t *Table) join(at *shard, o *opening, n uint32) {
+	if !t.aliases.Load() {
+		t.aliases.Store(true)
+	}
+	sh, x := t.shard(o.sent.hash), &o.sent
+	if sh != at && !sh.lock.TryLock() {
+		return
+	}
+	if sh.aliases.find(x.hash, &x.k) == 0 && sh.find(x.hash, &x.k) == 0 && sh.aliases.add(x, &o.aim, n, o.stamp) {
+		at.entries[n-1].flags &^= unlinked
+		o.bound = true
+	}
+	if sh != at {
+		sh.lock.Unlock()
+	}
 }
 
 // keepsQuiet: the entry is another flow's that was revoked. To begin anew is its own ends' affair.
@@ -184,13 +206,10 @@ func (sh *shard) keepsQuiet(n uint32, o *opening) bool {
 	return e.flags&revoked != 0 && !own && !sh.expired(n, o.tick)
 }
 
-// link has an alias lead to the flow that was placed. Where it cannot, the flow is withdrawn.
+// link has an alias lead to the flow that was placed, unless join did. Where it cannot, the flow is withdrawn.
 func (t *Table) link(o *opening, n uint32) verdict.Reason {
-	if o.k.is(&o.sent.k) {
+	if o.bound || o.k.is(&o.sent.k) {
 		return verdict.None
-	}
-	if !t.aliases.Load() {
-		t.aliases.Store(true)
 	}
 	sh := t.shard(o.sent.hash)
 	sh.lock.Lock()

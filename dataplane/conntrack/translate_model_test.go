@@ -255,14 +255,17 @@ func TestTranslatingWorkers(t *testing.T) {
 						if i%4 == 3 { // an answer, or somebody's who is none
 							p = parse(t, ipPacket(r.b, r.snat, packet.ProtoUDP, udpBytes(53, uint16(1+i%17), 1)))
 						}
-						r.tab.Foresee([]Guess{r.tab.Guess(p.Data())})
+						guesses := []Guess{r.tab.Guess(p.Data())}
+						r.tab.Foresee(guesses)
+						r.tab.GuessOpen(&guesses[0], p.Data(), r.b, 53)
+						r.tab.ForeseeOpen(guesses)
 						s := r.tab.seen(p, 1, now, i/3000)
 						switch s.Status {
 						case NewFlow:
 							if i%4 == 3 {
 								continue
 							}
-							r.tab.ForeseeOpen(&s, p, r.b, 53)
+							r.tab.ForeseeThis(&s, p, r.b, 53)
 							tr := Translation{Dst: r.b, DstPort: 53, Src: r.snat, Backend: w<<20 | i + 1}
 							if r.tab.OpenTranslated(&s, p, 1, 2, now, i/3000, 1, &tr) == verdict.None {
 								lock.Lock()

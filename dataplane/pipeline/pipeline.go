@@ -97,6 +97,7 @@ type Pipeline struct {
 	foreseen struct {
 		to    packet.Addr
 		group *route.Group
+		opens bool
 	}
 }
 
@@ -117,7 +118,7 @@ func (l *Pipeline) Begin(t *tables.Tables, now int64) {
 	l.t = t
 	l.now = now
 	l.fragments.Advance(now)
-	l.Foresee(packet.Addr{}, nil)
+	l.Foresee(packet.Addr{}, nil, false)
 }
 
 // SetMerging says whether packets of a device may be superframes, merged by offloads before the hook sees them, as they
@@ -132,9 +133,9 @@ func (l *Pipeline) SetMerging(device int, is bool) {
 func (l *Pipeline) merges(device int) bool { return device < len(l.merging) && l.merging[device] }
 
 // Foresee says that the tables in force lead packets for an address to a group, nil for none: Judge need not look that
-// up again.
-func (l *Pipeline) Foresee(to packet.Addr, group *route.Group) {
-	l.foreseen.to, l.foreseen.group = to, group
+// up again. opens says that what a flow that the next packet may open needs has been fetched ahead.
+func (l *Pipeline) Foresee(to packet.Addr, group *route.Group, opens bool) {
+	l.foreseen.to, l.foreseen.group, l.foreseen.opens = to, group, opens
 }
 
 // ForeseeServices has what Choose will read fetched ahead, of packets that may open flows.

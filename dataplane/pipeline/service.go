@@ -16,7 +16,7 @@ func (l *Pipeline) serve(p *packet.Packet, in *tables.Port) (to packet.Addr, _ v
 	s, c := &l.seen, &l.choice
 	q := service.Query{
 		Src: p.Src, Dst: p.Dst, SrcPort: p.SrcPort, DstPort: p.DstPort, Proto: p.Proto,
-		Inside: l.t.Inside(p.Src), ToNode: l.t.IsNode(p.Dst), Now: l.now,
+		Inside: isPod(in) || l.t.Inside(p.Src), ToNode: l.t.IsNode(p.Dst), Now: l.now,
 		Stray: s.Status != conntrack.NewFlow || p.Proto == packet.ProtoTCP && !p.OpensTCP(),
 	}
 	if r := l.choose(&q); r != verdict.None {
@@ -36,7 +36,9 @@ func (l *Pipeline) serve(p *packet.Packet, in *tables.Port) (to packet.Addr, _ v
 	case c.Outcome != service.Chosen || l.t.Services.Alone(c.Backend): // services do not answer for services
 		return to, l.refuse(p, in)
 	}
-	l.flows.ForeseeOpen(s, p, c.Backend, c.Port)
+	if !l.foreseen.opens {
+		l.flows.ForeseeThis(s, p, c.Backend, c.Port)
+	}
 	s.Tuple.Dst, s.Tuple.DstPort = c.Backend, c.Port
 	l.way.chosen = true
 	return c.Backend, verdict.None

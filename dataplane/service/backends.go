@@ -40,7 +40,7 @@ type chunk [chunkSlots]slot
 
 // slot is the counts of one backend: a cache line, so that workers who count at two backends do not meet.
 type slot struct {
-	active    atomic.Int32  // flows that it has
+	left      atomic.Uint32 // flows of opened that are over, modulo 2^32
 	row       atomic.Uint32 // failures since it last answered
 	opened    atomic.Uint64
 	failed    atomic.Uint32
@@ -155,7 +155,6 @@ func (b *Backends) Opened(number uint32) {
 		return
 	}
 	s.opened.Add(1)
-	s.active.Add(1)
 	if g := s.group.Load(); g != nil {
 		g.active.Add(1)
 	}
@@ -167,7 +166,7 @@ func (b *Backends) Left(number uint32, answered bool) {
 	if s == nil {
 		return
 	}
-	s.active.Add(-1)
+	s.left.Add(1)
 	g := s.group.Load()
 	if g == nil {
 		return
@@ -212,7 +211,7 @@ func (b *Backends) Name(number uint32) string {
 }
 
 // flows is how many flows a backend has.
-func (s *slot) flows() uint64 { return uint64(max(s.active.Load(), 0)) }
+func (s *slot) flows() uint64 { return uint64(max(int32(uint32(s.opened.Load())-s.left.Load()), 0)) }
 
 // measure smooths the handshakes' times as TCP does round trips (RFC 6298 2.3, α = 1/8). Two at once may lose one.
 func (s *slot) measure(after int64) {
@@ -266,7 +265,7 @@ func (b *Backends) release(number uint32) {
 
 func (s *slot) clear(g *group) {
 	s.group.Store(g)
-	s.active.Store(0)
+	s.left.Store(0)
 	s.row.Store(0)
 	s.opened.Store(0)
 	s.failed.Store(0)

@@ -25,12 +25,24 @@ type Guess struct {
 	member *member
 }
 
+// Target is where the packet would go by what Foresee has seen: to the backend that is likely to be chosen, or, for
+// lack of a service, where it is sent. Of a service whose algorithm tells nobody beforehand it is not known.
+func (g *Guess) Target() (to packet.Addr, port uint16, known bool) {
+	switch {
+	case g.front == nil:
+		return g.Dst, g.Port, true
+	case g.member == nil:
+		return to, 0, false
+	}
+	return g.member.addr, g.member.port, true
+}
+
 const line = 64 // bytes of the cache
 
 // Foresee has fetched what Choose will need.
 func (t *Table) Foresee(guesses []Guess, d *Dice) {
 	if t.Empty() {
-		return
+		return // as they are, none is of a service
 	}
 	for i := range guesses {
 		g := &guesses[i]

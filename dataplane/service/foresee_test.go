@@ -38,12 +38,15 @@ func TestForesee(t *testing.T) {
 				if c.Backend != d.Backend || c.Outcome != d.Outcome {
 					t.Errorf("%s: %d: %+v, and %+v if nothing was foreseen", algorithm, i, c, d)
 				}
-				m := guesses[i].member
-				if m == nil {
-					continue
-				}
-				if foreseen++; m.number != c.Number {
-					t.Errorf("%s: %d: %d was foreseen, %d chosen", algorithm, i, m.number, c.Number)
+				to, port, known := guesses[i].Target()
+				if c.Outcome == NoService {
+					if !known || to != q.Dst || port != q.DstPort {
+						t.Errorf("%s: %d: it goes where it is sent, and %s %d %v was foreseen", algorithm, i, to, port, known)
+					}
+				} else if known {
+					if foreseen++; to != c.Backend || port != c.Port {
+						t.Errorf("%s: %d: %s %d was foreseen, %+v chosen", algorithm, i, to, port, c)
+					}
 				}
 			}
 		}

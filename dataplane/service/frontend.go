@@ -65,7 +65,7 @@ func (t *Table) owns(q *Query) bool {
 
 // Alone says whether an address is one that only services have: nobody is behind it.
 func (t *Table) Alone(a packet.Addr) bool {
-	return t != nil && t.index.get(key{addr: a, place: clusterAddress}) != nil
+	return t != nil && t.index.alone(a)
 }
 
 // Claims says whether services have an address alone, or a port at it: nobody else speaks from there.

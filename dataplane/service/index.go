@@ -8,6 +8,8 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
+
+	"github.com/viaduct-net/viaduct/dataplane/packet"
 )
 
 // index finds frontends by their keys: a hash table of small buckets, which lie in pages. It is immutable: the next one
@@ -17,6 +19,7 @@ type index struct {
 	mask      uint64 // of buckets, less one
 	size      int    // entries
 	contested int    // frontends that another service's of the same key goes before
+	addresses filter // of keys that are clusterAddress
 }
 
 const pageBuckets = 64
@@ -55,10 +58,17 @@ func (x *index) get(k key) *frontend {
 	return nil
 }
 
+// alone says whether an address is services' alone.
+func (x *index) alone(a packet.Addr) bool {
+	k := key{addr: a, place: clusterAddress}
+	return x.addresses.may(k.hash()) && x.get(k) != nil
+}
+
 // indexEditor makes the next index. One goroutine uses it.
 type indexEditor struct {
 	index
-	own map[uint64]bool // pages that are no other index's; nil: all are
+	own       map[uint64]bool // pages that are no other index's; nil: all are
+	ownFilter bool
 }
 
 // edit returns an editor that begins with what is in the index, with room for about so many entries more.
@@ -70,6 +80,7 @@ func (x *index) edit(more int) *indexEditor {
 	if want := x.size + more; len(x.pages) == 0 || want > crowded*pageBuckets*len(x.pages) || want > 2*x.size {
 		e.grow(want)
 	}
+	e.filterFor(more)
 	return e
 }
 
@@ -141,6 +152,9 @@ func (e *indexEditor) change(k key, s *Service, f *frontend) {
 	if len(claims) > 0 {
 		next = append(next, entry{k, claims[0], slices.Clip(claims[1:])})
 		e.size++
+		if k.place == clusterAddress {
+			e.admit(k)
+		}
 	}
 	if *b = nil; len(next) > 0 {
 		*b = next

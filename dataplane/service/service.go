@@ -5,7 +5,8 @@
 // A flow goes through the files in this order:
 //
 //	service.go   Choose: what is asked, and what is said
-//	index.go     finds the frontend that the flow was sent to; frontend.go is what one is, find.go says it to people
+//	index.go     finds the frontend that the flow was sent to; frontend.go is what one is, filter.go what none is,
+//	             find.go says it to people
 //	affinity.go  the backend that the client's last flow went to
 //	pool.go      the backends of a service that may be chosen, and which of them are ready
 //	dice.go      what a worker chooses with

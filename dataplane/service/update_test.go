@@ -290,8 +290,8 @@ func TestRace(t *testing.T) {
 		t.Errorf("%d numbers are left when all flows are over", len(r.b.numbers))
 	}
 	for n := range r.b.records[1:] {
-		if s := r.b.slot(uint32(n + 1)); s.active.Load() != 0 {
-			t.Errorf("backend %d has %d flows", n+1, s.active.Load())
+		if s := r.b.slot(uint32(n + 1)); s.flows() != 0 {
+			t.Errorf("backend %d has %d flows", n+1, s.flows())
 		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"runtime"
+	"slices"
 	"testing"
 	"time"
 
@@ -92,7 +93,7 @@ func benchmarkFlows(b *testing.B, r *rig, device int, like []byte, flows int) {
 		order[i] = random.IntN(flows)
 	}
 	at := 0
-	var spent time.Duration
+	var spent passes
 	for b.Loop() {
 		for range batch {
 			send(order[at%len(order)])
@@ -100,12 +101,11 @@ func benchmarkFlows(b *testing.B, r *rig, device int, like []byte, flows int) {
 		}
 		begin := cpuTime()
 		r.worker.Poll(r.now)
-		spent += cpuTime() - begin
+		spent = append(spent, cpuTime()-begin)
 		r.rings[0].Drain(func([]byte, bool) {})
 		r.rings[1].Drain(func([]byte, bool) {})
 	}
-	b.ReportMetric(float64(spent.Nanoseconds())/float64(b.N*batch), "ns/packet")
-	b.ReportMetric(0, "ns/op")
+	spent.report(b, batch)
 }
 
 // BenchmarkFirst is BenchmarkPass for packets that open a flow each, in a table that is full of flows that nobody
@@ -183,6 +183,21 @@ func cpuTime() time.Duration {
 	return time.Duration(t.Nano())
 }
 
+// passes is what each pass took.
+type passes []time.Duration
+
+// report says what a packet took, and what in the quickest tenth of the passes: those that had the caches to themselves.
+func (p passes) report(b *testing.B, batch int) {
+	var sum time.Duration
+	for _, d := range p {
+		sum += d
+	}
+	slices.Sort(p)
+	b.ReportMetric(float64(sum.Nanoseconds())/float64(len(p)*batch), "ns/packet")
+	b.ReportMetric(float64(p[len(p)/10].Nanoseconds())/float64(batch), "quick-ns/packet")
+	b.ReportMetric(0, "ns/op")
+}
+
 func benchmarkFirst(b *testing.B, r *rig) {
 	const batch = 256
 	runtime.LockOSThread()
@@ -197,7 +212,7 @@ func benchmarkFirst(b *testing.B, r *rig) {
 		packets[i] = onTrunk(packet.PortID(from+1), udp(b, 1, clusterAddress(from), clusterAddress(to), 0, nil))
 	}
 	at := 0
-	var spent time.Duration
+	var spent passes
 	pass := func() {
 		for range batch {
 			data := packets[at%len(packets)]
@@ -207,7 +222,7 @@ func benchmarkFirst(b *testing.B, r *rig) {
 		}
 		begin := cpuTime()
 		r.worker.Poll(r.now)
-		spent += cpuTime() - begin
+		spent = append(spent, cpuTime()-begin)
 		r.rings[1].Drain(func([]byte, bool) {})
 	}
 	for at < 2<<18 { // until the smaller table is full, and all of its memory was touched
@@ -215,12 +230,11 @@ func benchmarkFirst(b *testing.B, r *rig) {
 	}
 	r.now += 1e9
 	pass()
-	spent = 0
+	spent = spent[:0]
 	for b.Loop() {
 		pass()
 	}
-	b.ReportMetric(float64(spent.Nanoseconds())/float64(b.N*batch), "ns/packet")
-	b.ReportMetric(0, "ns/op")
+	spent.report(b, batch)
 	if s := r.worker.flows.Stats(); s.Opened < uint64(b.N*batch)*99/100 {
 		b.Fatalf("%d flows were opened by %d packets", s.Opened, b.N*batch)
 	}

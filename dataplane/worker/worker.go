@@ -81,7 +81,7 @@ type Worker struct {
 		to    [BatchSize]packet.Addr
 		group [BatchSize]*route.Group
 		flow  [BatchSize]conntrack.Guess
-		front [BatchSize]service.Guess
+		front [manyPackets]service.Guess
 	}
 	swept     int  // the part of the table of flows that is swept next
 	manyFlows bool // so that it is worth while to look them up ahead
@@ -174,12 +174,15 @@ func (w *Worker) receive(l *link) int {
 	l.offered -= n
 	w.foresee(w.batch[:n])
 	packets := 0
-	for i := 0; i < n; {
+	for i, ahead := 0, 0; i < n; {
+		if i >= ahead {
+			ahead = w.foreseeFlows(i, n)
+		}
 		run := 1
 		for w.batch[i+run-1].Options&xsk.Contd != 0 {
 			run++
 		}
-		w.pipeline.Foresee(w.ahead.to[i], w.ahead.group[i])
+		w.pipeline.Foresee(w.ahead.to[i], w.ahead.group[i], w.ahead.flow[i].Opens())
 		w.process(l, w.batch[i:i+run])
 		i += run
 		packets++
@@ -191,41 +194,62 @@ func (w *Worker) receive(l *link) int {
 // foresee reads where the packets of a batch go and looks all of that up at once, so that the cache misses (another
 // CPU wrote the packets; the routes may not fit the caches) overlap instead of stopping the pipeline one by one.
 func (w *Worker) foresee(descs []xsk.Desc) {
-	for i, d := range descs {
-		start := d.Addr - w.umem.ChunkOf(d.Addr)
-		w.ahead.to[i] = packet.PeekDestination(w.umem.Frame(d.Addr)[start : start+uint64(d.Len)])
+	for i := range descs {
+		w.ahead.to[i] = packet.PeekDestination(w.frameOf(i))
 	}
 	w.tables.FIB.LookupBatch(w.ahead.to[:len(descs)], w.ahead.group[:])
-	if w.manyFlows && len(descs) >= fewPackets {
-		w.foreseeFlows(descs)
-	}
 }
 
-// Where so many flows are tracked, or there are so many services, the caches of a core do not hold them. Of fewer
-// packets the misses hardly overlap.
-const fewFlows, fewServices, fewPackets = 4096, 64, 4
+// Where so many flows are tracked, the caches of a core do not hold them. Of fewer packets the misses hardly overlap; of
+// more packets, what was fetched for the last ones drives out of the nearest cache what was for the first.
+const fewFlows, fewPackets, manyPackets = 4096, 4, 32
 
-// foreseeFlows does for flows what foresee does for routes.
-func (w *Worker) foreseeFlows(descs []xsk.Desc) {
-	for i, d := range descs {
-		start := d.Addr - w.umem.ChunkOf(d.Addr)
-		w.ahead.flow[i] = w.flows.Guess(w.umem.Frame(d.Addr)[start : start+uint64(d.Len)])
+// foreseeFlows does for flows, and services, of the batch's next packets what foresee does for routes. It returns how
+// far it has gone.
+func (w *Worker) foreseeFlows(from, n int) int {
+	to := min(from+manyPackets, n)
+	flows := w.ahead.flow[from:to]
+	if !w.manyFlows || len(flows) < fewPackets {
+		clear(flows)
+		return to
 	}
-	w.flows.Foresee(w.ahead.flow[:len(descs)])
-	if w.tables.Services.Len() >= fewServices {
-		w.foreseeServices(descs)
+	for i := range flows {
+		flows[i] = w.flows.Guess(w.frameOf(from + i))
 	}
+	w.flows.Foresee(flows)
+	w.foreseeOpening(from, flows)
+	return to
 }
 
-// foreseeServices does for the services of packets that may open flows what foresee does for routes.
-func (w *Worker) foreseeServices(descs []xsk.Desc) {
-	guesses := w.ahead.front[:0]
-	for i := range descs {
-		if f := &w.ahead.flow[i]; f.Unknown() {
-			guesses = append(guesses, service.Guess{Dst: w.ahead.to[i], Port: f.DstPort, Proto: f.Proto})
+// foreseeOpening does it for what packets need that may open flows.
+func (w *Worker) foreseeOpening(from int, flows []conntrack.Guess) {
+	fronts := w.ahead.front[:0]
+	for i := range flows {
+		if f := &flows[i]; f.Unknown() {
+			fronts = append(fronts, service.Guess{Dst: w.ahead.to[from+i], Port: f.DstPort, Proto: f.Proto})
 		}
 	}
-	w.pipeline.ForeseeServices(guesses)
+	if len(fronts) == 0 {
+		return
+	}
+	w.pipeline.ForeseeServices(fronts)
+	for i := range flows {
+		if !flows[i].Unknown() {
+			continue
+		}
+		if to, port, known := fronts[0].Target(); known {
+			w.flows.GuessOpen(&flows[i], w.frameOf(from+i), to, port)
+		}
+		fronts = fronts[1:]
+	}
+	w.flows.ForeseeOpen(flows)
+}
+
+// frameOf is what lies in a frame of the batch.
+func (w *Worker) frameOf(i int) []byte {
+	d := w.batch[i]
+	start := d.Addr - w.umem.ChunkOf(d.Addr)
+	return w.umem.Frame(d.Addr)[start : start+uint64(d.Len)]
 }
 
 // process judges one received packet, whose frames are descs, and carries the decision out.
