@@ -57,7 +57,7 @@ func (a OnAbsence) action() uint32 {
 type configValue struct {
 	MAC       [6]byte
 	TC        uint8
-	_         uint8
+	Owed      uint8 // reserved there: for Owe
 	Port      uint32
 	OnAbsence uint32
 }
@@ -87,6 +87,7 @@ type Port struct {
 
 	mu      sync.Mutex
 	link    link.Link // nil until attached
+	adopted bool      // it was a process's before
 	ifindex int
 	mode    DriverMode
 	config  configValue
@@ -197,6 +198,27 @@ func (p *Port) configure(c configValue) error {
 	}
 	p.config = c
 	return nil
+}
+
+// Owe notes, in what is pinned, that something of the device is to be given back once the hook goes.
+func (p *Port) Owe(owed bool) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	c := p.config
+	if c.Owed = 0; owed {
+		c.Owed = 1
+	}
+	if err := p.configure(c); err != nil {
+		return fmt.Errorf("note what is owed: %w", err)
+	}
+	return nil
+}
+
+// Owes says what Owe was told last, by a process before too.
+func (p *Port) Owes() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.config.Owed != 0
 }
 
 // Close lets go of the hook. A pinned hook stays attached, for the next Load and Attach to take over; without pins it

@@ -6,7 +6,8 @@
 // A snapshot is applied in a transaction: tables are built and devices opened aside; one marked point commits them;
 // whatever fails before it is undone. Files: forwarder.go (start and stop), apply.go (snapshots and deltas),
 // workers.go (their threads), device.go (one device's hook and sockets), pins.go and slots.go (where hooks are pinned,
-// and the numbers of devices), trunk.go (ports without sockets of their own), bare.go (hooks that somebody takes off),
+// and the numbers of devices), trunk.go (ports without sockets of their own), bare.go (hooks that somebody takes off), leave.go
+// (hooks that stay),
 // host.go (what is kept in the host's stack), addresses.go (of its devices), servicehooks.go, frontends.go, uplinks.go
 // and cgroup.go (what the kernel takes for services), servicenotes.go (what keeps it from that), carry.go (the
 // kernel's table of flows), wires.go (what XDP hooks carry by it), carryreport.go (what is told of it), heart.go (that
@@ -30,6 +31,7 @@ import (
 	"github.com/viaduct-net/viaduct/control/api"
 	dataplaneapi "github.com/viaduct-net/viaduct/dataplane/api"
 	"github.com/viaduct-net/viaduct/dataplane/conntrack"
+	"github.com/viaduct-net/viaduct/dataplane/handover"
 	"github.com/viaduct-net/viaduct/dataplane/ledger"
 	"github.com/viaduct-net/viaduct/dataplane/neighbor"
 	"github.com/viaduct-net/viaduct/dataplane/packet"
@@ -107,6 +109,7 @@ type Forwarder struct {
 	handed     *takeover               // whose flows are to be restored; nil: none
 	restored   bool                    // what was before this process is
 	unrestored unrestored
+	learned    []handover.LearnedPort // by ports of another process, which are not there yet
 	left       bool          // everything is a successor's
 	awaits     bool          // a predecessor has still claimed the directory of the pins
 	dns        *names.Store  // which addresses names have, as stations were answered; nil until the first worker
@@ -174,17 +177,26 @@ func New(cfg Config) *Forwarder {
 // Epoch is the epoch of the tables in force, 0 for none.
 func (f *Forwarder) Epoch() uint64 { return f.tables.Load().Epoch }
 
-// Close stops the workers, detaches the hooks and gives everything back to the kernel.
+// Close stops the workers. Pinned hooks by which flows are carried stay where they are, and carry them on (leave.go);
+// with Cleanup, and without pins, everything is given back to the kernel.
 func (f *Forwarder) Close() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.stopCarrier()
 	var errs []error
-	for name := range f.devices {
+	stays := len(f.trunk.ports) > 0
+	for name, d := range f.devices {
+		if f.stays(d) {
+			stays = true
+			errs = append(errs, f.leaveDevice(name))
+			continue
+		}
 		errs = append(errs, f.closeDevice(context.Background(), name))
 	}
-	errs = append(errs, f.stopWorkers(), f.closeServices(), f.closeTrunk(),
-		f.closeCarrier(f.cfg.Cleanup || len(f.trunk.ports) == 0)) // hooks of other devices are gone
+	errs = append(errs, f.stopWorkers(), f.closeServices(), f.closeTrunk(), f.closeCarrier(f.cfg.Cleanup || !stays))
+	if f.cfg.Cleanup {
+		errs = append(errs, f.dropPinned(nil))
+	}
 	f.removePins()
 	return errors.Join(errs...)
 }

@@ -15,7 +15,6 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/viaduct-net/viaduct/dataplane/handover"
-	"github.com/viaduct-net/viaduct/dataplane/neighbor"
 	"github.com/viaduct-net/viaduct/dataplane/xsk"
 )
 
@@ -137,7 +136,7 @@ func (f *Forwarder) backend() string {
 func (h *HandOver) Freeze(ctx context.Context) (*handover.State, []*os.File, error) {
 	h.stop()
 	f := h.f
-	s := &handover.State{}
+	s := &handover.State{Learned: f.Learned()}
 	if h.offer.Fresh != "" {
 		flows, err := f.exportFlows(s)
 		return s, flows, err
@@ -149,11 +148,7 @@ func (h *HandOver) Freeze(ctx context.Context) (*handover.State, []*os.File, err
 		}
 		s.Workers = append(s.Workers, w)
 	}
-	for _, n := range f.neighbors.All(f.clock()) {
-		if n.State.Usable() && n.State != neighbor.Permanent {
-			s.Neighbors = append(s.Neighbors, handover.Neighbor{Port: n.Port, Addr: n.Addr, MAC: n.MAC})
-		}
-	}
+	s.Neighbors = f.knownNeighbors()
 	files, err := f.exportFlows(s)
 	if err != nil {
 		return nil, nil, err
