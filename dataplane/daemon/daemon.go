@@ -44,8 +44,8 @@ type daemon struct {
 // packets pass, which the collector is not to delay.
 const heapGrowth, startGrowth = 25, 200
 
-// Run forwards until the context ends. What stays attached when it returns is pinned. Errors are *process.SetUpError where
-// something has to be put right before it can run at all.
+// Run forwards until the context ends. What stays attached when it returns is pinned. Errors are *process.SetUpError
+// where something has to be put right before it can run at all.
 func Run(ctx context.Context, o Options) (err error) {
 	if err := o.check(); err != nil {
 		return err

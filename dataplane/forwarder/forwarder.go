@@ -6,14 +6,13 @@
 // A snapshot is applied in a transaction: tables are built and devices opened aside; one marked point commits them;
 // whatever fails before it is undone. Files: forwarder.go (start and stop), apply.go (snapshots and deltas),
 // workers.go (their threads), device.go (one device's hook and sockets), pins.go and slots.go (where hooks are pinned,
-// and the numbers of devices), trunk.go (ports without sockets of their own), bare.go (hooks that somebody takes off), leave.go
-// (hooks that stay),
-// host.go (what is kept in the host's stack), addresses.go (of its devices), servicehooks.go, frontends.go, uplinks.go
-// and cgroup.go (what the kernel takes for services), servicenotes.go (what keeps it from that), carry.go (the
-// kernel's table of flows), wires.go (what XDP hooks carry by it), carryreport.go (what is told of it), heart.go (that
-// userspace is alive) and walk.go (whether what is carried still should be), links.go (the kernel's word on devices),
-// flows.go (the table of flows), services.go (what is known of them), report.go, identities.go, policies.go,
-// denials.go and metrics.go (what the CLI and Prometheus read).
+// and the numbers of devices), trunk.go (ports without sockets of their own), bare.go (hooks that somebody takes off),
+// leave.go (hooks that stay), learned.go (what was learned of the network), host.go (what is kept in the host's stack),
+// addresses.go (of its devices), servicehooks.go, frontends.go, uplinks.go and cgroup.go (what the kernel takes for
+// services), servicenotes.go (what keeps it from that), carry.go (the kernel's table of flows), wires.go (what XDP hooks
+// carry by it), carryreport.go (what is told of it), heart.go (that userspace is alive) and walk.go (whether what is
+// carried still should be), links.go (the kernel's word on devices), flows.go (the table of flows), services.go (what is
+// known of them), report.go, identities.go, policies.go, denials.go and metrics.go (what the CLI and Prometheus read).
 package forwarder
 
 import (
@@ -110,10 +109,10 @@ type Forwarder struct {
 	restored   bool                    // what was before this process is
 	unrestored unrestored
 	learned    []handover.LearnedPort // by ports of another process, which are not there yet
-	left       bool          // everything is a successor's
-	awaits     bool          // a predecessor has still claimed the directory of the pins
-	dns        *names.Store  // which addresses names have, as stations were answered; nil until the first worker
-	applied    time.Duration // how long the last change took
+	left       bool                   // everything is a successor's
+	awaits     bool                   // a predecessor has still claimed the directory of the pins
+	dns        *names.Store           // which addresses names have, as stations were answered; nil until the first worker
+	applied    time.Duration          // how long the last change took
 	metrics    changeMetrics
 
 	refusedAny atomic.Bool  // refused is not nil

@@ -14,7 +14,8 @@ import (
 func someLearned() *Learned {
 	return &Learned{Boot: [16]byte{1, 2, 15: 9}, Ports: []LearnedPort{
 		{ID: 7, IfIndex: 12, Name: "shop/web", Names: []names.Learned{
-			{Addr: packet.Addr4(0x0a000001), Pattern: 1 << 63, Expires: 77}, {Addr: packet.Addr{Hi: 1, Lo: 2}, Pattern: 3, Expires: -4},
+			{Addr: packet.Addr4(0x0a000001), Pattern: 1 << 63, Expires: 77},
+			{Addr: packet.Addr{Hi: 1, Lo: 2}, Pattern: 3, Expires: -4},
 		}, Neighbors: []Neighbor{}},
 		{ID: 1 << 23, IfIndex: 0, Name: "", Names: []names.Learned{}, Neighbors: []Neighbor{
 			{Port: 1 << 23, Addr: packet.Addr4(0xc0000202), MAC: packet.MAC{2, 0, 0, 0, 0, 1}},
@@ -38,8 +39,8 @@ func TestLearned(t *testing.T) {
 	if _, err := ReadLearned(append(b, 0)); err == nil {
 		t.Error("a byte too many is nothing")
 	}
-	if got, err := ReadLearned((&Learned{Ports: []LearnedPort{{Name: string(make([]byte, 1<<16))}}}).Append(nil)); err != nil ||
-		len(got.Ports) != 0 {
+	long := &Learned{Ports: []LearnedPort{{Name: string(make([]byte, 1<<16))}}}
+	if got, err := ReadLearned(long.Append(nil)); err != nil || len(got.Ports) != 0 {
 		t.Errorf("%v, %v", got, err)
 	}
 }

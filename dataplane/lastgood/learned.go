@@ -48,7 +48,8 @@ func (f *File) LoadLearned() []byte {
 	return b
 }
 
-// KeepLearned writes what the source has learned, soon after it has changed, until the context ends, and once more then.
+// KeepLearned writes what the source has learned, soon after it has changed, until the context ends, and once more
+// then.
 func (f *File) KeepLearned(ctx context.Context, from Source) {
 	var written uint64
 	trouble := ""
