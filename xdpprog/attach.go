@@ -97,6 +97,7 @@ func (p *Port) Attach(ifindex int, how AttachMode) (DriverMode, error) {
 	}
 	p.link, p.ifindex, p.mode = l, ifindex, mode
 	p.leadOn()
+	p.loaded.pinProgram(p.object, p.name, p.pins)
 	return mode, nil
 }
 

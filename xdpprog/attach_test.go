@@ -352,8 +352,8 @@ func TestKillAndAdopt(t *testing.T) {
 	program := w.has(t, Native).program
 
 	p := attach(t, Options{Mode: Shared, PinDir: dir}, w.ifindex, Auto)
-	if w.has(t, Native).program == program {
-		t.Error("the program was not replaced")
+	if w.has(t, Native).program != program {
+		t.Error("the same build's program was verified again")
 	}
 	if err := p.Check(); err != nil {
 		t.Error(err)
@@ -391,6 +391,9 @@ func TestAdoptWithMoreQueues(t *testing.T) {
 	}
 	if err := second.SetSocket(3, xdpSocket(t)); err != nil {
 		t.Error(err)
+	}
+	if second.loaded.reused || len(programPins(t, second.pins)) != 1 {
+		t.Error("a program with another map was taken over")
 	}
 	if n := read(t, second)[NoSocketDropped].Packets; n == 0 {
 		t.Error("the counters did not go on")

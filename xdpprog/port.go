@@ -80,6 +80,9 @@ type Options struct {
 type Port struct {
 	options Options
 	program *ebpf.Program
+	loaded  *verified // the same
+	object  []byte    // that it is of
+	name    string
 	tc      *ebpf.Program // from_wire_tc; nil without Flows
 	maps    map[string]*ebpf.Map
 	pins    string // directory of the pins, and the one in which they are built; empty: not pinned
@@ -106,7 +109,7 @@ func Load(options Options) (*Port, error) {
 	if options.Queues < 1 {
 		return nil, fmt.Errorf("load hook: %d queues, a port has at least one", options.Queues)
 	}
-	spec, name, err := specFor(options)
+	spec, object, name, err := specFor(options)
 	if err != nil {
 		return nil, fmt.Errorf("load hook: %w", err)
 	}
@@ -114,14 +117,14 @@ func Load(options Options) (*Port, error) {
 	pinned := pinnedMaps(pins, spec)
 	use := maps.Clone(pinned)
 	options.Flows.into(spec, use)
-	collection, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: use})
-	closeMaps(pinned) // the collection has its own descriptors
+	l, err := loadProgram(spec, object, name, use, pins)
+	closeMaps(pinned) // what was loaded has its own descriptors
 	if err != nil {
-		return nil, fmt.Errorf("load hook: %w", explainLoad(err))
+		return nil, fmt.Errorf("load hook: %w", err)
 	}
-	dropMaps(collection.Maps, flowMaps)
+	dropMaps(l.maps, flowMaps)
 	p := &Port{
-		options: options, program: collection.Programs[name], maps: collection.Maps,
+		options: options, program: l.program, loaded: l, object: object, name: name, maps: l.maps,
 		pins: pins, aside: asideOf(pins),
 		rename: os.Rename, update: func(l link.Link, to *ebpf.Program) error { return l.Update(to) },
 	}
@@ -145,18 +148,17 @@ func (p *Port) begin(adopted bool) error {
 	return nil
 }
 
-func specFor(options Options) (*ebpf.CollectionSpec, string, error) {
-	load, name := loadOwned, ownedProgFromWireOwned
+func specFor(options Options) (spec *ebpf.CollectionSpec, object []byte, name string, err error) {
+	load, object, name := loadOwned, _OwnedBytes, ownedProgFromWireOwned
 	if options.Mode == Shared {
-		load, name = loadShared, sharedProgFromWireShared
+		load, object, name = loadShared, _SharedBytes, sharedProgFromWireShared
 	}
-	spec, err := load()
-	if err != nil {
-		return nil, "", err
+	if spec, err = load(); err != nil {
+		return nil, nil, "", err
 	}
 	spec.Maps["sockets"].MaxEntries = uint32(options.Queues)
 	spec.Maps["wires"].MaxEntries = maxWires
-	return spec, name, nil
+	return spec, object, name, nil
 }
 
 // SetSocket gives the packets of a receive queue to an AF_XDP socket. The kernel forgets it when the socket closes.
