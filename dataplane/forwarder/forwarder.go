@@ -51,7 +51,7 @@ type Config struct {
 	CPUs    []int         // one for each worker, which nothing else of the process uses; empty: not bound
 	Spin    time.Duration // for how long an idle worker polls before it sleeps; negative: for ever
 	Ring    int           // descriptors of each ring, a power of two; 0: 2048
-	Cleanup bool          // Close takes the trunk, pods' hooks and what is kept in the host's stack away as well
+	Cleanup bool          // Close takes away all hooks, the trunk and what is kept in the host's stack
 	Changed func()        // is called when devices of a refused snapshot changed, came or went; may be nil
 	Cgroup  string        // directory of the cgroup whose sockets are the node's own; empty: the root, where it is mounted
 	Chunks  int           // UMEM chunks of a worker; 0: as the rings need, at most 16384

@@ -27,12 +27,8 @@ type Source interface {
 	Learned() []byte
 }
 
-const (
-	// learnedEvery is how often it is looked whether there is something to write; idleFor how many times as long as a
-	// write took the next one waits.
-	learnedEvery = 50 * time.Millisecond
-	idleFor      = 20
-)
+// learnedEvery is how often it is looked whether there is something to write.
+const learnedEvery = 50 * time.Millisecond
 
 // LoadLearned returns what SaveLearned has written, nil when there is none that is good.
 func (f *File) LoadLearned() []byte {
