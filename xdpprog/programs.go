@@ -47,7 +47,8 @@ func programPinOf(object []byte, name string) string {
 
 // pinnedProgram is the program that an earlier process of this build has pinned, if its maps are those in use; nil:
 // there is none.
-func pinnedProgram(spec *ebpf.CollectionSpec, object []byte, name string, use map[string]*ebpf.Map, pins string) *verified {
+func pinnedProgram(spec *ebpf.CollectionSpec, object []byte, name string, use map[string]*ebpf.Map,
+	pins string) *verified {
 	if pins == "" {
 		return nil
 	}

@@ -48,7 +48,8 @@ func TestProgramsAreTakenOver(t *testing.T) {
 	}
 	load(true, "the same build")
 	pin := filepath.Join(options.PinDir, programPinOf(_OwnedBytes, ownedProgFromWireOwned))
-	if err := os.Rename(pin, filepath.Join(options.PinDir, programPinOf([]byte("other"), ownedProgFromWireOwned))); err != nil {
+	other := programPinOf([]byte("other"), ownedProgFromWireOwned)
+	if err := os.Rename(pin, filepath.Join(options.PinDir, other)); err != nil {
 		t.Fatal(err)
 	}
 	load(false, "another build")
