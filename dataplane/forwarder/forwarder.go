@@ -11,8 +11,9 @@
 // addresses.go (of its devices), servicehooks.go, frontends.go, uplinks.go and cgroup.go (what the kernel takes for
 // services), servicenotes.go (what keeps it from that), carry.go (the kernel's table of flows), wires.go (what XDP
 // hooks carry by it), carryreport.go (what is told of it), heart.go (that userspace is alive) and walk.go (whether what
-// is carried still should be), links.go (the kernel's word on devices), flows.go (the table of flows), services.go (what
-// is known of them), report.go, identities.go, policies.go, denials.go and metrics.go (what the CLI and Prometheus read).
+// is carried still should be), links.go (the kernel's word on devices), flows.go (the table of flows), services.go
+// (what is known of them), report.go, identities.go, policies.go, denials.go and metrics.go (what the CLI and
+// Prometheus read).
 package forwarder
 
 import (
