@@ -119,6 +119,20 @@ func TestPrivileges(t *testing.T) {
 	}
 }
 
+// A pod is gone before the next one starts: two controls of one node would give out the same addresses, and a dataplane
+// that has handed over would be started again.
+func TestNoSurge(t *testing.T) {
+	d := objects(t, "cluster")["DaemonSet viaduct"].(*appsv1.DaemonSet)
+	if r := d.Spec.UpdateStrategy.RollingUpdate; r == nil || r.MaxSurge.IntValue() != 0 || r.MaxUnavailable.IntValue() != 1 {
+		t.Errorf("rolling update %v", r)
+	}
+	for _, c := range containers(d.Spec.Template.Spec) {
+		if slices.Contains(c.Args, "--take-over") || slices.Contains(c.Args, "--cleanup") {
+			t.Errorf("%s has %q", c.Name, c.Args)
+		}
+	}
+}
+
 // The role is what control reads, no more and no less, and status of our own kinds.
 func TestRole(t *testing.T) {
 	role := objects(t, "cluster")["ClusterRole viaduct"].(*rbacv1.ClusterRole)

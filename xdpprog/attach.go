@@ -49,8 +49,9 @@ func (m DriverMode) flags() link.XDPAttachFlags {
 }
 
 // Attach puts the hook on a device and says how it is attached. A hook of ours that is pinned in PinDir and attached
-// there is taken over: its program is replaced in one update, in the driver mode it has, which the AttachMode must
-// allow. On an error the device runs what it ran before, unless the error is about pins after that update.
+// there is taken over: its program is replaced in one update, in the driver mode it has. Where the AttachMode does not
+// allow that mode, it is taken off and attached anew. On an error the device runs what it ran before, unless the error
+// is about pins after that update, or the mode had to be another one.
 //
 // Errors: *BusyError (ErrBusy) when something else's XDP program is there, ErrNoDevice, *NotSupportedError
 // (ErrNotSupported).
@@ -75,10 +76,17 @@ func (p *Port) Attach(ifindex int, how AttachMode) (DriverMode, error) {
 	if err != nil {
 		return NotAttached, err
 	}
+	if l != nil && !slices.Contains(modes, found.mode) {
+		if err := errors.Join(detachPins(p.pins), l.Close()); err != nil {
+			return NotAttached, err
+		}
+		l, found.program = nil, 0
+	}
 	mode := found.mode
 	switch {
 	case l != nil:
-		err = p.adopt(l, found, modes)
+		p.adopted = true
+		err = p.adopt(l, found)
 	case found.program != 0:
 		err = busy(found)
 	default:
@@ -89,7 +97,15 @@ func (p *Port) Attach(ifindex int, how AttachMode) (DriverMode, error) {
 	}
 	p.link, p.ifindex, p.mode = l, ifindex, mode
 	p.leadOn()
+	p.loaded.pinProgram(p.object, p.name, p.pins)
 	return mode, nil
+}
+
+// Adopted says that the hook was there before, pinned, and that Attach has taken it over.
+func (p *Port) Adopted() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.adopted
 }
 
 func (how AttachMode) modes() ([]DriverMode, error) {
@@ -129,11 +145,7 @@ func (p *Port) pinnedLinkAt(found device) (link.Link, error) {
 }
 
 // adopt replaces the program of a hook of ours that is attached.
-func (p *Port) adopt(l link.Link, found device, modes []DriverMode) error {
-	if !slices.Contains(modes, found.mode) {
-		return errors.Join(fmt.Errorf("attach hook: device %s has ours in %s mode, %s is asked for: detach it first",
-			found.name, found.mode, modes[0]), l.Close())
-	}
+func (p *Port) adopt(l link.Link, found device) error {
 	if err := p.pinAside(nil); err != nil {
 		return errors.Join(err, removePins(p.aside), l.Close())
 	}

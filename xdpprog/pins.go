@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/cilium/ebpf"
@@ -21,7 +22,10 @@ const (
 )
 
 // A bpffs has no names with dots (kernel/bpf/inode.c, bpf_lookup), devices do: eth0.100.
-var escapeDots = strings.NewReplacer("%", "%25", ".", "%2e")
+var (
+	escapeDots   = strings.NewReplacer("%", "%25", ".", "%2e")
+	unescapeDots = strings.NewReplacer("%25", "%", "%2e", ".")
+)
 
 // pinDirOf is where the pins of PinDir are: its last element with dots escaped.
 func pinDirOf(dir string) string {
@@ -31,17 +35,49 @@ func pinDirOf(dir string) string {
 	return filepath.Join(filepath.Dir(dir), escapeDots.Replace(filepath.Base(dir)))
 }
 
-// asideOf is where the pins are built; no escaped name ends so.
+// asideEnd ends the name of the directory where pins are built; no escaped name ends so.
+const asideEnd = "%aside"
+
 func asideOf(dir string) string {
 	if dir == "" {
 		return ""
 	}
-	return dir + "%aside"
+	return dir + asideEnd
 }
 
-// RemovePinned takes a hook that a process left pinned in a port's pin directory off its device, and removes the pins.
-// It is no error when there are none or the device is gone.
-func RemovePinned(pinDir string) error { return detachPins(pinDirOf(pinDir)) }
+// RemovePinned takes a hook that a process left pinned in a port's pin directory off its device, and removes the pins,
+// those of an attempt that was killed as well. It is no error when there are none or the device is gone.
+func RemovePinned(pinDir string) error {
+	dir := pinDirOf(pinDir)
+	return errors.Join(detachPins(asideOf(dir)), detachPins(dir))
+}
+
+// PinnedPorts lists the devices whose ports are pinned in directories of their own below a directory: the last elements
+// of their PinDirs. One that is not there is empty.
+func PinnedPorts(dir string) (devices []string, err error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("read pins: %w", err)
+	}
+	for _, e := range entries {
+		device := unescapeDots.Replace(strings.TrimSuffix(e.Name(), asideEnd))
+		if !slices.Contains(devices, device) {
+			devices = append(devices, device)
+		}
+	}
+	return devices, nil
+}
+
+// PinnedOwes is Port.Owes of a hook that is pinned in a port's pin directory.
+func PinnedOwes(pinDir string) bool {
+	m, err := ebpf.LoadPinnedMap(filepath.Join(pinDirOf(pinDir), "config"), nil)
+	if err != nil {
+		return false
+	}
+	defer m.Close()
+	var c configValue
+	return m.Lookup(uint32(0), &c) == nil && c.Owed != 0
+}
 
 func detachPins(dir string) error {
 	if dir == "" {

@@ -57,7 +57,7 @@ func (a OnAbsence) action() uint32 {
 type configValue struct {
 	MAC       [6]byte
 	TC        uint8
-	_         uint8
+	Owed      uint8 // reserved there: for Owe
 	Port      uint32
 	OnAbsence uint32
 }
@@ -80,6 +80,9 @@ type Options struct {
 type Port struct {
 	options Options
 	program *ebpf.Program
+	loaded  *verified // the same
+	object  []byte    // that it is of
+	name    string
 	tc      *ebpf.Program // from_wire_tc; nil without Flows
 	maps    map[string]*ebpf.Map
 	pins    string // directory of the pins, and the one in which they are built; empty: not pinned
@@ -87,6 +90,7 @@ type Port struct {
 
 	mu      sync.Mutex
 	link    link.Link // nil until attached
+	adopted bool      // it was a process's before
 	ifindex int
 	mode    DriverMode
 	config  configValue
@@ -105,7 +109,7 @@ func Load(options Options) (*Port, error) {
 	if options.Queues < 1 {
 		return nil, fmt.Errorf("load hook: %d queues, a port has at least one", options.Queues)
 	}
-	spec, name, err := specFor(options)
+	spec, object, name, err := specFor(options)
 	if err != nil {
 		return nil, fmt.Errorf("load hook: %w", err)
 	}
@@ -113,14 +117,14 @@ func Load(options Options) (*Port, error) {
 	pinned := pinnedMaps(pins, spec)
 	use := maps.Clone(pinned)
 	options.Flows.into(spec, use)
-	collection, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: use})
-	closeMaps(pinned) // the collection has its own descriptors
+	l, err := loadProgram(spec, object, name, use, pins)
+	closeMaps(pinned) // what was loaded has its own descriptors
 	if err != nil {
-		return nil, fmt.Errorf("load hook: %w", explainLoad(err))
+		return nil, fmt.Errorf("load hook: %w", err)
 	}
-	dropMaps(collection.Maps, flowMaps)
+	dropMaps(l.maps, flowMaps)
 	p := &Port{
-		options: options, program: collection.Programs[name], maps: collection.Maps,
+		options: options, program: l.program, loaded: l, object: object, name: name, maps: l.maps,
 		pins: pins, aside: asideOf(pins),
 		rename: os.Rename, update: func(l link.Link, to *ebpf.Program) error { return l.Update(to) },
 	}
@@ -144,18 +148,17 @@ func (p *Port) begin(adopted bool) error {
 	return nil
 }
 
-func specFor(options Options) (*ebpf.CollectionSpec, string, error) {
-	load, name := loadOwned, ownedProgFromWireOwned
+func specFor(options Options) (spec *ebpf.CollectionSpec, object []byte, name string, err error) {
+	load, object, name := loadOwned, _OwnedBytes, ownedProgFromWireOwned
 	if options.Mode == Shared {
-		load, name = loadShared, sharedProgFromWireShared
+		load, object, name = loadShared, _SharedBytes, sharedProgFromWireShared
 	}
-	spec, err := load()
-	if err != nil {
-		return nil, "", err
+	if spec, err = load(); err != nil {
+		return nil, nil, "", err
 	}
 	spec.Maps["sockets"].MaxEntries = uint32(options.Queues)
 	spec.Maps["wires"].MaxEntries = maxWires
-	return spec, name, nil
+	return spec, object, name, nil
 }
 
 // SetSocket gives the packets of a receive queue to an AF_XDP socket. The kernel forgets it when the socket closes.
@@ -197,6 +200,27 @@ func (p *Port) configure(c configValue) error {
 	}
 	p.config = c
 	return nil
+}
+
+// Owe notes, in what is pinned, that something of the device is to be given back once the hook goes.
+func (p *Port) Owe(owed bool) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	c := p.config
+	if c.Owed = 0; owed {
+		c.Owed = 1
+	}
+	if err := p.configure(c); err != nil {
+		return fmt.Errorf("note what is owed: %w", err)
+	}
+	return nil
+}
+
+// Owes says what Owe was told last, by a process before too.
+func (p *Port) Owes() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.config.Owed != 0
 }
 
 // Close lets go of the hook. A pinned hook stays attached, for the next Load and Attach to take over; without pins it

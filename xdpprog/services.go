@@ -68,15 +68,16 @@ func (s *Services) load(t *Trunk) error {
 		spec.Maps[name].MaxEntries = t.maps[name].MaxEntries()
 	}
 	t.flows.into(spec, use)
-	loaded, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: use})
+	l, err := loadProgram(spec, _FromUplinkBytes, fromUplinkProgFromUplink, use, s.pins)
 	if err != nil {
-		return explainLoad(err)
-	}
-	s.fromUplink, s.maps = loaded.Programs[fromUplinkProgFromUplink], loaded.Maps
-	dropMaps(s.maps, append(trunksMaps, flowMaps...))
-	if err := s.pinMaps(loaded.Maps, pinned); err != nil {
 		return err
 	}
+	s.fromUplink, s.maps = l.program, l.maps
+	dropMaps(s.maps, append(trunksMaps, flowMaps...))
+	if err := s.pinMaps(l.maps, pinned); err != nil {
+		return err
+	}
+	l.pinProgram(_FromUplinkBytes, fromUplinkProgFromUplink, s.pins)
 	return s.openPinnedUplinks()
 }
 

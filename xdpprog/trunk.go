@@ -63,22 +63,27 @@ func (t *Trunk) load(options TrunkOptions) error {
 	defer closeMaps(pinned)                // the collection has its own descriptors
 	use := maps.Clone(pinned)
 	options.Flows.into(specs[0], use)
-	from, err := ebpf.NewCollectionWithOptions(specs[0], ebpf.CollectionOptions{MapReplacements: use})
+	from, err := loadProgram(specs[0], _FromPortBytes, fromPortProgFromPort, use, t.pins)
 	if err != nil {
-		return explainLoad(err)
+		return err
 	}
-	t.fromPort, t.maps = from.Programs[fromPortProgFromPort], from.Maps
+	t.fromPort, t.maps = from.program, from.maps
 	dropMaps(t.maps, flowMaps)
-	to, err := ebpf.NewCollectionWithOptions(specs[1], ebpf.CollectionOptions{MapReplacements: t.maps})
+	to, err := loadProgram(specs[1], _ToPortBytes, toPortProgToPort, t.maps, t.pins)
 	if err != nil {
-		return explainLoad(err)
+		return err
 	}
-	t.toPort = to.Programs[toPortProgToPort]
-	closeMaps(to.Maps) // those of t.maps, once more
+	t.toPort = to.program
+	closeMaps(to.maps) // those of t.maps, once more
 	if err := t.addCounters(noPort); err != nil {
 		return err
 	}
-	return t.pinMaps(pinned)
+	if err := t.pinMaps(pinned); err != nil {
+		return err
+	}
+	from.pinProgram(_FromPortBytes, fromPortProgFromPort, t.pins)
+	to.pinProgram(_ToPortBytes, toPortProgToPort, t.pins)
+	return nil
 }
 
 // trunkSpecs are those of from_port and to_port, with maps of the right size.

@@ -108,8 +108,8 @@ func TestTrunkKilledAndAdopted(t *testing.T) {
 		attachTrunk(t, l.trunk, l.wire.ifindex, 1)
 		setPort(t, l.trunk, station(l.pod.ifindex))
 		after, _ := portHook(t, l.pod.ifindex)
-		if after == before || after != idOf(t, l.trunk.fromPort) || tcxPrograms(t, l.wire.ifindex) != 1 {
-			t.Errorf("program %d became %d, of ours %d", before, after, idOf(t, l.trunk.fromPort))
+		if after != before || after != idOf(t, l.trunk.fromPort) || tcxPrograms(t, l.wire.ifindex) != 1 {
+			t.Errorf("program %d of the same build became %d, ours is %d", before, after, idOf(t, l.trunk.fromPort))
 		}
 		l.carries(t)
 		if err := errors.Join(l.trunk.Close(), l.trunk.Close()); err != nil {

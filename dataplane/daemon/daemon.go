@@ -44,8 +44,8 @@ type daemon struct {
 // packets pass, which the collector is not to delay.
 const heapGrowth, startGrowth = 25, 200
 
-// Run forwards until the context ends. Nothing stays attached when it returns. Errors are *process.SetUpError where
-// something has to be put right before it can run at all.
+// Run forwards until the context ends. What stays attached when it returns is pinned. Errors are *process.SetUpError
+// where something has to be put right before it can run at all.
 func Run(ctx context.Context, o Options) (err error) {
 	if err := o.check(); err != nil {
 		return err
@@ -114,11 +114,12 @@ func (d *daemon) run(ctx context.Context) error {
 	return nil
 }
 
-// keep writes the state file until wait returns: what is put in force last is written, too.
+// keep writes the state file, and what was learned, until wait returns: what is put in force last is written, too.
 func (d *daemon) keep(ctx context.Context, wait func() error) error {
 	ctx, stop := context.WithCancel(context.WithoutCancel(ctx))
 	var writing sync.WaitGroup
 	writing.Go(func() { _ = d.file.Run(ctx) }) // which says itself what fails
+	writing.Go(func() { d.file.KeepLearned(ctx, d.f) })
 	defer writing.Wait()
 	defer stop()
 	return wait()
@@ -134,6 +135,11 @@ func (d *daemon) restore(ctx context.Context) {
 	if node := s.GetNode().GetName(); d.o.Node != "" && node != d.o.Node {
 		d.log.Warn("the last good snapshot is another node's", zap.String("node", node))
 		return
+	}
+	if b := d.file.LoadLearned(); b != nil {
+		if err := d.f.RestoreLearned(b); err != nil {
+			d.log.Warn("what was learned is learned anew", zap.Error(err))
+		}
 	}
 	if err := d.f.Apply(ctx, s); err != nil {
 		d.log.Error("the last good snapshot does not fit any more: waiting for control", zap.Error(err))

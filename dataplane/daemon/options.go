@@ -53,7 +53,7 @@ func (o *Options) Flags(s *pflag.FlagSet) {
 		&o.Cleanup,
 		"cleanup",
 		false,
-		"when stopping, take away what stays for pods otherwise: the trunk, their hooks, "+
+		"when stopping, take away what stays otherwise: hooks at devices and pods, the trunk, "+
 			"and the routes, addresses and masquerade in the host's stack",
 	)
 	s.BoolVar(&o.TakeOver, "take-over", false,

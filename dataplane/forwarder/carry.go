@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"sync/atomic"
+	"time"
 
 	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
@@ -101,12 +102,16 @@ func (f *Forwarder) loadCarrier(node *api.NodeSettings) error {
 	return nil
 }
 
-// monotonic is CLOCK_MONOTONIC, which hooks read, in nanoseconds.
-func monotonic() int64 {
+// monotonic is CLOCK_MONOTONIC, which hooks read, in nanoseconds. The runtime reads the same clock without a system
+// call.
+func monotonic() int64 { return began + int64(time.Since(beganAt)) }
+
+// began is what the clock said as this process began, and beganAt when that was.
+var began, beganAt = func() (int64, time.Time) {
 	var t unix.Timespec
 	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &t) // it fails for no clock that there is
-	return t.Nano()
-}
+	return t.Nano(), time.Now()
+}()
 
 // settleCarrier brings the table to the settings in force. What it carries against them the walk takes out.
 func (f *Forwarder) settleCarrier() {

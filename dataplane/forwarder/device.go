@@ -279,6 +279,7 @@ func (f *Forwarder) settleDevices(ctx context.Context) error {
 			errs = append(errs, f.closeDevice(ctx, name))
 		}
 	}
+	errs = append(errs, f.dropPinned(used))
 	for subject := range f.degraded {
 		if name, of := strings.CutPrefix(subject, "device "); of && !used[name] {
 			delete(f.degraded, subject)
@@ -320,10 +321,15 @@ func (f *Forwarder) closeDevice(ctx context.Context, name string) error {
 	return err
 }
 
-// abandon closes a device that no worker serves.
+// abandon closes a device that no worker serves. A hook that was there before goes on with what it carries.
 func (f *Forwarder) abandon(d *device) error {
-	err := d.hook.Detach()
-	f.giveTags(d)
+	var err error
+	if d.hook.Adopted() {
+		err = d.hook.Close()
+	} else {
+		err = d.hook.Detach()
+		f.giveTags(d)
+	}
 	var closeErr error
 	for _, s := range d.sockets {
 		// It has no frames yet, but looking for them is for the worker, whose frames they would be.

@@ -7,12 +7,13 @@
 // whatever fails before it is undone. Files: forwarder.go (start and stop), apply.go (snapshots and deltas),
 // workers.go (their threads), device.go (one device's hook and sockets), pins.go and slots.go (where hooks are pinned,
 // and the numbers of devices), trunk.go (ports without sockets of their own), bare.go (hooks that somebody takes off),
-// host.go (what is kept in the host's stack), addresses.go (of its devices), servicehooks.go, frontends.go, uplinks.go
-// and cgroup.go (what the kernel takes for services), servicenotes.go (what keeps it from that), carry.go (the
-// kernel's table of flows), wires.go (what XDP hooks carry by it), carryreport.go (what is told of it), heart.go (that
-// userspace is alive) and walk.go (whether what is carried still should be), links.go (the kernel's word on devices),
-// flows.go (the table of flows), services.go (what is known of them), report.go, identities.go, policies.go,
-// denials.go and metrics.go (what the CLI and Prometheus read).
+// leave.go (hooks that stay), learned.go (what was learned of the network), host.go (what is kept in the host's stack),
+// addresses.go (of its devices), servicehooks.go, frontends.go, uplinks.go and cgroup.go (what the kernel takes for
+// services), servicenotes.go (what keeps it from that), carry.go (the kernel's table of flows), wires.go (what XDP
+// hooks carry by it), carryreport.go (what is told of it), heart.go (that userspace is alive) and walk.go (whether what
+// is carried still should be), links.go (the kernel's word on devices), flows.go (the table of flows), services.go
+// (what is known of them), report.go, identities.go, policies.go, denials.go and metrics.go (what the CLI and
+// Prometheus read).
 package forwarder
 
 import (
@@ -30,6 +31,7 @@ import (
 	"github.com/viaduct-net/viaduct/control/api"
 	dataplaneapi "github.com/viaduct-net/viaduct/dataplane/api"
 	"github.com/viaduct-net/viaduct/dataplane/conntrack"
+	"github.com/viaduct-net/viaduct/dataplane/handover"
 	"github.com/viaduct-net/viaduct/dataplane/ledger"
 	"github.com/viaduct-net/viaduct/dataplane/neighbor"
 	"github.com/viaduct-net/viaduct/dataplane/packet"
@@ -50,7 +52,7 @@ type Config struct {
 	CPUs    []int         // one for each worker, which nothing else of the process uses; empty: not bound
 	Spin    time.Duration // for how long an idle worker polls before it sleeps; negative: for ever
 	Ring    int           // descriptors of each ring, a power of two; 0: 2048
-	Cleanup bool          // Close takes the trunk, pods' hooks and what is kept in the host's stack away as well
+	Cleanup bool          // Close takes away all hooks, the trunk and what is kept in the host's stack
 	Changed func()        // is called when devices of a refused snapshot changed, came or went; may be nil
 	Cgroup  string        // directory of the cgroup whose sockets are the node's own; empty: the root, where it is mounted
 	Chunks  int           // UMEM chunks of a worker; 0: as the rings need, at most 16384
@@ -108,10 +110,11 @@ type Forwarder struct {
 	handed     *takeover               // whose flows are to be restored; nil: none
 	restored   bool                    // what was before this process is
 	unrestored unrestored
-	left       bool          // everything is a successor's
-	awaits     bool          // a predecessor has still claimed the directory of the pins
-	dns        *names.Store  // which addresses names have, as stations were answered; nil until the first worker
-	applied    time.Duration // how long the last change took
+	learned    []handover.LearnedPort // by ports of another process, which are not there yet
+	left       bool                   // everything is a successor's
+	awaits     bool                   // a predecessor has still claimed the directory of the pins
+	dns        *names.Store           // which addresses names have, as stations were answered; nil until the first worker
+	applied    time.Duration          // how long the last change took
 	metrics    changeMetrics
 
 	refusedAny atomic.Bool  // refused is not nil
@@ -176,17 +179,26 @@ func New(cfg Config) *Forwarder {
 // Epoch is the epoch of the tables in force, 0 for none.
 func (f *Forwarder) Epoch() uint64 { return f.tables.Load().Epoch }
 
-// Close stops the workers, detaches the hooks and gives everything back to the kernel.
+// Close stops the workers. Pinned hooks by which flows are carried stay where they are, and carry them on (leave.go);
+// with Cleanup, and without pins, everything is given back to the kernel.
 func (f *Forwarder) Close() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.stopCarrier()
 	var errs []error
-	for name := range f.devices {
+	stays := len(f.trunk.ports) > 0
+	for name, d := range f.devices {
+		if f.stays(d) {
+			stays = true
+			errs = append(errs, f.leaveDevice(name))
+			continue
+		}
 		errs = append(errs, f.closeDevice(context.Background(), name))
 	}
-	errs = append(errs, f.stopWorkers(), f.closeServices(), f.closeTrunk(),
-		f.closeCarrier(f.cfg.Cleanup || len(f.trunk.ports) == 0)) // hooks of other devices are gone
+	errs = append(errs, f.stopWorkers(), f.closeServices(), f.closeTrunk(), f.closeCarrier(f.cfg.Cleanup || !stays))
+	if f.cfg.Cleanup {
+		errs = append(errs, f.dropPinned(nil))
+	}
 	f.removePins()
 	return errors.Join(errs...)
 }

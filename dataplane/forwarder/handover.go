@@ -15,7 +15,6 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/viaduct-net/viaduct/dataplane/handover"
-	"github.com/viaduct-net/viaduct/dataplane/neighbor"
 	"github.com/viaduct-net/viaduct/dataplane/xsk"
 )
 
@@ -25,15 +24,20 @@ type HandOver struct {
 	f      *Forwarder
 	offer  handover.Offer
 	heart  bool          // it and the walker are to run again
+	within time.Duration // workers are to stop
 	thaw   chan struct{} // nil: the workers run
 	leave  bool          // set before thaw is closed
-	frozen chan struct{} // closed when the workers run again
+	frozen int           // workers that have stopped
+	going  chan struct{} // gets one of each of them when it runs again
 }
+
+// stopWithin is how long workers may take to end their pass: a thousand times as long as one takes.
+const stopWithin = 2 * time.Second
 
 // BeginHandOver begins one.
 func (f *Forwarder) BeginHandOver() *HandOver {
 	f.mu.Lock()
-	return &HandOver{f: f}
+	return &HandOver{f: f, within: stopWithin}
 }
 
 // Offer is what the successor is told first. The files are the caller's to send, not to close, but for the first, which
@@ -133,11 +137,14 @@ func (f *Forwarder) backend() string {
 }
 
 // Freeze stops the workers between two passes and returns what they leave. The first file is the flows', and the
-// caller's to close; the others are copies of the sockets, the caller's as well.
+// caller's to close; the others are copies of the sockets, the caller's as well. An error says, too, that a worker does
+// not stop.
 func (h *HandOver) Freeze(ctx context.Context) (*handover.State, []*os.File, error) {
-	h.stop()
+	if err := h.stop(ctx); err != nil {
+		return nil, nil, err
+	}
 	f := h.f
-	s := &handover.State{}
+	s := &handover.State{Learned: f.Learned()}
 	if h.offer.Fresh != "" {
 		flows, err := f.exportFlows(s)
 		return s, flows, err
@@ -149,11 +156,7 @@ func (h *HandOver) Freeze(ctx context.Context) (*handover.State, []*os.File, err
 		}
 		s.Workers = append(s.Workers, w)
 	}
-	for _, n := range f.neighbors.All(f.clock()) {
-		if n.State.Usable() && n.State != neighbor.Permanent {
-			s.Neighbors = append(s.Neighbors, handover.Neighbor{Port: n.Port, Addr: n.Addr, MAC: n.MAC})
-		}
-	}
+	s.Neighbors = f.knownNeighbors()
 	files, err := f.exportFlows(s)
 	if err != nil {
 		return nil, nil, err
@@ -170,27 +173,39 @@ func (h *HandOver) Freeze(ctx context.Context) (*handover.State, []*os.File, err
 	return s, files, nil
 }
 
-// stop has all workers wait, in their own goroutines, for thaw, and nobody change flows beside them.
-func (h *HandOver) stop() {
+// stop has all workers wait, in their own goroutines, for thaw, and nobody change flows beside them. A worker that is
+// stuck is not waited for: whenever it comes to itself, it goes on.
+func (h *HandOver) stop(ctx context.Context) error {
 	h.heart = h.f.carrier.stop != nil
 	h.f.stopCarrier()
-	h.thaw, h.frozen = make(chan struct{}), make(chan struct{})
-	go h.beat(h.thaw)
-	stopped := make(chan struct{})
-	go func() {
-		defer close(h.frozen)
-		_ = h.f.paused(context.Background(), h.f.workers, func() error {
-			close(stopped)
-			<-h.thaw
+	all := h.f.workers
+	stopped := make(chan struct{}, len(all))
+	thaw := make(chan struct{})
+	h.thaw, h.going = thaw, make(chan struct{}, len(all))
+	go h.beat(thaw)
+	for _, t := range all {
+		go t.worker.Do(func() { // which waits where many commands do
+			stopped <- struct{}{}
+			<-thaw
 			if h.leave {
-				for _, t := range h.f.workers {
-					t.worker.Leave()
-				}
+				t.worker.Leave()
 			}
-			return nil
+			h.going <- struct{}{}
 		})
-	}()
-	<-stopped
+	}
+	late := time.NewTimer(h.within)
+	defer late.Stop()
+	for ; h.frozen < len(all); h.frozen++ {
+		select {
+		case <-stopped:
+		case <-ctx.Done():
+			return fmt.Errorf("stop workers: %w", ctx.Err())
+		case <-late.C:
+			return fmt.Errorf("%d of %d workers have not ended their pass within %s: they are stuck",
+				len(all)-h.frozen, len(all), h.within)
+		}
+	}
+	return nil
 }
 
 // beat tells hooks that userspace is alive until the workers thaw: what comes meanwhile waits in the sockets.
@@ -233,10 +248,13 @@ func (d *device) state() (handover.Device, []*os.File, error) {
 
 // resume has the workers go on, or end.
 func (h *HandOver) resume() {
-	if h.thaw != nil {
-		close(h.thaw)
-		<-h.frozen
-		h.thaw = nil
+	if h.thaw == nil {
+		return
+	}
+	close(h.thaw)
+	h.thaw = nil
+	for ; h.frozen > 0; h.frozen-- {
+		<-h.going
 	}
 }
 

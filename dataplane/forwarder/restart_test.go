@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -332,6 +333,91 @@ func TestHandOverBeats(t *testing.T) {
 		was := heart()
 		n.eventually("the heart to beat", func() bool { return heart() != was })
 	}
+}
+
+// A worker that is stuck keeps nothing from going on: the successor is told, and the predecessor hands over to the next
+// one once the worker has come to itself.
+func TestHandOverWithoutAWorker(t *testing.T) {
+	n := pinned(t)
+	n.workers = 2
+	a, b := n.pod(5, api.Port_ATTACH_TRUNK), n.pod(6, api.Port_ATTACH_TRUNK)
+	n.apply()
+	c := n.begun(a, b, "10.244.1.6")
+	release, stuck := make(chan struct{}), make(chan struct{})
+	n.f.workers[1].worker.Do(func() { close(stuck); <-release })
+	<-stuck
+	for range 20 { // more than commands that wait
+		p := hand(t, n.f, n.hello())
+		p.h.within = 10 * time.Millisecond
+		f := n.next()
+		err := n.node.Do(func() error { return f.TakeOver(t.Context(), p.offer, p.files, p) })
+		p.h.Abort()
+		if err == nil || !strings.Contains(err.Error(), "1 of 2 workers") || p.committed {
+			t.Fatalf("with a worker that is stuck: %v", err)
+		}
+		n.must(n.node.Do(f.Close))
+		c.mustSay(1 << 10)
+	}
+	close(release)
+	n.reaches(a, b, "10.244.1.6", "10.244.1.5", 1<<16)
+	p := hand(t, n.f, n.hello())
+	f := n.next()
+	n.must(n.node.Do(func() error { return f.TakeOver(t.Context(), p.offer, p.files, p) }))
+	n.f = f
+	n.open()
+	c.mustSay(1 << 20)
+	n.reaches(a, b, "10.244.1.6", "10.244.1.5", 1<<20)
+	n.balanced()
+	n.must(n.frames())
+}
+
+// Pairs go on being carried when a dataplane is killed, and when one hands over, and so do connections in them that
+// opened in the kernel: nobody takes them up in mid-stream. The walk asks of pairs as of all else.
+func TestPairsOutliveTheForwarder(t *testing.T) {
+	n := pinned(t)
+	a, b := n.pod(5, api.Port_ATTACH_TRUNK), n.pod(6, api.Port_ATTACH_TRUNK)
+	n.apply()
+	n.serve(b, 80)
+	n.paired(a, "10.244.1.5", "10.244.1.6", 80)
+	c, err := n.dial(a, "10.244.1.6:80", 0)
+	n.must(err)
+	defer c.Close()
+	n.must(exchange(c, 5*time.Second))
+	still := func(how string) {
+		t.Helper()
+		n.eventually("the walk", func() bool { return n.f.Status().Offload.Walks > 0 })
+		if n.pairOf("10.244.1.5", "10.244.1.6") == nil {
+			t.Errorf("when the forwarder %s, the pair has gone", how)
+		}
+		before := n.received()
+		n.must(exchange(c, 5*time.Second))
+		n.mustAsk(a, "10.244.1.6:80")
+		if saw := n.received() - before; saw != 0 {
+			t.Errorf("when the forwarder %s, userspace saw %d packets of what the pair carries", how, saw)
+		}
+	}
+	n.must(n.node.Do(n.f.Close))
+	n.must(exchange(c, 5*time.Second))
+	n.mustAsk(a, "10.244.1.6:80") // by the kernel alone
+	n.f = n.next()
+	n.apply()
+	still("came back")
+	p := hand(t, n.f, n.hello())
+	f := n.next()
+	n.must(n.node.Do(func() error { return f.TakeOver(t.Context(), p.offer, p.files, p) }))
+	n.f = f
+	n.open()
+	still("was taken over from")
+	n.must(n.node.Do(n.f.Close))
+	n.policies = onlyPort80
+	n.f = n.next()
+	n.apply()
+	n.eventually("the pair to be withdrawn", func() bool { return n.pairOf("10.244.1.5", "10.244.1.6") == nil })
+	n.must(exchange(c, 5*time.Second)) // which goes on as a flow
+	if o := n.f.Status().Offload; o.ConnectionsResumed == 0 {
+		t.Errorf("%v", o)
+	}
+	n.balanced()
 }
 
 // Who cannot have the sockets is told why, gets the flows, and opens sockets of its own.

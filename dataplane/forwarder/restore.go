@@ -83,7 +83,7 @@ func (f *Forwarder) importFlows(t *tables.Tables, list *handover.Flows, generati
 		}
 		return taken
 	})
-	removePairs(f.carrier.table.Load())
+	f.adoptPairs()
 	f.log.Info("flows taken over", zap.Int("flows", taken), zap.Int("not taken", list.Len()-taken))
 }
 
@@ -121,16 +121,23 @@ func recordOf(table *offload.Table, s *conntrack.Saved) offload.Ref {
 	return ref
 }
 
-// removePairs takes out the pairs of another process. Connections that they carried are taken up by what comes of them
-// next; connections to come are decided anew.
-func removePairs(table *offload.Table) {
+// adoptPairs has flows become the kernel's that were under way when another process entered the pairs that carry them.
+// The pairs themselves go on, and the walk asks of each whether it still may.
+func (f *Forwarder) adoptPairs() {
+	table, p := f.carrier.table.Load(), &f.carrier.pairs
 	if table == nil {
 		return
 	}
-	for ref := range table.All() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, ref := range table.Pairs() {
 		if flow, _, ok := table.Flow(ref); ok && flow.Pair {
-			table.Remove(ref)
+			pair := conntrack.PairOf(flow.Near.Src, flow.Near.Dst)
+			p.recent = append(p.recent, conntrack.EnteredPair{AddressPair: pair, Ref: ref})
 		}
+	}
+	if len(p.recent) > 0 {
+		p.since = f.clock()
 	}
 }
 
@@ -158,6 +165,8 @@ func (f *Forwarder) restoreFlows(t *tables.Tables) {
 		return
 	}
 	f.restored = true
+	f.unrestored.until = f.clock() + int64(awaitPorts)
+	f.restoreLearned(t)
 	if h := f.handed; h != nil {
 		f.handed = nil
 		f.importFlows(t, h.flows, h.offer.Generation)
@@ -171,8 +180,8 @@ func (f *Forwarder) restoreFlows(t *tables.Tables) {
 	if len(refs) == 0 {
 		return
 	}
-	f.unrestored.until = f.clock() + int64(awaitPorts)
 	taken := f.restoreRecords(t, refs)
+	f.adoptPairs()
 	f.log.Info("flows of the kernel's table go on", zap.Int("flows", taken),
 		zap.Int("of ports to come", len(f.unrestored.refs)))
 }
@@ -190,6 +199,10 @@ type unrestored struct {
 // restoreRest puts in what waits for its ports, or gives it up.
 func (f *Forwarder) restoreRest(t *tables.Tables) {
 	u := &f.unrestored
+	f.restoreLearned(t)
+	if f.clock() >= u.until {
+		f.learned = nil
+	}
 	if len(u.refs) == 0 {
 		return
 	}
@@ -234,6 +247,7 @@ const (
 	lost restoration = iota
 	restored
 	awaitsPorts
+	kept // it has none that is tracked: the walk asks whether it goes on
 )
 
 // restoreFlow puts in the flow of a record.
@@ -242,6 +256,9 @@ func (f *Forwarder) restoreFlow(t *tables.Tables, ref offload.Ref, now int64) re
 	s, ok := flows.Recorded(ref, now)
 	switch {
 	case !ok:
+		if is, _, there := f.carrier.table.Load().Flow(ref); there && (is.Pair || is.Untracked) {
+			return kept
+		}
 		return lost
 	case t.Port(s.In) == nil || t.Port(s.Out) == nil:
 		return awaitsPorts

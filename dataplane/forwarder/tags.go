@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/safchain/ethtool"
+	"go.uber.org/zap"
 
 	"github.com/viaduct-net/viaduct/control/api"
 )
@@ -17,6 +18,9 @@ const rxVLAN = "rx-vlan-hw-parse"
 
 // keepTags has a device leave the tags in the frames for as long as it has tagged ports in the snapshot.
 func (f *Forwarder) keepTags(d *device, snapshot *api.Snapshot) {
+	if d.restore == nil && d.hook.Owes() { // since a process before has taken it away
+		d.restore = func() { giveOffload(d.name) }
+	}
 	tagged := slices.ContainsFunc(snapshot.GetPorts(), func(p *api.Port) bool {
 		return p.Device == d.name && p.OuterVlan != 0
 	})
@@ -26,11 +30,19 @@ func (f *Forwarder) keepTags(d *device, snapshot *api.Snapshot) {
 	if !tagged || d.restore != nil {
 		return
 	}
-	var err error
-	if d.restore, err = switchOff(d.name, rxVLAN); err != nil {
+	was, err := switchOff(d.name, rxVLAN)
+	if err != nil {
 		f.degrade(tagsOf+d.name, "its driver may take VLAN tags away: "+err.Error())
-	} else {
-		delete(f.degraded, tagsOf+d.name)
+		return
+	}
+	delete(f.degraded, tagsOf+d.name)
+	d.restore = func() {}
+	if !was {
+		return
+	}
+	d.restore = func() { giveOffload(d.name) }
+	if err := d.hook.Owe(true); err != nil {
+		f.log.Warn("a later process will not give an offload back", zap.String("device", d.name), zap.Error(err))
 	}
 }
 
@@ -42,23 +54,25 @@ func (f *Forwarder) giveTags(d *device) {
 	if d.restore != nil {
 		d.restore()
 	}
+	if d.hook.Owes() {
+		_ = d.hook.Owe(false) // whose hook has gone owes nothing
+	}
 	d.restore = nil
 	delete(f.degraded, tagsOf+d.name)
 }
 
-// switchOff switches an offload off, and returns what switches it on again when it was.
-func switchOff(device, feature string) (restore func(), err error) {
-	on, err := hasFeature(device, feature)
-	if err != nil {
-		return nil, err
-	}
-	if !on {
-		return func() {}, nil
+// giveOffload switches it on again. Of a device that vanished there is nothing to restore.
+func giveOffload(device string) { _ = setFeature(device, rxVLAN, true) }
+
+// switchOff switches an offload off, and returns whether it was on.
+func switchOff(device, feature string) (was bool, err error) {
+	if was, err = hasFeature(device, feature); err != nil || !was {
+		return false, err
 	}
 	if err := setFeature(device, feature, false); err != nil {
-		return nil, err
+		return false, err
 	}
-	return func() { _ = setFeature(device, feature, true) }, nil // of a device that vanished there is nothing to restore
+	return true, nil
 }
 
 func hasFeature(device, name string) (bool, error) {

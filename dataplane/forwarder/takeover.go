@@ -184,6 +184,7 @@ func (t *takeover) takeUp(from Predecessor) (err error) {
 		return fmt.Errorf("take over: %w", err)
 	}
 	t.known = state.Neighbors
+	t.learn(state)
 	for _, w := range state.Workers {
 		list := make([]worker.Packet, len(w.Waiting))
 		for j, p := range w.Waiting {
@@ -192,6 +193,19 @@ func (t *takeover) takeUp(from Predecessor) (err error) {
 		t.waiting = append(t.waiting, list)
 	}
 	return nil
+}
+
+// learn has the forwarder know, once there are tables, what ports have learned.
+func (t *takeover) learn(state *handover.State) {
+	if state.Learned == nil {
+		return
+	}
+	l, err := handover.ReadLearned(state.Learned)
+	if err != nil {
+		t.f.log.Warn("what was learned is learned anew", zap.Error(err))
+		return
+	}
+	t.f.learned = l.Ports
 }
 
 // adopt takes files, which are closed where they are not needed.
@@ -375,5 +389,6 @@ func (t *takeover) afresh(ctx context.Context, from Predecessor) error {
 		return fmt.Errorf("take over: %w", err)
 	}
 	f.handed = t
+	t.learn(state)
 	return f.apply(context.WithoutCancel(ctx), t.snapshot)
 }

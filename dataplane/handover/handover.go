@@ -17,8 +17,8 @@
 // that is over it first closes its half of the socket, from when on Commit cannot be sent (unix_dgram_sendmsg in
 // net/unix/af_unix.c), and then looks whether it was: so both always mean the same.
 //
-// Files: handover.go (the messages), conn.go (their form), flows.go (the file of flows), peer.go (who is at the
-// other end).
+// Files: handover.go (the messages), conn.go (their form), flows.go (the file of flows), learned.go (what was learned
+// of the network), peer.go (who is at the other end).
 package handover
 
 import (
@@ -72,6 +72,8 @@ type State struct {
 	Workers []Worker
 	Devices []Device
 	Flows   int // how many there are in the file
+	// Learned is what ports have learned (Learned.Append).
+	Learned []byte `json:",omitempty"`
 	// Neighbors are those whose MAC addresses are known, by ports.
 	Neighbors []Neighbor
 }

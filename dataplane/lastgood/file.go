@@ -4,7 +4,7 @@
 // away. The file is written aside and renamed, so that a crash leaves the one before it or the whole new one; one that
 // is damaged all the same is recognised and set aside.
 //
-// Files: file.go (the file and its form), saver.go (writing in the background).
+// Files: file.go (the file and its form), saver.go (writing in the background), learned.go (what else was known then).
 package lastgood
 
 import (
@@ -28,7 +28,7 @@ import (
 const (
 	name       = "snapshot.pb"
 	magic      = "viaductS"
-	version    = 1
+	version    = 1 // of every form that there is
 	headerSize = len(magic) + 4 + 8 + 4
 	// MaxSize bounds what is read, in bytes: as much as control may send.
 	MaxSize = 1 << 30
@@ -51,24 +51,29 @@ func encode(s *api.Snapshot) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("encode snapshot: %w", err)
 	}
+	seal(b, magic)
+	return b, nil
+}
+
+// seal writes the header of a file, before what it has.
+func seal(b []byte, magic string) {
 	copy(b, magic)
 	binary.BigEndian.PutUint32(b[8:], version)
 	binary.BigEndian.PutUint64(b[12:], uint64(len(b)-headerSize))
 	binary.BigEndian.PutUint32(b[20:], sum(b))
-	return b, nil
 }
 
 func sum(b []byte) uint32 {
 	return crc32.Update(crc32.Checksum(b[8:20], castagnoli), castagnoli, b[headerSize:])
 }
 
-// decode is the inverse of encode. Its errors are *CorruptError.
-func decode(b []byte) (*api.Snapshot, error) {
+// unseal returns what is behind the header. Its errors are *CorruptError.
+func unseal(b []byte, magic string) ([]byte, error) {
 	switch {
 	case len(b) < headerSize:
 		return nil, corrupt("%d bytes are no header", len(b))
 	case string(b[:8]) != magic:
-		return nil, corrupt("it does not begin as a snapshot of ours does")
+		return nil, corrupt("it does not begin as one of ours does")
 	case binary.BigEndian.Uint32(b[8:]) != version:
 		return nil, corrupt("its format is version %d, not %d", binary.BigEndian.Uint32(b[8:]), version)
 	case binary.BigEndian.Uint64(b[12:]) != uint64(len(b)-headerSize):
@@ -76,8 +81,17 @@ func decode(b []byte) (*api.Snapshot, error) {
 	case binary.BigEndian.Uint32(b[20:]) != sum(b):
 		return nil, corrupt("its checksum is wrong")
 	}
+	return b[headerSize:], nil
+}
+
+// decode is the inverse of encode. Its errors are *CorruptError.
+func decode(b []byte) (*api.Snapshot, error) {
+	b, err := unseal(b, magic)
+	if err != nil {
+		return nil, err
+	}
 	s := new(api.Snapshot)
-	if err := proto.Unmarshal(b[headerSize:], s); err != nil {
+	if err := proto.Unmarshal(b, s); err != nil {
 		return nil, corrupt("its content is no snapshot: %v", err)
 	}
 	if s.Epoch == 0 {
@@ -88,8 +102,17 @@ func decode(b []byte) (*api.Snapshot, error) {
 
 // read returns the snapshot in the directory, nil when there is none.
 func read(dir string) (*api.Snapshot, error) {
+	b, err := readFile(filepath.Join(dir, name))
+	if b == nil || err != nil {
+		return nil, err
+	}
+	return decode(b)
+}
+
+// readFile reads a file of at most MaxSize bytes; nil: there is none.
+func readFile(path string) ([]byte, error) {
 	// Whatever is in the file's place, opening it does not wait.
-	file, err := os.OpenFile(filepath.Join(dir, name), os.O_RDONLY|unix.O_NONBLOCK, 0)
+	file, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -104,13 +127,13 @@ func read(dir string) (*api.Snapshot, error) {
 	case !info.Mode().IsRegular():
 		return nil, corrupt("it is no regular file")
 	case info.Size() > MaxSize:
-		return nil, corrupt("%d bytes are more than a snapshot has", info.Size())
+		return nil, corrupt("%d bytes are more than is ever written", info.Size())
 	}
 	b, err := io.ReadAll(io.LimitReader(file, MaxSize))
 	if err != nil {
 		return nil, fmt.Errorf("read: %w", err)
 	}
-	return decode(b)
+	return b, nil
 }
 
 // write replaces the snapshot in the directory: it is there wholly, and stays there, once write has returned.
@@ -119,25 +142,30 @@ func write(dir string, s *api.Snapshot) error {
 	if err != nil {
 		return err
 	}
-	aside := filepath.Join(dir, "."+name)
-	if err := writeFile(aside, b); err != nil {
-		_ = os.Remove(aside) // on a full disk it only takes room
-		return err
-	}
-	if err := os.Rename(aside, filepath.Join(dir, name)); err != nil {
+	if err := replaceFile(dir, name, b, true); err != nil {
 		return err
 	}
 	return syncDirectory(dir)
 }
 
-func writeFile(path string, b []byte) error {
+// replaceFile writes a file aside, and puts it in the place of the one before.
+func replaceFile(dir, name string, b []byte, sync bool) error {
+	aside := filepath.Join(dir, "."+name)
+	if err := writeFile(aside, b, sync); err != nil {
+		_ = os.Remove(aside) // on a full disk it only takes room
+		return err
+	}
+	return os.Rename(aside, filepath.Join(dir, name))
+}
+
+func writeFile(path string, b []byte, sync bool) error {
 	_ = os.Remove(path) // of a process that was killed; or whatever it is
 	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o640)
 	if err != nil {
 		return err
 	}
 	_, err = file.Write(b)
-	if err == nil {
+	if err == nil && sync {
 		err = file.Sync()
 	}
 	return errors.Join(err, file.Close())

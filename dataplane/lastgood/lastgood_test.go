@@ -229,6 +229,18 @@ func TestNoDirectory(t *testing.T) {
 	}
 }
 
+// What is written quickly is written again soon, and what is not takes a small part of the time.
+func TestRestAfter(t *testing.T) {
+	for took, want := range map[time.Duration]time.Duration{
+		0: 10 * time.Millisecond, time.Millisecond: 20 * time.Millisecond, 10 * time.Millisecond: 200 * time.Millisecond,
+		time.Second: 250 * time.Millisecond,
+	} {
+		if got := restAfter(took); got != want {
+			t.Errorf("after %v: %v, want %v", took, got, want)
+		}
+	}
+}
+
 // Nothing that Save gets is lost, however it falls between the writes.
 func TestWritesInTheBackground(t *testing.T) {
 	dir := t.TempDir()

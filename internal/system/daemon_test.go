@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -57,14 +58,16 @@ func (s *site) startControlIn(other *daemon) *daemon {
 func (s *site) startDataplane(flags ...string) *daemon {
 	s.t.Helper()
 	return s.start("dataplane", "viaduct-dataplane", append([]string{
-		"--run", s.run, "--state", s.state, "--bpf", s.bpf, "--metrics", dataplaneMetrics}, flags...)...)
+		"--run", s.run, "--state", s.state, "--bpf", s.bpf, "--metrics", dataplaneMetrics},
+		slices.Concat(s.ending, flags)...)...)
 }
 
 // startUp starts both in one process.
 func (s *site) startUp(flags ...string) *daemon {
 	s.t.Helper()
 	return s.start("up", "viaduct", append([]string{"up",
-		"--run", s.run, "--state", s.state, "--bpf", s.bpf, "--manifests", s.manifests}, flags...)...)
+		"--run", s.run, "--state", s.state, "--bpf", s.bpf, "--manifests", s.manifests},
+		slices.Concat(s.ending, flags)...)...)
 }
 
 func (s *site) start(name, program string, args ...string) *daemon {

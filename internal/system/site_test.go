@@ -31,12 +31,14 @@ type site struct {
 	name              string // the node's
 	run, state, bpf   string
 	manifests         string
+	ending            []string // flags by which nothing is left once the dataplane stops
 	daemons           []*daemon
 }
 
 func newSite(t *testing.T, bin string) *site {
 	t.Helper()
 	s := newNode(t, bin, "lab")
+	s.ending = []string{"--cleanup"}
 	for name, ns := range map[string]**netlab.Namespace{"left": &s.left, "right": &s.right} {
 		var err error
 		*ns, err = s.lab.Namespace(name)
@@ -172,7 +174,7 @@ func (s *site) nothingLeft() {
 	}
 	for dir, may := range map[string][]string{
 		s.run:               {"control.pid", "dataplane.pid"},
-		s.state:             {"snapshot.pb", "snapshot.pb.lock", "leases.db"},
+		s.state:             {"snapshot.pb", "snapshot.pb.lock", "learned.bin", "leases.db"},
 		filepath.Dir(s.bpf): {"maps.debug", "progs.debug"}, // the kernel's own
 	} {
 		for _, name := range names(s.t, dir) {

@@ -39,7 +39,8 @@ While control is away forwarding goes on, and control is waited for. The last go
 directory: a dataplane that starts while control is away starts from it.
 
 "ready" on standard output says that tables are in force: ports forward whose devices are there; the others do when
-theirs appear. SIGINT, SIGTERM and SIGHUP stop cleanly: hooks are detached, and the devices are the kernel's again.
+theirs appear. SIGINT, SIGTERM and SIGHUP stop cleanly: pinned hooks stay, and carry the flows that they know; with
+--cleanup they are detached, and the devices are the kernel's again.
 Exit status: 0 stopped, 1 failed while running, 2 could not start.`,
 		Example: `  viaduct-dataplane --metrics 127.0.0.1:9440
   viaduct-dataplane --run /tmp/lab --state /tmp/lab --sockets asavie --xdp generic --spin -1s`,

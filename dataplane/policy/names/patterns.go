@@ -4,10 +4,12 @@
 // them to it, for as long as they said.
 //
 // Files: patterns.go (what is looked for), message.go (a DNS message, read in place), learn.go (what an answer says),
-// store.go (what is known).
+// store.go (what is known), learned.go (and of it, for another process).
 package names
 
 import (
+	"crypto/sha256"
+	"encoding/binary"
 	"hash/maphash"
 	"slices"
 	"strings"
@@ -21,15 +23,16 @@ type Pattern struct {
 
 // Patterns is what policies speak of. It does not change. Nil is none.
 //
-// A pattern is known by a hash of its own, which is the same for the life of the process: what has been learned
-// outlives the policies that asked for it, and serves the next ones.
+// A pattern is known by a number that is made of its text: what has been learned outlives the policies that asked for
+// it, and the process, and serves the next ones.
 type Patterns struct {
-	byHash map[uint64]sets
+	byHash map[uint64]pattern
+	sets   map[uint64][]uint32 // of patterns, ascending
 }
 
-type sets struct {
-	text string
-	ids  []uint32 // ascending
+type pattern struct {
+	text   string // without the star
+	number uint64
 }
 
 // The seeds, of names and of what is behind the star.
@@ -42,26 +45,30 @@ func hash(pattern string) uint64 {
 	return maphash.String(exactly, pattern)
 }
 
+// numberOf is the pattern's number, which is the same in every build: files have it.
+func numberOf(pattern string) uint64 {
+	sum := sha256.Sum256([]byte(pattern))
+	return binary.BigEndian.Uint64(sum[:])
+}
+
 // NewPatterns makes patterns, in the order of their sets; nil of none.
 func NewPatterns(list []Pattern) *Patterns {
 	if len(list) == 0 {
 		return nil
 	}
-	p := &Patterns{make(map[uint64]sets, len(list))}
-	for _, pattern := range list {
-		h := hash(pattern.Text)
-		s := p.byHash[h]
-		s.text = strings.TrimPrefix(pattern.Text, "*.")
-		if n := len(s.ids); n == 0 || s.ids[n-1] != pattern.Set {
-			s.ids = append(s.ids, pattern.Set)
+	p := &Patterns{make(map[uint64]pattern, len(list)), make(map[uint64][]uint32, len(list))}
+	for _, of := range list {
+		is := pattern{strings.TrimPrefix(of.Text, "*."), numberOf(of.Text)}
+		p.byHash[hash(of.Text)] = is
+		if ids := p.sets[is.number]; len(ids) == 0 || ids[len(ids)-1] != of.Set {
+			p.sets[is.number] = append(ids, of.Set)
 		}
-		p.byHash[h] = s
 	}
 	return p
 }
 
 // Sets returns the sets that a pattern belongs to, ascending; not to be changed.
-func (p *Patterns) Sets(pattern uint64) []uint32 { return p.byHash[pattern].ids }
+func (p *Patterns) Sets(pattern uint64) []uint32 { return p.sets[pattern] }
 
 // match appends the patterns that a name fits; it is in lower case, without the last dot.
 func (p *Patterns) match(list []uint64, name []byte) []uint64 {
@@ -76,8 +83,8 @@ func (p *Patterns) match(list []uint64, name []byte) []uint64 {
 
 func (p *Patterns) matchOne(list []uint64, h uint64, text []byte) []uint64 {
 	if s, there := p.byHash[h]; there && s.text == string(text) &&
-		len(list) < cap(list) && !slices.Contains(list, h) {
-		return append(list, h)
+		len(list) < cap(list) && !slices.Contains(list, s.number) {
+		return append(list, s.number)
 	}
 	return list
 }

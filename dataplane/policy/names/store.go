@@ -28,6 +28,7 @@ type Store struct {
 	maxPorts int
 	size     int // entries of a port, a power of two
 	refused  atomic.Uint64
+	changes  atomic.Uint64
 }
 
 // table is what is known of one port's addresses: each has its entries in the window that begins at its hash.
@@ -67,6 +68,7 @@ func (s *Store) Forget(port packet.PortID) {
 		is := maps.Clone(was)
 		delete(is, port)
 		s.ports.Store(&is)
+		s.changes.Add(1)
 	}
 }
 
@@ -122,6 +124,7 @@ func (s *Store) put(port packet.PortID, a packet.Addr, patterns []uint64, expire
 	for _, pattern := range patterns {
 		t.put(entry{a, pattern, expires})
 	}
+	s.changes.Add(1)
 }
 
 // put enters an entry in the place of its namesake, of a free one, or of the one that expires first.
