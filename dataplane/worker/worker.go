@@ -196,9 +196,9 @@ func (w *Worker) foresee(descs []xsk.Desc) {
 	w.tables.FIB.LookupBatch(w.ahead.to[:len(descs)], w.ahead.group[:])
 }
 
-// Where so many flows are tracked, the caches of a core do not hold them. Of fewer packets the misses hardly overlap; of
+// Where so many flows are tracked, or there are so many services, the caches of a core do not hold them. Of fewer packets the misses hardly overlap; of
 // more packets, what was fetched for the last ones drives out of the nearest cache what was for the first.
-const fewFlows, fewPackets, manyPackets = 4096, 4, 32
+const fewFlows, fewServices, fewPackets, manyPackets = 4096, 64, 4, 32
 
 // foreseeFlows does for flows, and services, of the batch's next packets what foresee does for routes. It returns how
 // far it has gone.
@@ -213,7 +213,9 @@ func (w *Worker) foreseeFlows(from, n int) int {
 		flows[i] = w.flows.Guess(w.frameOf(from + i))
 	}
 	w.flows.Foresee(flows)
-	w.foreseeOpening(from, flows)
+	if w.tables.Services.Len() >= fewServices {
+		w.foreseeOpening(from, flows)
+	}
 	return to
 }
 
