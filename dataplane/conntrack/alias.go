@@ -64,10 +64,10 @@ func (a *aliases) find(hash uint64, k *key) uint32 {
 // add returns false when there is no room.
 func (a *aliases) add(x *aim, to *aim, n, stamp uint32) bool {
 	at := a.next()
-	switch {
-	case at == 0:
+	switch at {
+	case 0:
 		return false
-	case at == a.unused:
+	case a.unused:
 		a.unused = a.all[at-1].next
 	default:
 		a.top = at

@@ -180,8 +180,8 @@ func (t *Table) place(o *opening, ends packet.Ends) (uint32, verdict.Reason) {
 	return n, r
 }
 
-// join is link for a flow that was placed in a shard just now, if the alias's is not busy and nobody there has its ends:
-// nobody has seen the flow without it.
+// join is link for a flow that was placed in a shard just now, if the alias's is not busy and nobody there has its
+// ends: nobody has seen the flow without it.
 func (t *Table) join(at *shard, o *opening, n uint32) {
 	if !t.aliases.Load() {
 		t.aliases.Store(true)

@@ -186,7 +186,8 @@ func cpuTime() time.Duration {
 // passes is what each pass took.
 type passes []time.Duration
 
-// report says what a packet took, and what in the quickest tenth of the passes: those that had the caches to themselves.
+// report says what a packet took, and what at most in the quickest tenth of the passes: they had the caches to
+// themselves.
 func (p passes) report(b *testing.B, batch int) {
 	var sum time.Duration
 	for _, d := range p {

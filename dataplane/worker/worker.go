@@ -200,9 +200,10 @@ func (w *Worker) foresee(descs []xsk.Desc) {
 	w.tables.FIB.LookupBatch(w.ahead.to[:len(descs)], w.ahead.group[:])
 }
 
-// Where so many flows are tracked, the caches of a core do not hold them. Of fewer packets the misses hardly overlap; of
-// more packets, what was fetched for the last ones drives out of the nearest cache what was for the first.
-const fewFlows, fewPackets, manyPackets = 4096, 4, 32
+// Where so many flows are tracked, or there are so many services, the caches of a core do not hold them: of a few
+// services, to look ahead at who is chosen costs more than it saves. Of fewer packets the misses hardly overlap; of
+// more, what was fetched for the last ones drives out of the nearest cache what was for the first.
+const fewFlows, fewServices, fewPackets, manyPackets = 4096, 64, 4, 32
 
 // foreseeFlows does for flows, and services, of the batch's next packets what foresee does for routes. It returns how
 // far it has gone.
@@ -217,7 +218,9 @@ func (w *Worker) foreseeFlows(from, n int) int {
 		flows[i] = w.flows.Guess(w.frameOf(from + i))
 	}
 	w.flows.Foresee(flows)
-	w.foreseeOpening(from, flows)
+	if n := w.tables.Services.Len(); n == 0 || n >= fewServices {
+		w.foreseeOpening(from, flows)
+	}
 	return to
 }
 
