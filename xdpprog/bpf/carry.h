@@ -387,18 +387,17 @@ static __always_inline void note_connection(const struct carried *p, __u32 other
 
 // by_pair is for TCP between two addresses, whatever its ports and its state.
 static __always_inline int by_pair(const struct flow_control *c, const struct carried *p, __u32 largest,
-				   struct carriage *to)
+				   struct carriage *to, struct found *f)
 {
 	struct flow_key pair = p->key;
-	struct found f;
 
 	if (pair.proto != IPPROTO_TCP)
 		return 0;
 	pair.src_port = pair.dst_port = 0;
-	if (!find_flow(c, &pair, &f) || !repeat(c, &f, &pair, p, largest, to))
+	if (!find_flow(c, &pair, f) || !repeat(c, f, &pair, p, largest, to))
 		return 0;
 	if (!is_plain(p))
-		note_connection(p, f.record->way[(f.way & 1) ^ 1].from, &pair);
+		note_connection(p, f->record->way[(f->way & 1) ^ 1].from, &pair);
 	return 1;
 }
 
@@ -414,7 +413,7 @@ __noinline int find_carriage(const struct carried *p, __u32 largest, struct carr
 	if (!c || !p || !to)
 		return 0;
 	if (!find_flow(c, &p->key, &f))
-		return by_pair(c, p, largest, to);
+		return by_pair(c, p, largest, to, &f);
 	return repeat(c, &f, &p->key, p, largest, to);
 }
 

@@ -312,10 +312,13 @@ static __always_inline int judge_ip(struct __sk_buff *skb, struct parsed *p)
 	return reason;
 }
 
-// judge: a device that has tags has other devices for them. What it has on the stack is gone before the packet is
-// carried: the kernel lets calls have 512 bytes together.
-static __noinline int judge(struct __sk_buff *skb, struct parsed *p)
+// judge says what becomes of the packet, and in which queue it goes to userspace: a device that has tags has other
+// devices for them. What it has on the stack is gone before the packet is carried: the kernel lets calls have 512 bytes
+// together.
+static __noinline int judge(struct __sk_buff *skb, __u32 *queue)
 {
+	const struct node *n = the_node();
+	struct parsed p = {};
 	int reason;
 
 	if (skb->pkt_type != FOR_THIS_HOST)
@@ -327,27 +330,32 @@ static __noinline int judge(struct __sk_buff *skb, struct parsed *p)
 	case ETH_P_8021AD:
 		return TAGGED_LEFT;
 	case ETH_P_IP:
-		reason = parse_ipv4(skb, ETH_HLEN, p);
+		reason = parse_ipv4(skb, ETH_HLEN, &p);
 		break;
 	case ETH_P_IPV6:
-		reason = parse_ipv6(skb, ETH_HLEN, p);
+		reason = parse_ipv6(skb, ETH_HLEN, &p);
 		break;
 	default:
 		return NOT_OURS_LEFT;
 	}
-	return reason == NOT_OURS_LEFT ? judge_ip(skb, p) : reason;
+	if (reason == NOT_OURS_LEFT)
+		reason = judge_ip(skb, &p);
+	if (reason <= EGRESS_TAKEN && n)
+		*queue = queue_of(the_control(), the_trunk(), &p.flow, n->host_port);
+	return reason;
 }
 
-// to_userspace sends the packet as one that the host's port sends to its router, the dataplane.
-static __always_inline int to_userspace(struct __sk_buff *skb, const struct trunk *t, __u32 queue, const struct node *n,
-					__u32 reason)
+// to_userspace sends the packet as one that the host's port sends to its router, the dataplane. It is a function of its
+// own as judge is.
+static __noinline int to_userspace(struct __sk_buff *skb, __u32 host_port, __u32 queue, __u32 reason)
 {
+	const struct trunk *t = the_trunk();
 	struct port_mac macs[2];
 
 	if (!t)
 		return count(skb, NO_TRUNK_UPLINK_DROPPED, TC_ACT_SHOT);
 	macs[0] = mac_of(0);
-	macs[1] = mac_of(n->host_port);
+	macs[1] = mac_of(host_port);
 	if (bpf_skb_store_bytes(skb, 0, macs, sizeof(macs), 0))
 		return count(skb, UNREADABLE_LEFT, LEFT);
 	return count(skb, reason, into_trunk(skb, t, queue));
@@ -379,11 +387,10 @@ int from_uplink(struct __sk_buff *skb)
 {
 	const struct flow_control *c = the_control();
 	const struct node *n = the_node();
-	const struct trunk *t = the_trunk();
-	struct parsed p = {};
-	int reason = judge(skb, &p), action = TC_ACT_UNSPEC;
-	__u32 queue;
+	int reason, action = TC_ACT_UNSPEC;
+	__u32 queue = 0;
 
+	reason = judge(skb, &queue);
 	if (reason > EGRESS_TAKEN)
 		return count(skb, reason, LEFT);
 	if (!n || !n->host_port)
@@ -392,10 +399,9 @@ int from_uplink(struct __sk_buff *skb)
 		action = carried_on(skb, n->host_port);
 	if (action != TC_ACT_UNSPEC)
 		return action;
-	queue = queue_of(c, t, &p.flow, n->host_port);
 	if (c && is_silent(c, queue))
 		return absent(skb, c);
-	return to_userspace(skb, t, queue, n, reason);
+	return to_userspace(skb, n->host_port, queue, reason);
 }
 
 char _license[] SEC("license") = "Dual BSD/GPL";
