@@ -123,7 +123,8 @@ func TestPrivileges(t *testing.T) {
 // that has handed over would be started again.
 func TestNoSurge(t *testing.T) {
 	d := objects(t, "cluster")["DaemonSet viaduct"].(*appsv1.DaemonSet)
-	if r := d.Spec.UpdateStrategy.RollingUpdate; r == nil || r.MaxSurge.IntValue() != 0 || r.MaxUnavailable.IntValue() != 1 {
+	r := d.Spec.UpdateStrategy.RollingUpdate
+	if r == nil || r.MaxSurge.IntValue() != 0 || r.MaxUnavailable.IntValue() != 1 {
 		t.Errorf("rolling update %v", r)
 	}
 	for _, c := range containers(d.Spec.Template.Spec) {

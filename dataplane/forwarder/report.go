@@ -347,8 +347,8 @@ func (f *Forwarder) addDevice(l *api.PortLedger, p *tables.Port) {
 // statisticsWait is for how long statistics waits for a worker: as long as it takes to know that it hangs.
 const statisticsWait = hungAfter * beatEvery
 
-// statistics reads a socket's counters where they may be read: on its worker's thread. It returns zeros of a socket that
-// is gone, or whose worker hangs.
+// statistics reads a socket's counters where they may be read: on its worker's thread. It returns zeros of a socket
+// that is gone, or whose worker hangs.
 func (f *Forwarder) statistics(s socket) xsk.Statistics {
 	if f.hangs(s.worker) {
 		return xsk.Statistics{}

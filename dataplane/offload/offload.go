@@ -5,10 +5,10 @@
 // writes it, but for counters, so that nothing here is a system call.
 //
 // Files: offload.go (words), table.go (what others ask of it), pair.go (and of pairs), layout.go (as hooks have it),
-// memory.go (where that is), index.go (how records are found), record.go (how they are written), egress.go (how packets
-// leave), room.go (which record makes way), share.go (what a port has), connection.go (connections as they begin), news.go
-// (of which userspace is to know), adopt.go (a table that another process has left), untracked.go (flows that nobody
-// else knows).
+// memory.go (where that is), index.go (how records are found), grow.go (its size), record.go (how they are written),
+// egress.go (how packets leave), room.go (which record makes way), share.go (what a port has), connection.go
+// (connections as they begin), news.go (of which userspace is to know), adopt.go (a table that another process has
+// left), untracked.go (flows that nobody else knows).
 package offload
 
 import (

@@ -23,9 +23,9 @@ func (s *stage) hooked(pod, name string) uint64 {
 	return r.Ports[0].Hook[name]
 }
 
-// TestAbsence: once the dataplane has been silent for a while, what pods send that is not carried is dropped, or left to
-// the host's stack where that is wanted. What is carried goes on all the while. When the dataplane gets on again it tells
-// what became of the rest.
+// TestAbsence: once the dataplane has been silent for a while, what pods send that is not carried is dropped, or left
+// to the host's stack where that is wanted. What is carried goes on all the while. When the dataplane gets on again
+// it tells what became of the rest.
 func TestAbsence(t *testing.T) {
 	for name, pass := range map[string]bool{"drop": false, "pass": true} {
 		t.Run(name, func(t *testing.T) {

@@ -196,7 +196,8 @@ func offloadText(o *api.Offload) string {
 	return text
 }
 
-// sharesText names the ports whose flows are kept from the kernel's table by what a port may have of it, the worst first.
+// sharesText names the ports whose flows are kept from the kernel's table by what a port may have of it, the worst
+// first.
 func sharesText(ports []*api.Port) string {
 	const most = 5
 	kept := func(p *api.Port) uint64 { return p.Offload.GetRefused() + p.Offload.GetEvicted() }
