@@ -33,6 +33,7 @@ type Options struct {
 	Ring     int           // descriptors in each ring: a power of two, 64 to 16384
 	TakeOver bool          // from the dataplane that runs with the same directories, if one does
 	Cleanup  bool          // take away at the end what pods need
+	Release  bool          // give devices back at the end: for who runs in the foreground
 	Cgroup   string        // directory of the cgroup of the node's own sockets; empty: found
 	Metrics  string        // address to serve Prometheus metrics on; empty: none
 }
@@ -86,6 +87,6 @@ func (o *Options) forwarder() forwarder.Config {
 	}
 	return forwarder.Config{
 		Logger: o.Logger, Sockets: o.Sockets, XDP: o.XDP, Copy: o.Copy, Busy: o.BusyPoll,
-		Pins: pins, Spin: o.Spin, CPUs: o.CPUs, Ring: o.Ring, Cleanup: o.Cleanup, Cgroup: o.Cgroup,
+		Pins: pins, Spin: o.Spin, CPUs: o.CPUs, Ring: o.Ring, Cleanup: o.Cleanup, Release: o.Release, Cgroup: o.Cgroup,
 	}
 }

@@ -53,6 +53,7 @@ type Config struct {
 	Spin    time.Duration // for how long an idle worker polls before it sleeps; negative: for ever
 	Ring    int           // descriptors of each ring, a power of two; 0: 2048
 	Cleanup bool          // Close takes away all hooks, the trunk and what is kept in the host's stack
+	Release bool          // Close gives devices back to the kernel, though their hooks could go on carrying
 	Changed func()        // is called when devices of a refused snapshot changed, came or went; may be nil
 	Cgroup  string        // directory of the cgroup whose sockets are the node's own; empty: the root, where it is mounted
 	Chunks  int           // UMEM chunks of a worker; 0: as the rings need, at most 16384

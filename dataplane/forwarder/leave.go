@@ -26,7 +26,7 @@ func (f *Forwarder) stays(d *device) bool {
 	case d.name == tables.TrunkDevice:
 		return f.trunk.hooks != nil
 	}
-	return f.carrier.kernel != nil && f.snapshot.GetNode().GetOffload()
+	return !f.cfg.Release && f.carrier.kernel != nil && f.snapshot.GetNode().GetOffload()
 }
 
 // leaveDevice lets go of a device, and leaves its hook for the next process to take over: with it the offloads that it

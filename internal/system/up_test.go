@@ -13,6 +13,7 @@ func TestUp(t *testing.T) {
 	for name, bin := range map[string]string{"plain": programs.plain, "race": programs.race} {
 		t.Run(name, func(t *testing.T) {
 			s := newSite(t, bin)
+			s.ending = nil // devices are given back without being told to
 			want := newDesired()
 			s.put(want)
 			up := s.startUp()

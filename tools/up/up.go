@@ -61,6 +61,7 @@ the devices are the kernel's again. SIGHUP reads everything again. Exit status: 
 			defer func() { _ = log.Sync() }()
 			c.Run, c.State, c.Logger = flags.Run, flags.State, log.Named("control")
 			d.Run, d.State, d.Logger = flags.Run, flags.State, log.Named("dataplane")
+			d.Release = true
 			d.Node = cmp.Or(c.Node, os.Getenv("NODE_NAME")) // else control finds out which it is
 			return run(cmd.Context(), c, d, cmd.OutOrStdout())
 		},
