@@ -604,17 +604,7 @@ func TestAbsence(t *testing.T) {
 	expect(tcShot, AbsentDropped, other)
 	l.control.hung, l.control.heart = 0, monotonic(t)-900e6
 	expect(tcShot, AbsentDropped, other)
-	l.control.onAbsence = 1
-	expect(tcOK, AbsentPassed, other)
-
-	// The host's own stack is not given what it has sent.
-	p := station(l.ifindex)
-	p.Host, p.HostIfIndex = true, 1
-	setPort(t, l.trunk, p)
-	expect(tcShot, AbsentDropped, other)
 }
-
-const tcOK = 0
 
 func monotonic(t testing.TB) uint64 {
 	t.Helper()

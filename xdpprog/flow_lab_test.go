@@ -45,7 +45,8 @@ type testControl struct {
 	seed                                                [2]uint64
 	heart                                               uint64
 	layout, mask, records, generation, carry, onAbsence uint32
-	hung, _                                             uint64
+	hung                                                uint64
+	hostPort, _                                         uint32
 }
 
 const (

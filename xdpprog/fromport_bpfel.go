@@ -16,6 +16,7 @@ import (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	fromPortMapAddresses       = "addresses"
 	fromPortMapCarriedCounters = "carried_counters"
 	fromPortMapEgresses        = "egresses"
 	fromPortMapFlowBuckets     = "flow_buckets"
@@ -79,6 +80,7 @@ type fromPortProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type fromPortMapSpecs struct {
+	Addresses       *ebpf.MapSpec `ebpf:"addresses"`
 	CarriedCounters *ebpf.MapSpec `ebpf:"carried_counters"`
 	Egresses        *ebpf.MapSpec `ebpf:"egresses"`
 	FlowBuckets     *ebpf.MapSpec `ebpf:"flow_buckets"`
@@ -118,6 +120,7 @@ func (o *fromPortObjects) Close() error {
 //
 // It can be passed to loadFromPortObjects or ebpf.CollectionSpec.LoadAndAssign.
 type fromPortMaps struct {
+	Addresses       *ebpf.Map `ebpf:"addresses"`
 	CarriedCounters *ebpf.Map `ebpf:"carried_counters"`
 	Egresses        *ebpf.Map `ebpf:"egresses"`
 	FlowBuckets     *ebpf.Map `ebpf:"flow_buckets"`
@@ -133,6 +136,7 @@ type fromPortMaps struct {
 
 func (m *fromPortMaps) Close() error {
 	return _FromPortClose(
+		m.Addresses,
 		m.CarriedCounters,
 		m.Egresses,
 		m.FlowBuckets,

@@ -16,6 +16,7 @@ import (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	toPortMapAddresses       = "addresses"
 	toPortMapCarriedCounters = "carried_counters"
 	toPortMapPortCounters    = "port_counters"
 	toPortMapPorts           = "ports"
@@ -73,6 +74,7 @@ type toPortProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type toPortMapSpecs struct {
+	Addresses       *ebpf.MapSpec `ebpf:"addresses"`
 	CarriedCounters *ebpf.MapSpec `ebpf:"carried_counters"`
 	PortCounters    *ebpf.MapSpec `ebpf:"port_counters"`
 	Ports           *ebpf.MapSpec `ebpf:"ports"`
@@ -106,6 +108,7 @@ func (o *toPortObjects) Close() error {
 //
 // It can be passed to loadToPortObjects or ebpf.CollectionSpec.LoadAndAssign.
 type toPortMaps struct {
+	Addresses       *ebpf.Map `ebpf:"addresses"`
 	CarriedCounters *ebpf.Map `ebpf:"carried_counters"`
 	PortCounters    *ebpf.Map `ebpf:"port_counters"`
 	Ports           *ebpf.Map `ebpf:"ports"`
@@ -115,6 +118,7 @@ type toPortMaps struct {
 
 func (m *toPortMaps) Close() error {
 	return _ToPortClose(
+		m.Addresses,
 		m.CarriedCounters,
 		m.PortCounters,
 		m.Ports,

@@ -105,6 +105,7 @@ func trunkSpecs(options TrunkOptions) ([2]*ebpf.CollectionSpec, error) {
 		spec.Maps["stations"].MaxEntries = entries
 		spec.Maps["ports"].MaxEntries = entries
 		spec.Maps["port_counters"].MaxEntries = entries + 1 // and those of noPort
+		spec.Maps["addresses"].MaxEntries = max(2*entries, 2*maxAddresses)
 	}
 	return specs, nil
 }

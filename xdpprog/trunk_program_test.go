@@ -247,14 +247,14 @@ func TestTrunkLayout(t *testing.T) {
 		for name, size := range map[string]int{
 			"stations": binary.Size(stationValue{}), "ports": binary.Size(portValue{}),
 			"port_counters": binary.Size(trunkCounters{}), "trunk": binary.Size(trunkValue{}),
-			"carried_counters": binary.Size(carriedCounters{}),
+			"carried_counters": binary.Size(carriedCounters{}), "addresses": 4,
 		} {
 			if m := maps[name]; m == nil || size != int(m.ValueSize) {
 				t.Errorf("%s: %d bytes in Go, %v in C", name, size, m)
 			}
 		}
 	}
-	if len(to.Maps) != 5 || len(from.Maps) != 5+len(flowMaps) {
+	if len(to.Maps) != 6 || len(from.Maps) != 6+len(flowMaps) {
 		t.Errorf("the hooks have maps %v, %v", from.Maps, to.Maps)
 	}
 }

@@ -47,7 +47,7 @@ const (
 	UnwritableDropped
 	// AbsentDropped: for userspace, which is silent.
 	AbsentDropped
-	// AbsentPassed: for userspace, which is silent; given to the host's own stack.
+	// AbsentPassed: for userspace, which is silent; given to the host's own stack, or from that to a pod.
 	AbsentPassed
 
 	endReasons

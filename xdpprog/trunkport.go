@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/cilium/ebpf"
 )
@@ -107,6 +108,18 @@ func (p TrunkPort) station() (stationValue, error) {
 	return v, nil
 }
 
+// addresses are those that the station has.
+func (v *stationValue) addresses() []netip.Addr {
+	var all []netip.Addr
+	for _, a := range v.IPv4[:v.IPv4Count] {
+		all = append(all, netip.AddrFrom4(a))
+	}
+	for _, a := range v.IPv6[:v.IPv6Count] {
+		all = append(all, netip.AddrFrom16(a))
+	}
+	return all
+}
+
 // SetPort adds a port or replaces it: first in the maps, so that the hook knows what it meets, then at the device. A
 // device has one port: from another that had it, it is taken with its hook. Counters of a port that is replaced go on.
 // On an error of the maps or the device the port is in no map: if our hook is at the device, it passes nothing. Errors:
@@ -121,7 +134,7 @@ func (t *Trunk) SetPort(p TrunkPort) error {
 	defer t.mu.Unlock()
 	err := t.makeRoom(p)
 	if err == nil {
-		err = t.putPort(p.ID, port, station)
+		err = t.putPort(p, port, station)
 	}
 	if err == nil {
 		err = attachFilter(p.IfIndex, t.fromPort.FD())
@@ -135,8 +148,8 @@ func (t *Trunk) SetPort(p TrunkPort) error {
 // forget takes a port out of the maps and leaves its device alone: without a hook that is there already, what the
 // device receives would be the host's stack's.
 func (t *Trunk) forget(p TrunkPort) error {
-	return errors.Join(remove(t.maps["stations"], uint32(p.IfIndex)), remove(t.maps["port_counters"], p.ID),
-		remove(t.maps["ports"], p.ID))
+	return errors.Join(remove(t.maps["stations"], uint32(p.IfIndex)), t.removeAddresses(p.ID, p.Addresses, nil),
+		remove(t.maps["port_counters"], p.ID), remove(t.maps["ports"], p.ID))
 }
 
 // makeRoom ends what the port, or another one, had with other or the same device.
@@ -153,20 +166,49 @@ func (t *Trunk) makeRoom(p TrunkPort) error {
 	if found, err := lookup(t.maps["stations"], uint32(p.IfIndex), &station); err != nil {
 		return err
 	} else if found && station.Port != p.ID {
-		return errors.Join(remove(t.maps["port_counters"], station.Port), remove(t.maps["ports"], station.Port))
+		return errors.Join(t.removeAddresses(station.Port, station.addresses(), nil),
+			remove(t.maps["port_counters"], station.Port), remove(t.maps["ports"], station.Port))
+	} else if found {
+		return t.removeAddresses(p.ID, station.addresses(), p.Addresses)
 	}
 	return nil
 }
 
-func (t *Trunk) putPort(id uint32, port portValue, station stationValue) error {
-	if err := t.addCounters(id); err != nil {
+func (t *Trunk) putPort(p TrunkPort, port portValue, station stationValue) error {
+	if err := t.addCounters(p.ID); err != nil {
 		return err
 	}
-	if err := t.maps["ports"].Put(id, port); err != nil {
+	if err := t.maps["ports"].Put(p.ID, port); err != nil {
 		return fmt.Errorf("add port: %w", err)
 	}
 	if err := t.maps["stations"].Put(port.IfIndex, station); err != nil {
 		return fmt.Errorf("add station: %w", err)
+	}
+	if p.Host {
+		return nil
+	}
+	for _, a := range p.Addresses {
+		if err := t.maps["addresses"].Put(mappedAddress(a.As16()), p.ID); err != nil {
+			return fmt.Errorf("add address %s: %w", a, err)
+		}
+	}
+	return nil
+}
+
+// removeAddresses has addresses lead to the port no more, but for those that stay.
+func (t *Trunk) removeAddresses(id uint32, addresses, stay []netip.Addr) error {
+	for _, a := range addresses {
+		if slices.Contains(stay, a) {
+			continue
+		}
+		var leads uint32
+		err := t.maps["addresses"].Lookup(mappedAddress(a.As16()), &leads)
+		if err == nil && leads == id { // it may be another port's by now
+			err = t.maps["addresses"].Delete(mappedAddress(a.As16()))
+		}
+		if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+			return fmt.Errorf("remove address %s: %w", a, err)
+		}
 	}
 	return nil
 }
@@ -202,7 +244,7 @@ func (t *Trunk) leaveDevice(id, ifindex uint32) error {
 	if err != nil || (found && station.Port != id) {
 		return err
 	}
-	return remove(t.maps["stations"], ifindex)
+	return errors.Join(t.removeAddresses(id, station.addresses(), nil), remove(t.maps["stations"], ifindex))
 }
 
 // takeOff removes a port with its hook.

@@ -120,7 +120,7 @@ func (f *Forwarder) settleCarrier() {
 		return
 	}
 	node := f.snapshot.GetNode()
-	table.SetOnAbsence(node.GetOnAbsence() == api.OnAbsence_ON_ABSENCE_PASS)
+	table.SetOnAbsence(node.GetOnAbsence() == api.OnAbsence_ON_ABSENCE_PASS, packet.PortID(hostPort(f.snapshot).GetId()))
 	table.SetCarry(node.GetOffload())
 	table.Limit(node.GetFlowsPerPort())
 }

@@ -103,5 +103,6 @@ type control struct {
 	carry      uint32
 	onAbsence  uint32
 	hung       uint64
-	_          uint64
+	hostPort   uint32
+	_          uint32
 }

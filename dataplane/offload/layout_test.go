@@ -38,7 +38,7 @@ func TestLayout(t *testing.T) {
 		{"flow_control", reflect.TypeFor[control](), map[string]string{
 			"seed": "seed", "heart": "heart", "layout": "layout", "bucketMask": "bucket_mask", "records": "records",
 			"generation": "generation", "carry": "carry", "onAbsence": "on_absence",
-			"hung": "hung",
+			"hung": "hung", "hostPort": "host_port",
 		}},
 	} {
 		var c *btf.Struct

@@ -257,8 +257,12 @@ func (t *Table) NewestGeneration() (newest uint32, found bool) {
 	return newest, found
 }
 
-// SetOnAbsence says whether packets for userspace pass to the host's own stack once it is silent.
-func (t *Table) SetOnAbsence(pass bool) { atomic.StoreUint32(&t.control.onAbsence, word(pass)) }
+// SetOnAbsence says whether packets for userspace pass, once it is silent, to the host's own stack by its port, and from
+// there to pods. By port 0 pods' packets do not pass.
+func (t *Table) SetOnAbsence(pass bool, host packet.PortID) {
+	atomic.StoreUint32(&t.control.hostPort, uint32(host))
+	atomic.StoreUint32(&t.control.onAbsence, word(pass))
+}
 
 // Hang says which queues' packets are not taken though userspace is alive, by QueueBit: they are treated as if it were
 // not. New takes all for taken.

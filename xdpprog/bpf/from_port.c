@@ -2,7 +2,8 @@
 
 // The hook from_port at the host's end of a port's veth: what the station behind it may send is carried to where it
 // goes, if userspace has said so for its flow, or goes to userspace by the trunk, marked with the PortID, in the queue
-// of its flow. Nothing goes on into the host's stack, unless userspace is silent and that is wanted then.
+// of its flow. Nothing goes on into the host's stack by the port's own device; while userspace is silent, by the host's
+// port, if that is wanted then.
 #include "trunk.h"
 #include "carry_skb.h"
 #include "flow.h"
@@ -146,23 +147,57 @@ static __always_inline void read_flow(struct __sk_buff *skb, struct flow *f)
 	}
 }
 
-// is_hosts: behind the port is the host's own stack. What it sends cannot be given back to it: it would send that
-// again.
-static __always_inline int is_hosts(__u32 port)
+// is_routed says whether a router leads the packet on: it is addressed to one, and neither end is of the link alone.
+static __always_inline int is_routed(struct __sk_buff *skb, const struct flow *f)
 {
-	const struct port *p = bpf_map_lookup_elem(&ports, &port);
+	const struct ethhdr *eth = head(skb);
 
-	return !p || p->host_ifindex;
+	if ((void *)(eth + 1) > end(skb) || !is_router(eth->h_dest) || !(f->src[0] | f->src[1]))
+		return 0;
+	return !is_link_local(f->src) && !is_link_local(f->dst) && !is_multicast(f->dst);
+}
+
+// port_at_destination is the PortID of the station that has the packet's destination, or NO_PORT.
+static __always_inline __u32 port_at_destination(struct __sk_buff *skb, const struct flow *f)
+{
+	struct ip_address address = mapped4(f->dst[0]);
+	const __u32 *port;
+
+	if (skb->protocol != bpf_htons(ETH_P_IP))
+		__builtin_memcpy(&address, f->dst, sizeof(address));
+	port = bpf_map_lookup_elem(&addresses, &address);
+	return port ? *port : NO_PORT;
+}
+
+// pass has the host's stack be the router between stations, to which packets come as they do from the dataplane: what
+// a pod sends, from an address of its own, enters the stack by the host's port, and what leaves the stack there goes to
+// the pod that has the address. Nothing goes back to where it came from. It returns the action.
+static __always_inline int pass(struct __sk_buff *skb, __u32 port, __u32 host, const struct flow *f)
+{
+	__u32 ifindex = skb->ifindex, to = port == host ? port_at_destination(skb, f) : host;
+	const struct station *s = bpf_map_lookup_elem(&stations, &ifindex);
+	const struct port *p = bpf_map_lookup_elem(&ports, &to);
+	struct port_mac macs[2] = {{}, mac_of(0)};
+	struct egress e = {};
+
+	if (!s || !p || !p->host_ifindex != (port == host) || (s->router && port != host) || !is_routed(skb, f))
+		return TC_ACT_SHOT;
+	__builtin_memcpy(&macs[0], p->mac, sizeof(macs[0]));
+	if (bpf_skb_store_bytes(skb, 0, macs, sizeof(macs), 0))
+		return TC_ACT_SHOT;
+	e.kind = p->host_ifindex ? EGRESS_HOST : EGRESS_POD;
+	e.ifindex = p->host_ifindex ? p->host_ifindex : p->ifindex;
+	return leave(skb, &e);
 }
 
 // absent is for what userspace does not take.
-static __always_inline int absent(struct __sk_buff *skb, __u32 port, const struct flow_control *c)
+static __always_inline int absent(struct __sk_buff *skb, __u32 port, const struct flow_control *c, const struct flow *f)
 {
-	if (c->on_absence != ABSENCE_PASS || is_hosts(port))
-		return drop(skb, port, ABSENT_DROPPED);
-	if (skb->pkt_type != PACKET_IS_HOSTS)
-		bpf_skb_change_type(skb, PACKET_IS_HOSTS);
-	return count(skb, port, ABSENT_PASSED, TC_ACT_OK);
+	int action = TC_ACT_SHOT;
+
+	if (c->on_absence == ABSENCE_PASS)
+		action = pass(skb, port, c->host_port, f);
+	return count(skb, port, action == TC_ACT_SHOT ? ABSENT_DROPPED : ABSENT_PASSED, action);
 }
 
 // to_userspace marks the packet and sends it by the trunk, unless nobody is there to take it. It is a function of its
@@ -178,7 +213,7 @@ static __noinline int to_userspace(struct __sk_buff *skb, __u32 port)
 	read_flow(skb, &f);
 	queue = queue_of(c, t, &f, port);
 	if (c && is_silent(c, queue))
-		return absent(skb, port, c);
+		return absent(skb, port, c, &f);
 	if (!t)
 		return drop(skb, port, NO_TRUNK_DROPPED);
 	if (bpf_skb_store_bytes(skb, ETH_ALEN, &mac, sizeof(mac), 0))

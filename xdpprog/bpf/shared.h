@@ -267,7 +267,7 @@ struct egress {
 // What becomes of packets for userspace while that is silent.
 enum absence {
 	ABSENCE_DROP,
-	ABSENCE_PASS, // to the host's own stack
+	ABSENCE_PASS, // to the host's own stack, and from it to the pods
 };
 
 // What hooks know of userspace.
@@ -281,7 +281,8 @@ struct flow_control {
 	__u32 carry;	  // 0: nothing is carried
 	__u32 on_absence; // enum absence: what is for userspace, once that is silent
 	__u64 hung;	  // queues whose workers do not get on, by QUEUE_BIT, while others do
-	__u64 reserved;
+	__u32 host_port;  // PortID of the host's stack, to which packets pass; 0: there is none
+	__u32 reserved;
 };
 
 #define QUEUE_BIT(queue) (1ULL << ((queue)&63))

@@ -32,6 +32,15 @@ struct {
 	__uint(max_entries, 1);
 } ports SEC(".maps");
 
+// Whose an address is, as a PortID: those of stations but the host's.
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct ip_address);
+	__type(value, __u32);
+	__uint(max_entries, 1);
+} addresses SEC(".maps");
+
 // count notes the packet under its port and reason and returns the action, so that a verdict is one line.
 static __always_inline int count(struct __sk_buff *skb, __u32 port, __u32 reason, int action)
 {
