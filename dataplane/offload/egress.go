@@ -32,8 +32,11 @@ func (x *egressNumbers) of(port packet.PortID) (uint32, bool) {
 	return n, ok
 }
 
-// port is the one that a number leads to.
+// port is the one that a number leads to; 0: none, or userspace, which has a number without having a place.
 func (x *egressNumbers) port(n uint32) packet.PortID {
+	if n >= uint32(len(x.ports)) {
+		return 0
+	}
 	return x.ports[n]
 }
 

@@ -45,6 +45,20 @@ func TestRestart(t *testing.T) {
 	}
 }
 
+// TestRestartWithoutEgress: a record may lead to userspace alone, and no port to an egress.
+func TestRestartWithoutEgress(t *testing.T) {
+	r := &rig{t: t, mem: newMemory(4, fewEgresses), now: began}
+	r.restart()
+	f := plain(1)
+	if _, ok := r.tab.Enter(0, &f, 1, &Way{In: portB, MTU: 1500}); !ok {
+		t.Fatalf("not entered: %+v", r.tab.Stats())
+	}
+	r.restart()
+	if n := r.tab.Stats().Records; n != 1 {
+		t.Fatalf("%d records", n)
+	}
+}
+
 // TestRefsDoNotOutlive: a Ref of a record that has been another's since is nobody's.
 func TestRefsDoNotOutlive(t *testing.T) {
 	r := newRig(t, 1)
