@@ -104,8 +104,8 @@ func trunkSpecs(options TrunkOptions) ([2]*ebpf.CollectionSpec, error) {
 	for _, spec := range specs {
 		spec.Maps["stations"].MaxEntries = entries
 		spec.Maps["ports"].MaxEntries = entries
-		spec.Maps["port_counters"].MaxEntries = entries + 1 // and those of noPort
-		spec.Maps["addresses"].MaxEntries = max(2*entries, 2*maxAddresses)
+		spec.Maps["port_counters"].MaxEntries = entries + 1                // and those of noPort
+		spec.Maps["addresses"].MaxEntries = max(2*entries, 2*maxAddresses) // most have one of each family
 	}
 	return specs, nil
 }

@@ -257,8 +257,8 @@ func (t *Table) NewestGeneration() (newest uint32, found bool) {
 	return newest, found
 }
 
-// SetOnAbsence says whether packets for userspace pass, once it is silent, to the host's own stack by its port, and from
-// there to pods. By port 0 pods' packets do not pass.
+// SetOnAbsence says whether packets for userspace pass, once it is silent, to the host's own stack by its port, and
+// from there to pods. By port 0 pods' packets do not pass.
 func (t *Table) SetOnAbsence(pass bool, host packet.PortID) {
 	atomic.StoreUint32(&t.control.hostPort, uint32(host))
 	atomic.StoreUint32(&t.control.onAbsence, word(pass))
