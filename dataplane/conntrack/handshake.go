@@ -120,7 +120,7 @@ func (sh *shard) learnHandshake(n uint32, k *offload.Carried) {
 		}
 		sh.enter(n, tcpSynReceived)
 	}
-	if e.state == tcpSynReceived && k.Traffic[0].Packets != 0 {
+	if e.state == tcpSynReceived && k.Traffic[0].Bytes != 0 {
 		e.shift[0] |= dirAcked
 		sh.enter(n, tcpEstablished)
 	}

@@ -3,6 +3,7 @@
 package conntrack
 
 import (
+	"encoding/binary"
 	"maps"
 	"strings"
 	"testing"
@@ -253,4 +254,33 @@ func TestKilledYoung(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestGuessedAck: who has begun a connection under an address that is not his does not know the number of the answer,
+// and nothing that he guesses has the handshake be over.
+func TestGuessedAck(t *testing.T) {
+	for _, ack := range []string{"600", "60000", "1000000", "4294960000"} {
+		r := begunRig(t, Config{Flows: 64})
+		r.says("c S 100 win 65535 ws 14", "s SA 500 ack 101 win 1000 ws 14")
+		if outcome := r.says("c A 101 ack " + ack + " win 500"); outcome == "carried" || r.state() != "syn_received" {
+			t.Errorf("ACK of %s: %s, %s", ack, outcome, r.state())
+		}
+		if outcome := r.says("c A 101 ack 501 win 500"); outcome != "carried" || r.state() != "established" {
+			t.Errorf("behind an ACK of %s: %s, %s", ack, outcome, r.state())
+		}
+	}
+}
+
+// TestCountedOnly: a hook has counted a packet of the opener's, and not found out yet that it does not carry it. That
+// is no answer to the answer.
+func TestCountedOnly(t *testing.T) {
+	r := begunRig(t, Config{Flows: 64})
+	r.says("c S 100 win 1000", "s SA 500 ack 101 win 1000")
+	const packetsOfOpener = 64 // in the first record
+	if binary.NativeEndian.Uint64(r.mem.Records[packetsOfOpener+64:]) != 1 {
+		t.Fatal("it is not the first record")
+	}
+	binary.NativeEndian.PutUint64(r.mem.Records[packetsOfOpener:], 1)
+	r.tab.TakeNews()
+	r.wantStates(map[string]int{"syn_received": 1})
 }

@@ -226,7 +226,7 @@ func (t *Table) carried(n uint32) (c Carried) {
 			used = max(used, t.extend(u))
 		}
 		ack := bits.ReverseBytes32(atomic.LoadUint32(&w.ack))
-		c.Acks[d], c.Acked[d] = ack, ack != 0 && c.Traffic[d].Packets != 0
+		c.Acks[d], c.Acked[d] = ack, ack != 0 && c.Traffic[d].Bytes != 0
 		c.Fins[d] = atomic.LoadUint32(&w.fin)
 	}
 	if used != 0 {
