@@ -284,3 +284,40 @@ func TestCountedOnly(t *testing.T) {
 	r.tab.TakeNews()
 	r.wantStates(map[string]int{"syn_received": 1})
 }
+
+// TestRoused: who rests is told of the first connection that begins, and of no other until he rests again.
+func TestRoused(t *testing.T) {
+	r := begunRig(t, Config{Flows: 64})
+	roused := func() bool {
+		select {
+		case <-r.tab.rest.roused:
+			return true
+		default:
+			return false
+		}
+	}
+	begin := func(say string) {
+		r.says(say)
+		if r.kernel.Stats().Records != 1 {
+			t.Fatalf("%s is not carried on", say)
+		}
+	}
+	begin("c S 100 win 1000")
+	if roused() {
+		t.Error("nobody rested")
+	}
+	r.says("c R 101")
+	r.tab.Rest()
+	if roused() {
+		t.Error("nothing has begun")
+	}
+	begin("c S 7000000 win 1000")
+	if !roused() || roused() {
+		t.Error("who rested is not told once")
+	}
+	r.says("c R 7000001")
+	begin("c S 9000000 win 1000")
+	if roused() {
+		t.Error("nobody rested")
+	}
+}
