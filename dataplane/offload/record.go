@@ -159,8 +159,8 @@ func (t *Table) end(n uint32) {
 	if t.records[n-1].flags&untracked != 0 {
 		t.stats.Untracked--
 	}
-	t.grow(n)
 	t.stamps[n-1].Add(1)
+	t.grow(n) // which who reads the record is not to take for the flow's
 	t.disown(n)
 	t.stats.Records--
 	at := &t.resting[t.rest%resting]
