@@ -321,3 +321,30 @@ func TestRoused(t *testing.T) {
 		t.Error("nobody rested")
 	}
 }
+
+// TestKilledYoungLongAgo: nobody has heard that the handshake was over before the process was killed, and the next one
+// comes when the connection has been quiet for longer than a handshake may take.
+func TestKilledYoungLongAgo(t *testing.T) {
+	for _, tt := range []struct {
+		last  string
+		there bool
+	}{
+		{"c A 101 ack 501 win 500", true},
+		{"s SA 500 ack 101 win 1000 ws 7", false},
+	} {
+		r := begunRig(t, Config{Flows: 64})
+		for _, say := range []string{"c S 100 win 1000 ws 7", "s SA 500 ack 101 win 1000 ws 7", "c A 101 ack 501 win 500"} {
+			r.says(say)
+			if say == tt.last {
+				break
+			}
+		}
+		r.now += int64(90 * time.Second)
+		failed := r.restart(Config{Flows: 64})
+		if is := len(failed) == 0; is != tt.there {
+			t.Errorf("behind %s: there %t, want %t: %v", tt.last, is, tt.there, failed)
+		} else if is && r.state() != "established" {
+			t.Errorf("behind %s: %s", tt.last, r.state())
+		}
+	}
+}
