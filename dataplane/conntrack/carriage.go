@@ -149,7 +149,7 @@ func (sh *shard) learn(n uint32, k *offload.Carried) {
 	case packet.ProtoTCP:
 		sh.learnTCP(n, k)
 	case packet.ProtoUDP:
-		if e.state == udpUnreplied && k.Traffic[1].Packets != 0 {
+		if e.state == udpUnreplied && k.Traffic[1].Bytes != 0 {
 			sh.enter(n, udpReplied)
 		}
 		if e.state == udpReplied && k.Used != 0 && int32(tickOf(k.Used)-e.opened-streamTicks) >= 0 {
@@ -169,7 +169,7 @@ func (sh *shard) learnTCP(n uint32, k *offload.Carried) {
 		sh.learnHandshake(n, k)
 	}
 	for d := range uint8(2) {
-		if k.Traffic[d].Packets == 0 {
+		if k.Traffic[d].Bytes == 0 {
 			continue
 		}
 		c.adrift |= 1 << d
@@ -251,13 +251,21 @@ func (sh *shard) fits(n uint32, g *segment, d uint8) bool {
 	return false
 }
 
-// mostSent is what the end may have sent at most that a segment in direction d is for.
+// mostSent is what the end may have sent at most that a segment in direction d is for. Until the handshake is over it
+// is no more than came from there: to acknowledge it is to know its number, and not to have offered a large window.
 func (sh *shard) mostSent(n uint32, d uint8) uint32 {
 	e, c, o := &sh.entries[n-1], &sh.carriages[n-1], d&1^1
-	if c.adrift>>o&1 != 0 && e.shift[o]&dirFin == 0 && after(e.limit[o], e.end[o]) {
+	if c.adrift>>o&1 == 0 || e.shift[o]&dirFin != 0 || !after(e.limit[o], e.end[o]) {
+		return e.end[o]
+	}
+	if !e.state.handshake() {
 		return e.limit[o]
 	}
-	return e.end[o]
+	came := e.bytes[o]
+	if k, ok := sh.table.kernel.Read(c.ref); ok {
+		came += k.Traffic[o].Bytes
+	}
+	return e.end[o] + uint32(min(came, uint64(e.limit[o]-e.end[o])))
 }
 
 // orient sets the bounds that are unknown by a segment.

@@ -3,6 +3,8 @@
 package conntrack
 
 import (
+	"sync/atomic"
+
 	"github.com/viaduct-net/viaduct/dataplane/offload"
 	"github.com/viaduct-net/viaduct/dataplane/packet"
 )
@@ -46,8 +48,35 @@ func (t *Table) CarryBoth(s *Seen, ways *[2]offload.Way) bool {
 		ok = sh.carryBoth(s.at, ways)
 	}
 	sh.lock.Unlock()
+	if ok {
+		t.rest.rouse()
+	}
 	t.hearEvicted()
 	return ok
+}
+
+// rest lets the reader of news sleep for long. Hundreds of connections may begin at once after that, and would count as
+// handshakes that nobody answers, until they are a flood, were he not roused by the first.
+type rest struct {
+	is     atomic.Bool
+	roused chan struct{}
+}
+
+func (r *rest) rouse() {
+	if !r.is.Load() || !r.is.CompareAndSwap(true, false) {
+		return
+	}
+	select {
+	case r.roused <- struct{}{}:
+	default:
+	}
+}
+
+// Rest returns what tells the one caller, once, that there will be news before long: a connection has begun that the
+// kernel carries since he called it.
+func (t *Table) Rest() <-chan struct{} {
+	t.rest.is.Store(true)
+	return t.rest.roused
 }
 
 func (sh *shard) carryBoth(n uint32, ways *[2]offload.Way) bool {
@@ -120,7 +149,7 @@ func (sh *shard) learnHandshake(n uint32, k *offload.Carried) {
 		}
 		sh.enter(n, tcpSynReceived)
 	}
-	if e.state == tcpSynReceived && k.Traffic[0].Packets != 0 {
+	if e.state == tcpSynReceived && k.Traffic[0].Bytes != 0 {
 		e.shift[0] |= dirAcked
 		sh.enter(n, tcpEstablished)
 	}

@@ -3,6 +3,7 @@
 package conntrack
 
 import (
+	"encoding/binary"
 	"maps"
 	"strings"
 	"testing"
@@ -251,6 +252,99 @@ func TestKilledYoung(t *testing.T) {
 			if outcome := r.says(say); outcome != "carried" || r.state() != states[i+1+j] {
 				t.Errorf("killed behind %s, %s: %s, %s", all[i], say, outcome, r.state())
 			}
+		}
+	}
+}
+
+// TestGuessedAck: who has begun a connection under an address that is not his does not know the number of the answer,
+// and nothing that he guesses has the handshake be over.
+func TestGuessedAck(t *testing.T) {
+	for _, ack := range []string{"600", "60000", "1000000", "4294960000"} {
+		r := begunRig(t, Config{Flows: 64})
+		r.says("c S 100 win 65535 ws 14", "s SA 500 ack 101 win 1000 ws 14")
+		if outcome := r.says("c A 101 ack " + ack + " win 500"); outcome == "carried" || r.state() != "syn_received" {
+			t.Errorf("ACK of %s: %s, %s", ack, outcome, r.state())
+		}
+		if outcome := r.says("c A 101 ack 501 win 500"); outcome != "carried" || r.state() != "established" {
+			t.Errorf("behind an ACK of %s: %s, %s", ack, outcome, r.state())
+		}
+	}
+}
+
+// TestCountedOnly: a hook has counted a packet of the opener's, and not found out yet that it does not carry it. That
+// is no answer to the answer.
+func TestCountedOnly(t *testing.T) {
+	r := begunRig(t, Config{Flows: 64})
+	r.says("c S 100 win 1000", "s SA 500 ack 101 win 1000")
+	const packetsOfOpener = 64 // in the first record
+	if binary.NativeEndian.Uint64(r.mem.Records[packetsOfOpener+64:]) != 1 {
+		t.Fatal("it is not the first record")
+	}
+	binary.NativeEndian.PutUint64(r.mem.Records[packetsOfOpener:], 1)
+	r.tab.TakeNews()
+	r.wantStates(map[string]int{"syn_received": 1})
+}
+
+// TestRoused: who rests is told of the first connection that begins, and of no other until he rests again.
+func TestRoused(t *testing.T) {
+	r := begunRig(t, Config{Flows: 64})
+	roused := func() bool {
+		select {
+		case <-r.tab.rest.roused:
+			return true
+		default:
+			return false
+		}
+	}
+	begin := func(say string) {
+		r.says(say)
+		if r.kernel.Stats().Records != 1 {
+			t.Fatalf("%s is not carried on", say)
+		}
+	}
+	begin("c S 100 win 1000")
+	if roused() {
+		t.Error("nobody rested")
+	}
+	r.says("c R 101")
+	r.tab.Rest()
+	if roused() {
+		t.Error("nothing has begun")
+	}
+	begin("c S 7000000 win 1000")
+	if !roused() || roused() {
+		t.Error("who rested is not told once")
+	}
+	r.says("c R 7000001")
+	begin("c S 9000000 win 1000")
+	if roused() {
+		t.Error("nobody rested")
+	}
+}
+
+// TestKilledYoungLongAgo: nobody has heard that the handshake was over before the process was killed, and the next one
+// comes when the connection has been quiet for longer than a handshake may take.
+func TestKilledYoungLongAgo(t *testing.T) {
+	for _, tt := range []struct {
+		last  string
+		there bool
+	}{
+		{"c A 101 ack 501 win 500", true},
+		{"s SA 500 ack 101 win 1000 ws 7", false},
+	} {
+		r := begunRig(t, Config{Flows: 64})
+		for _, say := range []string{"c S 100 win 1000 ws 7", "s SA 500 ack 101 win 1000 ws 7", "c A 101 ack 501 win 500"} {
+			r.says(say)
+			if say == tt.last {
+				break
+			}
+		}
+		r.now += int64(90 * time.Second)
+		failed := r.restart(Config{Flows: 64})
+		if is := len(failed) == 0; is != tt.there {
+			t.Errorf("behind %s: there %t, want %t: %v", tt.last, is, tt.there, failed)
+		} else if is && r.state() != "established" {
+			t.Errorf("behind %s: %s", tt.last, r.state())
 		}
 	}
 }

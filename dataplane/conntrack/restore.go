@@ -185,7 +185,9 @@ func (t *Table) Recorded(ref offload.Ref, now int64) (Saved, bool) {
 	s.Expires = states[stateOf(s.State)].timeout
 	if k, ok := t.kernel.Read(ref); ok && k.Used != 0 {
 		s.Age = time.Duration(max(now-k.Used, 0))
-		s.Expires -= s.Age
+		if !f.Young.Is || k.Traffic[0].Bytes == 0 { // else its handshake is over, and adopt finds out when it expires
+			s.Expires -= s.Age
+		}
 	}
 	return s, true
 }

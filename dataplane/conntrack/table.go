@@ -78,6 +78,7 @@ type Table struct {
 	left   func(backend uint32, answered bool)
 	kernel *offload.Table // nil: there is none
 	pairs  pairs
+	rest   rest
 
 	aliases atomic.Bool // there are some, or were
 }
@@ -95,7 +96,7 @@ func New(cfg Config) *Table {
 	if flows <= 0 {
 		flows = DefaultFlows
 	}
-	t := &Table{loose: cfg.Loose, left: cfg.Left}
+	t := &Table{loose: cfg.Loose, left: cfg.Left, rest: rest{roused: make(chan struct{}, 1)}}
 	if cfg.Seed != nil {
 		t.keys = *cfg.Seed
 	} else {

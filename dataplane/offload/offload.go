@@ -62,7 +62,8 @@ const (
 	Wire                   // out of the device
 )
 
-// Traffic is what the kernel has carried in one direction. Bytes are of IP packets.
+// Traffic is what the kernel has carried in one direction. Bytes are of IP packets. Where there are Packets and no
+// Bytes nothing was: a hook counts a packet before it knows whether to carry it, and takes it back.
 type Traffic struct{ Packets, Bytes uint64 }
 
 // Carried is what is known of a record.

@@ -159,8 +159,8 @@ func (t *Table) end(n uint32) {
 	if t.records[n-1].flags&untracked != 0 {
 		t.stats.Untracked--
 	}
-	t.grow(n)
 	t.stamps[n-1].Add(1)
+	t.grow(n) // which who reads the record is not to take for the flow's
 	t.disown(n)
 	t.stats.Records--
 	at := &t.resting[t.rest%resting]
@@ -226,7 +226,7 @@ func (t *Table) carried(n uint32) (c Carried) {
 			used = max(used, t.extend(u))
 		}
 		ack := bits.ReverseBytes32(atomic.LoadUint32(&w.ack))
-		c.Acks[d], c.Acked[d] = ack, ack != 0 && c.Traffic[d].Packets != 0
+		c.Acks[d], c.Acked[d] = ack, ack != 0 && c.Traffic[d].Bytes != 0
 		c.Fins[d] = atomic.LoadUint32(&w.fin)
 	}
 	if used != 0 {
