@@ -208,6 +208,9 @@ func (f *Forwarder) apply(ctx context.Context, snapshot *api.Snapshot) error {
 	}
 	f.settleTrunk(links, nil)
 	f.settleCarrier()
+	if len(opened) > 0 {
+		f.beat() // to hooks that an earlier process has left, before anybody is told that packets pass
+	}
 	f.review()
 	f.settleServices()
 	f.settleHost()

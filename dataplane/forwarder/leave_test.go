@@ -165,6 +165,18 @@ func TestWiresOutliveTheForwarder(t *testing.T) {
 	}
 }
 
+// Hooks that were left behind hear of the next forwarder before anybody else does: what comes from then on is not
+// dropped for its absence.
+func TestHooksHearFirst(t *testing.T) {
+	s := pinnedSite(t, Config{})
+	s.must(s.apply(s.offloaded()))
+	began := monotonic()
+	s.restart(s.offloaded(), nil)
+	if heart := int64(binary.NativeEndian.Uint64(s.f.carrier.kernel.Memory().Control[16:])); heart < began {
+		t.Errorf("the heart beat last %d ns before the forwarder began", began-heart)
+	}
+}
+
 // strangers sends as many datagrams from the left that nobody has let in.
 func (s *site) strangers(to string, n int) {
 	s.t.Helper()
