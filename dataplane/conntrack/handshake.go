@@ -159,7 +159,7 @@ func (sh *shard) learnHandshake(n uint32, k *offload.Carried) {
 }
 
 // TakeNews has flows know what the kernel has carried of their beginnings and ends, and returns how many it looked at.
-// It is to be called every 10 ms or so while there are connections.
+// It is to be called every 10 ms or so while there are connections, and sooner where there was news.
 func (t *Table) TakeNews() (looked int) {
 	if t.kernel == nil {
 		return 0

@@ -4,9 +4,11 @@ package forwarder
 
 import "time"
 
-// Flows hear every newsEvery what the kernel has carried of their beginnings and ends; every newsSeldom where nothing
-// has happened for a while, or until something begins.
+// Flows hear of what the kernel has carried of their beginnings and ends newsSoon after something began, and for as
+// long as there is news, since who counts connections is to choose by those that are; else every newsEvery, for the
+// ends of those that last longer, and every newsSeldom where nothing has happened for a while.
 const (
+	newsSoon   = time.Millisecond
 	newsEvery  = 10 * time.Millisecond
 	newsSeldom = 100 * time.Millisecond
 	newsQuiet  = time.Second
@@ -24,21 +26,28 @@ func (f *Forwarder) newsReader(stop <-chan struct{}) {
 			return
 		case <-roused:
 			last = f.clock()
-			next.Reset(newsEvery)
+			next.Reset(newsSoon)
 			continue
 		case <-next.C:
 		}
 		flows, now := f.flows.Load(), f.clock()
-		if flows != nil && flows.Kernel() != nil && (flows.TakeNews() > 0 || flows.Kernel().HasYoung()) {
+		if flows == nil || flows.Kernel() == nil {
+			next.Reset(newsSeldom)
+			continue
+		}
+		if flows.TakeNews() > 0 {
+			last = now
+			next.Reset(newsSoon)
+			continue
+		}
+		roused = flows.Rest()
+		if flows.Kernel().HasYoung() {
 			last = now
 		}
 		if now-last < int64(newsQuiet) {
 			next.Reset(newsEvery)
-			continue
+		} else {
+			next.Reset(newsSeldom)
 		}
-		if flows != nil {
-			roused = flows.Rest()
-		}
-		next.Reset(newsSeldom)
 	}
 }

@@ -115,7 +115,8 @@ func TestServiceAlgorithms(t *testing.T) {
 }
 
 // leastOf is how many of a hundred short connections web gets by least connections, which has three times db's weight.
-// One that ends may be counted while the next begins, so what is nearly even may go to both.
+// Those that ended within a millisecond or so may be counted while the next begins, so what is nearly even may go to
+// both.
 func leastOf(held []string) (low, high int) {
 	web, db := 1, 1 // the one to come included
 	for _, name := range held {
@@ -126,10 +127,10 @@ func leastOf(held []string) (low, high int) {
 		}
 	}
 	switch {
-	case web+3 < 3*db:
-		return 95, 100
-	case web > 3*(db+1):
-		return 0, 5
+	case web+6 < 3*db:
+		return 90, 100
+	case web > 3*(db+2):
+		return 0, 10
 	default:
 		return 0, 100
 	}
