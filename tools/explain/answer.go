@@ -127,9 +127,9 @@ func (a *Answer) text() string {
 	case a.Uncarried != "":
 		line("offload", "none: "+a.Uncarried)
 	case a.Pair:
-		line("offload", "the kernel carries it once it is established, and unseen where there are several between the two")
+		line("offload", "the kernel carries it behind its first packets, and unseen where there are several between the two")
 	case !a.denies():
-		line("offload", "the kernel carries it once it is established")
+		line("offload", "the kernel carries it behind its first packets")
 	}
 	for i, step := range a.Steps {
 		line(map[bool]string{true: "steps"}[i == 0], step)

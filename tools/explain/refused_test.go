@@ -86,9 +86,9 @@ func TestRefusedDocuments(t *testing.T) {
 		status  int
 		offload string
 	}{
-		{"--from shop/a --to shop/b --port 80", exit.OK, "the kernel carries it once it is established"},
+		{"--from shop/a --to shop/b --port 80", exit.OK, "the kernel carries it behind its first packets"},
 		{"--from shop/a --to shop/b --port 81", exit.Failed, ""},
-		{"--from shop/b --to shop/a --port 81", exit.OK, "the kernel carries it once it is established"},
+		{"--from shop/b --to shop/a --port 81", exit.OK, "the kernel carries it behind its first packets"},
 		{"--from quiet/c --to shop/a --port 81", exit.OK, "none: offload is off for port quiet/c"},
 		{"--from shop/a --to quiet/c --port 81 --protocol udp", exit.OK, "none: offload is off for port quiet/c"},
 		{"--from shop/a --to shop/d --port 81", exit.OK, "none: offload is off on node n2"},
