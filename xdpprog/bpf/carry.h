@@ -285,8 +285,7 @@ static __always_inline int is_answer(const struct flow_way *w, const struct carr
 
 // may_go says whether a record of a connection's own carries a segment, as far as the connection goes: nothing before
 // the SYN has been answered but the answer, then of the opener's what acknowledges that, and of FINs those of one
-// number. What else there is is somebody else's, or
-// has userspace find out.
+// number. What else there is may be somebody else's: userspace finds out.
 static __always_inline int may_go(const struct flow_record *r, __u32 way, const struct carried *p)
 {
 	const struct flow_way *w = &r->way[way & 1];
